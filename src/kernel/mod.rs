@@ -1,0 +1,5 @@
+//! The arithmetic: scalar truth plus one folder per instruction set, dispatched once; the thread pool.
+
+pub mod isa;
+
+pub use isa::Isa;

@@ -1,0 +1,16 @@
+//! layerline runs GGUF language models inside a memory budget the host program sets, however large the model is.
+//! Weights that do not fit are streamed from storage by a background worker while the arithmetic goes on.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod error;
+#[doc(hidden)]
+pub mod gguf;
+#[doc(hidden)]
+pub mod kernel;
+#[doc(hidden)]
+pub mod quant;
+#[doc(hidden)]
+pub mod text;
+
+pub use error::{Error, Result, Status};
