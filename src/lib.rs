@@ -8,6 +8,7 @@ pub mod error;
 pub mod gguf;
 #[doc(hidden)]
 pub mod kernel;
+pub mod model;
 #[doc(hidden)]
 pub mod quant;
 #[doc(hidden)]
