@@ -1,67 +1,73 @@
 //! The GGUF file format: bytes in, checked metadata and tensor directory out. No file access policy.
+//!
+//! [`open_split`] is the door for models: it reads the first file through an [`Input`], asks its caller for the others
+//! of a split by name, and gives a [`Directory`]. [`read_file`] reads one file. [`write`] makes files, for tests and tools.
+//!
+//! Everything in a file is hostile until checked: nothing here panics on any input, and nothing is allocated for what
+//! the file only claims to hold. Integers are little-endian; versions 2 and 3 of the format are read.
 
 use crate::error::Result;
+
+mod cursor;
+mod directory;
+mod metadata;
+mod read;
+mod split;
+#[cfg(test)]
+mod tests;
+mod value;
+pub mod write;
+
+pub use directory::{Directory, Part};
+pub use metadata::Metadata;
+pub use read::{File, MAX_TENSOR_NAME, read_file, read_file_within};
+pub use split::{SPLIT_SUFFIX_LEN, open_split, split_suffix};
+pub use value::{Array, Strings, Value, value_as_text};
 
 /// Where the bytes of one file come from. Reads are exact: a short file is an error that says so.
 pub trait Input {
     /// Length of the file in bytes.
     fn len(&self) -> u64;
+
+    /// Fills `buf` from `offset`, or fails.
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
-/// One metadata value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    U8(u8),
-    I8(i8),
-    U16(u16),
-    I16(i16),
-    U32(u32),
-    I32(i32),
-    F32(f32),
-    Bool(bool),
-    /// Bytes as the file has them: meant to be UTF-8, not checked.
-    String(Box<[u8]>),
-    Array(Array),
-    U64(u64),
-    I64(i64),
-    F64(f64),
+/// A file that is already in memory.
+impl Input for [u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let source = usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.get(start..start.checked_add(buf.len())?))
+            .ok_or_else(|| {
+                let (wanted, length) = (buf.len(), self.len());
+                crate::Error::io(format!("cannot read {wanted} bytes at offset {offset} of {length} bytes"))
+            })?;
+        buf.copy_from_slice(source);
+        Ok(())
+    }
 }
 
-/// A metadata array. Strings are stored end to end, because a vocabulary has hundreds of thousands of them.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Array {
-    U8(Vec<u8>),
-    I8(Vec<i8>),
-    U16(Vec<u16>),
-    I16(Vec<i16>),
-    U32(Vec<u32>),
-    I32(Vec<i32>),
-    F32(Vec<f32>),
-    Bool(Vec<bool>),
-    String(Strings),
-    Array(Vec<Array>),
-    U64(Vec<u64>),
-    I64(Vec<i64>),
-    F64(Vec<f64>),
-}
+impl Input for Vec<u8> {
+    fn len(&self) -> u64 {
+        Input::len(self.as_slice())
+    }
 
-/// Byte strings stored end to end.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Strings {
-    pub bytes: Vec<u8>,
-    /// End of string i in `bytes`; it starts where i-1 ends.
-    pub ends: Vec<u32>,
-}
-
-/// The metadata of a model: all files of a split together, keys in file order.
-#[derive(Clone, Debug, Default)]
-pub struct Metadata {
-    pub entries: Vec<(String, Value)>,
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.as_slice().read_exact_at(offset, buf)
+    }
 }
 
 /// One tensor of the directory, checked: it lies inside its file and its size follows from its type and dimensions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub name: String,
     pub format: crate::quant::Format,
@@ -73,4 +79,26 @@ pub struct Tensor {
     /// Offset of its first byte in that file.
     pub offset: u64,
     pub bytes: u64,
+}
+
+impl Tensor {
+    /// The dimensions the file states, 1 to 4 of them.
+    pub fn shape(&self) -> &[u64] {
+        &self.dims[..self.dim_count as usize]
+    }
+
+    /// Rows of `dims[0]` elements: the product of the other dimensions.
+    pub fn rows(&self) -> u64 {
+        self.dims[1..].iter().product()
+    }
+
+    /// Elements in all; the reader has checked that the product does not overflow.
+    pub fn elements(&self) -> u64 {
+        self.dims.iter().product()
+    }
+
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> u64 {
+        self.bytes / self.rows()
+    }
 }

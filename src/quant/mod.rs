@@ -1,5 +1,7 @@
 //! Block formats of GGUF tensors: their layout and the scalar decoders that define their values.
 
+pub mod layout;
+
 /// A tensor's element format. The numbers are the type ids of the file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
