@@ -13,5 +13,7 @@ pub mod model;
 pub mod quant;
 #[doc(hidden)]
 pub mod text;
+#[doc(hidden)]
+pub mod weights;
 
 pub use error::{Error, Result, Status};

@@ -1,0 +1,543 @@
+//! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::doorbell::Doorbell;
+use super::frames::{Memory, Window};
+use super::loader::{Loader, Message};
+use super::residency;
+use super::schedule::{MatrixId, Page, Schedule};
+use super::source::Source;
+use super::state::{Fixed, Ledger, Request, State};
+use crate::error::{Error, Result};
+use crate::model::{Event, LayerState, Stats};
+
+/// How the engine is set up.
+pub struct Config {
+    pub schedule: Schedule,
+    pub sources: Vec<Box<dyn Source>>,
+    /// The ledger with the budget, what is always in use, and one session's share.
+    pub ledger: Ledger,
+    /// Whether the background loader runs.
+    pub prefetch: bool,
+    pub readers: usize,
+    pub prefetch_distance: u32,
+    pub cache_layers: u32,
+}
+
+/// What sweeps, hosts, the loader and the readers share.
+pub struct Shared {
+    pub fixed: Fixed,
+    pub state: Mutex<State>,
+    /// A page is ready or failed, frames became free, a sweep ended.
+    changed: Condvar,
+    /// Events wait to be taken.
+    events: Condvar,
+    doorbell: Doorbell,
+    queue: Option<Sender<Message>>,
+}
+
+pub struct Engine {
+    shared: Arc<Shared>,
+    loader: Option<Loader>,
+}
+
+/// Ends the pass that it is given to, from any thread.
+pub struct Interrupt {
+    raised: AtomicBool,
+    engine: Weak<Shared>,
+}
+
+impl Interrupt {
+    pub fn new(engine: &Engine) -> Arc<Interrupt> {
+        Arc::new(Interrupt { raised: AtomicBool::new(false), engine: Arc::downgrade(&engine.shared) })
+    }
+
+    /// The running pass ends with CANCELLED within one page's time.
+    pub fn raise(&self) {
+        self.raised.store(true, Ordering::SeqCst);
+        if let Some(shared) = self.engine.upgrade() {
+            // With the lock held nobody is between checking the flag and going to sleep.
+            let _state = shared.state.lock();
+            shared.changed.notify_all();
+        }
+    }
+
+    pub fn clear(&self) {
+        self.raised.store(false, Ordering::SeqCst);
+    }
+
+    pub fn check(&self) -> Result<()> {
+        if self.raised.load(Ordering::SeqCst) { Err(Error::cancelled()) } else { Ok(()) }
+    }
+}
+
+impl Shared {
+    pub fn wake_loader(&self) {
+        if let Some(queue) = &self.queue {
+            match queue.try_send(Message::Look) {
+                // One reason to look is as good as two.
+                Ok(()) | Err(TrySendError::Full(_)) | Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+    }
+
+    /// Makes waiting events known; to be called after anything that may have posted one.
+    pub fn signal_events(&self, state: &State) {
+        if !state.tickets.events.is_empty() {
+            self.events.notify_all();
+            self.doorbell.ring();
+        }
+    }
+
+    /// Makes waiting sweeps look again.
+    pub fn notify_sweeps(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Does one read and records how it ended. `skip`: answers for it without reading.
+    pub fn perform(&self, request: Request, skip: bool) {
+        let source = &self.fixed.sources[request.file];
+        let started = Instant::now();
+        let result = if skip {
+            Err(Error::cancelled())
+        } else if source.mapping().is_some() {
+            source.check_intact().map(|()| request.window.touch())
+        } else {
+            request.window.fill(|bytes| source.read_full(request.offset, bytes))
+        };
+        let elapsed = started.elapsed().as_nanos() as u64;
+        let mut state = self.state.lock();
+        let bytes = request.window.len() as u64;
+        if state.finish(&self.fixed, request.page, bytes, elapsed, result) {
+            self.changed.notify_all();
+            self.signal_events(&state);
+        }
+    }
+}
+
+impl Engine {
+    /// Frames below which a pass cannot run.
+    pub fn least_frames(schedule: &Schedule) -> u64 {
+        residency::least_ring(schedule)
+    }
+
+    /// Frame bytes at which nothing is streamed.
+    pub fn full_frames(schedule: &Schedule) -> u64 {
+        schedule.sweep_bytes() + schedule.table_bytes()
+    }
+
+    /// Memory the engine takes beside frames: book-keeping and threads' stacks.
+    pub fn overhead_bytes(schedule: &Schedule, prefetch: bool, readers: usize) -> u64 {
+        let threads = if prefetch { readers + 1 } else { 0 };
+        (schedule.memory_bytes() + schedule.pages.len() * State::bytes_per_page() + threads * super::loader::STACK_BYTES)
+            as u64
+    }
+
+    /// Frames that `capacity` bytes make under the limit of `cache_layers` layers.
+    pub fn frames_limit(schedule: &Schedule, cache_layers: u32) -> u64 {
+        schedule.largest_layer_bytes().saturating_mul(cache_layers as u64)
+    }
+
+    /// Starts the engine; the loader begins to read at once. The ledger must leave [`Engine::least_frames`].
+    pub fn start(config: Config) -> Result<Engine> {
+        let largest_ring = residency::good_ring(&config.schedule, Fixed::in_flight_bytes(config.readers))
+            .min(config.schedule.sweep_bytes());
+        let ring_memory = Memory::new(largest_ring as usize)
+            .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
+        let fixed = Fixed {
+            most_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
+            schedule: config.schedule,
+            sources: config.sources,
+            ring_memory,
+            most_outstanding: config.readers + 2,
+            readers: config.readers,
+            prefetch_distance: config.prefetch_distance,
+        };
+        let state = State::new(&fixed, config.ledger);
+        let prefetch = config.prefetch && cfg!(feature = "prefetch");
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let shared = Arc::new(Shared {
+            fixed,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            events: Condvar::new(),
+            doorbell: Doorbell::new()?,
+            queue: prefetch.then_some(sender),
+        });
+        let loader = if prefetch { Some(Loader::start(&shared, receiver)?) } else { None };
+        shared.wake_loader();
+        Ok(Engine { shared, loader })
+    }
+
+    pub fn schedule(&self) -> &Schedule {
+        &self.shared.fixed.schedule
+    }
+
+    // --- sweeps -----------------------------------------------------------------------------------------------------
+
+    /// Begins a sweep over pages 0 to `end`, when those that asked before have ended.
+    pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, end: usize) -> Result<Sweep<'a>> {
+        let mut state = self.shared.state.lock();
+        state.last_turn += 1;
+        let turn = state.last_turn;
+        state.turns.push_back(turn);
+        while state.sweeping() || state.turns.front() != Some(&turn) {
+            if let Err(e) = interrupt.check() {
+                state.turns.retain(|&t| t != turn);
+                self.shared.changed.notify_all();
+                return Err(e);
+            }
+            self.shared.changed.wait(&mut state);
+        }
+        state.turns.pop_front();
+        state.begin_sweep(end);
+        drop(state);
+        self.shared.wake_loader();
+        Ok(Sweep {
+            engine: self,
+            interrupt,
+            started: Instant::now(),
+            stalled: Duration::ZERO,
+            visit: Visit::default(),
+        })
+    }
+
+    /// Waits until the page is there and holds it; how long it waited, if it did.
+    ///
+    /// A page that is not there is the loader's next; one whose reading failed is tried once more on this thread, and
+    /// without a loader every page is read on this thread.
+    fn acquire(&self, interrupt: &Interrupt, p: usize) -> Result<(HeldPage<'_>, Option<Duration>)> {
+        let shared = &*self.shared;
+        let fixed = &shared.fixed;
+        let mut state = shared.state.lock();
+        state.move_to(p);
+        let mut since = None;
+        let mut retried = false;
+        loop {
+            if let Some(window) = state.hold(fixed, p) {
+                let held = HeldPage { engine: self, page: p, window, streamed: !state.is_pinned(p) };
+                return Ok((held, since.map(|s: Instant| s.elapsed())));
+            }
+            since.get_or_insert_with(Instant::now);
+            interrupt.check()?;
+            if state.is_absent(p) {
+                let failure = state.take_failure(p);
+                let failed = failure.is_some();
+                if let Some(e) = failure
+                    && retried
+                {
+                    return Err(e);
+                }
+                if failed || shared.queue.is_none() {
+                    if let Some(requests) = state.start_for_sweep(fixed, p) {
+                        retried = failed;
+                        drop(state);
+                        for request in requests {
+                            shared.perform(request, false);
+                        }
+                        state = shared.state.lock();
+                        continue;
+                    }
+                    if let Some(e) = state.take_failure(p) {
+                        return Err(e);
+                    }
+                }
+            }
+            shared.wake_loader();
+            shared.changed.wait(&mut state);
+        }
+    }
+
+    /// Runs `use_row` on one row of a matrix, wherever it is: in memory, or read for this alone into `buffer`, which
+    /// holds at least [`Engine::row_buffer_bytes`].
+    pub fn with_row<R>(
+        &self,
+        matrix: MatrixId,
+        row: usize,
+        buffer: &mut Memory,
+        use_row: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        let fixed = &self.shared.fixed;
+        let m = fixed.schedule.matrix(matrix);
+        let pages = m.pages();
+        let first = pages.start;
+        let p = first + fixed.schedule.pages[pages].partition_point(|p| p.first_row as usize + p.rows as usize <= row);
+        let at = (row - fixed.schedule.pages[p].first_row as usize) * m.row_bytes;
+        let window = self.shared.state.lock().hold(fixed, p);
+        if let Some(window) = window {
+            let bytes = window.view();
+            let result = use_row(&bytes[at..at + m.row_bytes]);
+            self.shared.state.lock().let_go(fixed, p, false);
+            return Ok(result);
+        }
+        let (file, offset) = m.row_place(row);
+        let source = &fixed.sources[file];
+        let alignment = source.alignment();
+        let from = offset & !(alignment - 1);
+        let to = (offset + m.row_bytes as u64).next_multiple_of(alignment);
+        let lead = (offset - from) as usize;
+        let started = Instant::now();
+        let bytes = &mut buffer.bytes_mut()[..(to - from) as usize];
+        source.read_full(from, bytes).map_err(|e| e.context(format!("{}: row {row}", m.name)))?;
+        let mut state = self.shared.state.lock();
+        state.stats.read_ns += started.elapsed().as_nanos() as u64;
+        state.stats.read_bytes += to - from;
+        drop(state);
+        Ok(use_row(&bytes[lead..lead + m.row_bytes]))
+    }
+
+    /// Room for a row of `row_bytes` with unaligned ends.
+    pub fn row_buffer_bytes(row_bytes: usize) -> usize {
+        row_bytes + 2 * super::source::DIRECT_ALIGNMENT as usize
+    }
+
+    // --- the budget -------------------------------------------------------------------------------------------------
+
+    /// Takes memory for a session from the budget; frames that must go for it are gone when this returns, which may take
+    /// one page's time of a running pass.
+    pub fn reserve(&self, bytes: u64) -> Result<()> {
+        let shared = &*self.shared;
+        let mut state = shared.state.lock();
+        state.reserve(&shared.fixed, bytes)?;
+        while state.used() > state.ledger.budget {
+            shared.changed.wait_for(&mut state, Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Engine::reserve`] took.
+    pub fn release(&self, bytes: u64) {
+        self.shared.state.lock().release(&self.shared.fixed, bytes);
+        self.shared.wake_loader();
+    }
+
+    /// Changes the budget. Frames in use by a running pass are given back as soon as it is done with them.
+    pub fn set_budget(&self, bytes: u64) -> Result<()> {
+        self.shared.state.lock().set_budget(&self.shared.fixed, bytes)?;
+        self.shared.wake_loader();
+        Ok(())
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.shared.state.lock().snapshot()
+    }
+
+    /// Counts a finished pass.
+    pub fn count_pass(&self, tokens: usize) {
+        let mut state = self.shared.state.lock();
+        state.stats.passes += 1;
+        state.stats.tokens += tokens as u64;
+    }
+
+    // --- the host ---------------------------------------------------------------------------------------------------
+
+    /// Asks for layers `first` to `first + count`; returns at once.
+    pub fn prefetch(&self, first: u32, count: u32) -> Result<u64> {
+        let shared = &*self.shared;
+        let layers = shared.fixed.schedule.layer_count;
+        if count == 0 || first.checked_add(count).is_none_or(|end| end > layers) {
+            return Err(Error::invalid(format!("layers {first} to {first} + {count} of a model with {layers} layers")));
+        }
+        if shared.queue.is_none() {
+            return Err(Error::unsupported("this model was opened without prefetching: every load is on demand"));
+        }
+        let ticket = shared.state.lock().prefetch(&shared.fixed, first, count)?;
+        shared.wake_loader();
+        Ok(ticket)
+    }
+
+    /// Ends a prefetch: what is not read yet is not read for it, what is ready is no longer kept for it.
+    pub fn cancel(&self, ticket: u64) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        if !state.tickets.was_issued(ticket) {
+            return Err(Error::invalid(format!("there is no ticket {ticket}")));
+        }
+        state.tickets.cancel(ticket);
+        state.unprotect(ticket);
+        self.shared.signal_events(&state);
+        drop(state);
+        self.shared.wake_loader();
+        Ok(())
+    }
+
+    /// Takes up to `cap` waiting events.
+    pub fn poll(&self, events: &mut Vec<Event>, cap: usize) {
+        self.take_events(&mut self.shared.state.lock(), events, cap);
+    }
+
+    /// Waits for an event, then takes up to `cap`. `None`: without limit.
+    pub fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>, cap: usize) {
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        let mut state = self.shared.state.lock();
+        while state.tickets.events.is_empty() {
+            match deadline {
+                None => self.shared.events.wait(&mut state),
+                Some(at) if self.shared.events.wait_until(&mut state, at).timed_out() => break,
+                Some(_) => {}
+            }
+        }
+        self.take_events(&mut state, events, cap);
+    }
+
+    fn take_events(&self, state: &mut MutexGuard<'_, State>, events: &mut Vec<Event>, cap: usize) {
+        let count = cap.min(state.tickets.events.len());
+        events.extend(state.tickets.events.drain(..count));
+        if state.tickets.events.is_empty() {
+            self.shared.doorbell.silence();
+        }
+    }
+
+    /// Readable while events wait.
+    pub fn event_fd(&self) -> Option<i32> {
+        self.shared.doorbell.descriptor()
+    }
+
+    pub fn layer_state(&self, layer: u32) -> Result<LayerState> {
+        let layers = self.schedule().layer_count;
+        if layer >= layers {
+            return Err(Error::invalid(format!("layer {layer} of a model with {layers} layers")));
+        }
+        Ok(self.shared.state.lock().layer_state(&self.shared.fixed, layer))
+    }
+
+    /// Waits until the loader has nothing to do and nothing is being read.
+    #[cfg(test)]
+    pub fn settle(&self) {
+        loop {
+            let mut state = self.shared.state.lock();
+            if state.outstanding() == 0 {
+                match state.next_page(&self.shared.fixed) {
+                    None => return,
+                    Some(requests) => {
+                        drop(state);
+                        for request in requests {
+                            self.shared.perform(request, false);
+                        }
+                    }
+                }
+            } else {
+                self.shared.changed.wait_for(&mut state, Duration::from_millis(1));
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.state.lock().closing = true;
+        self.shared.wake_loader();
+        if let Some(loader) = self.loader.take() {
+            loader.finish();
+        }
+    }
+}
+
+/// A layer's visit by a sweep, as it is counted.
+#[derive(Default)]
+struct Visit {
+    layer: Option<u32>,
+    streamed: bool,
+    stalled: bool,
+}
+
+/// A pass over the schedule. One at a time per model; others wait their turn.
+pub struct Sweep<'a> {
+    engine: &'a Engine,
+    interrupt: &'a Interrupt,
+    started: Instant,
+    stalled: Duration,
+    visit: Visit,
+}
+
+impl<'a> Sweep<'a> {
+    /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, one at a time.
+    pub fn page(&mut self, p: usize) -> Result<HeldPage<'a>> {
+        self.interrupt.check()?;
+        let layer = self.engine.schedule().pages[p].layer;
+        if self.visit.layer != Some(layer) {
+            self.count_visit();
+            self.visit.layer = Some(layer);
+        }
+        let (held, waited) = self.engine.acquire(self.interrupt, p)?;
+        self.visit.streamed |= held.streamed;
+        if let Some(waited) = waited {
+            self.visit.stalled = true;
+            self.stalled += waited;
+        }
+        Ok(held)
+    }
+
+    fn count_visit(&mut self) {
+        let visit = std::mem::take(&mut self.visit);
+        if visit.layer.is_none() {
+            return;
+        }
+        let stats = &mut self.engine.shared.state.lock().stats;
+        match visit {
+            Visit { stalled: true, .. } => stats.layers_stalled += 1,
+            Visit { streamed: true, .. } => stats.layers_prefetched += 1,
+            _ => stats.layers_resident += 1,
+        }
+    }
+}
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        self.count_visit();
+        let shared = &*self.engine.shared;
+        let mut state = shared.state.lock();
+        let stall = self.stalled.as_nanos() as u64;
+        state.stats.stall_ns += stall;
+        state.stats.compute_ns += (self.started.elapsed().as_nanos() as u64).saturating_sub(stall);
+        state.end_sweep(&shared.fixed);
+        shared.changed.notify_all();
+        drop(state);
+        shared.wake_loader();
+    }
+}
+
+/// A page that is there and stays until this is dropped.
+pub struct HeldPage<'a> {
+    engine: &'a Engine,
+    page: usize,
+    window: Window,
+    streamed: bool,
+}
+
+impl HeldPage<'_> {
+    pub fn page(&self) -> &Page {
+        &self.engine.schedule().pages[self.page]
+    }
+
+    /// Its rows, end to end.
+    pub fn bytes(&self) -> &[u8] {
+        self.window.view()
+    }
+}
+
+impl Drop for HeldPage<'_> {
+    fn drop(&mut self) {
+        let shared = &*self.engine.shared;
+        let mut state = shared.state.lock();
+        let freed = state.let_go(&shared.fixed, self.page, true);
+        let more = freed || state.has_absent();
+        if freed {
+            shared.changed.notify_all();
+        }
+        drop(state);
+        if more {
+            shared.wake_loader();
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Tickets of the host's requests and the events that answer them.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::error::{Error, Result, Status};
+use crate::model::{Event, EventKind};
+
+/// More events than this wait for nobody: a host that never polls is told so instead of memory growing for ever.
+const MOST_WAITING: usize = 65_536;
+
+/// One layer of a prefetch.
+pub struct LayerRequest {
+    pub layer: u32,
+    /// Pages not yet asked for, in schedule order.
+    pub queued: VecDeque<u32>,
+    /// Pages being read.
+    pub loading: Vec<u32>,
+    pub bytes: u64,
+    pub failure: Option<Status>,
+}
+
+impl LayerRequest {
+    pub fn finished(&self) -> bool {
+        self.queued.is_empty() && self.loading.is_empty()
+    }
+}
+
+/// A prefetch that is not finished yet.
+pub struct Ticket {
+    pub id: u64,
+    pub since: Instant,
+    pub layers: VecDeque<LayerRequest>,
+    bytes: u64,
+    failure: Option<Status>,
+}
+
+/// Unfinished tickets, oldest first, and the events nobody has taken yet.
+#[derive(Default)]
+pub struct Tickets {
+    pub open: VecDeque<Ticket>,
+    pub events: VecDeque<Event>,
+    last_id: u64,
+    /// Events that open tickets will still post.
+    promised: usize,
+}
+
+impl Tickets {
+    pub fn open(&mut self, layers: VecDeque<LayerRequest>) -> Result<u64> {
+        let promise = layers.len() + 1;
+        if self.events.len() + self.promised + promise > MOST_WAITING {
+            return Err(Error::new(
+                Status::Busy,
+                format!(
+                    "{} events wait to be polled and {} more are on the way; at most {MOST_WAITING} may",
+                    self.events.len(),
+                    self.promised
+                ),
+            ));
+        }
+        self.promised += promise;
+        self.last_id += 1;
+        self.open.push_back(Ticket { id: self.last_id, since: Instant::now(), layers, bytes: 0, failure: None });
+        Ok(self.last_id)
+    }
+
+    pub fn was_issued(&self, id: u64) -> bool {
+        (1..=self.last_id).contains(&id)
+    }
+
+    /// Posts what has been finished. Returns how many layers failed.
+    pub fn settle(&mut self) -> u64 {
+        let mut failures = 0;
+        let (events, promised) = (&mut self.events, &mut self.promised);
+        self.open.retain_mut(|ticket| {
+            let elapsed_ns = ticket.since.elapsed().as_nanos() as u64;
+            while let Some(at) = ticket.layers.iter().position(LayerRequest::finished) {
+                let Some(layer) = ticket.layers.remove(at) else { break };
+                failures += u64::from(layer.failure.is_some());
+                ticket.bytes += layer.bytes;
+                ticket.failure = ticket.failure.or(layer.failure);
+                *promised -= 1;
+                events.push_back(Event {
+                    ticket: ticket.id,
+                    kind: EventKind::Layer,
+                    failure: layer.failure,
+                    layer: layer.layer,
+                    bytes: layer.bytes,
+                    elapsed_ns,
+                });
+            }
+            if ticket.layers.is_empty() {
+                *promised -= 1;
+                events.push_back(done(ticket, ticket.failure, elapsed_ns));
+            }
+            !ticket.layers.is_empty()
+        });
+        failures
+    }
+
+    /// Ends a ticket with CANCELLED; its unfinished layers post nothing.
+    pub fn cancel(&mut self, id: u64) {
+        if let Some(at) = self.open.iter().position(|t| t.id == id)
+            && let Some(ticket) = self.open.remove(at)
+        {
+            self.promised -= ticket.layers.len() + 1;
+            let elapsed_ns = ticket.since.elapsed().as_nanos() as u64;
+            self.events.push_back(done(&ticket, Some(Status::Cancelled), elapsed_ns));
+        }
+    }
+
+    /// Tells every request that waits for `page` how its reading ended.
+    pub fn page_loaded(&mut self, page: u32, bytes: u64, failure: Option<Status>) {
+        for layer in self.open.iter_mut().flat_map(|t| t.layers.iter_mut()) {
+            if let Some(at) = layer.loading.iter().position(|&p| p == page) {
+                layer.loading.swap_remove(at);
+                layer.bytes += bytes;
+                layer.failure = layer.failure.or(failure);
+            }
+        }
+    }
+}
+
+fn done(ticket: &Ticket, failure: Option<Status>, elapsed_ns: u64) -> Event {
+    Event { ticket: ticket.id, kind: EventKind::Done, failure, layer: 0, bytes: ticket.bytes, elapsed_ns }
+}

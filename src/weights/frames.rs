@@ -1,0 +1,285 @@
+//! The memory of the engine: pages' frames under the budget. The only place in `weights` that touches raw memory.
+//!
+//! Who may touch a frame follows from its page's state, which the engine guards with one lock: while a page is loading,
+//! each byte of its span belongs to exactly one read request; once it is ready nobody writes to it, and it is not given
+//! up while somebody holds it. [`Window`] and [`PageView`] are made only by the engine, under those rules.
+
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+
+use memmap2::{Mmap, MmapMut};
+
+/// Addresses and sizes of frames are multiples of this.
+pub const GRANULE: u64 = 4096;
+
+/// Page-aligned anonymous memory, zeroed, given back to the system when dropped. It takes no room before it is touched.
+pub struct Memory {
+    map: MmapMut,
+}
+
+impl Memory {
+    pub fn new(bytes: usize) -> io::Result<Memory> {
+        Ok(Memory { map: MmapMut::map_anon(bytes.max(1))? })
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.map
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The memory as numbers; anonymous pages are aligned for any of them.
+    pub fn as_slice_mut<T: Plain>(&mut self) -> &mut [T] {
+        let n = self.map.len() / size_of::<T>();
+        // SAFETY: the mapping is page-aligned, lives as long as the borrow, and `Plain` types accept every bit pattern.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), n) }
+    }
+
+    pub fn as_slice<T: Plain>(&self) -> &[T] {
+        let n = self.map.len() / size_of::<T>();
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), n) }
+    }
+
+    fn base(&self) -> NonNull<u8> {
+        NonNull::new(self.map.as_ptr().cast_mut()).expect("a mapping is not at address zero")
+    }
+
+    pub fn window(&self, offset: usize, len: usize) -> Window {
+        assert!(offset + len <= self.map.len());
+        // SAFETY: inside the mapping, as just checked.
+        Window { ptr: unsafe { self.base().add(offset) }, len }
+    }
+
+    /// Gives the range back to the system; it reads as zeroes afterwards. Whole system pages inside it only.
+    pub fn discard(&self, offset: usize, len: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            assert!(offset + len <= self.map.len());
+            // SAFETY: the range lies in an anonymous mapping of our own that nobody reads: its pages are absent.
+            unsafe { libc::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), len, libc::MADV_DONTNEED) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (offset, len);
+    }
+}
+
+/// Numbers that any bytes make.
+pub trait Plain: Copy {}
+impl Plain for f32 {}
+impl Plain for u16 {}
+impl Plain for u8 {}
+
+/// A stretch of a frame or of a mapping. See the module's rules.
+#[derive(Clone, Copy)]
+pub struct Window {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a window is only an address; the rules of the module say who may use it.
+unsafe impl Send for Window {}
+// SAFETY: as above.
+unsafe impl Sync for Window {}
+
+impl Window {
+    /// A stretch of a mapped file.
+    pub fn of_mapping(map: &Mmap, offset: usize, len: usize) -> Window {
+        let bytes = &map[offset..offset + len];
+        Window { ptr: NonNull::from(bytes).cast(), len }
+    }
+
+    pub fn part(self, offset: usize, len: usize) -> Window {
+        assert!(offset + len <= self.len);
+        // SAFETY: inside the window, as just checked.
+        Window { ptr: unsafe { self.ptr.add(offset) }, len }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Runs `read` on the bytes. To be called only by the owner of a read request of a loading page.
+    pub(super) fn fill<R>(self, read: impl FnOnce(&mut [u8]) -> R) -> R {
+        // SAFETY: the page is loading and this request alone covers these bytes; the frame stays until it is done.
+        read(unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) })
+    }
+
+    /// Brings a mapped stretch into memory by reading one byte of every system page of it.
+    pub(super) fn touch(self) {
+        // SAFETY: the mapping lives as long as the engine and is only read; the file's length was checked just before.
+        let bytes = unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) };
+        for i in (0..self.len).step_by(GRANULE as usize) {
+            std::hint::black_box(bytes[i]);
+        }
+    }
+
+    /// Tells the system that a mapped stretch is not needed for now: it leaves this process's memory.
+    pub(super) fn forget(self) {
+        // SAFETY: a clean file mapping: the bytes come back from the file when they are touched again.
+        #[cfg(unix)]
+        unsafe {
+            libc::madvise(self.ptr.as_ptr().cast(), self.len, libc::MADV_DONTNEED)
+        };
+    }
+
+    /// The bytes of a page that is ready and held.
+    pub(super) fn view<'a>(self) -> &'a [u8] {
+        // SAFETY: the page is ready and held for 'a, which its holder (`HeldPage`) bounds: nobody writes to it.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+/// Maps a whole file for reading.
+pub fn map_file(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the file may change under the mapping; the bytes are only ever read as numbers, any of which is valid, and
+    // a shrinking file is checked for before use. Hosts choose this mode knowing that.
+    unsafe { Mmap::map(file) }
+}
+
+/// A second descriptor of the file that leaves the page cache alone.
+#[cfg(target_os = "macos")]
+pub fn without_cache(file: &File) -> io::Result<File> {
+    use std::os::fd::AsRawFd;
+    let file = file.try_clone()?;
+    // SAFETY: a plain flag on a descriptor of our own.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, 1) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}
+
+/// Places pages in the ring: first fit from where the last one went, so that it fills and empties like a circle.
+pub struct Ring {
+    /// Allocations end at or below this.
+    limit: u64,
+    /// Live stretches by offset: (offset, length).
+    live: Vec<(u64, u64)>,
+    next: u64,
+}
+
+impl Ring {
+    pub fn new(limit: u64) -> Ring {
+        Ring { limit, live: Vec::new(), next: 0 }
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Changes the size. Live stretches above a smaller limit stay until they are freed.
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+        if self.next >= limit {
+            self.next = 0;
+        }
+    }
+
+    /// How far memory is in use: the limit, or the end of a stretch that outlives a shrinking.
+    pub fn extent(&self) -> u64 {
+        self.limit.max(self.live.last().map_or(0, |&(o, n)| o + n))
+    }
+
+    /// Finds room for `bytes` at or above `from`.
+    pub fn allocate(&mut self, bytes: u64, from: u64) -> Option<u64> {
+        let start = self.next.max(from);
+        let offset = self.fit(bytes, start, self.limit).or_else(|| self.fit(bytes, from, self.limit))?;
+        let at = self.live.partition_point(|&(o, _)| o < offset);
+        self.live.insert(at, (offset, bytes));
+        self.next = offset + bytes;
+        Some(offset)
+    }
+
+    fn fit(&self, bytes: u64, from: u64, to: u64) -> Option<u64> {
+        let mut at = from;
+        for &(o, n) in &self.live {
+            if o + n <= at {
+                continue;
+            }
+            if o >= at + bytes {
+                break;
+            }
+            at = o + n;
+        }
+        (at + bytes <= to).then_some(at)
+    }
+
+    pub fn free(&mut self, offset: u64) {
+        if let Ok(i) = self.live.binary_search_by_key(&offset, |&(o, _)| o) {
+            self.live.remove(i);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn live_bytes(&self) -> u64 {
+        self.live.iter().map(|&(_, n)| n).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_stretches_never_overlap_and_stay_inside() {
+        let mut ring = Ring::new(100 * GRANULE);
+        let mut live: Vec<(u64, u64)> = Vec::new();
+        let mut seed = 1u64;
+        let mut next = || {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize
+        };
+        for _ in 0..10_000 {
+            let bytes = (1 + next() as u64 % 30) * GRANULE;
+            if let Some(o) = ring.allocate(bytes, 0) {
+                assert!(o + bytes <= 100 * GRANULE);
+                assert!(live.iter().all(|&(p, n)| o + bytes <= p || p + n <= o));
+                live.push((o, bytes));
+            } else {
+                assert!(!live.is_empty());
+            }
+            if live.len() > 4 || next() % 2 == 0 {
+                let (o, _) = live.swap_remove(next() % live.len());
+                ring.free(o);
+            }
+            assert_eq!(ring.live_bytes(), live.iter().map(|l| l.1).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn with_one_page_in_use_anywhere_a_ring_of_three_has_room_for_the_largest() {
+        for used in 1..=10u64 {
+            for at in 0..=(30 - used) {
+                let mut ring = Ring::new(30 * GRANULE);
+                ring.next = at * GRANULE;
+                ring.allocate(used * GRANULE, 0).unwrap();
+                assert!(ring.allocate(10 * GRANULE, 0).is_some(), "{used} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_shrunk_ring_counts_what_still_lives_above_its_limit() {
+        let mut ring = Ring::new(10 * GRANULE);
+        let a = ring.allocate(4 * GRANULE, 0).unwrap();
+        let b = ring.allocate(4 * GRANULE, 0).unwrap();
+        ring.set_limit(4 * GRANULE);
+        assert_eq!(ring.extent(), 8 * GRANULE);
+        ring.free(b);
+        assert_eq!(ring.extent(), 4 * GRANULE);
+        assert!(ring.allocate(GRANULE, 0).is_none());
+        ring.free(a);
+        assert!(ring.allocate(4 * GRANULE, 0).is_some());
+    }
+}

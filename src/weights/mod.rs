@@ -1,0 +1,19 @@
+//! The streaming engine: pages, the schedule, what stays in memory, and the worker that reads the rest ahead of the sweep.
+
+mod doorbell;
+pub mod engine;
+mod events;
+pub mod frames;
+mod loader;
+mod residency;
+pub mod schedule;
+pub mod source;
+#[cfg(test)]
+mod scripted;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Config, Engine, HeldPage, Interrupt, Sweep};
+pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule};
+pub use state::Ledger;

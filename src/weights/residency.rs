@@ -1,0 +1,118 @@
+//! Which pages stay. The sweep is a circle, so recency says nothing: with room for C of N pages the least reading is
+//! reached by keeping C − ring of them for good and passing the rest through the ring. The kept ones are spread evenly,
+//! so that every stretch of reading has arithmetic to hide behind.
+
+use super::schedule::Schedule;
+
+/// How the frames that the budget leaves are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Residency {
+    /// For each page of the schedule: does it stay?
+    pub pinned: Vec<bool>,
+    pub pinned_bytes: u64,
+    /// Frames that the other pages pass through; 0 where all stay.
+    pub ring_bytes: u64,
+    /// Bytes a full pass reads.
+    pub streamed_bytes: u64,
+}
+
+/// The least ring: with one page in use anywhere in it, either side of that page has room for the largest one, so the
+/// next page can always be read while this one is computed.
+pub fn least_ring(schedule: &Schedule) -> u64 {
+    if schedule.sweep_len < 3 { schedule.sweep_bytes() } else { 3 * schedule.largest_span() }.min(schedule.sweep_bytes())
+}
+
+/// A ring this deep keeps all readers busy while a page is computed: what is in flight, beside the least.
+pub fn good_ring(schedule: &Schedule, in_flight_bytes: u64) -> u64 {
+    least_ring(schedule) + in_flight_bytes
+}
+
+/// Plans `capacity` bytes of frames; `capacity` is at least [`least_ring`].
+pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residency {
+    let pages = &schedule.pages;
+    let sweep = schedule.sweep_bytes();
+    let mut pinned = vec![false; pages.len()];
+    if capacity >= sweep {
+        pinned[..schedule.sweep_len].fill(true);
+        let mut pinned_bytes = sweep;
+        // Tables come last: a row of them costs one small read, a page of a pass a whole one.
+        if capacity - sweep >= schedule.table_bytes() {
+            pinned.fill(true);
+            pinned_bytes += schedule.table_bytes();
+        }
+        return Residency { pinned, pinned_bytes, ring_bytes: 0, streamed_bytes: 0 };
+    }
+    let least = least_ring(schedule);
+    let ring_bytes = (capacity / 2).clamp(least, good_ring(schedule, in_flight_bytes).max(least)).min(capacity);
+    let room = capacity - ring_bytes;
+    // Every page earns credit in proportion to its size, and is kept when the credit covers it.
+    let (mut credit, mut pinned_bytes) = (0u128, 0u64);
+    for (i, page) in pages[..schedule.sweep_len].iter().enumerate() {
+        credit += page.span_bytes as u128 * room as u128;
+        let price = page.span_bytes as u128 * sweep as u128;
+        if credit >= price {
+            credit -= price;
+            pinned[i] = true;
+            pinned_bytes += page.span_bytes;
+        }
+    }
+    // What is left over keeps any page that fits, largest first.
+    let mut rest: Vec<usize> = (0..schedule.sweep_len).filter(|&i| !pinned[i]).collect();
+    rest.sort_by_key(|&i| std::cmp::Reverse(pages[i].span_bytes));
+    for i in rest {
+        if pinned_bytes + pages[i].span_bytes <= room {
+            pinned[i] = true;
+            pinned_bytes += pages[i].span_bytes;
+        }
+    }
+    Residency { pinned, pinned_bytes, ring_bytes, streamed_bytes: sweep - pinned_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::schedule::testing::schedule_of;
+
+    #[test]
+    fn everything_stays_where_everything_fits() {
+        let s = schedule_of(&[(0, 4096, 64), (1, 4096, 64), (1, 4096, 100)]);
+        let all = plan(&s, s.sweep_bytes(), 0);
+        assert!(all.pinned.iter().all(|&p| p));
+        assert_eq!((all.streamed_bytes, all.ring_bytes), (0, 0));
+    }
+
+    #[test]
+    fn pinned_and_ring_never_exceed_the_capacity_and_pins_are_spread_evenly() {
+        let matrices: Vec<(u32, u64, u64)> = (0..64).map(|i| (i / 4, 65536, 32 + 16 * (i as u64 % 3))).collect();
+        let s = schedule_of(&matrices);
+        let (least, total) = (least_ring(&s), s.sweep_bytes());
+        for percent in 0..100 {
+            let capacity = least + (total - least) * percent / 100;
+            let r = plan(&s, capacity, s.largest_span());
+            assert!(r.pinned_bytes + r.ring_bytes <= capacity);
+            assert!(r.ring_bytes >= least || capacity >= total);
+            let kept: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.span_bytes).sum();
+            assert_eq!(kept, r.pinned_bytes);
+            // Evenness: any half of the circle holds about half of the pinned bytes.
+            let half: u64 = s.pages[..s.sweep_len / 2]
+                .iter()
+                .zip(&r.pinned)
+                .filter(|(_, p)| **p)
+                .map(|(p, _)| p.span_bytes)
+                .sum();
+            assert!(half.abs_diff(r.pinned_bytes / 2) <= 4 * s.largest_span(), "{percent}%: {half} of {}", r.pinned_bytes);
+        }
+    }
+
+    #[test]
+    fn more_capacity_never_streams_more() {
+        let matrices: Vec<(u32, u64, u64)> = (0..40).map(|i| (i / 4, 65536, 16 + 16 * (i as u64 % 5))).collect();
+        let s = schedule_of(&matrices);
+        let mut before = u64::MAX;
+        for step in 0..=64 {
+            let r = plan(&s, least_ring(&s) + (s.sweep_bytes() - least_ring(&s)) * step / 64, 0);
+            assert!(r.streamed_bytes <= before.saturating_add(s.largest_span()));
+            before = r.streamed_bytes;
+        }
+    }
+}

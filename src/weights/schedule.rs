@@ -1,0 +1,266 @@
+//! The schedule: every page in the order in which a pass uses it.
+//!
+//! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of a pass
+//! come first, layer 0 to the output head; table pages (a token embedding of its own) follow: no pass sweeps over them,
+//! rows are taken from them singly.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::gguf::Tensor;
+use crate::quant::Format;
+
+/// Pages are about this large: two reads of the size at which storage is fastest (2 MiB), and some 150 µs of arithmetic.
+const PAGE_TARGET: u64 = 4 << 20;
+/// Small models get smaller pages, so that their floor is small too.
+const PAGE_TARGET_LEAST: u64 = 1 << 20;
+/// Rows of a page are a multiple of this, so that the kernels' row groups do not straddle pages.
+const ROW_GROUP: u64 = 16;
+
+/// A matrix of the schedule, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixId(pub u32);
+
+/// A weight matrix of `rows` × `columns`: y = W·x has `rows` outputs.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub name: String,
+    pub format: Format,
+    pub rows: usize,
+    pub columns: usize,
+    pub row_bytes: usize,
+    file: u32,
+    offset: u64,
+    pages: Range<u32>,
+}
+
+impl Matrix {
+    /// The pages that hold it, in row order.
+    pub fn pages(&self) -> Range<usize> {
+        self.pages.start as usize..self.pages.end as usize
+    }
+
+    /// Where a row lies: file and absolute offset.
+    pub fn row_place(&self, row: usize) -> (usize, u64) {
+        (self.file as usize, self.offset + row as u64 * self.row_bytes as u64)
+    }
+}
+
+/// A run of whole rows of one matrix.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub matrix: MatrixId,
+    /// Layer that uses it; the output head counts with the last layer, tables with none ([`Page::TABLE`]).
+    pub layer: u32,
+    pub file: u32,
+    pub first_row: u32,
+    pub rows: u32,
+    /// Absolute offset of its first byte.
+    pub offset: u64,
+    pub bytes: u64,
+    /// What is read for it: the smallest aligned stretch around its bytes.
+    pub span_offset: u64,
+    pub span_bytes: u64,
+}
+
+impl Page {
+    pub const TABLE: u32 = u32::MAX;
+
+    /// Where the page's bytes begin in its span.
+    pub fn lead(&self) -> usize {
+        (self.offset - self.span_offset) as usize
+    }
+}
+
+/// All pages of a model. See the module's description.
+#[derive(Debug)]
+pub struct Schedule {
+    pub matrices: Vec<Matrix>,
+    pub pages: Vec<Page>,
+    /// How many of `pages` a full pass sweeps over; the rest are tables.
+    pub sweep_len: usize,
+    /// Where the output head begins: a pass without logits ends there.
+    pub head_start: usize,
+    pub layer_count: u32,
+    /// Pages of each layer.
+    layers: Vec<Range<u32>>,
+}
+
+impl Schedule {
+    /// Pages of layer `layer`; the last layer includes the output head.
+    pub fn layer_pages(&self, layer: u32) -> Range<usize> {
+        let r = &self.layers[layer as usize];
+        r.start as usize..r.end as usize
+    }
+
+    pub fn matrix(&self, id: MatrixId) -> &Matrix {
+        &self.matrices[id.0 as usize]
+    }
+
+    pub fn largest_span(&self) -> u64 {
+        self.pages[..self.sweep_len].iter().map(|p| p.span_bytes).max().unwrap_or(0)
+    }
+
+    /// Frame bytes that all pages of a pass need.
+    pub fn sweep_bytes(&self) -> u64 {
+        self.pages[..self.sweep_len].iter().map(|p| p.span_bytes).sum()
+    }
+
+    /// Frame bytes that the tables need.
+    pub fn table_bytes(&self) -> u64 {
+        self.pages[self.sweep_len..].iter().map(|p| p.span_bytes).sum()
+    }
+
+    pub fn largest_layer_bytes(&self) -> u64 {
+        let bytes = |l: u32| self.pages[self.layer_pages(l)].iter().map(|p| p.span_bytes).sum();
+        (0..self.layer_count).map(bytes).max().unwrap_or(0)
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.pages.capacity() * size_of::<Page>()
+            + self.matrices.capacity() * size_of::<Matrix>()
+            + self.matrices.iter().map(|m| m.name.capacity()).sum::<usize>()
+            + self.layers.capacity() * size_of::<Range<u32>>()
+    }
+}
+
+/// Collects matrices in the order of their use.
+pub struct Builder {
+    matrices: Vec<(Matrix, u32)>,
+    starts: Vec<u64>,
+}
+
+impl Builder {
+    /// `starts`: where the model begins in each of its files.
+    pub fn new(starts: Vec<u64>) -> Self {
+        Builder { matrices: Vec::new(), starts }
+    }
+
+    /// Adds a checked two-dimensional tensor as the next matrix of `layer` ([`Page::TABLE`]: of none).
+    pub fn add(&mut self, layer: u32, tensor: &Tensor) -> Result<MatrixId> {
+        let (columns, rows) = (tensor.dims[0], tensor.dims[1]);
+        let too_large = || Error::unsupported(format!("{}: {columns} × {rows} is too large", tensor.name));
+        let row_bytes = tensor.format.row_bytes(columns as usize).ok_or_else(too_large)?;
+        let id = MatrixId(self.matrices.len() as u32);
+        let rows32 = u32::try_from(rows).map_err(|_| too_large())?;
+        let matrix = Matrix {
+            name: tensor.name.clone(),
+            format: tensor.format,
+            rows: rows32 as usize,
+            columns: columns as usize,
+            row_bytes,
+            file: tensor.file,
+            offset: self.starts[tensor.file as usize] + tensor.offset,
+            pages: 0..0,
+        };
+        self.matrices.push((matrix, layer));
+        Ok(id)
+    }
+
+    /// Cuts the matrices into pages. `alignment` is that of the sources; `head` is the last matrix of a pass.
+    pub fn finish(self, layer_count: u32, head: MatrixId, alignment: u64) -> Result<Schedule> {
+        let bytes = |m: &Matrix| m.rows as u64 * m.row_bytes as u64;
+        let total: u64 = self.matrices.iter().map(|(m, _)| bytes(m)).sum();
+        let target = (total / 128).clamp(PAGE_TARGET_LEAST, PAGE_TARGET);
+        let mut schedule = Schedule {
+            matrices: Vec::with_capacity(self.matrices.len()),
+            pages: Vec::new(),
+            sweep_len: 0,
+            head_start: 0,
+            layer_count,
+            layers: vec![0..0; layer_count as usize],
+        };
+        let mut order: Vec<usize> = (0..self.matrices.len()).collect();
+        // Tables last; the sort is stable, so the rest stays in the order of use.
+        order.sort_by_key(|&i| self.matrices[i].1 == Page::TABLE);
+        let mut matrices: Vec<Option<(Matrix, u32)>> = self.matrices.into_iter().map(Some).collect();
+        let mut placed: Vec<Option<Matrix>> = vec![None; matrices.len()];
+        for i in order {
+            let Some((mut m, layer)) = matrices[i].take() else { continue };
+            let first = schedule.pages.len() as u32;
+            if i == head.0 as usize {
+                schedule.head_start = first as usize;
+            }
+            let count = bytes(&m).div_ceil(target).max(1);
+            let rows_per_page = (m.rows as u64).div_ceil(count).next_multiple_of(ROW_GROUP);
+            let mut row = 0;
+            while row < m.rows as u64 {
+                let rows = rows_per_page.min(m.rows as u64 - row);
+                let offset = m.offset + row * m.row_bytes as u64;
+                let end = offset + rows * m.row_bytes as u64;
+                let span_offset = offset & !(alignment - 1);
+                schedule.pages.push(Page {
+                    matrix: MatrixId(i as u32),
+                    layer,
+                    file: m.file,
+                    first_row: row as u32,
+                    rows: rows as u32,
+                    offset,
+                    bytes: end - offset,
+                    span_offset,
+                    span_bytes: end.next_multiple_of(alignment) - span_offset,
+                });
+                row += rows;
+            }
+            m.pages = first..schedule.pages.len() as u32;
+            if layer != Page::TABLE {
+                schedule.sweep_len = schedule.pages.len();
+                let l = &mut schedule.layers[layer as usize];
+                *l = if l.start == l.end { m.pages.clone() } else { l.start..m.pages.end };
+            }
+            placed[i] = Some(m);
+        }
+        schedule.matrices = placed.into_iter().flatten().collect();
+        schedule.pages.shrink_to_fit();
+        if schedule.largest_span() > u32::MAX as u64 {
+            return Err(Error::unsupported("a single row of a weight matrix exceeds 4 GiB"));
+        }
+        Ok(schedule)
+    }
+}
+
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// A schedule of F32 matrices given as (layer, bytes per row, rows), laid end to end in one file; the last is the head.
+    pub fn schedule_of(matrices: &[(u32, u64, u64)]) -> Schedule {
+        let mut builder = Builder::new(vec![0]);
+        let (mut offset, mut last, mut layers) = (64, MatrixId(0), 0);
+        for (i, &(layer, row_bytes, rows)) in matrices.iter().enumerate() {
+            let tensor = Tensor {
+                name: format!("m{i}"),
+                format: Format::F32,
+                dims: [row_bytes / 4, rows, 1, 1],
+                dim_count: 2,
+                file: 0,
+                offset,
+                bytes: row_bytes * rows,
+            };
+            last = builder.add(layer, &tensor).unwrap();
+            if layer != Page::TABLE {
+                layers = layers.max(layer + 1);
+            }
+            offset += tensor.bytes;
+        }
+        builder.finish(layers, last, 4096).unwrap()
+    }
+
+    #[test]
+    fn pages_cover_every_row_once_and_in_order() {
+        let s = schedule_of(&[(0, 4096, 5000), (0, 4096, 7), (1, 8192, 3000), (Page::TABLE, 4096, 1000), (1, 4096, 100)]);
+        for m in &s.matrices {
+            let mut row = 0;
+            for p in m.pages() {
+                assert_eq!(s.pages[p].first_row as usize, row);
+                row += s.pages[p].rows as usize;
+                assert!(s.pages[p].span_offset % 4096 == 0 && s.pages[p].span_bytes % 4096 == 0);
+                assert!(s.pages[p].lead() as u64 + s.pages[p].bytes <= s.pages[p].span_bytes);
+            }
+            assert_eq!(row, m.rows);
+        }
+        assert_eq!(s.pages[s.sweep_len].layer, Page::TABLE);
+        assert_eq!(s.layer_pages(1).end, s.sweep_len);
+        assert_eq!(s.head_start, s.matrices[4].pages().start);
+    }
+}

@@ -1,0 +1,698 @@
+//! What the engine knows, behind one lock that is never held over a read: where each page is, what the sweep needs next,
+//! what the host asked for, what the budget allows. Every decision about reading and giving up is made here, so that it
+//! can be tested without threads.
+
+use std::collections::VecDeque;
+
+use super::events::{LayerRequest, Tickets};
+use super::frames::{Memory, Ring, Window};
+use super::residency::{self, Residency};
+use super::schedule::{Page, Schedule};
+use super::source::Source;
+use crate::error::{Error, Result, Status};
+use crate::model::{LayerState, Stats};
+
+/// Reads are about this large: where storage reaches its speed with four of them in flight.
+const REQUEST_BYTES: u64 = 2 << 20;
+
+/// What does not change while the model is open.
+pub struct Fixed {
+    pub schedule: Schedule,
+    pub sources: Vec<Box<dyn Source>>,
+    /// Frames that pages pass through, reserved at the largest size the ring may take.
+    pub ring_memory: Memory,
+    /// Read requests that may be under way or waiting for a reader.
+    pub most_outstanding: usize,
+    pub readers: usize,
+    /// Layers ahead of the sweep that may be read; 0: any.
+    pub prefetch_distance: u32,
+    /// Bytes of frames at most, whatever the budget; 0: no limit.
+    pub most_frames: u64,
+}
+
+impl Fixed {
+    /// The largest ring that is ever useful here.
+    pub fn in_flight_bytes(readers: usize) -> u64 {
+        readers as u64 * REQUEST_BYTES
+    }
+
+    fn page(&self, p: usize) -> &Page {
+        &self.schedule.pages[p]
+    }
+
+    /// Names a page in messages: its tensor and rows.
+    pub fn describe(&self, p: usize) -> String {
+        let page = self.page(p);
+        let m = self.schedule.matrix(page.matrix);
+        format!("{}: rows {} to {}", m.name, page.first_row, page.first_row + page.rows)
+    }
+}
+
+/// One read: part of a page's span, into its frame.
+pub struct Request {
+    pub page: usize,
+    pub file: usize,
+    pub offset: u64,
+    pub window: Window,
+}
+
+enum Place {
+    /// A frame of its own; without memory where the file is mapped and only the accounting is needed.
+    Own(Option<Memory>),
+    /// A stretch of the ring, by offset.
+    Ring(u64),
+}
+
+enum Presence {
+    Absent,
+    Loading { left: usize, failure: Option<Error> },
+    Ready,
+}
+
+struct Slot {
+    presence: Presence,
+    place: Option<Place>,
+    /// Sweeps and row readers that use the page now.
+    holds: u32,
+    /// Tickets that keep the page until it is used or they are cancelled.
+    protectors: Vec<u64>,
+    /// Why the last reading failed; cleared when it is tried again.
+    failure: Option<Error>,
+}
+
+/// The budget's book-keeping, in bytes.
+pub struct Ledger {
+    pub budget: u64,
+    /// Tables, scratch memory, threads: what does not change while the model is open.
+    pub fixed: u64,
+    /// Sessions' caches.
+    pub sessions: u64,
+    /// Kept free for one session of the default length, so that the plan does not change when it is opened.
+    pub session_reserve: u64,
+    /// Frames of their own.
+    own: u64,
+    peak: u64,
+}
+
+impl Ledger {
+    pub fn new(budget: u64, fixed: u64, session_reserve: u64) -> Ledger {
+        Ledger { budget, fixed, sessions: 0, session_reserve, own: 0, peak: fixed }
+    }
+}
+
+pub struct State {
+    slots: Vec<Slot>,
+    residency: Residency,
+    ring: Ring,
+    pub ledger: Ledger,
+    pub tickets: Tickets,
+    pub stats: Stats,
+    /// The page the sweep uses or needs next.
+    cursor: usize,
+    /// Where the running sweep ends.
+    end: usize,
+    sweeping: bool,
+    /// Sweeps waiting for their turn, first come first served.
+    pub turns: VecDeque<u64>,
+    pub last_turn: u64,
+    outstanding: usize,
+    /// Pages that are neither there nor on their way.
+    absent: usize,
+    /// Takes turns between the host's requests and reading ahead, so that neither starves.
+    host_next: bool,
+    pub closing: bool,
+}
+
+impl State {
+    pub fn new(fixed: &Fixed, ledger: Ledger) -> State {
+        let slot =
+            || Slot { presence: Presence::Absent, place: None, holds: 0, protectors: Vec::new(), failure: None };
+        let mut state = State {
+            slots: std::iter::repeat_with(slot).take(fixed.schedule.pages.len()).collect(),
+            residency: Residency {
+                pinned: vec![false; fixed.schedule.pages.len()],
+                pinned_bytes: 0,
+                ring_bytes: 0,
+                streamed_bytes: 0,
+            },
+            ring: Ring::new(0),
+            ledger,
+            tickets: Tickets::default(),
+            stats: Stats::default(),
+            cursor: 0,
+            end: fixed.schedule.sweep_len,
+            sweeping: false,
+            turns: VecDeque::new(),
+            last_turn: 0,
+            outstanding: 0,
+            absent: fixed.schedule.pages.len(),
+            host_next: false,
+            closing: false,
+        };
+        state.replan(fixed);
+        state
+    }
+
+    /// Bytes of book-keeping per page, for the budget.
+    pub const fn bytes_per_page() -> usize {
+        size_of::<Slot>() + 2
+    }
+
+    // --- budget ---------------------------------------------------------------------------------------------------
+
+    pub fn used(&self) -> u64 {
+        self.ledger.fixed + self.ledger.sessions + self.ledger.own + self.ring.extent()
+    }
+
+    pub fn residency(&self) -> &Residency {
+        &self.residency
+    }
+
+    pub fn snapshot(&self) -> Stats {
+        let used = self.used();
+        Stats {
+            budget_bytes: self.ledger.budget,
+            used_bytes: used,
+            peak_bytes: self.ledger.peak.max(used),
+            pinned_bytes: self.residency.pinned_bytes,
+            ..self.stats
+        }
+    }
+
+    fn note_peak(&mut self) {
+        self.ledger.peak = self.ledger.peak.max(self.used());
+    }
+
+    fn capacity(&self, fixed: &Fixed) -> Option<u64> {
+        let ledger = &self.ledger;
+        let capacity =
+            ledger.budget.checked_sub(ledger.fixed)?.checked_sub(ledger.sessions.max(ledger.session_reserve))?;
+        let least = residency::least_ring(&fixed.schedule);
+        (capacity >= least).then(|| match fixed.most_frames {
+            0 => capacity,
+            most => capacity.min(most.max(least)),
+        })
+    }
+
+    /// Changes the budget and the plan with it, or nothing where it is below what is needed now.
+    pub fn set_budget(&mut self, fixed: &Fixed, budget: u64) -> Result<()> {
+        let before = std::mem::replace(&mut self.ledger.budget, budget);
+        if self.capacity(fixed).is_none() {
+            self.ledger.budget = before;
+            return Err(self.below_floor(fixed, budget, 0));
+        }
+        self.replan(fixed);
+        Ok(())
+    }
+
+    /// Takes memory for a session out of what frames may use.
+    pub fn reserve(&mut self, fixed: &Fixed, bytes: u64) -> Result<()> {
+        let before = self.ledger.sessions;
+        self.ledger.sessions = before.saturating_add(bytes);
+        if self.capacity(fixed).is_none() {
+            self.ledger.sessions = before;
+            return Err(self.below_floor(fixed, self.ledger.budget, bytes));
+        }
+        self.replan(fixed);
+        Ok(())
+    }
+
+    pub fn release(&mut self, fixed: &Fixed, bytes: u64) {
+        self.ledger.sessions -= bytes;
+        self.replan(fixed);
+    }
+
+    fn below_floor(&self, fixed: &Fixed, budget: u64, more: u64) -> Error {
+        let l = &self.ledger;
+        let sessions = l.sessions.saturating_add(more).max(l.session_reserve);
+        let least = residency::least_ring(&fixed.schedule);
+        let floor = l.fixed.saturating_add(sessions).saturating_add(least);
+        Error::new(
+            Status::MemoryBudget,
+            format!(
+                "a budget of {budget} bytes is below the {floor} needed (tables and scratch {}, sessions {sessions}, frames {least})",
+                l.fixed
+            ),
+        )
+    }
+
+    /// Makes the plan for the present budget and gives up at once what it no longer keeps.
+    fn replan(&mut self, fixed: &Fixed) {
+        let Some(capacity) = self.capacity(fixed) else { return };
+        let in_flight = Fixed::in_flight_bytes(fixed.readers);
+        self.residency = residency::plan(&fixed.schedule, capacity, in_flight);
+        let before = self.ring.extent();
+        self.ring.set_limit(self.residency.ring_bytes.min(fixed.ring_memory.len() as u64));
+        for p in 0..self.slots.len() {
+            let stays = match self.slots[p].place {
+                Some(Place::Own(_)) => self.residency.pinned[p],
+                Some(Place::Ring(offset)) => offset + fixed.page(p).span_bytes <= self.ring.limit(),
+                None => true,
+            };
+            if !stays && self.is_idle(p) {
+                self.give_up(fixed, p);
+            }
+        }
+        self.discard_beyond_ring(fixed, before);
+        self.note_peak();
+    }
+
+    /// Gives memory that a smaller ring no longer uses back to the system.
+    fn discard_beyond_ring(&self, fixed: &Fixed, before: u64) {
+        let extent = self.ring.extent();
+        if before > extent {
+            fixed.ring_memory.discard(extent as usize, (before - extent) as usize);
+        }
+    }
+
+    // --- pages ----------------------------------------------------------------------------------------------------
+
+    fn is_idle(&self, p: usize) -> bool {
+        matches!(self.slots[p].presence, Presence::Ready) && self.slots[p].holds == 0
+    }
+
+    pub fn is_ready(&self, p: usize) -> bool {
+        matches!(self.slots[p].presence, Presence::Ready)
+    }
+
+    pub fn is_absent(&self, p: usize) -> bool {
+        matches!(self.slots[p].presence, Presence::Absent)
+    }
+
+    pub fn is_pinned(&self, p: usize) -> bool {
+        self.residency.pinned[p]
+    }
+
+    /// Why the last reading of the page failed, once.
+    pub fn take_failure(&mut self, p: usize) -> Option<Error> {
+        self.slots[p].failure.take()
+    }
+
+    /// The frame of a page that has one: its whole span.
+    fn window(&self, fixed: &Fixed, p: usize) -> Option<Window> {
+        let page = fixed.page(p);
+        let len = page.span_bytes as usize;
+        if let Some(map) = fixed.sources[page.file as usize].mapping() {
+            let end = (page.span_offset + page.span_bytes).min(map.len() as u64);
+            return Some(Window::of_mapping(map, page.span_offset as usize, (end - page.span_offset) as usize));
+        }
+        match self.slots[p].place.as_ref()? {
+            Place::Own(memory) => memory.as_ref().map(|m| m.window(0, len)),
+            Place::Ring(offset) => Some(fixed.ring_memory.window(*offset as usize, len)),
+        }
+    }
+
+    /// Holds a ready page and says where its bytes are.
+    pub fn hold(&mut self, fixed: &Fixed, p: usize) -> Option<Window> {
+        if !self.is_ready(p) {
+            return None;
+        }
+        let page = fixed.page(p);
+        let window = self.window(fixed, p)?.part(page.lead(), page.bytes as usize);
+        self.slots[p].holds += 1;
+        Some(window)
+    }
+
+    /// Lets a held page go; `used`: a sweep is done with it. Whether frames became free.
+    pub fn let_go(&mut self, fixed: &Fixed, p: usize, used: bool) -> bool {
+        self.slots[p].holds -= 1;
+        if used {
+            self.slots[p].protectors.clear();
+            if self.cursor == p {
+                self.cursor = p + 1;
+            }
+        }
+        let stays = self.is_pinned(p) && matches!(self.slots[p].place, Some(Place::Own(_)));
+        if stays || self.slots[p].holds > 0 || !used {
+            return false;
+        }
+        self.give_up(fixed, p);
+        true
+    }
+
+    fn give_up(&mut self, fixed: &Fixed, p: usize) {
+        let page = fixed.page(p);
+        if let (Some(_), Some(window)) =
+            (fixed.sources[page.file as usize].mapping(), self.window(fixed, p))
+        {
+            window.forget();
+        }
+        self.absent += 1;
+        let slot = &mut self.slots[p];
+        slot.presence = Presence::Absent;
+        slot.protectors.clear();
+        match slot.place.take() {
+            Some(Place::Own(_)) => self.ledger.own -= page.span_bytes,
+            Some(Place::Ring(offset)) => {
+                let before = self.ring.extent();
+                self.ring.free(offset);
+                self.discard_beyond_ring(fixed, before);
+            }
+            None => return,
+        }
+        self.stats.evictions += 1;
+    }
+
+    // --- the sweep ------------------------------------------------------------------------------------------------
+
+    pub fn begin_sweep(&mut self, end: usize) {
+        self.cursor = 0;
+        self.end = end;
+        self.sweeping = true;
+    }
+
+    pub fn end_sweep(&mut self, fixed: &Fixed) {
+        self.sweeping = false;
+        self.cursor = 0;
+        self.end = fixed.schedule.sweep_len;
+    }
+
+    pub fn sweeping(&self) -> bool {
+        self.sweeping
+    }
+
+    pub fn move_to(&mut self, p: usize) {
+        self.cursor = p;
+    }
+
+    /// How many pages the sweep uses before this one; the next sweep starts at the top.
+    fn distance(&self, p: usize) -> usize {
+        if (self.cursor..self.end).contains(&p) { p - self.cursor } else { self.end - self.cursor + p }
+    }
+
+    /// Pages in the order in which they are needed from here.
+    fn pages_ahead(&self, fixed: &Fixed) -> impl Iterator<Item = usize> + use<> {
+        let (cursor, end, len) = (self.cursor, self.end, fixed.schedule.sweep_len);
+        (cursor..end).chain(0..cursor).chain(end..len)
+    }
+
+    // --- what to read next ------------------------------------------------------------------------------------------
+
+    /// The reads of the page that should be read next, if one should and can be now.
+    pub fn next_page(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
+        if self.closing || self.outstanding >= fixed.most_outstanding {
+            return None;
+        }
+        if self.sweeping && self.cursor < self.end && self.wanted(self.cursor) {
+            if let Some(requests) = self.start_for_sweep(fixed, self.cursor) {
+                return Some(requests);
+            }
+        }
+        self.host_next = !self.host_next;
+        if self.host_next {
+            self.next_for_host(fixed).or_else(|| self.next_ahead(fixed))
+        } else {
+            self.next_ahead(fixed).or_else(|| self.next_for_host(fixed))
+        }
+    }
+
+    /// Absent, and not known to fail: a page that failed is tried again when it is needed.
+    fn wanted(&self, p: usize) -> bool {
+        self.is_absent(p) && self.slots[p].failure.is_none()
+    }
+
+    fn next_ahead(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
+        let layer_of = |p: usize| fixed.page(p).layer;
+        let here = if self.cursor < self.end { layer_of(self.cursor) } else { 0 };
+        let mut ring_is_full = false;
+        for p in self.pages_ahead(fixed) {
+            if !self.wanted(p) {
+                continue;
+            }
+            if fixed.prefetch_distance > 0 {
+                let ahead = (layer_of(p) + fixed.schedule.layer_count - here) % fixed.schedule.layer_count;
+                if ahead > fixed.prefetch_distance {
+                    continue;
+                }
+            }
+            if !self.is_pinned(p) {
+                // Ring frames are filled in order: a farther page must not take the room of a nearer one.
+                if ring_is_full {
+                    continue;
+                }
+                match self.start_for_sweep(fixed, p) {
+                    Some(requests) => return Some(requests),
+                    None => ring_is_full = true,
+                }
+            } else if let Some(requests) = self.start_for_sweep(fixed, p) {
+                return Some(requests);
+            }
+        }
+        let tables = fixed.schedule.sweep_len..fixed.schedule.pages.len();
+        let table = tables.into_iter().find(|&p| self.is_pinned(p) && self.wanted(p))?;
+        self.start_for_sweep(fixed, table)
+    }
+
+    fn next_for_host(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
+        let mut open = std::mem::take(&mut self.tickets.open);
+        let mut found = None;
+        'search: for ticket in &mut open {
+            for layer in &mut ticket.layers {
+                while let Some(&page) = layer.queued.front() {
+                    let p = page as usize;
+                    if self.is_absent(p) {
+                        self.slots[p].failure = None;
+                        match self.start_for_host(fixed, p) {
+                            HostFrame::Found(requests) => found = Some(requests),
+                            HostFrame::Later => break 'search,
+                            HostFrame::Never => layer.failure = layer.failure.or(Some(Status::MemoryBudget)),
+                        }
+                    }
+                    layer.queued.pop_front();
+                    self.protect(fixed, p, ticket.id);
+                    if matches!(self.slots[p].presence, Presence::Loading { .. }) {
+                        layer.loading.push(page);
+                    }
+                    if found.is_some() {
+                        break 'search;
+                    }
+                }
+            }
+        }
+        self.tickets.open = open;
+        self.stats.prefetch_failures += self.tickets.settle();
+        found
+    }
+
+    /// Keeps a page for a ticket, unless that would take room that passes need to get on.
+    fn protect(&mut self, fixed: &Fixed, p: usize, ticket: u64) {
+        let slot = &mut self.slots[p];
+        if let Some(Place::Ring(offset)) = slot.place
+            && offset >= residency::least_ring(&fixed.schedule)
+            && !slot.protectors.contains(&ticket)
+        {
+            slot.protectors.push(ticket);
+        }
+    }
+
+    pub fn unprotect(&mut self, ticket: u64) {
+        for slot in &mut self.slots {
+            slot.protectors.retain(|&t| t != ticket);
+        }
+    }
+
+    /// Starts to read a page where the plan puts it; room in the ring is made of pages needed later than it.
+    pub fn start_for_sweep(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
+        if self.is_pinned(p) {
+            return self.start_own(fixed, p);
+        }
+        let bytes = fixed.page(p).span_bytes;
+        loop {
+            if let Some(offset) = self.ring.allocate(bytes, 0) {
+                return Some(self.start(fixed, p, Place::Ring(offset)));
+            }
+            let near = self.distance(p);
+            let victim = self.evictable(|state, q| state.distance(q) > near)?;
+            self.give_up(fixed, victim);
+        }
+    }
+
+    fn start_for_host(&mut self, fixed: &Fixed, p: usize) -> HostFrame {
+        if self.is_pinned(p) {
+            return self.start_own(fixed, p).map_or(HostFrame::Never, HostFrame::Found);
+        }
+        let bytes = fixed.page(p).span_bytes;
+        // Below this the ring belongs to passes alone.
+        let from = residency::least_ring(&fixed.schedule);
+        loop {
+            if let Some(offset) = self.ring.allocate(bytes, from) {
+                return HostFrame::Found(self.start(fixed, p, Place::Ring(offset)));
+            }
+            if let Some(victim) = self.evictable(|state, q| state.ring_end(fixed, q) > from) {
+                self.give_up(fixed, victim);
+                continue;
+            }
+            let busy = (0..self.slots.len()).any(|q| {
+                self.ring_end(fixed, q) > from && self.slots[q].protectors.is_empty() && !self.is_idle(q)
+            });
+            return if busy { HostFrame::Later } else { HostFrame::Never };
+        }
+    }
+
+    /// Where a page's stretch of the ring ends; 0 where it is not in the ring.
+    fn ring_end(&self, fixed: &Fixed, p: usize) -> u64 {
+        match self.slots[p].place {
+            Some(Place::Ring(offset)) => offset + fixed.page(p).span_bytes,
+            _ => 0,
+        }
+    }
+
+    /// The ring page needed last among those that may go: ready, in nobody's hands, kept for nobody.
+    fn evictable(&self, admit: impl Fn(&State, usize) -> bool) -> Option<usize> {
+        (0..self.slots.len())
+            .filter(|&q| {
+                matches!(self.slots[q].place, Some(Place::Ring(_)))
+                    && self.is_idle(q)
+                    && self.slots[q].protectors.is_empty()
+                    && admit(self, q)
+            })
+            .max_by_key(|&q| self.distance(q))
+    }
+
+    fn start_own(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
+        let page = fixed.page(p);
+        // While a smaller plan is still being reached, memory in use by a pass comes first.
+        if self.used() + page.span_bytes > self.ledger.budget {
+            return None;
+        }
+        let mapped = fixed.sources[page.file as usize].mapping().is_some();
+        let memory = if mapped {
+            None
+        } else {
+            match Memory::new(page.span_bytes as usize) {
+                Ok(memory) => Some(memory),
+                Err(e) => {
+                    let text = format!("{} bytes for {}: {e}", page.span_bytes, fixed.describe(p));
+                    self.slots[p].failure = Some(Error::out_of_memory(text));
+                    return None;
+                }
+            }
+        };
+        self.ledger.own += page.span_bytes;
+        Some(self.start(fixed, p, Place::Own(memory)))
+    }
+
+    fn start(&mut self, fixed: &Fixed, p: usize, place: Place) -> Vec<Request> {
+        self.slots[p].place = Some(place);
+        self.note_peak();
+        let page = fixed.page(p);
+        let pieces = page.span_bytes.div_ceil(REQUEST_BYTES).max(1);
+        let piece = page.span_bytes.div_ceil(pieces).next_multiple_of(super::frames::GRANULE);
+        let window = self.window(fixed, p).expect("the page has just been given its frame");
+        let len = window.len() as u64;
+        let requests: Vec<Request> = (0..pieces)
+            .map(|i| i * piece)
+            .take_while(|&at| at < len)
+            .map(|at| Request {
+                page: p,
+                file: page.file as usize,
+                offset: page.span_offset + at,
+                window: window.part(at as usize, piece.min(len - at) as usize),
+            })
+            .collect();
+        self.absent -= 1;
+        self.slots[p].presence = Presence::Loading { left: requests.len(), failure: None };
+        self.outstanding += requests.len();
+        requests
+    }
+
+    /// One read of a page has ended. Whether the page is finished by it.
+    pub fn finish(&mut self, fixed: &Fixed, p: usize, bytes: u64, elapsed_ns: u64, result: Result<()>) -> bool {
+        self.outstanding -= 1;
+        self.stats.read_ns += elapsed_ns;
+        self.stats.read_bytes += if result.is_ok() { bytes } else { 0 };
+        let Presence::Loading { left, failure } = &mut self.slots[p].presence else { return false };
+        *left -= 1;
+        if let Err(e) = result {
+            *failure = Some(e);
+        }
+        if *left > 0 {
+            return false;
+        }
+        let failure = failure.take();
+        let status = failure.as_ref().map(Error::status);
+        self.slots[p].presence = Presence::Ready;
+        let unplanned = matches!(self.slots[p].place, Some(Place::Own(_))) && !self.is_pinned(p);
+        let beyond = self.ring_end(fixed, p) > self.ring.limit();
+        let needed_now = self.sweeping && self.cursor == p;
+        if let Some(e) = failure {
+            self.give_up(fixed, p);
+            self.stats.evictions -= 1;
+            self.slots[p].failure = Some(e.context(fixed.describe(p)));
+        } else if (unplanned || beyond) && !needed_now {
+            // The plan has become smaller while the page was on its way.
+            self.give_up(fixed, p);
+        }
+        self.tickets.page_loaded(p as u32, fixed.page(p).span_bytes, status);
+        self.stats.prefetch_failures += self.tickets.settle();
+        true
+    }
+
+    // --- the host ---------------------------------------------------------------------------------------------------
+
+    pub fn layer_state(&self, fixed: &Fixed, layer: u32) -> LayerState {
+        let mut state = LayerState::Pinned;
+        for p in fixed.schedule.layer_pages(layer) {
+            match self.slots[p].presence {
+                Presence::Loading { .. } => return LayerState::Loading,
+                Presence::Absent => state = LayerState::Absent,
+                Presence::Ready if state == LayerState::Pinned && !self.is_pinned(p) => state = LayerState::Ready,
+                Presence::Ready => {}
+            }
+        }
+        state
+    }
+
+    pub fn prefetch(&mut self, fixed: &Fixed, first: u32, count: u32) -> Result<u64> {
+        let layers = (first..first + count)
+            .map(|layer| LayerRequest {
+                layer,
+                queued: fixed.schedule.layer_pages(layer).map(|p| p as u32).collect(),
+                loading: Vec::new(),
+                bytes: 0,
+                failure: None,
+            })
+            .collect();
+        let id = self.tickets.open(layers)?;
+        self.stats.prefetch_requests += 1;
+        Ok(id)
+    }
+
+    /// Whether a page is absent although there is a frame for it and a place among the outstanding reads.
+    #[cfg(test)]
+    pub fn could_read(&mut self, fixed: &Fixed) -> bool {
+        if self.outstanding >= fixed.most_outstanding {
+            return false;
+        }
+        let pinned = (0..self.slots.len()).any(|p| self.wanted(p) && self.is_pinned(p));
+        let Some(p) = self.pages_ahead(fixed).find(|&p| self.wanted(p) && !self.is_pinned(p)) else { return pinned };
+        let offset = self.ring.allocate(fixed.page(p).span_bytes, 0);
+        if let Some(offset) = offset {
+            self.ring.free(offset);
+        }
+        pinned || offset.is_some()
+    }
+
+    /// Whether anything is left that could be read ahead.
+    pub fn has_absent(&self) -> bool {
+        self.absent > 0
+    }
+
+    /// Whether the page the sweep waits for has failed.
+    pub fn has_stuck_sweep(&self) -> bool {
+        self.sweeping && self.cursor < self.slots.len() && self.slots[self.cursor].failure.is_some()
+    }
+
+    /// Reads under way or waiting for a reader.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+}
+
+enum HostFrame {
+    Found(Vec<Request>),
+    /// Frames will become free by themselves.
+    Later,
+    /// All that is not a pass's own is kept for other requests.
+    Never,
+}
