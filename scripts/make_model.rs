@@ -172,7 +172,7 @@ fn make(options: &Options) -> layerline::Result<u64> {
     let create = |name: &str| File::create(name).map(|file| BufWriter::with_capacity(1 << 20, file));
     let fill = |tensor: &Declared, out: &mut dyn Write| fill(tensor, options.seed, out);
     if options.split > 1 {
-        let stem = options.out.trim_end_matches(".gguf");
+        let stem = options.out.strip_suffix(".gguf").unwrap_or(&options.out);
         return writer.write_split(stem, options.split, create, fill);
     }
     let file = create(&options.out).map_err(|error| layerline::Error::io(format!("{}: {error}", options.out)))?;
