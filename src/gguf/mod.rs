@@ -37,6 +37,16 @@ pub trait Input {
     }
 }
 
+impl<T: Input + ?Sized> Input for &T {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        (**self).read_exact_at(offset, buf)
+    }
+}
+
 /// A file that is already in memory.
 impl Input for [u8] {
     fn len(&self) -> u64 {

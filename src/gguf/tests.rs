@@ -327,6 +327,21 @@ fn counts_of_parts_must_make_sense() {
 }
 
 #[test]
+fn the_memory_allowed_is_for_all_files_together() {
+    let names: Vec<String> = (0..100).map(|i| format!("tensor.{i:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let open = |limit| {
+        let second = part(&place(1, 2, 100), &names[50..]);
+        open_split(FIRST, part(&place(0, 2, 100), &names[..50]), limit, |_| Ok(second.clone()))
+    };
+    let needed = open(u64::MAX).unwrap().0.memory_bytes();
+    // Both halves sort their names before they are put together.
+    assert!(open(needed + 1000).is_ok());
+    let error = open(needed * 3 / 4).unwrap_err().context("model");
+    refused(&error, Status::MemoryBudget, &["part 2 of 2", SECOND]);
+}
+
+#[test]
 fn a_split_of_one_needs_no_special_name() {
     assert_eq!(open("model.gguf", part(&place(0, 1, 1), &["a"]), &[]).unwrap().file_count(), 1);
 }

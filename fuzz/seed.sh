@@ -1,0 +1,19 @@
+#!/bin/sh
+# Fills the corpus of the gguf target with files that show the fuzzer what a model looks like: the golden files, whole,
+# and cut soon after their tensor directory, where all that the reader looks at has been said.
+set -eu
+cd "$(dirname "$0")"
+mkdir -p corpus/gguf
+for file in ../tests/data/golden/arch/*.gguf; do
+    name=$(basename "$file" .gguf)
+    cp "$file" "corpus/gguf/$name"
+    head -c 9600 "$file" > "corpus/gguf/$name-head"
+done
+# The least files there are: a header alone, and one with each of a key and a tensor.
+printf 'GGUF\003\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' > corpus/gguf/empty
+{
+    printf 'GGUF\003\000\000\000\001\000\000\000\000\000\000\000\001\000\000\000\000\000\000\000'
+    printf '\001\000\000\000\000\000\000\000k\004\000\000\000\007\000\000\000'
+    printf '\001\000\000\000\000\000\000\000t\001\000\000\000\010\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000'
+    head -c 64 /dev/zero
+} > corpus/gguf/least
