@@ -234,7 +234,7 @@ impl Shared {
     fn publish(&self, flag: u64) {
         let next = epoch(self.state.load(Ordering::Relaxed)).wrapping_add(1) & 0xffff_ffff;
         // Release: who joins sees the job and the parts.
-        self.state.store(next * EPOCH | flag, Ordering::Release);
+        self.state.store((next * EPOCH) | flag, Ordering::Release);
         // A worker that parks counts itself, then looks at `state`; here `state` is written, then the count is read.
         // With a sequentially consistent fence between the two on both sides, at least one sees the other.
         fence(Ordering::SeqCst);

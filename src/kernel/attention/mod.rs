@@ -20,7 +20,7 @@ use std::array;
 /// Positions whose scores are taken into the softmax at once.
 pub const BLOCK: usize = 64;
 
-/// Longest key or value vector: sizes the scratch on the stack (about 40 KiB in all).
+/// Longest key or value vector: sizes the scratch on the stack (about 24 KiB in all).
 pub const MAX_HEAD_DIM: usize = 512;
 
 /// What scores are and which of them count.

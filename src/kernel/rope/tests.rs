@@ -34,7 +34,7 @@ fn direct(n: usize, base: f64, scaling: Scaling, divisor: f64, i: usize, positio
             let low = f64::max(0.0, at(32.0).floor());
             let high = f64::min(n as f64 - 1.0, at(1.0).ceil());
             let mut ramp = (i as f64 - low) / f64::max(0.001, high - low);
-            ramp = 1.0 - f64::min(1.0, f64::max(0.0, ramp));
+            ramp = 1.0 - ramp.clamp(0.0, 1.0);
             ramp *= ext_factor;
             let angle = plain / factor * (1.0 - ramp) + plain * ramp;
             (angle, attn_factor * (1.0 + 0.1 * log_multiplier * factor.ln()))

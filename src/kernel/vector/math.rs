@@ -69,6 +69,6 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     // At −16 the result is already −0.
     let x = s.max(s.splat(-16.0), x);
     // −2·√(2/π) and that times 0.044715.
-    let slope = s.mul_add(s.mul(x, x), s.splat(-7.135_481_6e-2), s.splat(-1.595_769_1));
+    let slope = s.mul_add(s.mul(x, x), s.splat(-7.135_481_6e-2), s.splat(-1.595_769));
     s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, slope))))
 }
