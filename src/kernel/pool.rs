@@ -27,9 +27,9 @@ const STACK_BYTES: usize = 256 << 10;
 /// More threads than this are refused: the count of those who joined has 16 bits.
 const MAX_THREADS: usize = 1024;
 
-/// How long a thread spins before it parks. Waking a parked thread costs the caller a system call (2–5 µs) and comes
-/// 20–60 µs late; between two jobs of a pass lie a few microseconds of serial work, so this bridges a pass and burns
-/// next to nothing when the host thinks or storage is waited for.
+/// How long a thread spins before it parks: about as long as a wake-up takes. On a busy two-core machine a spinning
+/// thread joined a job after 0.3 µs, a parked one after 50 µs (medians). Between two jobs of a pass lie a few
+/// microseconds of serial work, so this bridges a pass, and burns next to nothing while storage is waited for.
 const SPIN: Duration = Duration::from_micros(40);
 
 /// Turns of the spin loop between two looks at the clock.
