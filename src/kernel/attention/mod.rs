@@ -1,0 +1,208 @@
+//! Attention of query heads to the keys and values of earlier tokens, kept as half floats.
+//!
+//! The query heads that share a key head, and several tokens of a prompt, are worked on together as *rows*, so that a
+//! key or value is widened to f32 once for all of them. The softmax is taken online over blocks of [`BLOCK`] positions.
+//! Blocks begin at multiples of [`BLOCK`] of the *absolute* position, whatever part of the cache is at hand, and within
+//! a block every row goes through the same operations in the same order, masked positions left out. So the bits of
+//! a row depend on its query, its position, the window and the instruction set: not on which rows are computed with
+//! it, on how a prompt is cut into chunks, or on the number of threads.
+
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use super::Isa;
+use super::pool::Pool;
+use super::vector::simd::dispatch;
+use rows::{AttendRows, MAX_ROWS, Row};
+use std::array;
+
+/// Positions whose scores are taken into the softmax at once.
+pub const BLOCK: usize = 64;
+
+/// Longest key or value vector: sizes the scratch on the stack (about 24 KiB in all).
+pub const MAX_HEAD_DIM: usize = 512;
+
+/// What scores are and which of them count.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule<'a> {
+    /// Multiplies q·k.
+    pub scale: f32,
+    /// Scores become cap·tanh(score / cap).
+    pub softcap: Option<f32>,
+    /// One extra logit per query head that takes part in the softmax's denominator only.
+    pub sinks: Option<&'a [f32]>,
+    /// A token sees itself and the `window - 1` positions before it; None: all. Not 0.
+    pub window: Option<usize>,
+}
+
+/// The keys and values of one key head: rows of half floats (bits) for consecutive positions.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadCache<'a> {
+    /// The absolute position of the first row.
+    pub first: usize,
+    /// [positions][key_dim]
+    pub keys: &'a [u16],
+    /// [positions][value_dim]
+    pub values: &'a [u16],
+    pub key_dim: usize,
+    pub value_dim: usize,
+}
+
+/// The keys and values of all key heads of a layer, from position 0.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerCache<'a> {
+    /// [kv_heads][context][key_dim]
+    pub keys: &'a [u16],
+    /// [kv_heads][context][value_dim]
+    pub values: &'a [u16],
+    pub kv_heads: usize,
+    pub context: usize,
+    pub key_dim: usize,
+    pub value_dim: usize,
+}
+
+impl<'a> HeadCache<'a> {
+    fn check(&self) {
+        let dims = 1..=MAX_HEAD_DIM;
+        assert!(dims.contains(&self.key_dim) && dims.contains(&self.value_dim), "head dimension out of range");
+    }
+
+    /// How many positions are there.
+    fn len(&self) -> usize {
+        (self.keys.len() / self.key_dim).min(self.values.len() / self.value_dim)
+    }
+
+    #[inline(always)]
+    fn key(&self, position: usize) -> &'a [u16] {
+        &self.keys[(position - self.first) * self.key_dim..][..self.key_dim]
+    }
+
+    #[inline(always)]
+    fn value(&self, position: usize) -> &'a [u16] {
+        &self.values[(position - self.first) * self.value_dim..][..self.value_dim]
+    }
+
+    /// The positions that the token at `position` sees: within the window and not before the first row.
+    fn seen(&self, position: usize, rule: &Rule) -> (usize, usize) {
+        let end = position + 1;
+        let start = rule.window.map_or(0, |w| end.saturating_sub(w)).max(self.first);
+        assert!(start < end && end - self.first <= self.len(), "position {position} is not in the cache");
+        (start, end)
+    }
+}
+
+/// The attention of the query heads of one key head, for consecutive tokens of which the first stands at `position`.
+/// Token i sees the positions up to its own, `position + i`, within the window. Sequential, allocates nothing.
+///
+/// `q` is [tokens][group][key_dim], after RoPE, unscaled; `out` is [tokens][group][value_dim].
+///
+/// # Panics
+/// If the shapes do not agree, a head has more than [`MAX_HEAD_DIM`] elements, or a position is not in the cache.
+pub fn attend(isa: Isa, cache: &HeadCache, rule: &Rule, group: usize, position: usize, q: &[f32], out: &mut [f32]) {
+    cache.check();
+    assert!(group > 0 && q.len().is_multiple_of(group * cache.key_dim));
+    let rows = q.len() / cache.key_dim;
+    assert_eq!(out.len(), rows * cache.value_dim);
+    assert!(rule.sinks.is_none_or(|sinks| sinks.len() == group));
+    let mut q = q.chunks_exact(cache.key_dim);
+    let mut out = out.chunks_exact_mut(cache.value_dim);
+    for first in (0..rows).step_by(MAX_ROWS) {
+        let count = MAX_ROWS.min(rows - first);
+        let mut tile: [Row; MAX_ROWS] = array::from_fn(|i| {
+            let (Some(q), Some(out), true) = (q.next(), out.next(), i < count) else { return Row::default() };
+            let (start, end) = cache.seen(position + (first + i) / group, rule);
+            Row { q, out, start, end, sink: rule.sinks.map(|sinks| sinks[(first + i) % group]) }
+        });
+        dispatch(isa, AttendRows { cache, rule, rows: &mut tile[..count] });
+    }
+}
+
+/// The attention of a whole layer, shared out to the pool by key heads, tiles of tokens and, where those are too few,
+/// parts of the heads that share a key head.
+///
+/// `q` is [tokens][heads][key_dim], after RoPE, unscaled; `out` is [tokens][heads][value_dim]; query heads
+/// `h·heads/kv_heads ..` belong to key head h. The first token stands at `position`; the cache holds its keys and
+/// values and those of the tokens after it. `rule.sinks` has one entry per query head.
+///
+/// # Panics
+/// If the shapes do not agree, a head has more than [`MAX_HEAD_DIM`] elements, or a position is not in the cache.
+#[allow(clippy::too_many_arguments)]
+pub fn attend_layer(
+    pool: &Pool,
+    isa: Isa,
+    cache: &LayerCache,
+    rule: &Rule,
+    heads: usize,
+    position: usize,
+    q: &[f32],
+    out: &mut [f32],
+) {
+    let (kv_heads, key_dim, value_dim) = (cache.kv_heads, cache.key_dim, cache.value_dim);
+    assert!(kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && key_dim > 0 && value_dim > 0);
+    assert!(q.len().is_multiple_of(heads * key_dim));
+    let tokens = q.len() / (heads * key_dim);
+    assert_eq!(out.len(), tokens * heads * value_dim);
+    assert_eq!(cache.keys.len(), kv_heads * cache.context * key_dim);
+    assert_eq!(cache.values.len(), kv_heads * cache.context * value_dim);
+    assert!(rule.sinks.is_none_or(|sinks| sinks.len() == heads));
+    assert!(position.checked_add(tokens).is_some_and(|end| end <= cache.context), "positions beyond the cache");
+
+    let group = heads / kv_heads;
+    let mut share = group.min(MAX_ROWS);
+    let tile = MAX_ROWS / share;
+    let tiles = tokens.div_ceil(tile);
+    while share > 1 && kv_heads * group.div_ceil(share) * tiles < pool.threads() {
+        share = share.div_ceil(2);
+    }
+    let shares = group.div_ceil(share);
+    let out_rows = OutRows { base: out.as_mut_ptr(), dim: value_dim };
+    let out_rows = &out_rows;
+
+    pool.for_ranges(kv_heads * shares * tiles, 1, &|items| {
+        for item in items {
+            let (kv_head, share_index, tile_index) = (item / (shares * tiles), item / tiles % shares, item % tiles);
+            let keys = &cache.keys[kv_head * cache.context * key_dim..][..cache.context * key_dim];
+            let values = &cache.values[kv_head * cache.context * value_dim..][..cache.context * value_dim];
+            let head_cache = HeadCache { first: 0, keys, values, key_dim, value_dim };
+            head_cache.check();
+            let first_head = kv_head * group + share_index * share;
+            let item_heads = share.min(group - share_index * share);
+            let first_token = tile_index * tile;
+            let count = item_heads * tile.min(tokens - first_token);
+            let mut rows: [Row; MAX_ROWS] = array::from_fn(|i| {
+                if i >= count {
+                    return Row::default();
+                }
+                let (token, head) = (first_token + i / item_heads, first_head + i % item_heads);
+                let (start, end) = head_cache.seen(position + token, rule);
+                let row = token * heads + head;
+                // SAFETY: row < tokens · heads, the rows of `out`; an item has its own tokens or its own heads, so
+                // that no other item, and no other i of this one, has the same row.
+                let out = unsafe { out_rows.row(row) };
+                let sink = rule.sinks.map(|sinks| sinks[head]);
+                Row { q: &q[row * key_dim..][..key_dim], out, start, end, sink }
+            });
+            dispatch(isa, AttendRows { cache: &head_cache, rule, rows: &mut rows[..count] });
+        }
+    });
+}
+
+/// The rows of an output that several threads write, each other rows.
+struct OutRows {
+    base: *mut f32,
+    dim: usize,
+}
+
+// SAFETY: threads only get at the memory through `row`, whose contract keeps the rows apart.
+unsafe impl Sync for OutRows {}
+
+impl OutRows {
+    /// # Safety
+    /// The row exists, and nobody else holds it; the slice is not used after the call that made `self` has returned.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn row<'a>(&self, row: usize) -> &'a mut [f32] {
+        // SAFETY: as promised by the caller, the row lies within the output and is not held by another.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(row * self.dim), self.dim) }
+    }
+}

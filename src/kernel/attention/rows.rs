@@ -1,0 +1,254 @@
+//! The work itself: some rows of queries against the keys and values of one head.
+
+use super::{BLOCK, HeadCache, MAX_HEAD_DIM, Rule};
+use crate::kernel::vector::simd::{Chunk, Kernel, LANES, Simd};
+use crate::kernel::vector::{math, max_of};
+
+/// Rows worked on together. More would widen a key less often, but queries, scores and results then leave the first
+/// cache: 64 rows of a prompt run at little more than half the speed of 16.
+pub(super) const MAX_ROWS: usize = 16;
+
+/// Positions widened to f32 at a time; a strip of the longest heads fits in 16 KiB.
+const STRIP: usize = 8;
+
+/// One query and where its result goes.
+#[derive(Default)]
+pub(super) struct Row<'a> {
+    pub q: &'a [f32],
+    pub out: &'a mut [f32],
+    /// The absolute positions it sees: from `start` to before `end`.
+    pub start: usize,
+    pub end: usize,
+    pub sink: Option<f32>,
+}
+
+impl Row<'_> {
+    /// The places, within a run of `len` positions from `from` on, that the row sees.
+    #[inline(always)]
+    fn within(&self, from: usize, len: usize) -> std::ops::Range<usize> {
+        self.start.saturating_sub(from).min(len)..self.end.saturating_sub(from).min(len)
+    }
+}
+
+/// A strip of keys or values in f32: [chunk of the vector][position][lane], missing lanes 0.
+type Strip = [[Chunk; STRIP]; MAX_HEAD_DIM / LANES];
+
+pub(super) struct AttendRows<'a, 'r> {
+    pub cache: &'a HeadCache<'a>,
+    pub rule: &'a Rule<'a>,
+    /// At most [`MAX_ROWS`], with a position each at least.
+    pub rows: &'a mut [Row<'r>],
+}
+
+impl Kernel for AttendRows<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let AttendRows { cache, rule, rows } = self;
+        let mut scores = [[0.0f32; BLOCK]; MAX_ROWS];
+        let mut max = [f32::NEG_INFINITY; MAX_ROWS];
+        let mut total = [0.0f32; MAX_ROWS];
+        let mut strip: Strip = [[[0.0; LANES]; STRIP]; MAX_HEAD_DIM / LANES];
+        let first = rows.iter().map(|row| row.start).min().unwrap_or(0);
+        let last = rows.iter().map(|row| row.end).max().unwrap_or(0);
+        for row in rows.iter_mut() {
+            row.out.fill(0.0);
+        }
+        let mut block = first - first % BLOCK;
+        while block < last {
+            for at in (0..BLOCK).step_by(STRIP) {
+                let positions = (block + at).max(first)..(block + at + STRIP).min(last);
+                if positions.is_empty() {
+                    continue;
+                }
+                for position in positions {
+                    widen(s, cache.key(position), &mut strip, position % STRIP);
+                }
+                for (row, scores) in rows.iter().zip(&mut scores) {
+                    if !row.within(block + at, STRIP).is_empty() {
+                        let dots = dots(s, row.q, &strip);
+                        scores[at..at + STRIP].copy_from_slice(&s.array(dots));
+                    }
+                }
+            }
+            for (i, row) in rows.iter_mut().enumerate() {
+                let seen = row.within(block, BLOCK);
+                if !seen.is_empty() {
+                    shares(s, rule, seen, &mut scores[i], &mut max[i], &mut total[i], row.out);
+                }
+            }
+            for at in (0..BLOCK).step_by(STRIP) {
+                let positions = (block + at).max(first)..(block + at + STRIP).min(last);
+                if positions.is_empty() {
+                    continue;
+                }
+                for position in positions {
+                    widen(s, cache.value(position), &mut strip, position % STRIP);
+                }
+                for (row, shares) in rows.iter_mut().zip(&scores) {
+                    let seen = row.within(block + at, STRIP);
+                    if !seen.is_empty() {
+                        add_values(s, &shares[at..at + STRIP][seen.clone()], seen.start, &strip, row.out);
+                    }
+                }
+            }
+            block += BLOCK;
+        }
+        for (i, row) in rows.iter_mut().enumerate() {
+            let mut factor = 1.0;
+            if let Some(sink) = row.sink {
+                let with_sink = if sink > max[i] { sink } else { max[i] };
+                factor = exp_one(s, max[i] - with_sink);
+                total[i] = total[i] * factor + exp_one(s, sink - with_sink);
+            }
+            multiply(s, row.out, factor / total[i]);
+        }
+    }
+}
+
+#[inline(always)]
+fn exp_one<S: Simd>(s: S, x: f32) -> f32 {
+    s.array(math::exp(s, s.splat(x)))[0]
+}
+
+#[inline(always)]
+fn multiply<S: Simd>(s: S, x: &mut [f32], factor: f32) {
+    let factor = s.splat(factor);
+    let (chunks, tail) = x.as_chunks_mut::<LANES>();
+    for x in chunks {
+        s.store(s.mul(s.load(x), factor), x);
+    }
+    if !tail.is_empty() {
+        s.store_part(s.mul(s.load_part(tail, 0.0), factor), tail);
+    }
+}
+
+/// Puts one vector of the cache in its place in the strip.
+#[inline(always)]
+fn widen<S: Simd>(s: S, from: &[u16], strip: &mut Strip, place: usize) {
+    let (chunks, tail) = from.as_chunks::<LANES>();
+    for (from, to) in chunks.iter().zip(strip.iter_mut()) {
+        s.store(s.load_f16(from), &mut to[place]);
+    }
+    if !tail.is_empty() {
+        let mut last = [0; LANES];
+        last[..tail.len()].copy_from_slice(tail);
+        s.store(s.load_f16(&last), &mut strip[chunks.len()][place]);
+    }
+}
+
+/// q·k for the eight positions of the strip: one chain of additions each, so that every dot has the same order.
+/// Places that hold no key of this row's give something meaningless, which `shares` overwrites.
+#[inline(always)]
+fn dots<S: Simd>(s: S, q: &[f32], strip: &Strip) -> S::V {
+    let mut sums = [s.splat(0.0); STRIP];
+    let (chunks, tail) = q.as_chunks::<LANES>();
+    for (q, keys) in chunks.iter().zip(strip) {
+        let q = s.load(q);
+        for i in 0..STRIP {
+            sums[i] = s.mul_add(q, s.load(&keys[i]), sums[i]);
+        }
+    }
+    if !tail.is_empty() {
+        let q = s.load_part(tail, 0.0);
+        for i in 0..STRIP {
+            sums[i] = s.mul_add(q, s.load(&strip[chunks.len()][i]), sums[i]);
+        }
+    }
+    s.sums(sums)
+}
+
+/// Turns a block of products q·k into shares e^(score − max), 0 outside `seen`; raises the row's maximum and scales
+/// what it has gathered so far accordingly.
+#[inline(always)]
+fn shares<S: Simd>(
+    s: S,
+    rule: &Rule,
+    seen: std::ops::Range<usize>,
+    scores: &mut [f32; BLOCK],
+    max: &mut f32,
+    total: &mut f32,
+    out: &mut [f32],
+) {
+    let scale = s.splat(rule.scale);
+    for x in scores.as_chunks_mut::<LANES>().0 {
+        s.store(s.mul(s.load(x), scale), x);
+    }
+    if let Some(cap) = rule.softcap {
+        let cap = s.splat(cap);
+        for x in scores.as_chunks_mut::<LANES>().0 {
+            s.store(s.mul(cap, math::tanh(s, s.div(s.load(x), cap))), x);
+        }
+    }
+    scores[..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..].fill(f32::NEG_INFINITY);
+    let block_max = max_of(s, scores);
+    if block_max > *max {
+        let factor = exp_one(s, *max - block_max);
+        *total *= factor;
+        multiply(s, out, factor);
+        *max = block_max;
+    }
+    let max = s.splat(*max);
+    let mut sum = s.splat(0.0);
+    for x in scores.as_chunks_mut::<LANES>().0 {
+        let share = math::exp(s, s.sub(s.load(x), max));
+        sum = s.add(sum, share);
+        s.store(share, x);
+    }
+    *total += s.sum(sum);
+}
+
+/// out += Σ share · value over the positions from place `from` of the strip on, in ascending order.
+#[inline(always)]
+fn add_values<S: Simd>(s: S, shares: &[f32], from: usize, strip: &Strip, out: &mut [f32]) {
+    let (chunks, tail) = out.as_chunks_mut::<LANES>();
+    let full = chunks.len();
+    let (wide, rest) = chunks.as_chunks_mut::<8>();
+    let mut place = 0;
+    for out in wide {
+        add_tile(s, shares, from, &strip[place..place + 8], out);
+        place += 8;
+    }
+    let (wide, rest) = rest.as_chunks_mut::<2>();
+    for out in wide {
+        add_tile(s, shares, from, &strip[place..place + 2], out);
+        place += 2;
+    }
+    for out in rest {
+        add_tile(s, shares, from, &strip[place..place + 1], std::array::from_mut(out));
+        place += 1;
+    }
+    if !tail.is_empty() {
+        let mut last = [[0.0; LANES]];
+        last[0][..tail.len()].copy_from_slice(tail);
+        add_tile(s, shares, from, &strip[full..full + 1], &mut last);
+        tail.copy_from_slice(&last[0][..tail.len()]);
+    }
+}
+
+/// The same for `N` chunks at once, kept in registers.
+#[inline(always)]
+fn add_tile<S: Simd, const N: usize>(
+    s: S,
+    shares: &[f32],
+    from: usize,
+    strip: &[[Chunk; STRIP]],
+    out: &mut [Chunk; N],
+) {
+    let mut sums: [S::V; N] = out.map(
+        #[inline(always)]
+        |out| s.load(&out),
+    );
+    let strip: &[[Chunk; STRIP]; N] = strip.try_into().expect("one strip per chunk");
+    for (i, &share) in shares.iter().enumerate() {
+        let share = s.splat(share);
+        for n in 0..N {
+            sums[n] = s.mul_add(share, s.load(&strip[n][(from + i) % STRIP]), sums[n]);
+        }
+    }
+    for n in 0..N {
+        s.store(sums[n], &mut out[n]);
+    }
+}

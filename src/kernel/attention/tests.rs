@@ -1,0 +1,327 @@
+use super::*;
+use crate::kernel::vector::{f16_to_f32, f32_to_f16};
+
+const PLAIN: Rule = Rule { scale: 1.0, softcap: None, sinks: None, window: None };
+
+/// Values from -1 to 1, the same in each run.
+fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn half_noise(seed: u64, count: usize) -> Vec<u16> {
+    let mut out = vec![0; count];
+    f32_to_f16(Isa::Scalar, &noise(seed, count), &mut out);
+    out
+}
+
+fn wide(x: &[u16]) -> Vec<f64> {
+    let mut out = vec![0.0; x.len()];
+    f16_to_f32(Isa::Scalar, x, &mut out);
+    out.into_iter().map(f64::from).collect()
+}
+
+/// One query, in f64, the plain way: the result and, per element, the sum of the magnitudes that were added.
+fn direct(cache: &HeadCache, rule: &Rule, sink: Option<f32>, position: usize, q: &[f32]) -> Vec<(f64, f64)> {
+    let (keys, values) = (wide(cache.keys), wide(cache.values));
+    let seen: Vec<usize> = (cache.first..=position)
+        .filter(|&p| rule.window.is_none_or(|w| position - p < w))
+        .map(|p| p - cache.first)
+        .collect();
+    let scores: Vec<f64> = seen
+        .iter()
+        .map(|&p| {
+            let key = &keys[p * cache.key_dim..][..cache.key_dim];
+            let score = q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(rule.scale);
+            rule.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+        })
+        .collect();
+    let sink = sink.map_or(f64::NEG_INFINITY, f64::from);
+    let max = scores.iter().fold(sink, |m, &s| m.max(s));
+    let total: f64 = scores.iter().map(|s| (s - max).exp()).sum::<f64>() + (sink - max).exp();
+    (0..cache.value_dim)
+        .map(|d| {
+            let terms =
+                seen.iter().zip(&scores).map(|(&p, s)| (s - max).exp() / total * values[p * cache.value_dim + d]);
+            terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+        })
+        .collect()
+}
+
+struct Case {
+    q: Vec<f32>,
+    keys: Vec<u16>,
+    values: Vec<u16>,
+    sinks: Vec<f32>,
+    first: usize,
+    key_dim: usize,
+    value_dim: usize,
+    group: usize,
+}
+
+impl Case {
+    /// `n` cached positions from `first` on, queries for the last `tokens` of them.
+    fn new(first: usize, n: usize, tokens: usize, group: usize, key_dim: usize, value_dim: usize) -> Case {
+        let seed = (n * 31 + key_dim * 7 + group) as u64;
+        Case {
+            q: noise(seed, tokens * group * key_dim).iter().map(|x| x * 3.0).collect(),
+            keys: half_noise(seed + 1, n * key_dim),
+            values: half_noise(seed + 2, n * value_dim),
+            sinks: noise(seed + 3, group).iter().map(|x| x * 4.0).collect(),
+            first,
+            key_dim,
+            value_dim,
+            group,
+        }
+    }
+
+    fn cache(&self) -> HeadCache<'_> {
+        let Case { first, key_dim, value_dim, .. } = *self;
+        HeadCache { first, keys: &self.keys, values: &self.values, key_dim, value_dim }
+    }
+
+    fn tokens(&self) -> usize {
+        self.q.len() / (self.group * self.key_dim)
+    }
+
+    /// The position of the first query.
+    fn position(&self) -> usize {
+        self.first + self.keys.len() / self.key_dim - self.tokens()
+    }
+
+    fn run(&self, isa: Isa, rule: &Rule) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.tokens() * self.group * self.value_dim];
+        attend(isa, &self.cache(), rule, self.group, self.position(), &self.q, &mut out);
+        out
+    }
+
+    /// One call per token and head.
+    fn run_singly(&self, isa: Isa, rule: &Rule) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.tokens() * self.group * self.value_dim];
+        for (i, out) in out.chunks_exact_mut(self.value_dim).enumerate() {
+            let head = i % self.group;
+            let rule = Rule { sinks: rule.sinks.map(|s| &s[head..head + 1]), ..*rule };
+            let q = &self.q[i * self.key_dim..][..self.key_dim];
+            attend(isa, &self.cache(), &rule, 1, self.position() + i / self.group, q, out);
+        }
+        out
+    }
+
+    fn check(&self, rule: &Rule) {
+        for isa in Isa::available() {
+            let got = self.run(isa, rule);
+            for (i, got) in got.chunks_exact(self.value_dim).enumerate() {
+                let q = &self.q[i * self.key_dim..][..self.key_dim];
+                let sink = rule.sinks.map(|s| s[i % self.group]);
+                let exact = direct(&self.cache(), rule, sink, self.position() + i / self.group, q);
+                for (got, (exact, size)) in got.iter().zip(exact) {
+                    assert!(
+                        (f64::from(*got) - exact).abs() <= 1e-5 * size,
+                        "{isa:?}, {} positions from {}, head {} x {}, row {i}: {got} is not {exact}",
+                        self.keys.len() / self.key_dim,
+                        self.first,
+                        self.key_dim,
+                        self.value_dim,
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn one_token_agrees_with_f64_at_every_length() {
+    for n in 1..=300 {
+        Case::new(0, n, 1, 3, 32, 32).check(&Rule { scale: 0.2, ..PLAIN });
+    }
+}
+
+#[test]
+fn all_head_sizes_agree_with_f64() {
+    for (key_dim, value_dim) in [
+        (16, 16),
+        (32, 32),
+        (64, 64),
+        (80, 80),
+        (96, 96),
+        (128, 128),
+        (256, 256),
+        (512, 512),
+        (20, 20),
+        (1, 3),
+        (83, 45),
+        (192, 128),
+    ] {
+        for group in [1, 4, 7, 16] {
+            Case::new(0, 150, 2, group, key_dim, value_dim)
+                .check(&Rule { scale: 1.0 / (key_dim as f32).sqrt(), ..PLAIN });
+        }
+    }
+}
+
+#[test]
+fn softcap_sinks_and_windows_agree_with_f64() {
+    for (n, tokens) in [(1, 1), (65, 3), (200, 40)] {
+        let case = Case::new(0, n, tokens, 5, 64, 64);
+        for scale in [0.125, 2.0] {
+            for softcap in [None, Some(5.0)] {
+                for sinks in [None, Some(case.sinks.as_slice())] {
+                    for window in [None, Some(1), Some(7), Some(64), Some(100), Some(4096)] {
+                        case.check(&Rule { scale, softcap, sinks, window });
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sink_far_above_all_scores_leaves_nothing_and_one_far_below_changes_nothing() {
+    let case = Case::new(0, 90, 1, 2, 16, 16);
+    for isa in Isa::available() {
+        assert_eq!(case.run(isa, &Rule { sinks: Some(&[500.0, 500.0]), ..PLAIN }), vec![0.0; 32]);
+        let without = case.run(isa, &PLAIN);
+        assert_eq!(case.run(isa, &Rule { sinks: Some(&[-500.0, -500.0]), ..PLAIN }), without);
+    }
+}
+
+#[test]
+fn scores_of_any_size_do_not_overflow() {
+    let mut case = Case::new(0, 130, 1, 2, 64, 64);
+    case.q.iter_mut().for_each(|q| *q *= 1e6);
+    for isa in Isa::available() {
+        assert!(case.run(isa, &PLAIN).iter().all(|x| x.abs() <= 1.0));
+    }
+}
+
+#[test]
+fn rows_computed_together_have_the_bits_of_rows_computed_singly() {
+    for isa in Isa::available() {
+        for (n, tokens, group, dim) in
+            [(1, 1, 16, 64), (64, 64, 1, 32), (300, 70, 4, 64), (200, 33, 16, 20), (129, 9, 7, 80), (100, 3, 20, 16)]
+        {
+            let case = Case::new(0, n, tokens, group, dim, dim);
+            for window in [None, Some(5), Some(64), Some(90)] {
+                let rule = Rule { scale: 0.3, softcap: window.map(|_| 30.0), sinks: Some(&case.sinks), window };
+                assert_eq!(bits(&case.run(isa, &rule)), bits(&case.run_singly(isa, &rule)));
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_after_a_token_leave_no_trace_in_it() {
+    for isa in Isa::available() {
+        let mut case = Case::new(0, 100, 20, 2, 16, 16);
+        let clean = case.run(isa, &PLAIN);
+        // The last ten tokens' keys and values become NaN and infinity.
+        case.keys[90 * 16..].fill(0x7e00);
+        case.values[90 * 16..].fill(0x7c00);
+        let marked = case.run(isa, &PLAIN);
+        let seen = 10 * 2 * 16;
+        assert_eq!(bits(&marked[..seen]), bits(&clean[..seen]));
+        assert!(marked[seen..].iter().all(|x| !x.is_finite()));
+    }
+}
+
+#[test]
+fn a_cache_that_starts_at_the_window_gives_the_bits_of_the_whole_cache() {
+    for isa in Isa::available() {
+        let whole = Case::new(0, 260, 3, 4, 32, 32);
+        let rule = Rule { window: Some(100), scale: 0.5, ..PLAIN };
+        let expected = bits(&whole.run(isa, &rule));
+        for first in [1, 63, 64, 100, 158] {
+            let cache = HeadCache {
+                first,
+                keys: &whole.keys[first * 32..],
+                values: &whole.values[first * 32..],
+                ..whole.cache()
+            };
+            let mut out = vec![0.0; 3 * 4 * 32];
+            attend(isa, &cache, &rule, 4, 257, &whole.q, &mut out);
+            assert_eq!(bits(&out), expected);
+        }
+    }
+}
+
+#[test]
+fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
+    let (kv_heads, context, key_dim, value_dim) = (3, 150, 24, 16);
+    let keys = half_noise(1, kv_heads * context * key_dim);
+    let values = half_noise(2, kv_heads * context * value_dim);
+    let cache = LayerCache { keys: &keys, values: &values, kv_heads, context, key_dim, value_dim };
+    for isa in Isa::available() {
+        for (heads, tokens, position) in [(3, 1, 149), (12, 1, 70), (12, 50, 100), (6, 150, 0), (24, 5, 3), (60, 2, 40)]
+        {
+            let sinks = noise(3, heads);
+            let rule = Rule { scale: 0.4, softcap: None, sinks: Some(&sinks), window: Some(120) };
+            let q = noise(4, tokens * heads * key_dim);
+            let mut expected = vec![0u32; tokens * heads * value_dim];
+            for (row, expected) in expected.chunks_exact_mut(value_dim).enumerate() {
+                let (token, head) = (row / heads, row % heads);
+                let kv_head = head / (heads / kv_heads);
+                let head_cache = HeadCache {
+                    first: 0,
+                    keys: &keys[kv_head * context * key_dim..][..context * key_dim],
+                    values: &values[kv_head * context * value_dim..][..context * value_dim],
+                    key_dim,
+                    value_dim,
+                };
+                let rule = Rule { sinks: Some(&sinks[head..=head]), ..rule };
+                let mut out = vec![0.0; value_dim];
+                attend(isa, &head_cache, &rule, 1, position + token, &q[row * key_dim..][..key_dim], &mut out);
+                expected.copy_from_slice(&bits(&out));
+            }
+            for threads in 1..=4 {
+                let pool = Pool::new(threads).unwrap();
+                let mut out = vec![f32::NAN; tokens * heads * value_dim];
+                attend_layer(&pool, isa, &cache, &rule, heads, position, &q, &mut out);
+                assert_eq!(bits(&out), expected, "{heads} heads, {tokens} tokens, {threads} threads");
+            }
+        }
+    }
+}
+
+/// Not a test: `cargo test --release attention_speed -- --ignored --nocapture` measures one layer.
+#[test]
+#[ignore = "a measurement"]
+fn attention_speed() {
+    for (heads, kv_heads, dim) in [(32, 4, 64), (32, 8, 128), (32, 32, 64)] {
+        let context = 4096;
+        let (keys, values) = (half_noise(1, kv_heads * context * dim), half_noise(2, kv_heads * context * dim));
+        let cache = LayerCache { keys: &keys, values: &values, kv_heads, context, key_dim: dim, value_dim: dim };
+        let rule = Rule { scale: 0.125, ..PLAIN };
+        for threads in [1, 2] {
+            let pool = Pool::new(threads).unwrap();
+            for tokens in [1, 64] {
+                let q = noise(3, tokens * heads * dim);
+                let mut out = vec![0.0; q.len()];
+                let best = (0..if tokens == 1 { 50 } else { 3 })
+                    .map(|_| {
+                        let start = std::time::Instant::now();
+                        attend_layer(&pool, Isa::detect(), &cache, &rule, heads, context - tokens, &q, &mut out);
+                        start.elapsed()
+                    })
+                    .min()
+                    .unwrap();
+                let macs = (tokens * heads * context * dim * 2) as f64;
+                println!(
+                    "{heads} heads, {kv_heads} key heads of {dim}, {threads} threads, {tokens} tokens at 4096: \
+                     {best:?}, {:.1} GMAC/s",
+                    macs / best.as_secs_f64() / 1e9
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The functions between the matrices of a feed-forward block, and the soft limits on scores and logits.
+
+use super::map::{Binary, Unary, combine, update};
+use super::math;
+use super::simd::Simd;
+use crate::kernel::Isa;
+
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Binary for Silu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, gate: S::V, up: S::V) -> S::V {
+        s.mul(math::swish(s, gate, 1.0), up)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl Binary for GeluTanh {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, gate: S::V, up: S::V) -> S::V {
+        s.mul(math::gelu_tanh(s, gate), up)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ClampedSwiglu {
+    slope: f32,
+    limit: f32,
+}
+
+impl Binary for ClampedSwiglu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, gate: S::V, up: S::V) -> S::V {
+        let (low, high) = (s.splat(-self.limit), s.splat(self.limit));
+        let up = s.max(low, s.min(high, up));
+        s.mul(math::swish(s, s.min(high, gate), self.slope), s.add(up, s.splat(1.0)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Softcap {
+    cap: f32,
+}
+
+impl Unary for Softcap {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        let cap = s.splat(self.cap);
+        s.mul(cap, math::tanh(s, s.div(x, cap)))
+    }
+}
+
+/// out = silu(gate) · up, silu(x) = x / (1 + e^−x), within 10⁻⁶ relative (below −87 the result may round to −0).
+///
+/// # Panics
+/// If the lengths differ.
+pub fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    combine(isa, Silu, gate, up, out);
+}
+
+/// out = gelu(gate) · up, with the tanh form gelu(x) = ½x(1 + tanh(√(2/π)(x + 0.044715·x³))); the error of gelu is
+/// within 10⁻⁶ relative plus 10⁻⁸.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn gelu_tanh_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    combine(isa, GeluTanh, gate, up, out);
+}
+
+/// out = g·σ(slope·g) · (u + 1) with g = min(gate, limit) and u = up held within ±limit: the activation of gpt-oss,
+/// whose slope is 1.702 and limit 7.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn clamped_swiglu_mul(isa: Isa, gate: &[f32], up: &[f32], slope: f32, limit: f32, out: &mut [f32]) {
+    combine(isa, ClampedSwiglu { slope, limit }, gate, up, out);
+}
+
+/// x = cap · tanh(x / cap).
+pub fn softcap(isa: Isa, x: &mut [f32], cap: f32) {
+    update(isa, Softcap { cap }, x);
+}

@@ -1,0 +1,24 @@
+//! What happens to rows of f32 between the matrices: norms, residuals, activations, softmax, half floats.
+//!
+//! Each function is one generic routine over eight lanes (`simd`), run as plain arrays or in AVX2 registers; see
+//! [`Isa`](crate::kernel::Isa). Results depend on the input, its length and the instruction set only. All functions
+//! may be called from any thread and allocate nothing.
+
+mod activation;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod half;
+mod linear;
+mod map;
+pub(crate) mod math;
+mod portable;
+pub(crate) mod simd;
+mod softmax;
+#[cfg(test)]
+mod tests;
+
+pub use activation::{clamped_swiglu_mul, gelu_tanh_mul, silu_mul, softcap};
+pub use half::{from_f16 as f16_to_f32, to_f16 as f32_to_f16};
+pub use linear::{add_assign, add_scaled, dot_f32, rms_norm, rms_norm_in_place, scale};
+pub(crate) use softmax::max_of;
+pub use softmax::{argmax, softmax_in_place};
