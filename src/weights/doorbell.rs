@@ -25,7 +25,8 @@ mod imp {
                 ours.set_nonblocking(true)?;
                 Ok((host, ours))
             };
-            let (host, ours) = make().map_err(|e: std::io::Error| Error::io(format!("making the event descriptor: {e}")))?;
+            let (host, ours) =
+                make().map_err(|e: std::io::Error| Error::io(format!("making the event descriptor: {e}")))?;
             Ok(Doorbell { host, ours, rung: AtomicBool::new(false) })
         }
 
@@ -68,4 +69,3 @@ mod imp {
 }
 
 pub use imp::Doorbell;
-

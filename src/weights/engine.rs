@@ -135,8 +135,9 @@ impl Engine {
     /// Memory the engine takes beside frames: book-keeping and threads' stacks.
     pub fn overhead_bytes(schedule: &Schedule, prefetch: bool, readers: usize) -> u64 {
         let threads = if prefetch { readers + 1 } else { 0 };
-        (schedule.memory_bytes() + schedule.pages.len() * State::bytes_per_page() + threads * super::loader::STACK_BYTES)
-            as u64
+        (schedule.memory_bytes()
+            + schedule.pages.len() * State::bytes_per_page()
+            + threads * super::loader::STACK_BYTES) as u64
     }
 
     /// Frames that `capacity` bytes make under the limit of `cache_layers` layers.
@@ -146,8 +147,8 @@ impl Engine {
 
     /// Starts the engine; the loader begins to read at once. The ledger must leave [`Engine::least_frames`].
     pub fn start(config: Config) -> Result<Engine> {
-        let largest_ring = residency::good_ring(&config.schedule, Fixed::in_flight_bytes(config.readers))
-            .min(config.schedule.sweep_bytes());
+        let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
+        let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.sweep_bytes());
         let ring_memory = Memory::new(largest_ring as usize)
             .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
         let fixed = Fixed {
@@ -199,13 +200,7 @@ impl Engine {
         state.begin_sweep(end);
         drop(state);
         self.shared.wake_loader();
-        Ok(Sweep {
-            engine: self,
-            interrupt,
-            started: Instant::now(),
-            stalled: Duration::ZERO,
-            visit: Visit::default(),
-        })
+        Ok(Sweep { engine: self, interrupt, started: Instant::now(), stalled: Duration::ZERO, visit: Visit::default() })
     }
 
     /// Waits until the page is there and holds it; how long it waited, if it did.

@@ -222,6 +222,11 @@ impl Ring {
     }
 
     #[cfg(test)]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.fit(bytes, 0, self.limit).is_some()
+    }
+
+    #[cfg(test)]
     pub fn live_bytes(&self) -> u64 {
         self.live.iter().map(|&(_, n)| n).sum()
     }

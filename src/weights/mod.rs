@@ -7,9 +7,9 @@ pub mod frames;
 mod loader;
 mod residency;
 pub mod schedule;
-pub mod source;
 #[cfg(test)]
 mod scripted;
+pub mod source;
 mod state;
 #[cfg(test)]
 mod tests;

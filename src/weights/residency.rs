@@ -19,7 +19,8 @@ pub struct Residency {
 /// The least ring: with one page in use anywhere in it, either side of that page has room for the largest one, so the
 /// next page can always be read while this one is computed.
 pub fn least_ring(schedule: &Schedule) -> u64 {
-    if schedule.sweep_len < 3 { schedule.sweep_bytes() } else { 3 * schedule.largest_span() }.min(schedule.sweep_bytes())
+    if schedule.sweep_len < 3 { schedule.sweep_bytes() } else { 3 * schedule.largest_span() }
+        .min(schedule.sweep_bytes())
 }
 
 /// A ring this deep keeps all readers busy while a page is computed: what is in flight, beside the least.
@@ -27,7 +28,8 @@ pub fn good_ring(schedule: &Schedule, in_flight_bytes: u64) -> u64 {
     least_ring(schedule) + in_flight_bytes
 }
 
-/// Plans `capacity` bytes of frames; `capacity` is at least [`least_ring`].
+/// Plans `capacity` bytes of frames; `capacity` is at least [`least_ring`]. The ring is made [`good_ring`] deep for what
+/// is in flight, or what the host prefetches, and takes at most half of the frames for it.
 pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residency {
     let pages = &schedule.pages;
     let sweep = schedule.sweep_bytes();
@@ -94,13 +96,13 @@ mod tests {
             let kept: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.span_bytes).sum();
             assert_eq!(kept, r.pinned_bytes);
             // Evenness: any half of the circle holds about half of the pinned bytes.
-            let half: u64 = s.pages[..s.sweep_len / 2]
-                .iter()
-                .zip(&r.pinned)
-                .filter(|(_, p)| **p)
-                .map(|(p, _)| p.span_bytes)
-                .sum();
-            assert!(half.abs_diff(r.pinned_bytes / 2) <= 4 * s.largest_span(), "{percent}%: {half} of {}", r.pinned_bytes);
+            let half: u64 =
+                s.pages[..s.sweep_len / 2].iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.span_bytes).sum();
+            assert!(
+                half.abs_diff(r.pinned_bytes / 2) <= 4 * s.largest_span(),
+                "{percent}%: {half} of {}",
+                r.pinned_bytes
+            );
         }
     }
 

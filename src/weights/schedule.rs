@@ -248,7 +248,8 @@ pub mod testing {
 
     #[test]
     fn pages_cover_every_row_once_and_in_order() {
-        let s = schedule_of(&[(0, 4096, 5000), (0, 4096, 7), (1, 8192, 3000), (Page::TABLE, 4096, 1000), (1, 4096, 100)]);
+        let s =
+            schedule_of(&[(0, 4096, 5000), (0, 4096, 7), (1, 8192, 3000), (Page::TABLE, 4096, 1000), (1, 4096, 100)]);
         for m in &s.matrices {
             let mut row = 0;
             for p in m.pages() {

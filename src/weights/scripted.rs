@@ -11,15 +11,13 @@ use super::source::Source;
 #[derive(Default)]
 struct Script {
     blocked: bool,
-    /// Reads that may pass although the source is blocked.
-    permits: usize,
     /// Reads that touch the range fail this many more times.
     failures: Vec<(Range<u64>, usize)>,
     /// Bytes a read delivers at most.
     most: Option<usize>,
     interruptions: usize,
     waiting: usize,
-    reads: Vec<(u64, usize)>,
+    failed: usize,
 }
 
 /// The commands of a [`ScriptedSource`]; clones share one script.
@@ -35,12 +33,6 @@ impl Control {
 
     pub fn unblock(&self) {
         self.script.0.lock().blocked = false;
-        self.script.1.notify_all();
-    }
-
-    /// Lets `n` of the blocked reads pass.
-    pub fn permit(&self, n: usize) {
-        self.script.0.lock().permits += n;
         self.script.1.notify_all();
     }
 
@@ -64,38 +56,30 @@ impl Control {
         }
     }
 
-    pub fn blocked_reads(&self) -> usize {
-        self.script.0.lock().waiting
+    /// Reads that were made to fail so far.
+    pub fn failed_reads(&self) -> usize {
+        self.script.0.lock().failed
     }
 
-    /// Every read so far: offset and length.
-    pub fn reads(&self) -> Vec<(u64, usize)> {
-        self.script.0.lock().reads.clone()
-    }
-
-    pub fn forget_reads(&self) {
-        self.script.0.lock().reads.clear();
+    /// From now on no read fails.
+    pub fn heal(&self) {
+        self.script.0.lock().failures.clear();
     }
 }
 
-/// The byte at an offset of a scripted source without contents of its own.
+/// The byte at an offset of a scripted source.
 pub fn byte_at(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
 }
 
 pub struct ScriptedSource {
     pub control: Control,
-    contents: Option<Vec<u8>>,
     end: u64,
 }
 
 impl ScriptedSource {
     pub fn patterned(control: &Control, end: u64) -> ScriptedSource {
-        ScriptedSource { control: control.clone(), contents: None, end }
-    }
-
-    pub fn of(control: &Control, contents: Vec<u8>) -> ScriptedSource {
-        ScriptedSource { control: control.clone(), end: contents.len() as u64, contents: Some(contents) }
+        ScriptedSource { control: control.clone(), end }
     }
 }
 
@@ -115,14 +99,10 @@ impl Source for ScriptedSource {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let (lock, changed) = &*self.control.script;
         let mut script = lock.lock();
-        script.reads.push((offset, buf.len()));
         script.waiting += 1;
         changed.notify_all();
-        while script.blocked && script.permits == 0 {
+        while script.blocked {
             changed.wait(&mut script);
-        }
-        if script.blocked {
-            script.permits -= 1;
         }
         script.waiting -= 1;
         if script.interruptions > 0 {
@@ -134,12 +114,12 @@ impl Source for ScriptedSource {
             script.failures.iter_mut().find(|(r, t)| *t > 0 && r.start < touched.end && touched.start < r.end)
         {
             *times -= 1;
+            script.failed += 1;
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         let len = (self.end.saturating_sub(offset) as usize).min(buf.len()).min(script.most.unwrap_or(usize::MAX));
-        for (i, b) in buf[..len].iter_mut().enumerate() {
-            let at = offset + i as u64;
-            *b = self.contents.as_ref().map_or_else(|| byte_at(at), |c| c[at as usize]);
+        for (b, at) in buf[..len].iter_mut().zip(offset..) {
+            *b = byte_at(at);
         }
         Ok(len)
     }

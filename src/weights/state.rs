@@ -36,6 +36,11 @@ impl Fixed {
         readers as u64 * REQUEST_BYTES
     }
 
+    /// Ring bytes that hold any one layer, however its pages fall.
+    pub fn host_bytes(schedule: &Schedule) -> u64 {
+        schedule.largest_layer_bytes() + schedule.largest_span()
+    }
+
     fn page(&self, p: usize) -> &Page {
         &self.schedule.pages[p]
     }
@@ -118,6 +123,9 @@ pub struct State {
     outstanding: usize,
     /// Pages that are neither there nor on their way.
     absent: usize,
+    /// Ring bytes for layers that the host prefetches. 0 until it asks for one: a deeper ring keeps fewer pages, and every
+    /// pass of a host that never prefetches would pay for it.
+    host_depth: u64,
     /// Takes turns between the host's requests and reading ahead, so that neither starves.
     host_next: bool,
     pub closing: bool,
@@ -125,8 +133,7 @@ pub struct State {
 
 impl State {
     pub fn new(fixed: &Fixed, ledger: Ledger) -> State {
-        let slot =
-            || Slot { presence: Presence::Absent, place: None, holds: 0, protectors: Vec::new(), failure: None };
+        let slot = || Slot { presence: Presence::Absent, place: None, holds: 0, protectors: Vec::new(), failure: None };
         let mut state = State {
             slots: std::iter::repeat_with(slot).take(fixed.schedule.pages.len()).collect(),
             residency: Residency {
@@ -146,6 +153,7 @@ impl State {
             last_turn: 0,
             outstanding: 0,
             absent: fixed.schedule.pages.len(),
+            host_depth: 0,
             host_next: false,
             closing: false,
         };
@@ -239,8 +247,8 @@ impl State {
     /// Makes the plan for the present budget and gives up at once what it no longer keeps.
     fn replan(&mut self, fixed: &Fixed) {
         let Some(capacity) = self.capacity(fixed) else { return };
-        let in_flight = Fixed::in_flight_bytes(fixed.readers);
-        self.residency = residency::plan(&fixed.schedule, capacity, in_flight);
+        let depth = Fixed::in_flight_bytes(fixed.readers).max(self.host_depth);
+        self.residency = residency::plan(&fixed.schedule, capacity, depth);
         let before = self.ring.extent();
         self.ring.set_limit(self.residency.ring_bytes.min(fixed.ring_memory.len() as u64));
         for p in 0..self.slots.len() {
@@ -332,9 +340,7 @@ impl State {
 
     fn give_up(&mut self, fixed: &Fixed, p: usize) {
         let page = fixed.page(p);
-        if let (Some(_), Some(window)) =
-            (fixed.sources[page.file as usize].mapping(), self.window(fixed, p))
-        {
+        if let (Some(_), Some(window)) = (fixed.sources[page.file as usize].mapping(), self.window(fixed, p)) {
             window.forget();
         }
         self.absent += 1;
@@ -522,9 +528,8 @@ impl State {
                 self.give_up(fixed, victim);
                 continue;
             }
-            let busy = (0..self.slots.len()).any(|q| {
-                self.ring_end(fixed, q) > from && self.slots[q].protectors.is_empty() && !self.is_idle(q)
-            });
+            let busy = (0..self.slots.len())
+                .any(|q| self.ring_end(fixed, q) > from && self.slots[q].protectors.is_empty() && !self.is_idle(q));
             return if busy { HostFrame::Later } else { HostFrame::Never };
         }
     }
@@ -654,23 +659,24 @@ impl State {
             })
             .collect();
         let id = self.tickets.open(layers)?;
+        let depth = Fixed::host_bytes(&fixed.schedule);
+        if self.host_depth < depth {
+            self.host_depth = depth;
+            self.replan(fixed);
+        }
         self.stats.prefetch_requests += 1;
         Ok(id)
     }
 
     /// Whether a page is absent although there is a frame for it and a place among the outstanding reads.
     #[cfg(test)]
-    pub fn could_read(&mut self, fixed: &Fixed) -> bool {
+    pub fn could_read(&self, fixed: &Fixed) -> bool {
         if self.outstanding >= fixed.most_outstanding {
             return false;
         }
         let pinned = (0..self.slots.len()).any(|p| self.wanted(p) && self.is_pinned(p));
         let Some(p) = self.pages_ahead(fixed).find(|&p| self.wanted(p) && !self.is_pinned(p)) else { return pinned };
-        let offset = self.ring.allocate(fixed.page(p).span_bytes, 0);
-        if let Some(offset) = offset {
-            self.ring.free(offset);
-        }
-        pinned || offset.is_some()
+        pinned || self.ring.has_room(fixed.page(p).span_bytes)
     }
 
     /// Whether anything is left that could be read ahead.

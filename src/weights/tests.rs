@@ -69,7 +69,8 @@ impl Bench {
             each(p);
             let page = held.page();
             assert_eq!(held.bytes().len() as u64, page.bytes);
-            assert!(held.bytes().iter().zip(page.offset..).all(|(&b, at)| b == byte_at(at)), "page {p}");
+            let mut sample = held.bytes().iter().zip(page.offset..).step_by(509);
+            assert!(sample.all(|(&b, at)| b == byte_at(at)), "page {p}");
         }
         Ok(())
     }
@@ -96,7 +97,7 @@ impl Bench {
 
 fn budgets(schedule: &Schedule) -> Vec<u64> {
     let (floor, full) = (Engine::least_frames(schedule), Engine::full_frames(schedule));
-    let mut list: Vec<u64> = (0..=8).map(|i| floor + (full - floor) * i / 8).collect();
+    let mut list: Vec<u64> = (0..=4).map(|i| floor + (full - floor) * i / 4).collect();
     list.extend([floor + 4096, schedule.sweep_bytes() - 4096, schedule.sweep_bytes()]);
     list
 }
@@ -131,9 +132,12 @@ fn with_storage_slower_than_arithmetic_reading_never_pauses_while_a_frame_is_fre
             drop(held);
             // Storage stands still, so this can only come true by the loader's own doing: whatever can be read is asked for.
             let fixed = &b.engine.shared().fixed;
-            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            let deadline = std::time::Instant::now() + Duration::from_secs(5);
             while b.engine.shared().state.lock().could_read(fixed) {
-                assert!(std::time::Instant::now() < deadline, "page {p} at {frames}: a frame is free and nothing is read");
+                assert!(
+                    std::time::Instant::now() < deadline,
+                    "page {p} at {frames}: a frame is free and nothing is read"
+                );
                 std::thread::yield_now();
             }
         }
@@ -153,8 +157,10 @@ fn each_pass_reads_what_the_plan_says() {
             b.pass().unwrap();
             b.engine.settle();
         }
-        let streamed = b.engine.shared().state.lock().residency().streamed_bytes;
-        assert_eq!(b.stats().read_bytes - before, 5 * streamed, "{frames}");
+        let plan = b.engine.shared().state.lock().residency().clone();
+        let read = b.stats().read_bytes - before;
+        // The ring may hold a page more or less of the next pass than it did before.
+        assert!(read.abs_diff(5 * plan.streamed_bytes) <= plan.ring_bytes, "{frames}: {read} for {plan:?}");
     }
 }
 
@@ -212,10 +218,9 @@ fn a_prefetch_beyond_the_frames_says_so_and_never_starves_a_pass() {
 #[test]
 fn a_prefetched_layer_is_kept_until_a_pass_uses_it_or_it_is_cancelled() {
     let s = uneven();
-    let floor = Engine::least_frames(&s);
-    let layer_bytes: u64 = s.pages[s.layer_pages(7)].iter().map(|p| p.span_bytes).sum();
-    // A plan with a deep ring: half of the capacity, so that a whole layer fits above the passes' own part.
-    let frames = 2 * (floor + 2 * layer_bytes.min(super::state::Fixed::in_flight_bytes(READERS) / 2));
+    // The ring may take half of the frames: room for a whole layer above the passes' own part.
+    let frames = 2 * (Engine::least_frames(&s) + s.largest_layer_bytes() + s.largest_span());
+    assert!(frames < Engine::full_frames(&s));
     for cancelled in [false, true] {
         let b = open(uneven(), frames, true, |_| {});
         b.engine.settle();
@@ -262,15 +267,17 @@ fn a_failing_read_is_an_event_the_pass_retries_and_then_fails_and_the_next_one_g
     let page = s.pages[s.layer_pages(2).start + 1].clone();
     let range = page.offset..page.offset + page.bytes;
     let frames = Engine::full_frames(&s);
-    // Once for the loader, once for the pass itself: the third try succeeds.
-    let b = open(s, frames, true, |c| c.fail(range, 2));
+    let b = open(s, frames, true, |c| c.fail(range, usize::MAX));
     let ticket = b.engine.prefetch(2, 1).unwrap();
     let events = b.until_done(ticket);
     assert!(events.iter().any(|e| e.kind == EventKind::Layer && e.failure == Some(Status::Io)), "{events:?}");
-    assert!(b.stats().prefetch_failures == 1);
+    assert_eq!(b.stats().prefetch_failures, 1);
+    let tries = b.control.failed_reads();
     let error = b.pass().unwrap_err();
     assert_eq!(error.status(), Status::Io);
     assert!(error.message().contains("m15") && error.message().contains("scripted.gguf"), "{}", error.message());
+    assert!(b.control.failed_reads() > tries, "the pass tried again before it failed");
+    b.control.heal();
     b.pass().unwrap();
 }
 
