@@ -37,8 +37,14 @@ impl Random {
     }
 
     fn text(&mut self, length: usize) -> String {
-        const ALPHABETS: [&str; 6] =
-            ["aeinrst ", "  \t\n\r\u{a0}\u{3000}", "0123456789½², .", "'sStTrReEvVmMlLdDſ", "éßжя漢字ひら한국ا", "🦊👩\u{200d}👧\u{301}\u{2581}<|>"];
+        const ALPHABETS: [&str; 6] = [
+            "aeinrst ",
+            "  \t\n\r\u{a0}\u{3000}",
+            "0123456789½², .",
+            "'sStTrReEvVmMlLdDſ",
+            "éßжя漢字ひら한국ا",
+            "🦊👩\u{200d}👧\u{301}\u{2581}<|>",
+        ];
         let mut text = String::new();
         while text.len() < length {
             let alphabet: Vec<char> = ALPHABETS[self.below(ALPHABETS.len())].chars().collect();
@@ -55,7 +61,8 @@ fn check_reference(name: &str, texts: &str) {
     let texts = std::fs::read_to_string(data(texts)).unwrap();
     let ids = std::fs::read_to_string(data(&format!("{name}.ids"))).unwrap();
     let tokenizer = tokenizer(name);
-    let texts: Vec<&str> = texts.strip_suffix("\n__ggml_vocab_test__\n").unwrap().split("\n__ggml_vocab_test__\n").collect();
+    let texts: Vec<&str> =
+        texts.strip_suffix("\n__ggml_vocab_test__\n").unwrap().split("\n__ggml_vocab_test__\n").collect();
     let ids: Vec<Vec<i32>> =
         ids.lines().map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect()).collect();
     assert_eq!(texts.len(), ids.len());
@@ -118,7 +125,8 @@ fn spm_text_comes_back_as_it_was_but_for_the_space_mark() {
 
 #[test]
 fn long_runs_take_no_more_than_a_moment() {
-    let texts = ["a", " ", "🦊", "\n", "\u{2581}", " a", "'", "漢", "\u{301}"].map(|part| part.repeat(1_000_000 / part.len()));
+    let texts =
+        ["a", " ", "🦊", "\n", "\u{2581}", " a", "'", "漢", "\u{301}"].map(|part| part.repeat(1_000_000 / part.len()));
     for name in ["llama-spm", "gpt-2", "llama-bpe", "qwen2", "smollm2"] {
         let tokenizer = tokenizer(name);
         for text in &texts {
@@ -319,7 +327,8 @@ fn odd_tokens_do_no_harm() {
     for id in 0..8 {
         tokenizer.piece(id, true, &mut Vec::new()).unwrap();
     }
-    let tokenizer = load(bpe(&[b"a", b"", b"", b"\xff", b"aa", b"\xc4"], &[b"a a", b"a a"], "llama3")).unwrap().unwrap();
+    let tokenizer =
+        load(bpe(&[b"a", b"", b"", b"\xff", b"aa", b"\xc4"], &[b"a a", b"a a"], "llama3")).unwrap().unwrap();
     assert_eq!(tokenizer.encode("aaé a", true, true), [4, 0], "bytes without a token are left out");
     assert_eq!(tokenizer.decode(&[3, 4, 5], false).unwrap(), b"\xffaa\xc4");
 }
