@@ -334,6 +334,16 @@ fn odd_tokens_do_no_harm() {
 }
 
 #[test]
+fn tokens_that_reach_over_words_are_found() {
+    let texts: &[&[u8]] = &[b"<unk>", b"a", "\u{2581}".as_bytes(), "a\u{2581}".as_bytes(), "a\u{2581}a".as_bytes()];
+    let mut entries = spm(texts, vec![0.0, 0.0, 0.0, -1.0, -0.5], vec![2, 1, 1, 1, 1]);
+    entries.push(("add_space_prefix", Value::Bool(false)));
+    let tokenizer = load(entries).unwrap().unwrap();
+    assert_eq!(tokenizer.encode("a a a", false, false), [4, 2, 1]);
+    assert_eq!(tokenizer.decode(&[4, 2, 1], false).unwrap(), b"a a a");
+}
+
+#[test]
 fn merging_never_makes_a_control_token_of_plain_text() {
     let texts: &[&[u8]] = &[b"<unk>", b"<s>", b"</s>", b"<", b"/", b"s>", b"</", b"s", b">"];
     let spm_tokenizer = load(spm(texts, vec![0.0; 9], vec![2, 3, 3, 1, 1, 1, 1, 1, 1])).unwrap().unwrap();

@@ -17,8 +17,9 @@ pub(super) struct Spm {
     unknown: Option<u32>,
     /// Length in bytes of the longest token of the table.
     longest: usize,
-    /// No token has a space after anything but a space, so no merge reaches over the start of a word.
-    cut_at_words: bool,
+    /// Last bytes of the characters that some token has before a space. After any other, no merge reaches over the
+    /// start of a word, and words can be merged one at a time.
+    glued: Box<[bool; 256]>,
 }
 
 impl Spm {
@@ -47,8 +48,9 @@ impl Spm {
             table.insert(&vocabulary.texts, token);
         }
         let longest = merged.iter().map(|&token| vocabulary.text(token).len()).max().unwrap_or(0);
-        let cut_at_words = merged.iter().all(|&token| !has_inner_space(vocabulary.text(token)));
-        Ok(Spm { scores, table, bytes, unknown, longest, cut_at_words })
+        let mut glued = Box::new([false; 256]);
+        merged.iter().for_each(|&token| mark_glued(vocabulary.text(token), &mut glued));
+        Ok(Spm { scores, table, bytes, unknown, longest, glued })
     }
 
     /// Appends the tokens of a text, with a space in front of it if `prefix`.
@@ -56,8 +58,7 @@ impl Spm {
         let mut stretch = String::new();
         let mut rest = text;
         while !rest.is_empty() {
-            let limit = boundary_below(rest, LONGEST_STRETCH);
-            let cut = if self.cut_at_words { word_end(rest).min(limit) } else { limit };
+            let cut = word_end(rest, &self.glued).min(boundary_below(rest, LONGEST_STRETCH));
             stretch.clear();
             if prefix && rest.len() == text.len() {
                 stretch.push_str(SPACE);
@@ -103,7 +104,8 @@ impl Spm {
     }
 
     pub fn memory_bytes(&self) -> u64 {
-        self.table.memory_bytes() + (self.scores.capacity() * size_of::<f32>() + size_of_val(&*self.bytes)) as u64
+        let arrays = self.scores.capacity() * size_of::<f32>() + size_of_val(&*self.bytes) + size_of_val(&*self.glued);
+        self.table.memory_bytes() + arrays as u64
     }
 }
 
@@ -113,9 +115,14 @@ fn rank(score: f32) -> u32 {
     if bits >> 31 == 1 { bits } else { !(bits | 1 << 31) }
 }
 
-fn has_inner_space(text: &[u8]) -> bool {
+/// Marks the bytes that stand before a space in a text, but for those of another space.
+fn mark_glued(text: &[u8], glued: &mut [bool; 256]) {
     let space = SPACE.as_bytes();
-    (1..text.len()).any(|at| text[at..].starts_with(space) && !text[..at].ends_with(space))
+    for at in 1..text.len() {
+        if text[at..].starts_with(space) && !text[..at].ends_with(space) {
+            glued[text[at - 1] as usize] = true;
+        }
+    }
 }
 
 /// The last start of a character at or before `limit`, or the end of the text.
@@ -126,12 +133,18 @@ fn boundary_below(text: &str, limit: usize) -> usize {
     (0..=limit).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }
 
-/// Where the first word ends: spaces, then anything but spaces. A U+2581 in the text counts as the space it will be
-/// taken for.
-fn word_end(text: &str) -> usize {
+/// Where the first word ends: spaces, then anything but spaces, and the next word too if it may be glued to it. A
+/// U+2581 in the text counts as the space it will be taken for.
+fn word_end(text: &str, glued: &[bool; 256]) -> usize {
     let is_space = |c: char| c == ' ' || SPACE.starts_with(c);
-    let word = text.find(|c| !is_space(c)).unwrap_or(text.len());
-    text[word..].find(is_space).map_or(text.len(), |length| word + length)
+    let mut end = 0;
+    loop {
+        end += text[end..].find(|c| !is_space(c)).unwrap_or(text.len() - end);
+        end += text[end..].find(is_space).unwrap_or(text.len() - end);
+        if end == text.len() || !glued[text.as_bytes()[end - 1] as usize] {
+            return end;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -146,12 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn words_start_at_their_spaces() {
-        assert_eq!(word_end("  ab c"), 4);
-        assert_eq!(word_end("ab c"), 2);
-        assert_eq!(word_end("a\u{2581}b"), 1);
-        assert_eq!(word_end("   "), 3);
-        assert!(has_inner_space("a\u{2581}".as_bytes()));
-        assert!(!has_inner_space("\u{2581}\u{2581}a".as_bytes()));
+    fn words_start_at_their_spaces_unless_a_token_reaches_over_them() {
+        let mut glued = [false; 256];
+        mark_glued("\u{2581}\u{2581}a".as_bytes(), &mut glued);
+        assert!(!glued.contains(&true));
+        mark_glued(">\u{2581}</".as_bytes(), &mut glued);
+        let end = |text| word_end(text, &glued);
+        assert_eq!(end("  ab c"), 4);
+        assert_eq!(end("ab c"), 2);
+        assert_eq!(end("a\u{2581}b"), 1);
+        assert_eq!(end("   "), 3);
+        assert_eq!(end("a> b c"), 4);
+        assert_eq!(end("> "), 2);
     }
 }

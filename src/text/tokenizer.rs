@@ -39,7 +39,7 @@ impl Tokenizer {
     /// model wants one.
     ///
     /// Takes n log n steps in the length of the text. Memory beyond the result is about 50 bytes per byte of the
-    /// longest word (of the whole text, for the few vocabularies whose tokens reach over words).
+    /// longest word.
     pub fn encode(&self, text: &str, special: bool, add_bos: bool) -> Vec<i32> {
         let mut out = Vec::new();
         if add_bos && self.add_bos {
