@@ -344,6 +344,30 @@ fn tokens_that_reach_over_words_are_found() {
 }
 
 #[test]
+fn phi3s_special_tokens_swallow_the_space_after_them() {
+    let texts: &[&[u8]] = &[b"<s>", b"<|user|>", b"a", "\u{2581}".as_bytes(), "\u{2581}a".as_bytes()];
+    let encode = |name: &str, text: &str| {
+        let mut metadata = made(spm(texts, vec![0.0; 5], vec![3, 3, 1, 1, 1]));
+        metadata.entries.push(("general.name".into(), text_value(name)));
+        Tokenizer::from_metadata(&mut metadata).unwrap().unwrap().encode(text, true, false)
+    };
+    assert_eq!(encode("Phi-3 mini", "<|user|> \n\ta<s> a"), [1, 4, 0, 3, 4]);
+    assert_eq!(encode("llama", "<|user|> a"), [1, 3, 4]);
+}
+
+#[test]
+fn the_end_of_a_message_is_not_the_end_of_a_turn_that_goes_on() {
+    let ends = |texts: &[&[u8]]| {
+        let mut entries = bpe(texts, &[], "gpt-4o");
+        entries.push(("token_type", Value::Array(Array::I32(vec![3; texts.len()]))));
+        let tokenizer = load(entries).unwrap().unwrap();
+        (0..texts.len() as i32).filter(|&id| tokenizer.is_end(id).unwrap()).collect::<Vec<i32>>()
+    };
+    assert_eq!(ends(&[b"<|end|>", b"<|user|>"]), [0]);
+    assert_eq!(ends(&[b"<|end|>", b"<|return|>", b"<|call|>"]), [1, 2]);
+}
+
+#[test]
 fn merging_never_makes_a_control_token_of_plain_text() {
     let texts: &[&[u8]] = &[b"<unk>", b"<s>", b"</s>", b"<", b"/", b"s>", b"</", b"s", b">"];
     let spm_tokenizer = load(spm(texts, vec![0.0; 9], vec![2, 3, 3, 1, 1, 1, 1, 1, 1])).unwrap().unwrap();
