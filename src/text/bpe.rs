@@ -1,0 +1,214 @@
+//! BPE over bytes: inside each word of the pre-tokeniser, neighbours join in the order of the file's list of merges.
+
+use super::merge::Merger;
+use super::pretokenize::Pretokenizer;
+use super::vocabulary::{Kind, NONE, TextTable, Vocabulary, text_of};
+use crate::error::{Error, Result};
+use crate::gguf::Strings;
+
+/// Positions inside a word are 32 bits wide: a longer one is cut.
+const LONGEST_WORD: usize = 1 << 30;
+
+/// The pair that joins with a token: `right`, its place in the list of merges, and the token of both.
+struct Merge {
+    right: u32,
+    rank: u32,
+    joined: u32,
+}
+
+pub(super) struct Bpe {
+    pretokenizer: Pretokenizer,
+    bytes: Box<[u32; 256]>,
+    /// The merges whose left side is token t stand at `starts[t]..starts[t + 1]`, in the order of their right sides.
+    merges: Vec<Merge>,
+    starts: Vec<u32>,
+    /// Where a word that is itself a token is taken as that token, whatever the merges say.
+    words: Option<TextTable>,
+}
+
+impl Bpe {
+    /// Reads the list of merges against the texts as the file spells them, and turns the texts of normal tokens into
+    /// the bytes they stand for. `spelt` finds those texts as the file spells them.
+    pub fn new(
+        vocabulary: &mut Vocabulary,
+        spelt: TextTable,
+        merges: Strings,
+        pretokenizer: Pretokenizer,
+        whole_words: bool,
+    ) -> Result<Bpe> {
+        let may_come_of_text = |&token: &u32| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown);
+        let mut bytes = Box::new([NONE; 256]);
+        for byte in 0..=255u8 {
+            let spelling = spelling(byte).to_string();
+            let token = spelt.get(&vocabulary.texts, spelling.as_bytes()).filter(may_come_of_text);
+            bytes[byte as usize] = token.unwrap_or(NONE);
+        }
+        let (merges, starts) = read_merges(vocabulary, &spelt, merges)?;
+        drop(spelt);
+        let exact = respell(vocabulary);
+        let words = whole_words.then(|| {
+            let tokens = || (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
+            let mut table = TextTable::new(tokens().count());
+            tokens().for_each(|token| {
+                table.insert(&vocabulary.texts, token);
+            });
+            table
+        });
+        Ok(Bpe { pretokenizer, bytes, merges, starts, words })
+    }
+
+    /// Appends the tokens of a text.
+    pub fn encode(&self, vocabulary: &Vocabulary, text: &str, merger: &mut Merger, out: &mut Vec<i32>) {
+        self.pretokenizer.split(text, &mut |word| {
+            for word in word.as_bytes().chunks(LONGEST_WORD) {
+                self.encode_word(vocabulary, word, merger, out);
+            }
+        });
+    }
+
+    fn encode_word(&self, vocabulary: &Vocabulary, word: &[u8], merger: &mut Merger, out: &mut Vec<i32>) {
+        if let Some(token) = self.words.as_ref().and_then(|words| words.get(&vocabulary.texts, word)) {
+            out.push(token as i32);
+            return;
+        }
+        merger.clear();
+        for (at, &byte) in word.iter().enumerate() {
+            merger.push(at as u32, self.bytes[byte as usize]);
+        }
+        let end = word.len() as u32;
+        merger.merge(end, |left, right, _| self.joined(left.token, right.token));
+        for (_, _, token) in merger.symbols(end) {
+            // A few vocabularies lack bytes that no UTF-8 text, or hardly any, has; like their own tools, we leave
+            // those out.
+            if token != NONE {
+                out.push(token as i32);
+            }
+        }
+    }
+
+    fn joined(&self, left: u32, right: u32) -> Option<(u32, u32)> {
+        let end = *self.starts.get(left.checked_add(1)? as usize)?;
+        let merges = &self.merges[self.starts[left as usize] as usize..end as usize];
+        let merge = &merges[merges.binary_search_by_key(&right, |merge| merge.right).ok()?];
+        Some((merge.rank, merge.joined))
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        let merges = self.merges.capacity() * size_of::<Merge>() + self.starts.capacity() * size_of::<u32>();
+        self.words.as_ref().map_or(0, TextTable::memory_bytes) + (merges + size_of_val(&*self.bytes)) as u64
+    }
+}
+
+/// The merges and where those of each left side start. A pair that is listed twice counts where it stands first; one
+/// that would make a control token out of ordinary text is left out.
+fn read_merges(vocabulary: &Vocabulary, spelt: &TextTable, list: Strings) -> Result<(Vec<Merge>, Vec<u32>)> {
+    let mut sorted = Vec::with_capacity(list.ends.len());
+    let mut both = Vec::new();
+    for rank in 0..list.ends.len() as u32 {
+        let merge = text_of(&list, rank);
+        let fault = |what: &str| {
+            let merge = String::from_utf8_lossy(merge);
+            Error::format(format!("tokenizer.ggml.merges: entry {rank}, {merge:?}, {what}"))
+        };
+        // A space may be the left side's own first byte, never its second.
+        let space = merge.iter().skip(1).position(|&byte| byte == b' ').ok_or_else(|| fault("is not a pair"))? + 1;
+        let (left, right) = (&merge[..space], &merge[space + 1..]);
+        both.clear();
+        both.extend_from_slice(left);
+        both.extend_from_slice(right);
+        let token = |text: &[u8]| {
+            spelt.get(&vocabulary.texts, text).ok_or_else(|| fault("names a token that the vocabulary has not"))
+        };
+        let (left, right, joined) = (token(left)?, token(right)?, token(&both)?);
+        if !matches!(vocabulary.kind(joined), Kind::Control | Kind::Unknown) {
+            sorted.push((left, right, rank, joined));
+        }
+    }
+    drop(list);
+    sorted.sort_unstable();
+    sorted.dedup_by_key(|&mut (left, right, ..)| (left, right));
+
+    let mut starts = vec![0; vocabulary.len() + 1];
+    for &(left, ..) in &sorted {
+        starts[left as usize + 1] += 1;
+    }
+    for token in 1..starts.len() {
+        starts[token] += starts[token - 1];
+    }
+    let mut merges = Vec::with_capacity(sorted.len());
+    merges.extend(sorted.into_iter().map(|(_, right, rank, joined)| Merge { right, rank, joined }));
+    Ok((merges, starts))
+}
+
+/// Puts the bytes that normal tokens stand for in the place of their spelling, which is never shorter. A text that is
+/// not spelt in the byte alphabet stays. Returns which tokens' texts are exactly what they stand for.
+fn respell(vocabulary: &mut Vocabulary) -> impl Fn(&Vocabulary, u32) -> bool + use<> {
+    let mut foreign = Vec::new();
+    let Vocabulary { texts, kinds } = vocabulary;
+    let (mut from, mut to) = (0, 0);
+    let mut decoded = Vec::new();
+    for (token, end) in texts.ends.iter_mut().enumerate() {
+        let range = from..*end as usize;
+        from = range.end;
+        decoded.clear();
+        let spelt = kinds[token] == Kind::Normal && spelt_bytes(&texts.bytes[range.clone()], &mut decoded);
+        if spelt {
+            texts.bytes[to..to + decoded.len()].copy_from_slice(&decoded);
+            to += decoded.len();
+        } else {
+            foreign.push(token as u32);
+            texts.bytes.copy_within(range.clone(), to);
+            to += range.len();
+        }
+        *end = to as u32;
+    }
+    texts.bytes.truncate(to);
+    texts.bytes.shrink_to_fit();
+    move |vocabulary, token| foreign.binary_search(&token).is_err() && !vocabulary.text(token).is_empty()
+}
+
+/// The printable character that stands for a byte in the file: itself where it is printable in Latin-1, else the next
+/// of those from U+0100 on.
+fn spelling(byte: u8) -> char {
+    let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..);
+    if printable(byte) {
+        return byte as char;
+    }
+    let before = (0..byte).filter(|&byte| !printable(byte)).count() as u32;
+    char::from_u32(0x100 + before).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// Appends the bytes a text spells; false if it has a character that stands for none.
+fn spelt_bytes(text: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    text.chars().all(|c| {
+        let byte = match c as u32 {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => c as u8,
+            // 00..20, then 7f..a0, then ad: the unprintable bytes in their order.
+            n @ 0x100..=0x120 => (n - 0x100) as u8,
+            n @ 0x121..=0x142 => (n - 0x121) as u8 + 0x7f,
+            0x143 => 0xad,
+            _ => return false,
+        };
+        out.push(byte);
+        true
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_spelt_and_read_back() {
+        for byte in 0..=255u8 {
+            let mut out = Vec::new();
+            assert!(spelt_bytes(spelling(byte).to_string().as_bytes(), &mut out));
+            assert_eq!(out, [byte]);
+        }
+        assert_eq!(spelling(b' '), 'Ġ');
+        assert_eq!(spelling(b'\n'), 'Ċ');
+        assert!(!spelt_bytes("a b".as_bytes(), &mut Vec::new()));
+        assert!(!spelt_bytes("Ń\u{144}".as_bytes(), &mut Vec::new()));
+    }
+}

@@ -1,0 +1,59 @@
+//! Tokens found in the text as they are written, before anything else looks at it.
+
+use super::vocabulary::{Kind, Vocabulary};
+
+/// Special tokens in the order of their texts.
+pub(super) struct Specials {
+    tokens: Vec<u32>,
+    /// Which bytes such a token starts with.
+    starts: Box<[bool; 256]>,
+}
+
+impl Specials {
+    /// The tokens of these kinds. A text that is not UTF-8 cannot be found in UTF-8 and is left out.
+    pub fn new(vocabulary: &Vocabulary, kinds: &[Kind]) -> Specials {
+        let mut tokens: Vec<u32> = (0..vocabulary.len() as u32)
+            .filter(|&token| kinds.contains(&vocabulary.kind(token)))
+            .filter(|&token| !vocabulary.text(token).is_empty() && std::str::from_utf8(vocabulary.text(token)).is_ok())
+            .collect();
+        tokens.sort_unstable_by_key(|&token| vocabulary.text(token));
+        tokens.shrink_to_fit();
+        let mut starts = Box::new([false; 256]);
+        for &token in &tokens {
+            starts[vocabulary.text(token)[0] as usize] = true;
+        }
+        Specials { tokens, starts }
+    }
+
+    /// The leftmost special token at or after `from`, the longest of those that start there: where it starts, and the
+    /// token.
+    pub fn find(&self, vocabulary: &Vocabulary, text: &[u8], from: usize) -> Option<(usize, u32)> {
+        if self.tokens.is_empty() {
+            return None;
+        }
+        (from..text.len())
+            .filter(|&at| self.starts[text[at] as usize])
+            .find_map(|at| self.longest_prefix(vocabulary, &text[at..]).map(|token| (at, token)))
+    }
+
+    fn longest_prefix(&self, vocabulary: &Vocabulary, text: &[u8]) -> Option<u32> {
+        let mut candidates = &self.tokens[..];
+        let mut longest = None;
+        // All candidates share the first `depth` bytes with the text; those that end there come first.
+        for (depth, &byte) in text.iter().enumerate() {
+            let at = |token: &u32| vocabulary.text(*token).get(depth).copied();
+            let low = candidates.partition_point(|token| at(token) < Some(byte));
+            let high = candidates.partition_point(|token| at(token) <= Some(byte));
+            candidates = &candidates[low..high];
+            let Some(&first) = candidates.first() else { break };
+            if vocabulary.text(first).len() == depth + 1 {
+                longest = Some(first);
+            }
+        }
+        longest
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        (self.tokens.capacity() * size_of::<u32>() + self.starts.len()) as u64
+    }
+}
