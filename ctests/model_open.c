@@ -216,7 +216,8 @@ static void a_bad_descriptor_or_range_is_refused(void)
 
 static void many_models_stand_beside_each_other(void)
 {
-    static const char *const names[] = { "arch/llama.gguf", "arch/gemma2.gguf", "arch/qwen2.gguf", "arch/phi3.gguf" };
+    static const char *const names[] = { "arch/llama.gguf", "arch/llama-yarn.gguf", "arch/llama-mha-tied.gguf",
+                                         "arch/llama3-ropefreqs.gguf" };
     settings s = small();
     layerline_model *models[4];
     size_t i;

@@ -51,7 +51,7 @@ static void options_serve_many_models_and_may_go_first(void)
     s.threads = 1;
     o = make_options(&s);
     REQUIRE_OK(err, layerline_model_open(data_path(TINY_MODEL), o, &one, &err));
-    REQUIRE_OK(err, layerline_model_open(data_path("arch/qwen3.gguf"), o, &two, &err));
+    REQUIRE_OK(err, layerline_model_open(data_path("arch/llama3-ropefreqs.gguf"), o, &two, &err));
     layerline_options_free(o);
     session = new_session(two, 0);
     CHECK_OK(err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));

@@ -137,12 +137,11 @@ int main(void)
 {
     const char *path = data_path(TINY_MODEL);
     figures_add_up(path);
-    figures_add_up(data_path("arch/gemma2.gguf"));
-    figures_add_up(data_path("arch/mistral-moe.gguf"));
+    figures_add_up(data_path("arch/llama-mha-tied.gguf"));
     more_budget_streams_no_more(path);
     context_and_chunk_are_paid_for(path);
     a_model_at_its_planned_floor_opens_and_runs(path);
-    a_model_at_its_planned_floor_opens_and_runs(data_path("arch/gemma2.gguf"));
+    a_model_at_its_planned_floor_opens_and_runs(data_path("arch/llama-mha-tied.gguf"));
     what_cannot_be_planned_is_an_error();
     struct_size_rules(path);
     return check_result();

@@ -59,21 +59,21 @@ static void every_layer_is_told_once_and_done_comes_last(void)
     uint32_t layer;
     ending e;
     s.context = 64;
-    model = open_model(data_path("arch/gemma2.gguf"), &s);
-    CHECK_OK(err, layerline_prefetch(model, 0, 4, &ticket, &err));
+    model = open_model(data_path(TINY_MODEL), &s);
+    CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
     CHECK(ticket != 0);
     e = wait_for(model, ticket, EVENTS);
-    CHECK(e.layers == 4 && e.seen == 0xFu && e.status == LAYERLINE_OK);
-    for (layer = 0; layer < 4; layer++) {
+    CHECK(e.layers == TINY_LAYERS && e.seen == 0x3u && e.status == LAYERLINE_OK);
+    for (layer = 0; layer < TINY_LAYERS; layer++) {
         int32_t state = -1;
         CHECK_STATUS(LAYERLINE_OK, layerline_layer_state(model, layer, &state));
         CHECK(state == LAYERLINE_LAYER_READY || state == LAYERLINE_LAYER_PINNED);
     }
     /* What is there already is told as well, and read from nowhere. */
-    CHECK_OK(err, layerline_prefetch(model, 1, 2, &second, &err));
+    CHECK_OK(err, layerline_prefetch(model, 1, 1, &second, &err));
     CHECK(second != ticket);
     e = wait_for(model, second, 1);
-    CHECK(e.layers == 2 && e.seen == 0x6u && e.bytes == 0 && e.status == LAYERLINE_OK);
+    CHECK(e.layers == 1 && e.seen == 0x2u && e.bytes == 0 && e.status == LAYERLINE_OK);
     CHECK(stats_of(model).prefetch_requests >= 2);
     CHECK(stats_of(model).prefetch_failures == 0);
     layerline_model_free(model);
@@ -133,14 +133,14 @@ static void the_descriptor_is_readable_while_events_wait(void)
     struct pollfd p = { 0 };
     bool done = false;
     s.context = 64;
-    model = open_model(data_path("arch/gemma2.gguf"), &s);
+    model = open_model(data_path(TINY_MODEL), &s);
     p.fd = layerline_event_fd(model);
     p.events = POLLIN;
     if (p.fd < 0) { /* a system that has none */
         layerline_model_free(model);
         return;
     }
-    CHECK_OK(err, layerline_prefetch(model, 0, 4, &ticket, &err));
+    CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
     while (!done) {
         REQUIRE(poll(&p, 1, 60000) == 1); /* a minute only bounds a failure */
         REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_poll(model, &event, 1, &count)));
@@ -148,7 +148,7 @@ static void the_descriptor_is_readable_while_events_wait(void)
         taken += count;
         done = count == 1 && event.kind == LAYERLINE_EVENT_DONE;
     }
-    CHECK(taken == 5);
+    CHECK(taken == TINY_LAYERS + 1);
     CHECK(!readable(p.fd));
     CHECK_STATUS(LAYERLINE_OK, layerline_poll(model, &event, 1, &count));
     CHECK(count == 0);
@@ -165,21 +165,21 @@ static void a_cancelled_ticket_ends_too(void)
     int i;
     s.context = 64;
     s.budget = UINT64_C(1) << 32;
-    s.budget = plan_of(data_path("arch/gemma2.gguf"), &s).floor_bytes;
-    model = open_model(data_path("arch/gemma2.gguf"), &s);
+    s.budget = plan_of(data_path(TINY_MODEL), &s).floor_bytes;
+    model = open_model(data_path(TINY_MODEL), &s);
     session = new_session(model, 0);
     for (i = 0; i < 50; i++) {
         uint64_t ticket = 0;
         ending e;
         layerline_status status;
-        CHECK_OK(err, layerline_prefetch(model, 0, 4, &ticket, &err));
+        CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
         /* It may have ended already; then there was nothing left to cancel. */
         status = layerline_cancel(model, ticket);
         CHECK(status == LAYERLINE_OK || status == LAYERLINE_ERROR_INVALID_ARGUMENT);
         e = wait_for(model, ticket, EVENTS);
         CHECK(e.status == LAYERLINE_ERROR_CANCELLED || e.status == LAYERLINE_OK);
-        CHECK(e.layers <= 4);
-        CHECK(e.status == LAYERLINE_ERROR_CANCELLED || e.layers == 4);
+        CHECK(e.layers <= TINY_LAYERS);
+        CHECK(e.status == LAYERLINE_ERROR_CANCELLED || e.layers == TINY_LAYERS);
     }
     /* Its frames are given back: a pass runs after it. */
     CHECK_OK(err, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &err));
@@ -198,14 +198,14 @@ static void a_prefetch_never_starves_a_pass(void)
     int i;
     s.context = 64;
     s.budget = UINT64_C(1) << 32;
-    s.budget = plan_of(data_path("arch/gemma2.gguf"), &s).floor_bytes;
-    model = open_model(data_path("arch/gemma2.gguf"), &s);
+    s.budget = plan_of(data_path(TINY_MODEL), &s).floor_bytes;
+    model = open_model(data_path(TINY_MODEL), &s);
     session = new_session(model, 0);
     fill_tokens(tokens, 8, TINY_VOCAB, 2);
     for (i = 0; i < 8; i++) {
         uint64_t ticket = 0;
-        /* Layers far from where the pass begins, never waited for, at the least budget that works. */
-        CHECK_OK(err, layerline_prefetch(model, 2, 2, &ticket, &err));
+        /* The layer that the pass comes to last, never waited for, at the least budget that works. */
+        CHECK_OK(err, layerline_prefetch(model, TINY_LAYERS - 1, 1, &ticket, &err));
         CHECK_OK(err, layerline_forward(session, tokens + i, 1, LAYERLINE_LOGITS_LAST, &err));
     }
     CHECK(position_of(session) == 8);
@@ -219,10 +219,10 @@ static void a_model_may_be_freed_with_work_in_flight(void)
     int i;
     s.context = 64;
     for (i = 0; i < 20; i++) {
-        layerline_model *model = open_model(data_path("arch/gemma2.gguf"), &s);
+        layerline_model *model = open_model(data_path(TINY_MODEL), &s);
         layerline_error *err;
         uint64_t ticket = 0;
-        CHECK_OK(err, layerline_prefetch(model, 0, 4, &ticket, &err));
+        CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
         layerline_model_free(model);
     }
 }

@@ -5,8 +5,7 @@
 #include <pthread.h>
 
 #define PASSES 40
-#define MODEL "arch/gemma2.gguf"
-#define LAYERS 4u
+#define LAYERS TINY_LAYERS
 
 typedef struct shared {
     layerline_model *model;
@@ -112,14 +111,14 @@ int main(void)
     s.context = 64;
     s.threads = 2;
     s.budget = UINT64_C(1) << 32;
-    plan = plan_of(data_path(MODEL), &s);
+    plan = plan_of(data_path(TINY_MODEL), &s);
     memset(&all, 0, sizeof all);
     pthread_mutex_init(&all.lock, NULL);
     /* Two sessions: one is in the floor, the other comes on top. */
     all.least = plan.floor_bytes + plan.kv_bytes + plan.scratch_bytes;
     all.most = plan.full_bytes + plan.kv_bytes + plan.scratch_bytes;
     s.budget = all.most;
-    all.model = open_model(data_path(MODEL), &s);
+    all.model = open_model(data_path(TINY_MODEL), &s);
     for (i = 0; i < 2; i++) {
         runners[i].all = &all;
         runners[i].seed = 100u + (uint32_t)i;
