@@ -84,6 +84,14 @@ static inline bool parse_bytes(const char *text, uint64_t whole, uint64_t *bytes
     return true;
 }
 
+/* A context that holds the prompt and what follows it: no token is shorter than a byte, and a few may be added. The KV
+ * cache is paid from the budget, so a program that knows how much text it wants asks for no more than that. */
+static inline uint32_t context_for(const char *prompt, uint64_t tokens)
+{
+    uint64_t context = (uint64_t)strlen(prompt) + 8 + tokens;
+    return context > UINT32_MAX ? UINT32_MAX : (uint32_t)context;
+}
+
 static inline bool parse_io(const char *text, int32_t *io)
 {
     static const struct { const char *name; int32_t value; } modes[] = {

@@ -4,7 +4,8 @@
  *              [--temperature 0.8] [--seed N] [--context N] [--io auto|direct|buffered|mmap]
  *     generate MODEL --plan [--budget …] [--context N]     prints what the model needs, and loads nothing
  *
- * The text goes to stdout, everything else to stderr. Without --budget the library takes what the machine has free.
+ * The text goes to stdout, everything else to stderr. Without --budget the library takes what the machine has free;
+ * without --context there is room for the prompt and the tokens asked for.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "common.h"
@@ -425,6 +426,9 @@ int main(int argc, char **argv)
 
     if (!parse_arguments(argc, argv, &args)) {
         return usage();
+    }
+    if (args.context == 0 && !args.plan_only) {
+        args.context = context_for(args.prompt, args.tokens);
     }
     if (!make_plan(&args, &plan)) {
         return 1;

@@ -83,6 +83,7 @@ static layerline_options *make_options(const arguments *args, bool prefetch)
         return NULL;
     }
     if (layerline_options_set_memory_budget(options, args->budget) != LAYERLINE_OK ||
+        layerline_options_set_context_length(options, context_for(args->prompt, args->tokens)) != LAYERLINE_OK ||
         layerline_options_set_threads(options, (uint32_t)args->threads) != LAYERLINE_OK ||
         layerline_options_set_io(options, args->io) != LAYERLINE_OK ||
         layerline_options_set_prefetch(options, prefetch) != LAYERLINE_OK) {
