@@ -132,11 +132,11 @@ static void change_bytes(const unsigned char *bytes, size_t size, const layerlin
         size_t offset;
         unsigned char changed;
         state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        /* Three of four in the directory, and half of those outside the long list of tokens. */
+        /* Three of four in the directory: its first keys, its tensors, anywhere in it. */
         switch (i % 4) {
         case 0: offset = (size_t)(state >> 33) % 700; break;
-        case 1: offset = 6400 + (size_t)(state >> 33) % 1600; break;
-        case 2: offset = (size_t)(state >> 33) % 8000; break;
+        case 1: offset = 7900 + (size_t)(state >> 33) % 1250; break;
+        case 2: offset = (size_t)(state >> 33) % 9150; break;
         default: offset = (size_t)(state >> 33) % size; break;
         }
         changed = (unsigned char)(bytes[offset] ^ (i % 8 < 4 ? 1u << (state >> 20 & 7u) : (unsigned)(state >> 20 & 0xFEu) + 1u));
