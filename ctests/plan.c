@@ -95,6 +95,18 @@ static void a_model_at_its_planned_floor_opens_and_runs(const char *path)
     layerline_model_free(model);
 }
 
+static void a_budget_below_the_floor_can_be_planned(const char *path)
+{
+    settings s = { 0 };
+    layerline_plan plan;
+    s.context = 64;
+    s.budget = UINT64_C(1) << 32;
+    plan = plan_of(path, &s);
+    s.budget = 1; /* that is how a host learns what it would need */
+    CHECK(plan_of(path, &s).floor_bytes == plan.floor_bytes);
+    CHECK(plan_of(path, &s).full_bytes == plan.full_bytes);
+}
+
 static void what_cannot_be_planned_is_an_error(void)
 {
     settings s = { 0 };
@@ -142,6 +154,7 @@ int main(void)
     context_and_chunk_are_paid_for(path);
     a_model_at_its_planned_floor_opens_and_runs(path);
     a_model_at_its_planned_floor_opens_and_runs(data_path("arch/llama-mha-tied.gguf"));
+    a_budget_below_the_floor_can_be_planned(path);
     what_cannot_be_planned_is_an_error();
     struct_size_rules(path);
     return check_result();

@@ -35,8 +35,10 @@ static void buffers_are_asked_for_and_never_overrun(const layerline_model *model
     length = needed;
     REQUIRE(length > 0 && length < 100);
     memset(buf, '#', sizeof buf);
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, buf, length, &needed));
-    CHECK(needed == length && buf[length] == '#'); /* the NUL did not fit */
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, buf, length - 1, &needed));
+    CHECK(needed == length && buf[0] == '#'); /* nothing is written but the length */
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, length, &needed));
+    CHECK(needed == length && buf[0] != '#' && buf[length] == '#'); /* it fits, without its NUL */
     CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, length + 1, &needed));
     CHECK(needed == length && buf[length] == '\0' && buf[length + 1] == '#' && strlen(buf) == length);
     CHECK(strstr(buf, text) != NULL);
@@ -46,6 +48,10 @@ static void buffers_are_asked_for_and_never_overrun(const layerline_model *model
     CHECK(needed == 0);
     CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, 0, buf, sizeof buf, &needed));
     CHECK(needed == 0 && buf[0] == '\0');
+    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, NULL, 0, 0, NULL, 0, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, NULL, 0, NULL, 0, &needed));
+    CHECK(needed == 0);
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_tokenize(model, "a", 1, 0x80u, tokens, 4, &needed));
 }
 
 static void bad_tokens_have_no_text(const layerline_model *model)
