@@ -198,7 +198,7 @@ budget_holds_in_a_cgroup() {
     if [ ! -f "$model" ]; then
         mkdir -p models
         "$CARGO" run --release --quiet --example make_model -- \
-            --shape tinyllama-1.1b --type q4_k_m --out "$model.part" && mv "$model.part" "$model" || return 1
+            --shape tinyllama-1.1b --type q4_k_m --out "${model%.gguf}.part.gguf" && mv "${model%.gguf}.part.gguf" "$model" || return 1
     fi
     scripts/prove_budget.sh "$target/c-examples/generate" "$model"
 }
