@@ -1,0 +1,73 @@
+# Everything a fresh machine needs is Rust, a C compiler, make and Python 3.
+#
+#   make demo       fetch a small model and run it in a third of its size
+#   make test       every test there is; what cannot run here is named at the end
+#   make lib        the shared and the static library
+#   make examples   the C programs of examples/
+#   make header     include/layerline.h, from the doc comments of the source
+#   make symbols    include/symbols.txt, from the library just built
+#   make lint       formatting and clippy
+#   make clean
+
+CARGO ?= cargo
+PYTHON ?= python3
+CFLAGS ?= -O2
+WARNINGS := -std=c99 -Wall -Wextra -pedantic -Werror
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+RELEASE := $(abspath $(TARGET))/release
+BIN := $(TARGET)/c-examples
+MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+ifeq ($(shell uname -s),Darwin)
+LIBRARY := $(RELEASE)/liblayerline.dylib
+# The name programs look for at run time, as build.rs sets it.
+RUNTIME_NAME := liblayerline.0.dylib
+else
+LIBRARY := $(RELEASE)/liblayerline.so
+RUNTIME_NAME := liblayerline.so.0
+endif
+
+PROMPT ?= The three most important things to know about the sea are
+BUDGET ?= 33%
+TOKENS ?= 96
+
+EXAMPLES := $(BIN)/generate $(BIN)/prefetch
+
+.PHONY: all demo test lib examples header symbols lint clean
+all: lib examples
+
+demo: examples
+	@$(PYTHON) scripts/fetch_model.py > /dev/null
+	@echo "generate $(MODEL) --budget $(BUDGET)"
+	@$(BIN)/generate $(MODEL) "$(PROMPT)" --budget $(BUDGET) --tokens $(TOKENS)
+
+test:
+	@CARGO="$(CARGO)" CC="$(CC)" PYTHON="$(PYTHON)" MAKE="$(MAKE)" scripts/test.sh
+
+lib:
+	$(CARGO) build --release
+	@ln -sf $(notdir $(LIBRARY)) $(RELEASE)/$(RUNTIME_NAME)
+
+examples: lib $(EXAMPLES)
+
+# Cargo knows whether the library is stale, so these are linked again whenever `lib` has run and changed it.
+$(LIBRARY): lib ;
+
+$(BIN)/%: examples/%.c examples/common.h include/layerline.h $(LIBRARY)
+	@mkdir -p $(BIN)
+	$(CC) $(WARNINGS) $(CFLAGS) -Iinclude $< -o $@ -L$(RELEASE) -llayerline -Wl,-rpath,$(RELEASE) -lpthread
+
+header:
+	$(CARGO) build --features generate-header
+
+symbols: lib
+	scripts/symbols.sh $(LIBRARY) > include/symbols.txt
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+clean:
+	$(CARGO) clean
+	rm -rf build

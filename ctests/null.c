@@ -1,0 +1,202 @@
+/* NULL where a pointer is expected: INVALID_ARGUMENT or nothing at all, never a crash; `err` itself may be NULL. */
+#include "support.h"
+
+#define REFUSED(call) CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, call)
+
+/* Each in two ways: with somewhere to put the error, and without. */
+#define REFUSED_ERR(call_with_err)                                                                                     \
+    do {                                                                                                               \
+        layerline_error *error_, **err;                                                                                \
+        err = &error_;                                                                                                 \
+        CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, error_, call_with_err);                                          \
+        err = NULL;                                                                                                    \
+        REFUSED(call_with_err);                                                                                        \
+    } while (0)
+
+static bool callback(int32_t token, const char *piece, size_t length, void *user_data)
+{
+    (void)token;
+    (void)piece;
+    (void)length;
+    (void)user_data;
+    return true;
+}
+
+static void freeing_nothing_is_nothing(void)
+{
+    layerline_error_free(NULL);
+    layerline_options_free(NULL);
+    layerline_model_free(NULL);
+    layerline_session_free(NULL);
+    layerline_sampler_free(NULL);
+    layerline_session_interrupt(NULL);
+}
+
+static void an_absent_error_can_be_asked(void)
+{
+    /* Success leaves NULL, and a host may print what it has. */
+    CHECK(layerline_error_status(NULL) == LAYERLINE_OK);
+    CHECK(layerline_error_message(NULL) != NULL && strcmp(layerline_error_message(NULL), "") == 0);
+}
+
+static void options(void)
+{
+    REFUSED(layerline_options_set_memory_budget(NULL, 1));
+    REFUSED(layerline_options_set_context_length(NULL, 1));
+    REFUSED(layerline_options_set_chunk_length(NULL, 1));
+    REFUSED(layerline_options_set_threads(NULL, 1));
+    REFUSED(layerline_options_set_prefetch(NULL, true));
+    REFUSED(layerline_options_set_prefetch_distance(NULL, 1));
+    REFUSED(layerline_options_set_cache_layers(NULL, 1));
+    REFUSED(layerline_options_set_io(NULL, LAYERLINE_IO_AUTO));
+}
+
+static void opening(const char *path)
+{
+    settings s = { 0 };
+    layerline_options *o;
+    layerline_model *model = NULL;
+    layerline_plan plan;
+    s.context = 64;
+    o = make_options(&s);
+    memset(&plan, 0, sizeof plan);
+    plan.struct_size = (uint32_t)sizeof plan;
+    REFUSED_ERR(layerline_plan_memory(NULL, o, &plan, err));
+    REFUSED_ERR(layerline_plan_memory(path, o, NULL, err));
+    REFUSED_ERR(layerline_plan_memory(path, NULL, &plan, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_plan_memory("/no/such/file", o, &plan, NULL));
+
+    REFUSED_ERR(layerline_model_open(NULL, o, &model, err));
+    REFUSED_ERR(layerline_model_open(path, o, NULL, err));
+    REFUSED_ERR(layerline_model_open(path, NULL, &model, err));
+    REFUSED_ERR(layerline_model_open_fd(0, 0, 4096, NULL, &model, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_model_open("/no/such/file", o, &model, NULL));
+    REFUSED_ERR(layerline_model_open_fd(0, 0, 4096, o, NULL, err));
+    CHECK(model == NULL);
+    layerline_options_free(o);
+}
+
+static void model_functions(layerline_model *model)
+{
+    layerline_model_info info;
+    layerline_stats stats;
+    layerline_session *session = NULL;
+    layerline_event event;
+    uint64_t ticket = 0;
+    size_t count = 0, needed = 0;
+    int32_t state = 0;
+    char buf[16];
+    memset(&info, 0, sizeof info);
+    memset(&stats, 0, sizeof stats);
+    info.struct_size = (uint32_t)sizeof info;
+    stats.struct_size = (uint32_t)sizeof stats;
+    REFUSED(layerline_model_get_info(NULL, &info));
+    REFUSED(layerline_model_get_info(model, NULL));
+    REFUSED(layerline_model_get_stats(NULL, &stats));
+    REFUSED(layerline_model_get_stats(model, NULL));
+    REFUSED(layerline_model_metadata(NULL, "general.name", buf, sizeof buf, &needed));
+    REFUSED(layerline_model_metadata(model, NULL, buf, sizeof buf, &needed));
+    REFUSED(layerline_model_metadata(model, "general.name", NULL, 16, &needed));
+    REFUSED(layerline_model_metadata(model, "general.name", buf, sizeof buf, NULL));
+    REFUSED_ERR(layerline_model_set_memory_budget(NULL, 1 << 20, err));
+
+    REFUSED_ERR(layerline_prefetch(NULL, 0, 1, &ticket, err));
+    REFUSED_ERR(layerline_prefetch(model, 0, 1, NULL, err));
+    REFUSED(layerline_cancel(NULL, 1));
+    REFUSED(layerline_poll(NULL, &event, 1, &count));
+    REFUSED(layerline_poll(model, NULL, 1, &count));
+    REFUSED(layerline_poll(model, &event, 1, NULL));
+    REFUSED(layerline_wait(NULL, 0, &event, 1, &count));
+    REFUSED(layerline_wait(model, 0, NULL, 1, &count));
+    REFUSED(layerline_wait(model, 0, &event, 1, NULL));
+    CHECK(layerline_event_fd(NULL) == -1);
+    REFUSED(layerline_layer_state(NULL, 0, &state));
+    REFUSED(layerline_layer_state(model, 0, NULL));
+
+    REFUSED_ERR(layerline_session_new(NULL, 0, &session, err));
+    REFUSED_ERR(layerline_session_new(model, 0, NULL, err));
+    CHECK(session == NULL);
+}
+
+static void text_functions(const layerline_model *model)
+{
+    int32_t tokens[8] = { 3 + 'a' };
+    char buf[8];
+    size_t needed = 0;
+    bool end = false;
+    REFUSED(layerline_tokenize(NULL, "a", 1, 0, tokens, 8, &needed));
+    REFUSED(layerline_tokenize(model, NULL, 1, 0, tokens, 8, &needed));
+    REFUSED(layerline_tokenize(model, "a", 1, 0, NULL, 8, &needed));
+    REFUSED(layerline_tokenize(model, "a", 1, 0, tokens, 8, NULL));
+    REFUSED(layerline_detokenize(NULL, tokens, 1, buf, 8, &needed));
+    REFUSED(layerline_detokenize(model, NULL, 1, buf, 8, &needed));
+    REFUSED(layerline_detokenize(model, tokens, 1, NULL, 8, &needed));
+    REFUSED(layerline_detokenize(model, tokens, 1, buf, 8, NULL));
+    REFUSED(layerline_token_is_end(NULL, 1, &end));
+    REFUSED(layerline_token_is_end(model, 1, NULL));
+}
+
+static void session_functions(layerline_session *session)
+{
+    const float *logits = NULL;
+    size_t count = 0;
+    int32_t token = 5;
+    layerline_error *error;
+    REFUSED_ERR(layerline_forward(NULL, &token, 1, LAYERLINE_LOGITS_LAST, err));
+    REFUSED_ERR(layerline_forward(session, NULL, 1, LAYERLINE_LOGITS_LAST, err));
+    CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &error));
+    CHECK_STATUS(LAYERLINE_OK, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, NULL));
+    REFUSED(layerline_logits(NULL, 0, &logits, &count));
+    REFUSED(layerline_logits(session, 0, NULL, &count));
+    REFUSED(layerline_logits(session, 0, &logits, NULL));
+    CHECK(logits == NULL && count == 0);
+    REFUSED(layerline_session_position(NULL, &count));
+    REFUSED(layerline_session_position(session, NULL));
+    REFUSED(layerline_session_truncate(NULL, 0));
+    CHECK(position_of(session) == 2);
+}
+
+static void sampler_functions(layerline_session *session)
+{
+    layerline_sampler *sampler = layerline_sampler_new();
+    int32_t token = 5;
+    REQUIRE(sampler != NULL);
+    REFUSED(layerline_sampler_set_temperature(NULL, 1.0f));
+    REFUSED(layerline_sampler_set_top_k(NULL, 1));
+    REFUSED(layerline_sampler_set_top_p(NULL, 1.0f));
+    REFUSED(layerline_sampler_set_min_p(NULL, 0.0f));
+    REFUSED(layerline_sampler_set_repeat_penalty(NULL, 1.0f, 1));
+    REFUSED(layerline_sampler_set_seed(NULL, 1));
+    REFUSED(layerline_sampler_sample(NULL, session, &token));
+    REFUSED(layerline_sampler_sample(sampler, NULL, &token));
+    REFUSED(layerline_sampler_sample(sampler, session, NULL));
+    REFUSED_ERR(layerline_generate(NULL, sampler, &token, 1, 1, callback, NULL, err));
+    REFUSED_ERR(layerline_generate(session, NULL, &token, 1, 1, callback, NULL, err));
+    REFUSED_ERR(layerline_generate(session, sampler, NULL, 1, 1, callback, NULL, err));
+    /* user_data is the caller's own affair; without a callback nobody would hear the tokens. */
+    CHECK_STATUS(LAYERLINE_OK, layerline_generate(session, sampler, &token, 1, 1, callback, NULL, NULL));
+    REFUSED_ERR(layerline_generate(session, sampler, &token, 1, 1, NULL, NULL, err));
+    layerline_sampler_free(sampler);
+}
+
+int main(void)
+{
+    settings s = { 0 };
+    layerline_model *model;
+    layerline_session *session;
+    s.context = 64;
+    s.threads = 1;
+    freeing_nothing_is_nothing();
+    an_absent_error_can_be_asked();
+    options();
+    opening(data_path(TINY_MODEL));
+    model = open_model(data_path(TINY_MODEL), &s);
+    model_functions(model);
+    text_functions(model);
+    session = new_session(model, 0);
+    session_functions(session);
+    sampler_functions(session);
+    layerline_session_free(session);
+    layerline_model_free(model);
+    return check_result();
+}

@@ -1,0 +1,58 @@
+/* Models, files and options as the tests want them. */
+#ifndef LAYERLINE_CTESTS_SUPPORT_H
+#define LAYERLINE_CTESTS_SUPPORT_H
+
+#include "check.h"
+
+#include <stddef.h>
+
+/* A two-layer model of 320 tokens with a byte vocabulary: blk 2, width 64, trained for 256 positions. */
+#define TINY_MODEL "arch/llama.gguf"
+#define TINY_LAYERS 2u
+#define TINY_VOCAB 320u
+#define TINY_CONTEXT 256u
+
+#define PATH_SIZE 4096
+
+/* tests/data/golden/NAME. The pointer is good until sixteen more are asked for. */
+const char *data_path(const char *name);
+
+/* Whether tests/data/golden/NAME exists. */
+bool has_data(const char *name);
+
+/* The small real model, or NULL where it has not been fetched. */
+const char *real_model(void);
+
+/* All zero is the library's defaults, but for `prefetch_off`. */
+typedef struct settings {
+    uint64_t budget;
+    uint32_t context, chunk, threads, distance, cache_layers;
+    bool prefetch_off;
+    int32_t io;
+} settings;
+
+layerline_options *make_options(const settings *s);
+layerline_status try_open(const char *path, const settings *s, layerline_model **model, layerline_error **err);
+layerline_model *open_model(const char *path, const settings *s);        /* or the test ends */
+layerline_session *new_session(layerline_model *model, uint32_t context); /* or the test ends */
+layerline_plan plan_of(const char *path, const settings *s);             /* or the test ends */
+layerline_stats stats_of(const layerline_model *model);
+layerline_model_info info_of(const layerline_model *model);
+size_t position_of(const layerline_session *session);
+
+/* Valid token ids below `vocab`, the same for the same seed. */
+void fill_tokens(int32_t *tokens, size_t count, uint32_t vocab, uint32_t seed);
+
+/* A copy of the logits of one row, to be freed. */
+float *copy_logits(const layerline_session *session, size_t row, size_t *vocab);
+
+/* Whether the row's logits are the `vocab` floats given, bit for bit. */
+bool same_logits(const layerline_session *session, size_t row, const float *expected, size_t vocab);
+
+unsigned char *read_file(const char *path, size_t *size); /* to be freed; or the test ends */
+/* A temporary file with these bytes; its path is written to `path`, its descriptor (read and write) returned. */
+int make_file(char path[PATH_SIZE], const void *bytes, size_t size);
+
+bool is_utf8(const char *text, size_t length);
+
+#endif

@@ -1,0 +1,185 @@
+/* Text to tokens and back: sizes, buffers that are too small, control tokens, and the exact round trip. */
+#include "support.h"
+
+static size_t tokens_of(const layerline_model *model, const char *text, uint32_t flags, int32_t *tokens, size_t cap)
+{
+    size_t needed = SIZE_MAX;
+    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, text, strlen(text), flags, tokens, cap, &needed));
+    REQUIRE(needed <= cap);
+    return needed;
+}
+
+static void buffers_are_asked_for_and_never_overrun(const layerline_model *model)
+{
+    static const char text[] = "five red boats";
+    int32_t tokens[128];
+    char buf[128];
+    size_t needed = 0, again = 0, i, count, length;
+    layerline_status status = layerline_tokenize(model, text, strlen(text), 0, NULL, 0, &needed);
+    CHECK(status == LAYERLINE_ERROR_BUFFER_TOO_SMALL);
+    REQUIRE(needed > 1 && needed < 100);
+    count = needed;
+    memset(tokens, 0x7F, sizeof tokens);
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL,
+                 layerline_tokenize(model, text, strlen(text), 0, tokens, count - 1, &again));
+    CHECK(again == count);
+    CHECK(tokens[count - 1] == 0x7F7F7F7F);
+    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, text, strlen(text), 0, tokens, count, &again));
+    CHECK(again == count && tokens[count] == 0x7F7F7F7F);
+    for (i = 0; i < count; i++) {
+        CHECK(tokens[i] >= 0 && tokens[i] < (int32_t)info_of(model).vocab_size);
+    }
+
+    needed = 0;
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, NULL, 0, &needed));
+    length = needed;
+    REQUIRE(length > 0 && length < 100);
+    memset(buf, '#', sizeof buf);
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, buf, length - 1, &needed));
+    CHECK(needed == length && buf[0] == '#'); /* nothing is written but the length */
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, length, &needed));
+    CHECK(needed == length && buf[0] != '#' && buf[length] == '#'); /* it fits, without its NUL */
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, length + 1, &needed));
+    CHECK(needed == length && buf[length] == '\0' && buf[length + 1] == '#' && strlen(buf) == length);
+    CHECK(strstr(buf, text) != NULL);
+
+    /* Nothing in, nothing out. */
+    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, "", 0, 0, tokens, 4, &needed));
+    CHECK(needed == 0);
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, 0, buf, sizeof buf, &needed));
+    CHECK(needed == 0 && buf[0] == '\0');
+    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, NULL, 0, 0, NULL, 0, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, NULL, 0, NULL, 0, &needed));
+    CHECK(needed == 0);
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_tokenize(model, "a", 1, 0x80u, tokens, 4, &needed));
+}
+
+static void bad_tokens_have_no_text(const layerline_model *model)
+{
+    int32_t vocab = (int32_t)info_of(model).vocab_size;
+    int32_t bad[3];
+    char buf[64];
+    size_t needed, i;
+    bool end = true;
+    bad[0] = -1;
+    bad[1] = vocab;
+    bad[2] = INT32_MAX;
+    for (i = 0; i < 3; i++) {
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_detokenize(model, bad + i, 1, buf, sizeof buf, &needed));
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_token_is_end(model, bad[i], &end));
+        CHECK(end);
+    }
+}
+
+static void the_end_token_ends(const layerline_model *model)
+{
+    layerline_model_info info = info_of(model);
+    int32_t token, ends = 0;
+    bool end = false;
+    CHECK_STATUS(LAYERLINE_OK, layerline_token_is_end(model, info.eos_token, &end));
+    CHECK(end);
+    for (token = 0; token < (int32_t)info.vocab_size; token++) {
+        CHECK_STATUS(LAYERLINE_OK, layerline_token_is_end(model, token, &end));
+        ends += end;
+    }
+    CHECK(ends >= 1 && ends < 10);
+}
+
+static void odd_text_is_no_danger(const layerline_model *model)
+{
+    static const struct { const char *bytes; size_t length; } odd[] = {
+        { "a\0b", 3 }, { "\xF0\x9F\x98\x80", 4 }, { "\xEF\xBF\xBD", 3 }, { "   \n\t  ", 7 }, { "e\xCC\x81", 3 },
+    };
+    static const struct { const char *bytes; size_t length; } broken[] = {
+        { "\xFF\xFE", 2 }, { "\xC3", 1 }, { "ok\x80", 3 }, { "\xED\xA0\x80", 3 },
+    };
+    int32_t tokens[64];
+    char buf[256];
+    size_t i, needed, length;
+    for (i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+        CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, odd[i].bytes, odd[i].length, 0, tokens, 64, &needed));
+        CHECK(needed > 0 && needed <= 64);
+        CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, needed, buf, sizeof buf, &length));
+    }
+    for (i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
+                     layerline_tokenize(model, broken[i].bytes, broken[i].length, 0, tokens, 64, &needed));
+    }
+}
+
+static void byte_tokens_are_bytes(void)
+{
+    settings s = { 0 };
+    layerline_model *model;
+    int32_t tokens[3] = { 3 + 'h', 3 + 'i', 3 + '!' };
+    int32_t found[32];
+    char buf[16];
+    size_t needed, count;
+    s.context = 64;
+    model = open_model(data_path(TINY_MODEL), &s);
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, 3, buf, sizeof buf, &needed));
+    CHECK(needed == 3 && strcmp(buf, "hi!") == 0);
+    /* This vocabulary wants its beginning token, and it is there when asked for, only. */
+    count = tokens_of(model, "hi!", 0, found, 32);
+    CHECK(found[0] != 1);
+    CHECK(tokens_of(model, "hi!", LAYERLINE_TOKENIZE_BOS, found, 32) == count + 1);
+    CHECK(found[0] == 1);
+    buffers_are_asked_for_and_never_overrun(model);
+    bad_tokens_have_no_text(model);
+    the_end_token_ends(model);
+    odd_text_is_no_danger(model);
+    layerline_model_free(model);
+}
+
+static void control_tokens_are_text_unless_asked_for(const layerline_model *model)
+{
+    static const char text[] = "<|im_start|>";
+    int32_t tokens[32];
+    char buf[64];
+    size_t needed, count = tokens_of(model, text, 0, tokens, 32);
+    CHECK(count > 1);
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, sizeof buf, &needed));
+    CHECK(strcmp(buf, text) == 0);
+    count = tokens_of(model, text, LAYERLINE_TOKENIZE_SPECIAL, tokens, 32);
+    CHECK(count == 1 && tokens[0] == 1);
+}
+
+static void real_text_comes_back_byte_for_byte(const layerline_model *model)
+{
+    static const char *const texts[] = {
+        "Hello, world!", " leading and trailing ", "tabs\tand\nnewlines\r\n\n\n", "3.14159 and 1000000",
+        "na\xC3\xAFve caf\xC3\xA9", "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E", "\xF0\x9F\x98\x80\xF0\x9F\x91\x8D\xF0\x9F\x8F\xBD",
+        "don't we'll I'm", "int main(void) { return 0; }", "     five spaces",
+    };
+    int32_t tokens[256];
+    char buf[512];
+    size_t i, needed;
+    for (i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        size_t count = tokens_of(model, texts[i], 0, tokens, 256);
+        CHECK(count > 0 && count <= strlen(texts[i]));
+        CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, sizeof buf, &needed));
+        CHECK(needed == strlen(texts[i]) && strcmp(buf, texts[i]) == 0);
+    }
+}
+
+int main(void)
+{
+    const char *path = real_model();
+    settings s = { 0 };
+    layerline_model *model;
+    byte_tokens_are_bytes();
+    if (path == NULL) {
+        fprintf(stderr, "skipped: the real vocabulary (its model is not fetched)\n");
+        return check_result() == EXIT_SUCCESS ? CHECK_SKIP : check_result();
+    }
+    s.context = 64;
+    model = open_model(path, &s);
+    buffers_are_asked_for_and_never_overrun(model);
+    bad_tokens_have_no_text(model);
+    the_end_token_ends(model);
+    odd_text_is_no_danger(model);
+    control_tokens_are_text_unless_asked_for(model);
+    real_text_comes_back_byte_for_byte(model);
+    layerline_model_free(model);
+    return check_result();
+}

@@ -1,0 +1,238 @@
+#!/usr/bin/env bash
+# Every test there is, step by step. What cannot run here is named at the end, with the reason.
+#
+#   LAYERLINE_REQUIRE_ALL=1   a skipped step is a failure
+#   CARGO, CC, PYTHON, MAKE   the programs to use
+set -u
+cd "$(dirname "$0")/.."
+root=$PWD
+CARGO=${CARGO:-cargo}
+PYTHON=${PYTHON:-python3}
+MAKE=${MAKE:-make}
+target=${CARGO_TARGET_DIR:-target}
+case "$target" in /*) ;; *) target=$root/$target ;; esac
+build=$target/ctests
+jobs=$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 2)
+system=$(uname -s)
+
+passed=0
+failed=0
+skips=()
+failures=()
+
+# step NAME COMMAND...: ends with 0 (passed), 77 (skipped; the reason is in $reason_file) or else (failed).
+reason_file=$(mktemp)
+trap 'rm -rf "$reason_file"' EXIT
+step() {
+    local name=$1 status start=$SECONDS
+    shift
+    echo
+    echo "== $name"
+    : > "$reason_file"
+    "$@"
+    status=$?
+    case $status in
+        0)
+            passed=$((passed + 1))
+            echo "-- $name: passed ($((SECONDS - start)) s)"
+            ;;
+        77)
+            skips+=("$name ($(cat "$reason_file"))")
+            echo "-- $name: skipped"
+            ;;
+        *)
+            failed=$((failed + 1))
+            failures+=("$name")
+            echo "-- $name: FAILED ($status)"
+            ;;
+    esac
+    return $status
+}
+skip() {
+    echo "$1" > "$reason_file"
+    return 77
+}
+have() { command -v "$1" > /dev/null 2>&1; }
+
+# -- tools ---------------------------------------------------------------------------------------------------------
+
+# On Debian as root what is missing is installed; anywhere else it is left as it is.
+install_tools() {
+    local wanted=()
+    have cmake || wanted+=(cmake)
+    have valgrind || wanted+=(valgrind)
+    have g++ || have c++ || wanted+=(g++)
+    have nm || wanted+=(binutils)
+    [ ${#wanted[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" = 0 ] && have apt-get; then
+        echo "installing ${wanted[*]}"
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}"; } \
+            > "$target/apt.log" 2>&1 || echo "apt-get failed; see $target/apt.log"
+    fi
+    if ! have cmake && "$PYTHON" -m venv "$target/tools" > /dev/null 2>&1 &&
+        "$target/tools/bin/pip" install --quiet --disable-pip-version-check "cmake<4" > /dev/null 2>&1; then
+        PATH="$target/tools/bin:$PATH"
+    fi
+    return 0
+}
+why_missing() {
+    if [ "$(id -u)" != 0 ]; then echo "not installed, not root"; else echo "not installed, and could not be"; fi
+}
+
+# -- steps ---------------------------------------------------------------------------------------------------------
+
+fetch_model() { "$PYTHON" scripts/fetch_model.py; }
+rust_tests() { "$CARGO" test --release; }
+rust_tests_without_prefetch() { "$CARGO" test --release --no-default-features; }
+libraries() { "$MAKE" --no-print-directory lib; }
+
+header_is_fresh() {
+    # In a copy of the source, so that a stale header is found and not repaired; the touch makes cargo generate again.
+    local copy=$target/header-source
+    rm -rf "$copy" && mkdir -p "$copy" &&
+        tar -cf - --exclude=./target --exclude=./models --exclude=./.git --exclude=./tests/data --exclude=./fuzz . |
+        tar -xf - -C "$copy" && touch "$copy/build.rs" || return 1
+    (cd "$copy" && CARGO_TARGET_DIR=$target/header "$CARGO" check --features generate-header) || return 1
+    if ! diff -u include/layerline.h "$copy/include/layerline.h"; then
+        echo "include/layerline.h is stale: run \`make header\` and commit it"
+        return 1
+    fi
+}
+
+shared_library() {
+    if [ "$system" = Darwin ]; then echo "$target/release/liblayerline.dylib"; else echo "$target/release/liblayerline.so"; fi
+}
+
+symbols_are_listed() {
+    local others
+    have nm || { skip "nm is $(why_missing)"; return; }
+    others=$(scripts/symbols.sh "$(shared_library)" | grep -v '^layerline_')
+    if [ -n "$others" ]; then
+        echo "exported, but not layerline_*:"
+        echo "$others"
+        return 1
+    fi
+    if ! diff -u include/symbols.txt <(scripts/symbols.sh "$(shared_library)"); then
+        echo "include/symbols.txt differs from the library: if that is meant, run \`make symbols\` and commit it"
+        return 1
+    fi
+    # And whatever is exported is declared.
+    diff -u <(grep -oE '\blayerline_[a-z0-9_]+\(' include/layerline.h | tr -d '(' | LC_ALL=C sort -u |
+        LC_ALL=C comm -12 - include/symbols.txt) include/symbols.txt
+}
+
+soname_is_set() {
+    if [ "$system" = Darwin ]; then
+        otool -D "$(shared_library)" | grep -qx '@rpath/liblayerline.0.dylib'
+    else
+        have readelf || { skip "readelf is $(why_missing)"; return; }
+        readelf -d "$(shared_library)" | grep -q 'SONAME.*\[liblayerline\.so\.0\]'
+    fi
+}
+
+# The system libraries that a static Rust library needs, in rustc's own words; no dependency of this one adds any.
+native_libs() {
+    echo 'pub fn nothing() {}' |
+        "${RUSTC:-rustc}" --crate-type staticlib --print native-static-libs -o "$target/native-libs-probe.a" - 2>&1 |
+        sed -n 's/.*native-static-libs: //p' | tail -1
+}
+
+c_suite() {
+    local folder=$1
+    shift
+    have cmake || { skip "cmake is $(why_missing)"; return; }
+    have g++ || have c++ || { skip "a C++ compiler is $(why_missing)"; return; }
+    cmake -S ctests -B "$folder" -DLAYERLINE_LIB_DIR="$target/release" -DLAYERLINE_NATIVE_LIBS="$native" "$@" > "$folder.log" 2>&1 &&
+        cmake --build "$folder" -j "$jobs" >> "$folder.log" 2>&1 || { tail -40 "$folder.log"; return 1; }
+    local part status
+    (set -o pipefail && cd "$folder" && ctest --output-on-failure --no-tests=error | tee "$folder.log")
+    status=$?
+    # A part that CTest skipped is a skipped thing here too.
+    while read -r part; do
+        skips+=("$part of ${folder##*/} (the model is not fetched)")
+    done < <(sed -n 's/^[[:space:]]*[0-9]* - \([a-z_]*\) (Skipped)$/\1/p' "$folder.log")
+    return "$status"
+}
+
+c_suite_plain() { c_suite "$build"; }
+
+c_suite_sanitized() {
+    if ! echo 'int main(void) { return 0; }' | "${CC:-cc}" -fsanitize=address,undefined -x c - -o "$target/sanitizer-probe" 2> /dev/null ||
+        ! "$target/sanitizer-probe"; then
+        skip "the C compiler has no AddressSanitizer"
+        return
+    fi
+    ASAN_OPTIONS=detect_leaks=1 c_suite "$build-sanitized" -DLAYERLINE_SANITIZE=ON
+}
+
+c_suite_valgrind() {
+    have valgrind || { skip "valgrind is $(why_missing)"; return; }
+    c_suite "$build-valgrind" -DLAYERLINE_VALGRIND=ON
+}
+
+examples_build() { "$MAKE" --no-print-directory examples; }
+
+small_model=$root/models/SmolLM2-135M-Instruct.Q4_1.gguf
+examples_run() {
+    [ -f "$small_model" ] || { skip "the model is not fetched"; return; }
+    local bin=$target/c-examples
+    local out
+    "$bin/generate" "$small_model" --plan --budget 33% || return 1
+    out=$("$bin/generate" "$small_model" "The capital of France is" --budget 33% --tokens 16) || return 1
+    echo "$out"
+    case "$out" in *Paris*) ;; *) echo "no Paris in the text"; return 1 ;; esac
+    "$bin/prefetch" "$small_model" "The capital of France is" --budget 40% --tokens 8 || return 1
+    # What is wrong is said, and is no success.
+    ! "$bin/generate" /no/such/model "text" && ! "$bin/generate" "$small_model" "text" --budget 1MiB &&
+        ! "$bin/generate" "$small_model" "text" --budget nonsense && ! "$bin/generate" 2> /dev/null
+}
+
+budget_holds_in_a_cgroup() {
+    local model=$root/models/tinyllama-1.1b-q4_k_m.gguf status
+    scripts/cgroup_budget.sh 67108864 true 2> "$reason_file" || {
+        status=$?
+        cat "$reason_file"
+        sed -i 's/^cgroup: //' "$reason_file"
+        return $status
+    }
+    if [ ! -f "$model" ]; then
+        mkdir -p models
+        "$CARGO" run --release --quiet --example make_model -- \
+            --shape tinyllama-1.1b --type q4_k_m --out "${model%.gguf}.part.gguf" && mv "${model%.gguf}.part.gguf" "$model" || return 1
+    fi
+    scripts/prove_budget.sh "$target/c-examples/generate" "$model"
+}
+
+mkdir -p "$target"
+install_tools
+step "fetch the small model" fetch_model
+step "rust tests" rust_tests
+step "rust tests without prefetch" rust_tests_without_prefetch
+step "header is what the source says" header_is_fresh
+# After the test runs: they build the same libraries with other features.
+if step "libraries" libraries; then
+    native=$(native_libs)
+    step "exported symbols" symbols_are_listed
+    step "soname" soname_is_set
+    step "C programs, shared and static" c_suite_plain
+    step "C programs under AddressSanitizer" c_suite_sanitized
+    step "C programs in valgrind" c_suite_valgrind
+    step "examples build" examples_build && {
+        step "examples run" examples_run
+        step "budget holds in a memory cgroup" budget_holds_in_a_cgroup
+    }
+fi
+
+echo
+for name in ${failures[@]+"${failures[@]}"}; do
+    echo "failed: $name"
+done
+for name in ${skips[@]+"${skips[@]}"}; do
+    echo "skipped: $name"
+done
+echo "$passed passed, $failed failed, ${#skips[@]} skipped"
+if [ "${LAYERLINE_REQUIRE_ALL:-0}" = 1 ] && [ ${#skips[@]} -gt 0 ]; then
+    echo "nothing may be skipped here (LAYERLINE_REQUIRE_ALL=1)" >&2
+    exit 1
+fi
+[ $failed = 0 ]
