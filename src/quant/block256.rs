@@ -56,9 +56,9 @@ impl Block256 {
     }
 
     fn q2(&mut self, bytes: &[u8]) {
-        for sub in 0..16 {
-            self.scales[sub] = (bytes[sub] & 15) as i8;
-            self.mins[sub] = (bytes[sub] >> 4) as i8;
+        for (sub, byte) in bytes[..16].iter().enumerate() {
+            self.scales[sub] = (byte & 15) as i8;
+            self.mins[sub] = (byte >> 4) as i8;
         }
         self.pairs_of_bits(&bytes[16..]);
         (self.d, self.dmin) = (half_at(bytes, 80), half_at(bytes, 82));
@@ -120,7 +120,7 @@ impl Block256 {
     /// Four-bit codes: each 32 bytes hold one sub-block in their low nibbles and the next in their high ones.
     fn nibbles(&mut self, packed: &[u8]) {
         for (j, code) in self.codes.iter_mut().enumerate() {
-            *code = (packed[32 * (j / 64) + j % 32] >> (4 * (j / 32 & 1)) & 15) as i8;
+            *code = (packed[32 * (j / 64) + j % 32] >> (4 * (j / 32 % 2)) & 15) as i8;
         }
     }
 

@@ -194,7 +194,11 @@ impl Block32 for Mxfp4 {
     unsafe fn scales(blocks: [*const u8; 4]) -> __m128 {
         // SAFETY: the exponent is the first byte.
         let [a, b, c, d] = unsafe { [*blocks[0], *blocks[1], *blocks[2], *blocks[3]] };
-        let scale = tables::mxfp4_scale;
-        _mm_setr_ps(scale(a), scale(b), scale(c), scale(d))
+        let e = _mm_setr_epi32(a as i32, b as i32, c as i32, d as i32);
+        // As `tables::mxfp4_scale`: an exponent field, but for the two that are subnormal.
+        let normal = _mm_slli_epi32::<23>(_mm_sub_epi32(e, _mm_set1_epi32(1)));
+        let subnormal = _mm_sllv_epi32(_mm_set1_epi32(0x0020_0000), e);
+        let small = _mm_cmpgt_epi32(_mm_set1_epi32(2), e);
+        _mm_castsi128_ps(_mm_blendv_epi8(normal, subnormal, small))
     }
 }

@@ -6,7 +6,7 @@ use crate::kernel::matmul::activations::{COLUMNS, Floats};
 use std::arch::x86_64::*;
 
 /// An unblocked format.
-pub(super) trait Float {
+pub(in super::super) trait Float {
     const BYTES: usize;
 
     /// Eight elements as singles.
@@ -16,9 +16,9 @@ pub(super) trait Float {
     unsafe fn load8(p: *const u8) -> __m256;
 }
 
-pub(super) struct F32;
-pub(super) struct F16;
-pub(super) struct BF16;
+pub(in super::super) struct F32;
+pub(in super::super) struct F16;
+pub(in super::super) struct BF16;
 
 impl Float for F32 {
     const BYTES: usize = 4;
@@ -64,7 +64,7 @@ struct Tile([[f32; COLUMNS]; ROWS]);
 /// # Safety
 /// As `super::multiply`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn multiply<F: Float>(job: &Job) {
+pub(in super::super) unsafe fn multiply<F: Float>(job: &Job) {
     // SAFETY: the caller's promises.
     unsafe {
         match job.acts.tokens() < super::TILED {

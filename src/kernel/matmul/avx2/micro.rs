@@ -16,12 +16,12 @@ const PAIR: usize = 2;
 /// Sums of `T` tokens with two groups of rows.
 type Sums<V, const T: usize> = [[V; PAIR]; T];
 
-/// The loop over rows, columns and tokens, for a kind of tile.
+/// The loop over rows, columns and tokens for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`.
 macro_rules! over_tiles {
-    ($name:ident, $block:ident, $tile:ident, $x:ident, $step:ident, $columns:literal) => {
+    ($features:literal, $name:ident, $block:ident, $tile:ident, $x:ident, $step:ident, [$($few:literal)*]) => {
         /// # Safety
         /// As `super::multiply`.
-        #[target_feature(enable = "avx2,fma,f16c")]
+        #[target_feature(enable = $features)]
         pub(super) unsafe fn $name<F: $block>(job: &Job) {
             let (x, tokens) = (job.acts.$x(), job.acts.tokens());
             let mut tile = $tile::EMPTY;
@@ -36,8 +36,7 @@ macro_rules! over_tiles {
                         let step = Step { job: &part, tile: &tile, x, columns, first: block == 0 };
                         for t in (0..tokens).step_by(TOKENS) {
                             match tokens - t {
-                                1 => $step::<F, 1>(&step, t),
-                                2 => $step::<F, 2>(&step, t),
+                                $($few => $step::<F, $few>(&step, t),)*
                                 _ => $step::<F, TOKENS>(&step, t),
                             }
                         }
@@ -48,17 +47,19 @@ macro_rules! over_tiles {
     };
 }
 
-over_tiles!(rows32, Block32, Tile32, codes32, step32, 32);
-over_tiles!(rows256, Block256, Tile256, codes256, step256, 256);
+pub(in crate::kernel::matmul) use over_tiles;
+
+over_tiles!("avx2,fma,f16c", rows32, Block32, Tile32, codes32, step32, [1 2]);
+over_tiles!("avx2,fma,f16c", rows256, Block256, Tile256, codes256, step256, [1 2]);
 
 /// A tile, and the activations of all tokens that belong to its columns. Results so far stand in the output.
-struct Step<'a, Tile, X> {
-    job: &'a Job<'a>,
-    tile: &'a Tile,
-    x: &'a [X],
-    columns: usize,
+pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
+    pub job: &'a Job<'a>,
+    pub tile: &'a Tile,
+    pub x: &'a [X],
+    pub columns: usize,
     /// The output holds nothing yet.
-    first: bool,
+    pub first: bool,
 }
 
 impl<Tile, X> Step<'_, Tile, X> {
@@ -201,15 +202,10 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
                 dot((F::SIGNED, F::FLUSH), codes, group, q, scales, &mut sums);
             }
             let mut mins = [[_mm256_setzero_si256(); PAIR]; T];
-            if F::MINS {
+            if F::MINS || F::OFFSET != 0 {
                 for i in 0..128 / F::SUB {
                     let pairs = whole_pair(&step.tile.mins[i], group);
                     add_mins(&mut mins, pairs, std::array::from_fn(|t| x[t].pair_of_sums(F::SUB, i)));
-                }
-            } else if F::OFFSET != 0 {
-                for i in 0..8 {
-                    let pairs = whole_pair(&step.tile.mins[i], group);
-                    add_mins(&mut mins, pairs, std::array::from_fn(|t| x[t].pair_of_sums(16, i)));
                 }
             }
             let (d, dmin) = (pair(&step.tile.d, group), pair(&step.tile.dmin, group));

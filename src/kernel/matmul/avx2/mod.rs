@@ -6,74 +6,83 @@
 
 pub(super) mod block256;
 pub(super) mod block32;
-mod decode;
-mod float;
-mod micro;
+pub(super) mod decode;
+pub(super) mod float;
+pub(super) mod micro;
 pub(super) mod quantize;
 pub(super) mod tile;
 
 use super::Job;
-use crate::quant::Format;
 use std::arch::x86_64::*;
 
 /// From so many tokens on, taking blocks apart once for all tokens is faster than once for each.
-const TILED: usize = 4;
+pub(super) const TILED: usize = 4;
 
-/// # Safety
-/// As `super::multiply`; the processor has AVX2, FMA and F16C.
-pub(super) unsafe fn multiply(format: Format, job: &Job) {
-    // SAFETY: the caller's promises are those of each function called.
-    unsafe {
-        match format {
-            Format::F32 => float::multiply::<float::F32>(job),
-            Format::F16 => float::multiply::<float::F16>(job),
-            Format::BF16 => float::multiply::<float::BF16>(job),
-            Format::Q4_0 => multiply32::<block32::Q4_0>(job),
-            Format::Q4_1 => multiply32::<block32::Q4_1>(job),
-            Format::Q5_0 => multiply32::<block32::Q5_0>(job),
-            Format::Q5_1 => multiply32::<block32::Q5_1>(job),
-            Format::Q8_0 => multiply32::<block32::Q8_0>(job),
-            Format::IQ4_NL => multiply32::<block32::Iq4Nl>(job),
-            Format::MXFP4 => multiply32::<block32::Mxfp4>(job),
-            Format::Q2_K => multiply256::<block256::Q2K>(job),
-            Format::Q3_K => multiply256::<block256::Q3K>(job),
-            Format::Q4_K => multiply256::<block256::Q4K>(job),
-            Format::Q5_K => multiply256::<block256::Q5K>(job),
-            Format::Q6_K => multiply256::<block256::Q6K>(job),
-            Format::IQ4_XS => multiply256::<block256::Iq4Xs>(job),
+/// The choice of kernels by format and token count, from the modules `decode` and `micro` of the one around it.
+macro_rules! multiply_by_format {
+    () => {
+        /// # Safety
+        /// As `super::multiply`; the processor has the instruction set.
+        pub(super) unsafe fn multiply(format: $crate::quant::Format, job: &$crate::kernel::matmul::Job) {
+            use $crate::kernel::matmul::avx2::{block32, block256, float};
+            use $crate::quant::Format;
+            // SAFETY: the caller's promises are those of each function called.
+            unsafe {
+                match format {
+                    Format::F32 => float::multiply::<float::F32>(job),
+                    Format::F16 => float::multiply::<float::F16>(job),
+                    Format::BF16 => float::multiply::<float::BF16>(job),
+                    Format::Q4_0 => multiply32::<block32::Q4_0>(job),
+                    Format::Q4_1 => multiply32::<block32::Q4_1>(job),
+                    Format::Q5_0 => multiply32::<block32::Q5_0>(job),
+                    Format::Q5_1 => multiply32::<block32::Q5_1>(job),
+                    Format::Q8_0 => multiply32::<block32::Q8_0>(job),
+                    Format::IQ4_NL => multiply32::<block32::Iq4Nl>(job),
+                    Format::MXFP4 => multiply32::<block32::Mxfp4>(job),
+                    Format::Q2_K => multiply256::<block256::Q2K>(job),
+                    Format::Q3_K => multiply256::<block256::Q3K>(job),
+                    Format::Q4_K => multiply256::<block256::Q4K>(job),
+                    Format::Q5_K => multiply256::<block256::Q5K>(job),
+                    Format::Q6_K => multiply256::<block256::Q6K>(job),
+                    Format::IQ4_XS => multiply256::<block256::Iq4Xs>(job),
+                }
+            }
         }
-    }
-}
 
-/// # Safety
-/// As [`multiply`].
-unsafe fn multiply32<F: block32::Block32>(job: &Job) {
-    // SAFETY: as in `multiply`.
-    unsafe {
-        match job.acts.tokens() < TILED {
-            true => decode::rows32::<F>(job),
-            false => micro::rows32::<F>(job),
+        /// # Safety
+        /// As [`multiply`].
+        unsafe fn multiply32<F: $crate::kernel::matmul::avx2::block32::Block32>(job: &$crate::kernel::matmul::Job) {
+            // SAFETY: as in `multiply`.
+            unsafe {
+                match job.acts.tokens() < $crate::kernel::matmul::avx2::TILED {
+                    true => decode::kernels::rows32::<F>(job),
+                    false => micro::rows32::<F>(job),
+                }
+            }
         }
-    }
-}
 
-/// # Safety
-/// As [`multiply`].
-unsafe fn multiply256<F: block256::Block256>(job: &Job) {
-    // SAFETY: as in `multiply`.
-    unsafe {
-        match job.acts.tokens() < TILED {
-            true => decode::rows256::<F>(job),
-            false => micro::rows256::<F>(job),
+        /// # Safety
+        /// As [`multiply`].
+        unsafe fn multiply256<F: $crate::kernel::matmul::avx2::block256::Block256>(job: &$crate::kernel::matmul::Job) {
+            // SAFETY: as in `multiply`.
+            unsafe {
+                match job.acts.tokens() < $crate::kernel::matmul::avx2::TILED {
+                    true => decode::kernels::rows256::<F>(job),
+                    false => micro::rows256::<F>(job),
+                }
+            }
         }
-    }
+    };
 }
+pub(super) use multiply_by_format;
+
+multiply_by_format!();
 
 /// # Safety
 /// `p` is valid for reading 32 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn load(p: *const u8) -> __m256i {
+pub(super) unsafe fn load(p: *const u8) -> __m256i {
     // SAFETY: the caller's promise; no alignment is needed.
     unsafe { _mm256_loadu_si256(p.cast()) }
 }
@@ -82,7 +91,7 @@ unsafe fn load(p: *const u8) -> __m256i {
 /// `p` is valid for reading 16 bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn load128(p: *const u8) -> __m128i {
+pub(super) unsafe fn load128(p: *const u8) -> __m128i {
     // SAFETY: the caller's promise; no alignment is needed.
     unsafe { _mm_loadu_si128(p.cast()) }
 }
@@ -107,7 +116,7 @@ fn products(signed: bool, codes: __m256i, x: __m256i) -> __m256i {
 /// The sum of the lanes of each half of `v`: four vectors become one with their low halves' sums, then their high ones'.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn sum_halves(v: [__m256i; 4]) -> __m256i {
+pub(super) fn sum_halves(v: [__m256i; 4]) -> __m256i {
     let first = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
     let second = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
     _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second))
@@ -116,7 +125,7 @@ fn sum_halves(v: [__m256i; 4]) -> __m256i {
 /// The low half plus the high half.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fold(v: __m256i) -> __m128i {
+pub(super) fn fold(v: __m256i) -> __m128i {
     _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v))
 }
 
