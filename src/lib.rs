@@ -3,6 +3,8 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[doc(hidden)]
+pub mod arch;
 pub mod error;
 #[doc(hidden)]
 pub mod gguf;
@@ -11,6 +13,7 @@ pub mod kernel;
 pub mod model;
 #[doc(hidden)]
 pub mod quant;
+pub mod session;
 #[doc(hidden)]
 pub mod text;
 #[doc(hidden)]

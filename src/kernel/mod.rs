@@ -2,8 +2,11 @@
 
 pub mod attention;
 pub mod isa;
+pub mod matmul;
+pub mod page;
 pub mod pool;
 pub mod rope;
+pub mod rows;
 pub mod vector;
 
 pub use isa::Isa;

@@ -161,12 +161,12 @@ impl Pool {
         self.shared.parts.len()
     }
 
-    /// Memory held: the stacks of the threads and the pool's own.
-    pub fn memory_bytes(&self) -> usize {
-        self.workers.len() * (STACK_BYTES + size_of::<JoinHandle<()>>())
+    /// Memory that a pool of `threads` threads holds: their stacks and its own.
+    pub fn memory_needed(threads: usize) -> usize {
+        threads.saturating_sub(1) * (STACK_BYTES + size_of::<JoinHandle<()>>())
             + size_of::<Pool>()
             + size_of::<Shared>()
-            + self.threads() * size_of::<Part>()
+            + threads * size_of::<Part>()
     }
 
     /// How often a worker has gone to sleep for want of work since the pool was made.

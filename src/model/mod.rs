@@ -1,5 +1,176 @@
-//! A model: its description, its tokeniser, its weights and the budget they share.
+//! A model: its description, its tokeniser, its weights, and the budget they share.
 
+mod memory;
+mod open;
 mod types;
 
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::arch::{Description, VectorId};
+use crate::error::{Error, Result};
+use crate::gguf::{self, Metadata};
+use crate::kernel::Isa;
+use crate::kernel::pool::Pool;
+use crate::kernel::rope::RopeTable;
+use crate::session::Scratch;
+use crate::text::Tokenizer;
+use crate::weights::Engine;
+
 pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, Stats};
+
+/// An opened model. Sessions share it; everything may be called from any thread.
+pub struct Model {
+    options: Options,
+    description: Description,
+    /// The small tensors, by [`VectorId`].
+    vectors: Vec<Box<[f32]>>,
+    rope: RopeTable,
+    metadata: Metadata,
+    tokenizer: std::result::Result<Tokenizer, Error>,
+    parameter_count: u64,
+    io: Io,
+    isa: Isa,
+    pool: Pool,
+    scratch: Mutex<Scratch>,
+    chunk_length: usize,
+    default_context: usize,
+    engine: Engine,
+}
+
+impl Model {
+    /// What the model at `path` needs at these options; nothing of its weights is read. The budget may be below the
+    /// floor: the plan says what the floor is.
+    pub fn plan(path: &Path, options: &Options) -> Result<Plan> {
+        open::plan(path, options)
+    }
+
+    /// Opens the model at `path`, the first file of it where it is split. Returns as soon as the directory is read and
+    /// checked; weights arrive in the background.
+    pub fn open(path: &Path, options: &Options) -> Result<Arc<Model>> {
+        open::open_path(path, options)
+    }
+
+    /// Opens a model that lies inside a file, `length` bytes from `offset`; 0: to the end of the file.
+    pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
+        open::open_file(file, offset, length, options)
+    }
+
+    pub fn info(&self) -> Info {
+        let s = self.description.shape;
+        let text = self.tokenizer.as_ref().ok();
+        Info {
+            layer_count: self.description.layers.len() as u32,
+            embedding_length: s.embedding as u32,
+            head_count: s.heads as u32,
+            head_count_kv: s.kv_heads as u32,
+            vocab_size: s.vocab as u32,
+            context_length: s.context,
+            expert_count: 0,
+            expert_used_count: 0,
+            bos_token: text.and_then(Tokenizer::bos),
+            eos_token: text.and_then(Tokenizer::eos),
+            parameter_count: self.parameter_count,
+        }
+    }
+
+    /// A scalar or string of the metadata, as text.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        self.metadata.get(key).and_then(gguf::value_as_text)
+    }
+
+    /// The tokeniser.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`: the file has none, or one that is not built in; `FORMAT`: it is malformed. Passes work all the
+    /// same.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().map_err(Clone::clone)
+    }
+
+    /// Changes the budget, from any thread, while passes run. Memory is given back as soon as no pass uses it.
+    ///
+    /// # Errors
+    /// `MEMORY_BUDGET`: below what the model and its sessions need now; nothing has changed then.
+    pub fn set_memory_budget(&self, bytes: u64) -> Result<()> {
+        let bytes = if bytes == 0 { memory::automatic_budget() + self.engine.stats().used_bytes } else { bytes };
+        self.engine.set_budget(bytes)
+    }
+
+    /// Asks for `count` layers from `first_layer`; returns a ticket at once. Events tell when they are there.
+    pub fn prefetch(&self, first_layer: u32, count: u32) -> Result<u64> {
+        self.engine.prefetch(first_layer, count)
+    }
+
+    /// Ends a prefetch. Nothing happens where it has ended already.
+    pub fn cancel(&self, ticket: u64) -> Result<()> {
+        self.engine.cancel(ticket)
+    }
+
+    /// Takes up to `cap` events that wait.
+    pub fn poll(&self, events: &mut Vec<Event>, cap: usize) {
+        self.engine.poll(events, cap);
+    }
+
+    /// Waits for events, at most `timeout`, and takes up to `cap`.
+    pub fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>, cap: usize) {
+        self.engine.wait(timeout, events, cap);
+    }
+
+    /// A descriptor that is readable while events wait.
+    pub fn event_fd(&self) -> Option<i32> {
+        self.engine.event_fd()
+    }
+
+    pub fn layer_state(&self, layer: u32) -> Result<LayerState> {
+        self.engine.layer_state(layer)
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats { io: self.io, ..self.engine.stats() }
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn description(&self) -> &Description {
+        &self.description
+    }
+
+    pub(crate) fn vector(&self, id: VectorId) -> &[f32] {
+        &self.vectors[id.0 as usize]
+    }
+
+    pub(crate) fn rope(&self) -> &RopeTable {
+        &self.rope
+    }
+
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn scratch(&self) -> &Mutex<Scratch> {
+        &self.scratch
+    }
+
+    pub(crate) fn chunk_length(&self) -> usize {
+        self.chunk_length
+    }
+
+    pub(crate) fn default_context(&self) -> usize {
+        self.default_context
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}

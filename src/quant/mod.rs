@@ -1,6 +1,10 @@
 //! Block formats of GGUF tensors: their layout and the scalar decoders that define their values.
 
+pub mod block256;
+pub mod block32;
 pub mod layout;
+pub mod plain;
+pub mod tables;
 
 /// A tensor's element format. The numbers are the type ids of the file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,4 +27,36 @@ pub enum Format {
     IQ4_XS = 23,
     BF16 = 30,
     MXFP4 = 39,
+}
+
+/// Writes the values of one row. `row` holds exactly `out.len()` elements in `format`; `out.len()` is a whole number
+/// of the format's blocks.
+///
+/// # Panics
+/// If the two lengths do not belong together.
+pub fn decode_row(format: Format, row: &[u8], out: &mut [f32]) {
+    assert_eq!(Some(row.len()), format.row_bytes(out.len()), "{} elements of {}", out.len(), format.name());
+    match format.block_len() {
+        1 => plain::decode(format, row, out),
+        32 => {
+            let mut block = block32::Block32::default();
+            for (bytes, values) in row.chunks_exact(format.block_bytes()).zip(out.chunks_exact_mut(32)) {
+                block.unpack(format, bytes);
+                block.values(values);
+            }
+        }
+        _ => {
+            let mut block = block256::Block256::default();
+            for (bytes, values) in row.chunks_exact(format.block_bytes()).zip(out.chunks_exact_mut(256)) {
+                block.unpack(format, bytes);
+                block.values(values);
+            }
+        }
+    }
+}
+
+/// The IEEE half at `bytes[at..]`.
+#[inline]
+fn half_at(bytes: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }

@@ -1,6 +1,6 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::doorbell::Doorbell;
 use super::frames::{Memory, Window};
 use super::loader::{Loader, Message};
-use super::residency;
+use super::residency::{self, Residency};
 use super::schedule::{MatrixId, Page, Schedule};
 use super::source::Source;
 use super::state::{Fixed, Ledger, Request, State};
@@ -47,33 +47,44 @@ pub struct Engine {
     loader: Option<Loader>,
 }
 
-/// Ends the pass that it is given to, from any thread.
+/// Ends passes of one session, from any thread. It counts how often it was raised, so that a request made between two
+/// passes of a longer undertaking is not lost.
 pub struct Interrupt {
-    raised: AtomicBool,
+    raised: AtomicU64,
     engine: Weak<Shared>,
 }
 
 impl Interrupt {
     pub fn new(engine: &Engine) -> Arc<Interrupt> {
-        Arc::new(Interrupt { raised: AtomicBool::new(false), engine: Arc::downgrade(&engine.shared) })
+        Arc::new(Interrupt { raised: AtomicU64::new(0), engine: Arc::downgrade(&engine.shared) })
     }
 
     /// The running pass ends with CANCELLED within one page's time.
     pub fn raise(&self) {
-        self.raised.store(true, Ordering::SeqCst);
+        self.raised.fetch_add(1, Ordering::SeqCst);
         if let Some(shared) = self.engine.upgrade() {
-            // With the lock held nobody is between checking the flag and going to sleep.
+            // With the lock held nobody is between checking the count and going to sleep.
             let _state = shared.state.lock();
             shared.changed.notify_all();
         }
     }
 
-    pub fn clear(&self) {
-        self.raised.store(false, Ordering::SeqCst);
+    /// How often it was raised.
+    pub fn count(&self) -> u64 {
+        self.raised.load(Ordering::SeqCst)
     }
+}
 
-    pub fn check(&self) -> Result<()> {
-        if self.raised.load(Ordering::SeqCst) { Err(Error::cancelled()) } else { Ok(()) }
+/// What ends a sweep early: its session's interrupt, raised since the count was `since`.
+#[derive(Clone, Copy)]
+struct Patience<'a> {
+    interrupt: &'a Interrupt,
+    since: u64,
+}
+
+impl Patience<'_> {
+    fn check(self) -> Result<()> {
+        if self.interrupt.count() == self.since { Ok(()) } else { Err(Error::cancelled()) }
     }
 }
 
@@ -132,6 +143,12 @@ impl Engine {
         schedule.sweep_bytes() + schedule.table_bytes()
     }
 
+    /// What `frames` bytes of frames, under the limit of `cache_layers` layers, keep and stream.
+    pub fn plan_frames(schedule: &Schedule, frames: u64, cache_layers: u32, readers: usize) -> Residency {
+        let most = Engine::frames_limit(schedule, cache_layers);
+        residency::plan(schedule, residency::usable(schedule, frames, most), Fixed::in_flight_bytes(readers))
+    }
+
     /// Memory the engine takes beside frames: book-keeping and threads' stacks.
     pub fn overhead_bytes(schedule: &Schedule, prefetch: bool, readers: usize) -> u64 {
         let threads = if prefetch { readers + 1 } else { 0 };
@@ -182,14 +199,16 @@ impl Engine {
 
     // --- sweeps -----------------------------------------------------------------------------------------------------
 
-    /// Begins a sweep over pages 0 to `end`, when those that asked before have ended.
-    pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, end: usize) -> Result<Sweep<'a>> {
+    /// Begins a sweep over pages 0 to `end`, when those that asked before have ended. `interrupt`, raised since its count
+    /// was `since`, ends it and the waiting for it.
+    pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
+        let patience = Patience { interrupt, since };
         let mut state = self.shared.state.lock();
         state.last_turn += 1;
         let turn = state.last_turn;
         state.turns.push_back(turn);
         while state.sweeping() || state.turns.front() != Some(&turn) {
-            if let Err(e) = interrupt.check() {
+            if let Err(e) = patience.check() {
                 state.turns.retain(|&t| t != turn);
                 self.shared.changed.notify_all();
                 return Err(e);
@@ -200,14 +219,14 @@ impl Engine {
         state.begin_sweep(end);
         drop(state);
         self.shared.wake_loader();
-        Ok(Sweep { engine: self, interrupt, started: Instant::now(), stalled: Duration::ZERO, visit: Visit::default() })
+        Ok(Sweep { engine: self, patience, started: Instant::now(), stalled: Duration::ZERO, visit: Visit::default() })
     }
 
     /// Waits until the page is there and holds it; how long it waited, if it did.
     ///
     /// A page that is not there is the loader's next; one whose reading failed is tried once more on this thread, and
     /// without a loader every page is read on this thread.
-    fn acquire(&self, interrupt: &Interrupt, p: usize) -> Result<(HeldPage<'_>, Option<Duration>)> {
+    fn acquire(&self, patience: Patience, p: usize) -> Result<(HeldPage<'_>, Option<Duration>)> {
         let shared = &*self.shared;
         let fixed = &shared.fixed;
         let mut state = shared.state.lock();
@@ -220,7 +239,7 @@ impl Engine {
                 return Ok((held, since.map(|s: Instant| s.elapsed())));
             }
             since.get_or_insert_with(Instant::now);
-            interrupt.check()?;
+            patience.check()?;
             if state.is_absent(p) {
                 let failure = state.take_failure(p);
                 let failed = failure.is_some();
@@ -449,7 +468,7 @@ struct Visit {
 /// A pass over the schedule. One at a time per model; others wait their turn.
 pub struct Sweep<'a> {
     engine: &'a Engine,
-    interrupt: &'a Interrupt,
+    patience: Patience<'a>,
     started: Instant,
     stalled: Duration,
     visit: Visit,
@@ -458,13 +477,13 @@ pub struct Sweep<'a> {
 impl<'a> Sweep<'a> {
     /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, one at a time.
     pub fn page(&mut self, p: usize) -> Result<HeldPage<'a>> {
-        self.interrupt.check()?;
+        self.patience.check()?;
         let layer = self.engine.schedule().pages[p].layer;
         if self.visit.layer != Some(layer) {
             self.count_visit();
             self.visit.layer = Some(layer);
         }
-        let (held, waited) = self.engine.acquire(self.interrupt, p)?;
+        let (held, waited) = self.engine.acquire(self.patience, p)?;
         self.visit.streamed |= held.streamed;
         if let Some(waited) = waited {
             self.visit.stalled = true;

@@ -28,6 +28,12 @@ pub fn good_ring(schedule: &Schedule, in_flight_bytes: u64) -> u64 {
     least_ring(schedule) + in_flight_bytes
 }
 
+/// Frame bytes used of `capacity` where no more than `most` may be held; 0: no such limit. A pass has to get on, so it is
+/// never less than [`least_ring`] for that.
+pub fn usable(schedule: &Schedule, capacity: u64, most: u64) -> u64 {
+    if most == 0 { capacity } else { capacity.min(most.max(least_ring(schedule))) }
+}
+
 /// Plans `capacity` bytes of frames; `capacity` is at least [`least_ring`]. The ring is made [`good_ring`] deep for what
 /// is in flight, or what the host prefetches, and takes at most half of the frames for it.
 pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residency {

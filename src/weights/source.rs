@@ -172,28 +172,28 @@ impl FileSource {
         self.start
     }
 
-    /// The same file in the mode asked for, and the mode it got: [`Io::Auto`] takes direct reads where the file system
-    /// grants them and buffered ones elsewhere.
-    pub fn with_mode(self, io: Io) -> Result<(Box<dyn Source>, Io)> {
+    /// Whether the file system grants direct reads of it.
+    pub fn takes_direct(&self) -> bool {
+        self.reopen_direct().is_ok()
+    }
+
+    /// The same file in the mode asked for; [`Io::Auto`] is taken as direct.
+    pub fn with_mode(self, io: Io) -> Result<Box<dyn Source>> {
         match io {
-            Io::Buffered => Ok((Box::new(self), Io::Buffered)),
+            Io::Buffered => Ok(Box::new(self)),
             Io::Mmap => {
                 let map = super::frames::map_file(&self.file).map_err(|e| Error::io(format!("{}: {e}", self.name)))?;
                 if (map.len() as u64) < self.end {
                     return Err(Error::io(format!("{}: became shorter while it was opened", self.name)));
                 }
-                Ok((Box::new(MappedSource { file: self, map }), Io::Mmap))
+                Ok(Box::new(MappedSource { file: self, map }))
             }
-            Io::Direct => match self.reopen_direct() {
-                Ok(file) => Ok((Box::new(FileSource { file, direct: true, ..self }), Io::Direct)),
+            Io::Direct | Io::Auto => match self.reopen_direct() {
+                Ok(file) => Ok(Box::new(FileSource { file, direct: true, ..self })),
                 Err(e) => Err(Error::unsupported(format!(
                     "{}: direct reads are not possible on its file system ({e}); choose automatic or buffered reads",
                     self.name
                 ))),
-            },
-            Io::Auto => match self.reopen_direct() {
-                Ok(file) => Ok((Box::new(FileSource { file, direct: true, ..self }), Io::Direct)),
-                Err(_) => Ok((Box::new(self), Io::Buffered)),
             },
         }
     }

@@ -196,10 +196,7 @@ impl State {
         let capacity =
             ledger.budget.checked_sub(ledger.fixed)?.checked_sub(ledger.sessions.max(ledger.session_reserve))?;
         let least = residency::least_ring(&fixed.schedule);
-        (capacity >= least).then(|| match fixed.most_frames {
-            0 => capacity,
-            most => capacity.min(most.max(least)),
-        })
+        (capacity >= least).then(|| residency::usable(&fixed.schedule, capacity, fixed.most_frames))
     }
 
     /// Changes the budget and the plan with it, or nothing where it is below what is needed now.

@@ -63,7 +63,7 @@ impl Bench {
     }
 
     fn pass_with(&self, mut each: impl FnMut(usize)) -> crate::Result<()> {
-        let mut sweep = self.engine.sweep(&self.interrupt, self.pages())?;
+        let mut sweep = self.engine.sweep(&self.interrupt, self.interrupt.count(), self.pages())?;
         for p in 0..self.pages() {
             let held = sweep.page(p)?;
             each(p);
@@ -121,7 +121,7 @@ fn with_storage_faster_than_arithmetic_only_the_first_layer_of_the_first_pass_st
 fn with_storage_slower_than_arithmetic_reading_never_pauses_while_a_frame_is_free() {
     for frames in budgets(&uneven()) {
         let b = open(uneven(), frames, true, Control::block);
-        let mut sweep = b.engine.sweep(&b.interrupt, b.pages()).unwrap();
+        let mut sweep = b.engine.sweep(&b.interrupt, b.interrupt.count(), b.pages()).unwrap();
         for p in 0..b.pages() {
             b.control.unblock();
             let held = sweep.page(p).unwrap();
@@ -226,7 +226,7 @@ fn a_prefetched_layer_is_kept_until_a_pass_uses_it_or_it_is_cancelled() {
         assert!(events.iter().all(|e| e.failure.is_none()), "{events:?}");
         let ready = |b: &Bench| matches!(b.engine.layer_state(7).unwrap(), LayerState::Ready | LayerState::Pinned);
         assert!(ready(&b));
-        let mut sweep = b.engine.sweep(&b.interrupt, b.pages()).unwrap();
+        let mut sweep = b.engine.sweep(&b.interrupt, b.interrupt.count(), b.pages()).unwrap();
         let until = b.engine.schedule().layer_pages(5).start;
         if cancelled {
             b.engine.cancel(ticket).unwrap();
@@ -347,12 +347,12 @@ fn an_interrupt_ends_a_pass_that_waits_for_blocked_storage() {
     let floor = Engine::least_frames(&s);
     let b = open(s, floor, true, Control::block);
     std::thread::scope(|scope| {
-        let pass = scope.spawn(|| b.pass());
+        let since = b.interrupt.count();
+        let pass = scope.spawn(|| b.engine.sweep(&b.interrupt, since, b.pages())?.page(0).map(|_| ()));
         b.control.await_blocked(1);
         b.interrupt.raise();
         assert_eq!(pass.join().unwrap().unwrap_err().status(), Status::Cancelled);
     });
-    b.interrupt.clear();
     b.control.unblock();
     b.pass().unwrap();
 }

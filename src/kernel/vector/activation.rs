@@ -1,6 +1,6 @@
 //! The functions between the matrices of a feed-forward block, and the soft limits on scores and logits.
 
-use super::map::{Binary, Unary, combine, update};
+use super::map::{Binary, Unary, combine, update, update_with};
 use super::math;
 use super::simd::Simd;
 use crate::kernel::Isa;
@@ -12,6 +12,17 @@ impl Binary for Silu {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, gate: S::V, up: S::V) -> S::V {
         s.mul(math::swish(s, gate, 1.0), up)
+    }
+}
+
+/// The same function, its arguments the other way round.
+#[derive(Clone, Copy)]
+struct Flipped<F>(F);
+
+impl<F: Binary> Binary for Flipped<F> {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, a: S::V, b: S::V) -> S::V {
+        self.0.apply(s, b, a)
     }
 }
 
@@ -59,6 +70,14 @@ impl Unary for Softcap {
 /// If the lengths differ.
 pub fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     combine(isa, Silu, gate, up, out);
+}
+
+/// up = silu(gate) · up: [`silu_mul`] in place, bit for bit.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn silu_mul_assign(isa: Isa, gate: &[f32], up: &mut [f32]) {
+    update_with(isa, Flipped(Silu), up, gate);
 }
 
 /// out = gelu(gate) · up, with the tanh form gelu(x) = ½x(1 + tanh(√(2/π)(x + 0.044715·x³))); the error of gelu is

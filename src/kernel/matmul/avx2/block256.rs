@@ -1,0 +1,297 @@
+//! Blocks of 256 taken apart into bytes: codes in the order of the columns, scales and mins.
+
+use super::{and, load, load128};
+use std::arch::x86_64::*;
+
+/// What the kernels need to know of a format with blocks of 256.
+pub(in super::super) trait Block256 {
+    const BYTES: usize;
+    /// Where the half `d` lies; `dmin` follows it in formats with mins.
+    const D: usize;
+    const MINS: bool;
+    /// Elements of a sub-block with one scale.
+    const SUB: usize;
+    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
+    const OFFSET: i32;
+    const SIGNED: bool;
+    /// How many products of two codes each with two activations can be added in 16 bits.
+    const FLUSH: usize;
+
+    /// All codes of a block.
+    ///
+    /// # Safety
+    /// `block` is valid for reading `BYTES`; the processor has AVX2.
+    unsafe fn codes(block: *const u8) -> [__m256i; 8];
+
+    /// Scales and mins as signed bytes, one per sub-block, from the lowest byte on.
+    ///
+    /// # Safety
+    /// As [`Self::codes`].
+    unsafe fn scales(block: *const u8) -> [__m128i; 2];
+}
+
+pub(in super::super) struct Q2K;
+pub(in super::super) struct Q3K;
+pub(in super::super) struct Q4K;
+pub(in super::super) struct Q5K;
+pub(in super::super) struct Q6K;
+pub(in super::super) struct Iq4Xs;
+
+/// Bits `SHIFT..` of every byte that `mask` keeps.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn bits<const SHIFT: i32>(v: __m256i, mask: i8) -> __m256i {
+    and(_mm256_srli_epi16::<SHIFT>(v), mask)
+}
+
+/// The low, then the high nibbles.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibbles(v: __m256i) -> [__m256i; 2] {
+    [and(v, 15), bits::<4>(v, 15)]
+}
+
+/// Four-bit codes of eight sub-blocks, each 32 bytes one in their low nibbles and the next in their high ones.
+///
+/// # Safety
+/// `p` is valid for reading 128 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn sub_blocks(p: *const u8) -> [__m256i; 8] {
+    // SAFETY: the caller's promise.
+    let (a, b, c, d) = unsafe { (load(p), load(p.add(32)), load(p.add(64)), load(p.add(96))) };
+    let ([a, b], [c, d], [e, f], [g, h]) = (nibbles(a), nibbles(b), nibbles(c), nibbles(d));
+    [a, b, c, d, e, f, g, h]
+}
+
+/// # Safety
+/// `p` is valid for reading four bytes.
+#[inline]
+unsafe fn word(p: *const u8) -> u32 {
+    // SAFETY: the caller's promise; no alignment is needed.
+    unsafe { p.cast::<u32>().read_unaligned() }
+}
+
+/// Eight six-bit scales and eight six-bit mins from the twelve bytes at `p`, four bytes at a time.
+///
+/// # Safety
+/// `p` is valid for reading twelve bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn six_bits(p: *const u8) -> [__m128i; 2] {
+    // SAFETY: the caller's promise.
+    let (a, b, c) = unsafe { (word(p), word(p.add(4)), word(p.add(8))) };
+    let scales = (a & 0x3f3f_3f3f) as u64 | ((c & 0x0f0f_0f0f | a >> 2 & 0x3030_3030) as u64) << 32;
+    let mins = (b & 0x3f3f_3f3f) as u64 | ((c >> 4 & 0x0f0f_0f0f | b >> 2 & 0x3030_3030) as u64) << 32;
+    [_mm_cvtsi64_si128(scales as i64), _mm_cvtsi64_si128(mins as i64)]
+}
+
+impl Block256 for Q2K {
+    const BYTES: usize = 84;
+    const D: usize = 80;
+    const MINS: bool = true;
+    const SUB: usize = 16;
+    const OFFSET: i32 = 0;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 64 bytes of codes follow the 16 of the scales.
+        let (a, b) = unsafe { (load(block.add(16)), load(block.add(48))) };
+        [
+            and(a, 3),
+            bits::<2>(a, 3),
+            bits::<4>(a, 3),
+            bits::<6>(a, 3),
+            and(b, 3),
+            bits::<2>(b, 3),
+            bits::<4>(b, 3),
+            bits::<6>(b, 3),
+        ]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: the block starts with 16 bytes of scales and mins.
+        let both = unsafe { load128(block) };
+        let low = _mm_set1_epi8(15);
+        [_mm_and_si128(both, low), _mm_and_si128(_mm_srli_epi16::<4>(both), low)]
+    }
+}
+
+impl Block256 for Q3K {
+    const BYTES: usize = 110;
+    const D: usize = 108;
+    const MINS: bool = false;
+    const SUB: usize = 16;
+    const OFFSET: i32 = 4;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 32 bytes of high bits and 64 of low ones start the block.
+        let (high, a, b) = unsafe { (load(block), load(block.add(32)), load(block.add(64))) };
+        // Bit n of a byte of `high` becomes bit 2.
+        [
+            _mm256_or_si256(and(a, 3), and(_mm256_slli_epi16::<2>(high), 4)),
+            _mm256_or_si256(bits::<2>(a, 3), and(_mm256_slli_epi16::<1>(high), 4)),
+            _mm256_or_si256(bits::<4>(a, 3), and(high, 4)),
+            _mm256_or_si256(bits::<6>(a, 3), bits::<1>(high, 4)),
+            _mm256_or_si256(and(b, 3), bits::<2>(high, 4)),
+            _mm256_or_si256(bits::<2>(b, 3), bits::<3>(high, 4)),
+            _mm256_or_si256(bits::<4>(b, 3), bits::<4>(high, 4)),
+            _mm256_or_si256(bits::<6>(b, 3), bits::<5>(high, 4)),
+        ]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: the twelve bytes of scales start at 96.
+        let (a, b, c) = unsafe { (word(block.add(96)), word(block.add(100)), word(block.add(104))) };
+        let scales = _mm_set_epi32(
+            (b >> 4 & 0x0f0f_0f0f | c >> 2 & 0x3030_3030) as i32,
+            (a >> 4 & 0x0f0f_0f0f | c & 0x3030_3030) as i32,
+            (b & 0x0f0f_0f0f | c << 2 & 0x3030_3030) as i32,
+            (a & 0x0f0f_0f0f | c << 4 & 0x3030_3030) as i32,
+        );
+        [_mm_sub_epi8(scales, _mm_set1_epi8(32)), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Q4K {
+    const BYTES: usize = 144;
+    const D: usize = 0;
+    const MINS: bool = true;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 0;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 128 bytes of codes follow 16 of scales.
+        unsafe { sub_blocks(block.add(16)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: twelve bytes of scales follow the two halves.
+        unsafe { six_bits(block.add(4)) }
+    }
+}
+
+impl Block256 for Q5K {
+    const BYTES: usize = 176;
+    const D: usize = 0;
+    const MINS: bool = true;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 0;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 32 bytes of high bits and 128 of low ones follow 16 of scales.
+        let (high, [a, b, c, d, e, f, g, h]) = unsafe { (load(block.add(16)), sub_blocks(block.add(48))) };
+        // Bit n of a byte of `high` becomes bit 4 of sub-block n.
+        [
+            _mm256_or_si256(a, and(_mm256_slli_epi16::<4>(high), 16)),
+            _mm256_or_si256(b, and(_mm256_slli_epi16::<3>(high), 16)),
+            _mm256_or_si256(c, and(_mm256_slli_epi16::<2>(high), 16)),
+            _mm256_or_si256(d, and(_mm256_slli_epi16::<1>(high), 16)),
+            _mm256_or_si256(e, and(high, 16)),
+            _mm256_or_si256(f, bits::<1>(high, 16)),
+            _mm256_or_si256(g, bits::<2>(high, 16)),
+            _mm256_or_si256(h, bits::<3>(high, 16)),
+        ]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: twelve bytes of scales follow the two halves.
+        unsafe { six_bits(block.add(4)) }
+    }
+}
+
+impl Block256 for Q6K {
+    const BYTES: usize = 210;
+    const D: usize = 208;
+    const MINS: bool = false;
+    const SUB: usize = 16;
+    const OFFSET: i32 = 32;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 2;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for half in 0..2 {
+            // SAFETY: the block starts with 128 bytes of low bits, then 64 of high ones.
+            let (a, b, high) = unsafe {
+                (load(block.add(64 * half)), load(block.add(64 * half + 32)), load(block.add(128 + 32 * half)))
+            };
+            let ([a_low, a_high], [b_low, b_high]) = (nibbles(a), nibbles(b));
+            codes[4 * half] = _mm256_or_si256(a_low, and(_mm256_slli_epi16::<4>(high), 48));
+            codes[4 * half + 1] = _mm256_or_si256(b_low, and(_mm256_slli_epi16::<2>(high), 48));
+            codes[4 * half + 2] = _mm256_or_si256(a_high, and(high, 48));
+            codes[4 * half + 3] = _mm256_or_si256(b_high, bits::<2>(high, 48));
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: 16 bytes of scales start at 192.
+        [unsafe { load128(block.add(192)) }, _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Iq4Xs {
+    const BYTES: usize = 136;
+    const D: usize = 0;
+    const MINS: bool = false;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 0;
+    const SIGNED: bool = true;
+    const FLUSH: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            // SAFETY: 128 bytes of codes follow eight bytes of scales.
+            *codes = unsafe { super::block32::iq4_codes(block.add(8 + 16 * sub)) };
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: eight bytes start the block.
+        let (head, low) = unsafe { (word(block), word(block.add(4))) };
+        // Nibble n of `low` is the low part of scale n: even ones to bytes 0, 2, 4, 6, odd ones between them.
+        let low = _mm_cvtsi32_si128(low as i32);
+        let nibbles = _mm_and_si128(_mm_unpacklo_epi8(low, _mm_srli_epi16::<4>(low)), _mm_set1_epi8(15));
+        // Two bits for each scale, in order: one 32-bit lane each, shifted into place, packed to bytes.
+        let pairs =
+            _mm256_srlv_epi32(_mm256_set1_epi32((head >> 16) as i32), _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
+        let pairs = _mm256_slli_epi32::<4>(_mm256_and_si256(pairs, _mm256_set1_epi32(3)));
+        let pairs = _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+        let pairs = _mm_packs_epi16(pairs, pairs);
+        [_mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32)), _mm_setzero_si128()]
+    }
+}

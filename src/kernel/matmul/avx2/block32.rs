@@ -1,0 +1,204 @@
+//! Blocks of 32 taken apart into bytes in the order of the columns.
+
+use super::{and, load, load128};
+use crate::quant::tables;
+use std::arch::x86_64::*;
+
+/// What the kernels need to know of a format with blocks of 32.
+pub(in super::super) trait Block32 {
+    const BYTES: usize;
+    const MIN: bool;
+    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
+    const OFFSET: i32;
+    const SIGNED: bool;
+    /// How many products of two codes each with two activations can be added in 16 bits.
+    const FLUSH: usize;
+
+    /// The codes of a block.
+    ///
+    /// # Safety
+    /// `block` is valid for reading `BYTES`; the processor has AVX2.
+    unsafe fn codes(block: *const u8) -> __m256i;
+
+    /// Scales of four blocks.
+    ///
+    /// # Safety
+    /// As [`Self::codes`], for each block; the processor has F16C.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn scales(blocks: [*const u8; 4]) -> __m128 {
+        // SAFETY: the caller's promise; the scale is a half at the start.
+        unsafe { halves(blocks) }
+    }
+}
+
+pub(in super::super) struct Q4_0;
+pub(in super::super) struct Q4_1;
+pub(in super::super) struct Q5_0;
+pub(in super::super) struct Q5_1;
+pub(in super::super) struct Q8_0;
+pub(in super::super) struct Iq4Nl;
+pub(in super::super) struct Mxfp4;
+
+/// The halves at four addresses, as singles.
+///
+/// # Safety
+/// Each address is valid for reading two bytes.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(in super::super) unsafe fn halves(at: [*const u8; 4]) -> __m128 {
+    // SAFETY: the caller's promise; no alignment is needed.
+    unsafe {
+        let first = _mm_cvtsi32_si128(at[0].cast::<u16>().read_unaligned() as i32);
+        let bits = _mm_insert_epi16::<1>(first, at[1].cast::<u16>().read_unaligned() as i32);
+        let bits = _mm_insert_epi16::<2>(bits, at[2].cast::<u16>().read_unaligned() as i32);
+        _mm_cvtph_ps(_mm_insert_epi16::<3>(bits, at[3].cast::<u16>().read_unaligned() as i32))
+    }
+}
+
+/// Low nibbles of 16 bytes, then their high nibbles.
+///
+/// # Safety
+/// `p` is valid for reading 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn nibbles(p: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    let packed = unsafe { load128(p) };
+    and(_mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed), 15)
+}
+
+/// Bit j of the word at `p` as 16 in byte j.
+///
+/// # Safety
+/// `p` is valid for reading four bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn fifth_bits(p: *const u8) -> __m256i {
+    // SAFETY: the caller's promise; no alignment is needed.
+    let word = _mm256_set1_epi32(unsafe { p.cast::<i32>().read_unaligned() });
+    // Each byte gets the byte of the word that holds its bit, then only that bit.
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+    let chosen = _mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit);
+    and(_mm256_cmpeq_epi8(chosen, bit), 16)
+}
+
+/// # Safety
+/// `p` is valid for reading 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn look_up(table: &[i8; 16], p: *const u8) -> __m256i {
+    // SAFETY: the caller's promise; the table has 16 bytes.
+    unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table.as_ptr().cast())), nibbles(p)) }
+}
+
+/// The values of 32 four-bit codes of the IQ4 formats.
+///
+/// # Safety
+/// `p` is valid for reading 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn iq4_codes(p: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { look_up(&tables::IQ4, p) }
+}
+
+/// A format whose codes are nibbles at `$codes`, with a fifth bit in the word at `$fifth` if there is one.
+macro_rules! nibble_format {
+    ($name:ident: $bytes:literal bytes, min $min:literal, offset $offset:literal, flush $flush:literal,
+     codes at $codes:literal $(, fifth bits at $fifth:literal)?) => {
+        impl Block32 for $name {
+            const BYTES: usize = $bytes;
+            const MIN: bool = $min;
+            const OFFSET: i32 = $offset;
+            const SIGNED: bool = false;
+            // Two codes of 4 bits with two activations make up to 3810, of 5 bits 7874.
+            const FLUSH: usize = $flush;
+
+            #[inline]
+            #[target_feature(enable = "avx2")]
+            unsafe fn codes(block: *const u8) -> __m256i {
+                // SAFETY: both fields lie in the block.
+                unsafe {
+                    let codes = nibbles(block.add($codes));
+                    $(let codes = _mm256_or_si256(codes, fifth_bits(block.add($fifth)));)?
+                    codes
+                }
+            }
+        }
+    };
+}
+
+nibble_format!(Q4_0: 18 bytes, min false, offset 8, flush 8, codes at 2);
+nibble_format!(Q4_1: 20 bytes, min true, offset 0, flush 8, codes at 4);
+nibble_format!(Q5_0: 22 bytes, min false, offset 16, flush 4, codes at 6, fifth bits at 2);
+nibble_format!(Q5_1: 24 bytes, min true, offset 0, flush 4, codes at 8, fifth bits at 4);
+
+impl Block32 for Q8_0 {
+    const BYTES: usize = 34;
+    const MIN: bool = false;
+    const OFFSET: i32 = 0;
+    const SIGNED: bool = true;
+    const FLUSH: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> __m256i {
+        // SAFETY: 32 codes follow the half.
+        unsafe { load(block.add(2)) }
+    }
+}
+
+impl Block32 for Iq4Nl {
+    const BYTES: usize = 18;
+    const MIN: bool = false;
+    const OFFSET: i32 = 0;
+    const SIGNED: bool = true;
+    const FLUSH: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> __m256i {
+        // SAFETY: 16 bytes of codes follow the half.
+        unsafe { iq4_codes(block.add(2)) }
+    }
+}
+
+impl Block32 for Mxfp4 {
+    const BYTES: usize = 17;
+    const MIN: bool = false;
+    const OFFSET: i32 = 12;
+    const SIGNED: bool = false;
+    // Two codes of up to 24 with two activations make up to 6096.
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> __m256i {
+        const SHIFTED: [i8; 16] = {
+            let mut table = tables::MXFP4;
+            let mut i = 0;
+            while i < 16 {
+                table[i] += 12;
+                i += 1;
+            }
+            table
+        };
+        // SAFETY: 16 bytes of codes follow the exponent.
+        unsafe { look_up(&SHIFTED, block.add(1)) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn scales(blocks: [*const u8; 4]) -> __m128 {
+        // SAFETY: the exponent is the first byte.
+        let [a, b, c, d] = unsafe { [*blocks[0], *blocks[1], *blocks[2], *blocks[3]] };
+        let e = _mm_setr_epi32(a as i32, b as i32, c as i32, d as i32);
+        // As `tables::mxfp4_scale`: an exponent field, but for the two that are subnormal.
+        let normal = _mm_slli_epi32::<23>(_mm_sub_epi32(e, _mm_set1_epi32(1)));
+        let subnormal = _mm_sllv_epi32(_mm_set1_epi32(0x0020_0000), e);
+        let small = _mm_cmpgt_epi32(_mm_set1_epi32(2), e);
+        _mm_castsi128_ps(_mm_blendv_epi8(normal, subnormal, small))
+    }
+}

@@ -1,0 +1,159 @@
+//! Kernels for x86-64 with AVX2, FMA and F16C.
+//!
+//! A format is what takes its blocks apart into bytes ([`block32`], [`block256`], [`float`]); everything else is written
+//! once for all formats of a family: [`decode`] runs over the file's own blocks, four rows at a time; [`tile`] takes a
+//! stretch of rows apart once and uses it for all tokens.
+
+pub(super) mod block256;
+pub(super) mod block32;
+pub(super) mod decode;
+pub(super) mod float;
+pub(super) mod micro;
+pub(super) mod quantize;
+pub(super) mod tile;
+
+use super::Job;
+use std::arch::x86_64::*;
+
+/// From so many tokens on, taking blocks apart once for all tokens is faster than once for each.
+pub(super) const TILED: usize = 4;
+
+/// The choice of kernels by format and token count, from the modules `decode` and `micro` of the one around it.
+macro_rules! multiply_by_format {
+    () => {
+        /// # Safety
+        /// As `super::multiply`; the processor has the instruction set.
+        pub(super) unsafe fn multiply(format: $crate::quant::Format, job: &$crate::kernel::matmul::Job) {
+            use $crate::kernel::matmul::avx2::{block32, block256, float};
+            use $crate::quant::Format;
+            // SAFETY: the caller's promises are those of each function called.
+            unsafe {
+                match format {
+                    Format::F32 => float::multiply::<float::F32>(job),
+                    Format::F16 => float::multiply::<float::F16>(job),
+                    Format::BF16 => float::multiply::<float::BF16>(job),
+                    Format::Q4_0 => multiply32::<block32::Q4_0>(job),
+                    Format::Q4_1 => multiply32::<block32::Q4_1>(job),
+                    Format::Q5_0 => multiply32::<block32::Q5_0>(job),
+                    Format::Q5_1 => multiply32::<block32::Q5_1>(job),
+                    Format::Q8_0 => multiply32::<block32::Q8_0>(job),
+                    Format::IQ4_NL => multiply32::<block32::Iq4Nl>(job),
+                    Format::MXFP4 => multiply32::<block32::Mxfp4>(job),
+                    Format::Q2_K => multiply256::<block256::Q2K>(job),
+                    Format::Q3_K => multiply256::<block256::Q3K>(job),
+                    Format::Q4_K => multiply256::<block256::Q4K>(job),
+                    Format::Q5_K => multiply256::<block256::Q5K>(job),
+                    Format::Q6_K => multiply256::<block256::Q6K>(job),
+                    Format::IQ4_XS => multiply256::<block256::Iq4Xs>(job),
+                }
+            }
+        }
+
+        /// # Safety
+        /// As [`multiply`].
+        unsafe fn multiply32<F: $crate::kernel::matmul::avx2::block32::Block32>(job: &$crate::kernel::matmul::Job) {
+            // SAFETY: as in `multiply`.
+            unsafe {
+                match job.acts.tokens() < $crate::kernel::matmul::avx2::TILED {
+                    true => decode::kernels::rows32::<F>(job),
+                    false => micro::rows32::<F>(job),
+                }
+            }
+        }
+
+        /// # Safety
+        /// As [`multiply`].
+        unsafe fn multiply256<F: $crate::kernel::matmul::avx2::block256::Block256>(job: &$crate::kernel::matmul::Job) {
+            // SAFETY: as in `multiply`.
+            unsafe {
+                match job.acts.tokens() < $crate::kernel::matmul::avx2::TILED {
+                    true => decode::kernels::rows256::<F>(job),
+                    false => micro::rows256::<F>(job),
+                }
+            }
+        }
+    };
+}
+pub(super) use multiply_by_format;
+
+multiply_by_format!();
+
+/// # Safety
+/// `p` is valid for reading 32 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load(p: *const u8) -> __m256i {
+    // SAFETY: the caller's promise; no alignment is needed.
+    unsafe { _mm256_loadu_si256(p.cast()) }
+}
+
+/// # Safety
+/// `p` is valid for reading 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn load128(p: *const u8) -> __m128i {
+    // SAFETY: the caller's promise; no alignment is needed.
+    unsafe { _mm_loadu_si128(p.cast()) }
+}
+
+/// What `mask` keeps of every byte.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn and(v: __m256i, mask: i8) -> __m256i {
+    _mm256_and_si256(v, _mm256_set1_epi8(mask))
+}
+
+/// Sums of two products each in 16 bits; for signed codes the activations take the codes' signs.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn products(signed: bool, codes: __m256i, x: __m256i) -> __m256i {
+    match signed {
+        true => _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)),
+        false => _mm256_maddubs_epi16(codes, x),
+    }
+}
+
+/// The sum of the lanes of each half of `v`: four vectors become one with their low halves' sums, then their high ones'.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_halves(v: [__m256i; 4]) -> __m256i {
+    let first = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
+    let second = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
+    _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second))
+}
+
+/// The low half plus the high half.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn fold(v: __m256i) -> __m128i {
+    _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v))
+}
+
+/// Writes the results of the rows from `r` on for token `t`, as many as the job has.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn store4(job: &Job, r: usize, t: usize, y: __m128) {
+    let rows = (job.end - r).min(4) as i32;
+    let kept = _mm_cmpgt_epi32(_mm_set1_epi32(rows), _mm_setr_epi32(0, 1, 2, 3));
+    // SAFETY: the caller lets this thread write the rows before `job.end`; masked lanes are not touched.
+    unsafe { _mm_maskstore_ps(job.out.ptr.add(t * job.out.stride + r), kept, y) };
+}
+
+/// Asks for what a group of four rows needs some way ahead of byte `at` of `row`: later in the row, or else at the start
+/// of the row four below it.
+#[inline]
+pub(super) fn prefetch(row: *const u8, row_bytes: usize, at: usize, bytes: usize) {
+    /// Four rows read side by side: about 8 KB under way, which measured best.
+    const AHEAD: usize = 2048;
+    let mut ahead = at + AHEAD;
+    if ahead >= row_bytes {
+        ahead += 3 * row_bytes;
+    }
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a hint, valid for any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead + line).cast()) };
+    }
+}

@@ -1,0 +1,205 @@
+//! 256 columns of up to 32 rows taken apart once for all tokens.
+//!
+//! A vector holds four columns of eight rows, so that one row is one 32-bit lane and four activations meet all rows by a
+//! broadcast. What is whole stays whole: scales and mins are left for the kernels to multiply with.
+
+use super::block32::{Block32, halves};
+use super::block256::Block256;
+use super::load;
+use crate::kernel::matmul::Job;
+use std::arch::x86_64::*;
+
+/// Groups of eight rows in a tile.
+pub(in super::super) const GROUPS: usize = 4;
+/// Rows of a tile.
+pub(in super::super) const ROWS: usize = 8 * GROUPS;
+
+/// Codes as `[columns / 4][group][row][4]`.
+pub(in super::super) type Codes = [[[u8; 32]; GROUPS]; 64];
+
+/// Columns of a format with blocks of 256.
+#[repr(C, align(64))]
+pub(in super::super) struct Tile256 {
+    pub codes: Codes,
+    /// The 16-bit scale of each sub-block, twice.
+    pub scales: [[[i32; 8]; GROUPS]; 16],
+    /// Mins of two neighbouring sub-blocks, 16 bits each; in formats with an offset it takes their place, as scale *
+    /// offset.
+    pub mins: [[[i32; 8]; GROUPS]; 8],
+    pub d: [[f32; 8]; GROUPS],
+    pub dmin: [[f32; 8]; GROUPS],
+}
+
+/// Columns of a format with blocks of 32.
+#[repr(C, align(64))]
+pub(in super::super) struct Tile32 {
+    pub codes: Codes,
+    pub d: [[[f32; 8]; GROUPS]; 8],
+    pub min: [[[f32; 8]; GROUPS]; 8],
+}
+
+impl Tile256 {
+    pub(in super::super) const EMPTY: Tile256 = Tile256 {
+        codes: [[[0; 32]; GROUPS]; 64],
+        scales: [[[0; 8]; GROUPS]; 16],
+        mins: [[[0; 8]; GROUPS]; 8],
+        d: [[0.0; 8]; GROUPS],
+        dmin: [[0.0; 8]; GROUPS],
+    };
+
+    /// Takes block `block` of the rows of `job`, no more than [`ROWS`], apart.
+    ///
+    /// # Safety
+    /// The rows are readable and have that block; the processor has AVX2 and F16C.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(in super::super) unsafe fn fill<F: Block256>(&mut self, job: &Job, block: usize) {
+        for group in 0..(job.end - job.start).div_ceil(8) {
+            let mut bytes = Bytes::ZERO;
+            let mut scales = [[_mm256_setzero_si256(); 8]; 2];
+            let mut mins = [_mm256_setzero_si256(); 8];
+            let mut blocks = [std::ptr::null(); 8];
+            for i in 0..8 {
+                let at = job.row(job.start + 8 * group + i).wrapping_add(F::BYTES * block);
+                prefetch_next(at, F::BYTES);
+                blocks[i] = at;
+                // SAFETY: the caller's promises.
+                unsafe {
+                    let codes = F::codes(at);
+                    for (to, codes) in bytes.0[i].iter_mut().zip(codes) {
+                        _mm256_storeu_si256(to.as_mut_ptr().cast(), codes);
+                    }
+                    let [s, m] = F::scales(at);
+                    let s = _mm256_cvtepi8_epi16(s);
+                    let m = match F::MINS {
+                        true => _mm256_cvtepi8_epi16(m),
+                        false => _mm256_mullo_epi16(s, _mm256_set1_epi16(F::OFFSET as i16)),
+                    };
+                    (scales[0][i], scales[1][i]) = (_mm256_unpacklo_epi16(s, s), _mm256_unpackhi_epi16(s, s));
+                    mins[i] = m;
+                }
+            }
+            bytes.transpose(&mut self.codes, group, 8);
+            // Of 16 scales the low halves hold 0..4 and 8..12, the high ones 4..8 and 12..16.
+            for (half, scales) in scales.into_iter().enumerate() {
+                for (i, scale) in transpose(scales).into_iter().enumerate() {
+                    store(&mut self.scales[i % 4 + 4 * half + 8 * (i / 4)][group], scale);
+                }
+            }
+            if F::MINS || F::OFFSET != 0 {
+                for (i, mins) in transpose(mins).into_iter().enumerate() {
+                    store(&mut self.mins[i][group], mins);
+                }
+            }
+            let (first, second) = blocks.split_at(4);
+            for (half, blocks) in [first, second].into_iter().enumerate() {
+                let at = |i: usize| blocks[i].wrapping_add(F::D);
+                // SAFETY: the halves lie in the blocks.
+                unsafe {
+                    let d = [at(0), at(1), at(2), at(3)];
+                    _mm_storeu_ps(self.d[group].as_mut_ptr().add(4 * half), halves(d));
+                    if F::MINS {
+                        let dmin = d.map(|p| p.wrapping_add(2));
+                        _mm_storeu_ps(self.dmin[group].as_mut_ptr().add(4 * half), halves(dmin));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Tile32 {
+    pub(in super::super) const EMPTY: Tile32 =
+        Tile32 { codes: [[[0; 32]; GROUPS]; 64], d: [[[0.0; 8]; GROUPS]; 8], min: [[[0.0; 8]; GROUPS]; 8] };
+
+    /// Takes blocks `8 * eight..` of the rows of `job` apart, eight of them or as many as there are.
+    ///
+    /// # Safety
+    /// As [`Tile256::fill`].
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(in super::super) unsafe fn fill<F: Block32>(&mut self, job: &Job, eight: usize) {
+        let count = (job.k / 32 - 8 * eight).min(8);
+        for group in 0..(job.end - job.start).div_ceil(8) {
+            let mut bytes = Bytes::ZERO;
+            for half in 0..2 {
+                let r = job.start + 8 * group + 4 * half;
+                let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
+                let rows = rows.map(|row| row.wrapping_add(8 * F::BYTES * eight));
+                for row in rows {
+                    prefetch_next(row, 8 * F::BYTES);
+                }
+                for sub in 0..count {
+                    let blocks = rows.map(|row| row.wrapping_add(F::BYTES * sub));
+                    // SAFETY: the caller's promises.
+                    unsafe {
+                        for (i, block) in blocks.into_iter().enumerate() {
+                            let to = bytes.0[4 * half + i][sub].as_mut_ptr();
+                            _mm256_storeu_si256(to.cast(), F::codes(block));
+                        }
+                        _mm_storeu_ps(self.d[sub][group].as_mut_ptr().add(4 * half), F::scales(blocks));
+                        if F::MIN {
+                            let mins = halves(blocks.map(|p| p.wrapping_add(2)));
+                            _mm_storeu_ps(self.min[sub][group].as_mut_ptr().add(4 * half), mins);
+                        }
+                    }
+                }
+            }
+            bytes.transpose(&mut self.codes, group, count);
+        }
+    }
+}
+
+/// The codes of eight rows in the order of the columns, 32 at a time.
+#[repr(C, align(64))]
+struct Bytes([[[u8; 32]; 8]; 8]);
+
+impl Bytes {
+    const ZERO: Bytes = Bytes([[[0; 32]; 8]; 8]);
+
+    /// Puts the first `count` times 32 columns in their place in a tile.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn transpose(&self, to: &mut Codes, group: usize, count: usize) {
+        for sub in 0..count {
+            let mut rows = [_mm256_setzero_si256(); 8];
+            for (to, row) in rows.iter_mut().zip(&self.0) {
+                // SAFETY: 32 bytes.
+                *to = unsafe { load(row[sub].as_ptr()) };
+            }
+            for (i, columns) in transpose(rows).into_iter().enumerate() {
+                // SAFETY: 32 bytes.
+                unsafe { _mm256_storeu_si256(to[8 * sub + i][group].as_mut_ptr().cast(), columns) };
+            }
+        }
+    }
+}
+
+/// Asks for the block after the one of `bytes` at `p`.
+#[inline]
+fn prefetch_next(p: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a hint, valid for any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(bytes + line).cast()) };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store(to: &mut [i32; 8], v: __m256i) {
+    // SAFETY: eight numbers of 32 bits.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) };
+}
+
+/// Lane i of vector j becomes lane j of vector i.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
+    let pairs = |a, b| (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    let ((a0, a1), (a2, a3)) = (pairs(v[0], v[1]), pairs(v[2], v[3]));
+    let ((a4, a5), (a6, a7)) = (pairs(v[4], v[5]), pairs(v[6], v[7]));
+    let quads = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    let ((b0, b1), (b2, b3)) = (quads(a0, a2), quads(a1, a3));
+    let ((b4, b5), (b6, b7)) = (quads(a4, a6), quads(a5, a7));
+    let low = |a, b| _mm256_permute2x128_si256::<0x20>(a, b);
+    let high = |a, b| _mm256_permute2x128_si256::<0x31>(a, b);
+    [low(b0, b4), low(b1, b5), low(b2, b6), low(b3, b7), high(b0, b4), high(b1, b5), high(b2, b6), high(b3, b7)]
+}

@@ -1,0 +1,225 @@
+//! One sequence: its key-value cache, its position, and its passes over the schedule.
+
+mod pass;
+mod scratch;
+
+use std::sync::Arc;
+
+use crate::arch::Description;
+use crate::error::{Error, Result, Status};
+use crate::model::{Logits, Model};
+use crate::weights::frames::Memory;
+
+pub use crate::weights::Interrupt;
+pub use scratch::{Layout, Scratch};
+
+/// A sequence of tokens and what the model remembers of it. Takes its cache from the model's budget and gives it back
+/// when dropped; keeps the model alive.
+pub struct Session {
+    model: Arc<Model>,
+    context: usize,
+    position: usize,
+    /// Half floats. Layer by layer: keys [kv_heads][context][key_dim], then values [kv_heads][context][value_dim].
+    cache: Memory,
+    /// Rows of the last pass that left logits.
+    logits: LogitRows,
+    interrupt: Arc<Interrupt>,
+    /// What was taken from the budget, beside logits of more than one row.
+    reserved: u64,
+}
+
+/// Logits of the last pass. The rows of a pass are written apart and take effect when it has succeeded.
+#[derive(Default)]
+struct LogitRows {
+    values: Vec<f32>,
+    rows: usize,
+}
+
+impl Session {
+    /// A session with room for `context_length` tokens; 0: the default of the model's options.
+    ///
+    /// # Errors
+    /// `MEMORY_BUDGET`: its cache does not fit; `OUT_OF_MEMORY`: the system has none.
+    pub fn new(model: &Arc<Model>, context_length: u32) -> Result<Session> {
+        let context = if context_length == 0 { model.default_context() } else { context_length as usize };
+        let reserved = session_bytes(model.description(), context);
+        model.engine().reserve(reserved).map_err(|e| e.context(format!("a session of {context} tokens")))?;
+        let cache = match usize::try_from(cache_bytes(model.description(), context)).map(Memory::new) {
+            Ok(Ok(cache)) => cache,
+            _ => {
+                model.engine().release(reserved);
+                return Err(Error::out_of_memory(format!("{reserved} bytes for a session of {context} tokens")));
+            }
+        };
+        let interrupt = Interrupt::new(model.engine());
+        let logits = LogitRows::default();
+        Ok(Session { model: model.clone(), context, position: 0, cache, logits, interrupt, reserved })
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Tokens the session has taken in.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Tokens it has room for.
+    pub fn context_length(&self) -> usize {
+        self.context
+    }
+
+    /// Ends passes of this session from any thread.
+    pub fn interrupt_handle(&self) -> Arc<Interrupt> {
+        self.interrupt.clone()
+    }
+
+    /// Takes `tokens` in, in one or more sweeps, and leaves logits of the positions asked for.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: no tokens, or one outside the vocabulary; `CONTEXT_FULL`; `IO`; `CANCELLED`;
+    /// `MEMORY_BUDGET`: no room for the logits of all positions. The session is then as it was before.
+    pub fn forward(&mut self, tokens: &[i32], logits: Logits) -> Result<()> {
+        self.forward_since(tokens, logits, self.interrupt.count())
+    }
+
+    /// As [`Session::forward`]; an interrupt raised since the count was `since` ends it too.
+    pub fn forward_since(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()> {
+        let vocab = self.model.description().shape.vocab;
+        if tokens.is_empty() {
+            return Err(Error::invalid("a pass needs at least one token"));
+        }
+        if let Some((i, &token)) = tokens.iter().enumerate().find(|(_, t)| !(0..vocab as i64).contains(&i64::from(**t))) {
+            return Err(Error::invalid(format!("token {i} is {token}; the vocabulary has {vocab}")));
+        }
+        if tokens.len() > self.context - self.position {
+            return Err(Error::new(
+                Status::ContextFull,
+                format!("{} tokens after {} exceed the context of {}", tokens.len(), self.position, self.context),
+            ));
+        }
+        let rows = match logits {
+            Logits::Last => 1,
+            Logits::All => tokens.len(),
+            Logits::None => 0,
+        };
+        let mut fresh = self.room_for_logits(rows)?;
+        let start = self.position;
+        let chunk = self.model.chunk_length();
+        let last = tokens.len().div_ceil(chunk) - 1;
+        for (i, part) in tokens.chunks(chunk).enumerate() {
+            let wanted = match logits {
+                Logits::All => part.len(),
+                Logits::Last if i == last => 1,
+                _ => 0,
+            };
+            let filled = if logits == Logits::All { i * chunk } else { 0 };
+            let out = &mut fresh.values[filled * vocab..(filled + wanted) * vocab];
+            if let Err(e) = self.sweep(part, out, since) {
+                self.position = start;
+                let rows = fresh.rows;
+                drop(fresh);
+                self.release_logits(rows);
+                return Err(e);
+            }
+            self.position += part.len();
+        }
+        let before = std::mem::replace(&mut self.logits, fresh);
+        let rows = before.rows;
+        drop(before);
+        self.release_logits(rows);
+        self.model.engine().count_pass(tokens.len());
+        Ok(())
+    }
+
+    /// Memory for the logits of a pass. One row is part of the session's own; more are taken from the budget while they
+    /// are kept.
+    fn room_for_logits(&self, rows: usize) -> Result<LogitRows> {
+        let vocab = self.model.description().shape.vocab;
+        let values = rows.checked_mul(vocab).unwrap_or(usize::MAX);
+        let extra = extra_logit_bytes(self.model.description(), rows);
+        self.model.engine().reserve(extra).map_err(|e| e.context(format!("logits of {rows} positions")))?;
+        let mut fresh = LogitRows { values: Vec::new(), rows };
+        if fresh.values.try_reserve_exact(values).is_err() {
+            self.release_logits(rows);
+            return Err(Error::out_of_memory(format!("logits of {rows} positions")));
+        }
+        fresh.values.resize(values, 0.0);
+        Ok(fresh)
+    }
+
+    fn release_logits(&self, rows: usize) {
+        let extra = extra_logit_bytes(self.model.description(), rows);
+        if extra > 0 {
+            self.model.engine().release(extra);
+        }
+    }
+
+    /// Rows of logits that the last pass left.
+    pub fn logit_rows(&self) -> usize {
+        self.logits.rows
+    }
+
+    /// Logits of a position of the last pass: row 0 is the first that was asked for.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: the last pass left no such row.
+    pub fn logits(&self, row: usize) -> Result<&[f32]> {
+        let vocab = self.model.description().shape.vocab;
+        if row >= self.logits.rows {
+            return Err(Error::invalid(format!("row {row} of {} rows of logits", self.logits.rows)));
+        }
+        Ok(&self.logits.values[row * vocab..(row + 1) * vocab])
+    }
+
+    /// Forgets all tokens after the first `tokens`. The logits of the last pass are forgotten with them.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: there are not as many.
+    pub fn truncate(&mut self, tokens: usize) -> Result<()> {
+        if tokens > self.position {
+            return Err(Error::invalid(format!("{tokens} tokens are to stay of {}", self.position)));
+        }
+        if tokens < self.position {
+            let before = std::mem::take(&mut self.logits);
+            let rows = before.rows;
+            drop(before);
+            self.release_logits(rows);
+        }
+        self.position = tokens;
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.release_logits(self.logits.rows);
+        self.logits = LogitRows::default();
+        self.cache = match Memory::new(0) {
+            Ok(nothing) => nothing,
+            // The cache is then given back a moment after it was accounted for.
+            Err(_) => return self.model.engine().release(self.reserved),
+        };
+        self.model.engine().release(self.reserved);
+    }
+}
+
+/// Bytes a session with room for `context` tokens takes from the budget: its cache, and logits of one position, twice
+/// because those of the last pass stay until the next one has succeeded.
+pub fn session_bytes(d: &Description, context: usize) -> u64 {
+    cache_bytes(d, context).saturating_add(2 * row_bytes(d))
+}
+
+fn cache_bytes(d: &Description, context: usize) -> u64 {
+    let per_token = d.shape.kv_heads as u64 * (d.shape.key_dim + d.shape.value_dim) as u64 * 2;
+    (d.layers.len() as u64).saturating_mul(per_token).saturating_mul(context as u64)
+}
+
+fn row_bytes(d: &Description) -> u64 {
+    d.shape.vocab as u64 * 4
+}
+
+fn extra_logit_bytes(d: &Description, rows: usize) -> u64 {
+    row_bytes(d).saturating_mul((rows as u64).saturating_sub(1))
+}

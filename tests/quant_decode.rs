@@ -1,0 +1,47 @@
+//! The scalar decoders against values made with an independent implementation (see tests/data/quant/make.py).
+
+use layerline::quant::{Format, decode_row};
+
+/// Every format that has a decoder.
+const ALL: [Format; 16] = [
+    Format::F32,
+    Format::F16,
+    Format::BF16,
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q5_0,
+    Format::Q5_1,
+    Format::Q8_0,
+    Format::Q2_K,
+    Format::Q3_K,
+    Format::Q4_K,
+    Format::Q5_K,
+    Format::Q6_K,
+    Format::IQ4_NL,
+    Format::IQ4_XS,
+    Format::MXFP4,
+];
+
+#[test]
+fn every_format_decodes_to_the_exact_values() {
+    for format in ALL {
+        let path = format!("{}/tests/data/quant/{}.bin", env!("CARGO_MANIFEST_DIR"), format.name());
+        let file = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let block = format.block_bytes() + 4 * format.block_len();
+        assert_eq!(file.len() % block, 0, "{path}");
+        let k = file.len() / block * format.block_len();
+        let (row, expected) = file.split_at(format.row_bytes(k).unwrap());
+        let mut values = vec![f32::NAN; k];
+        decode_row(format, row, &mut values);
+        for (j, (value, bytes)) in values.iter().zip(expected.as_chunks::<4>().0).enumerate() {
+            let expected = f32::from_le_bytes(*bytes);
+            assert_eq!(*value, expected, "{} element {j}", format.name());
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "33 elements of Q4_0")]
+fn a_row_of_the_wrong_length_is_refused() {
+    decode_row(Format::Q4_0, &[0; 18], &mut [0.0; 33]);
+}
