@@ -2,8 +2,13 @@
 
 use std::env;
 
+#[cfg(feature = "generate-header")]
+#[path = "include/header.rs"]
+mod header;
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=LAYERLINE_TARGET={}", env::var("TARGET").unwrap_or_default());
     let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     match os.as_str() {
         "linux" | "android" | "freebsd" | "netbsd" | "openbsd" | "dragonfly" => {
@@ -17,19 +22,12 @@ fn main() {
         _ => {}
     }
     #[cfg(feature = "generate-header")]
-    generate_header();
-}
-
-#[cfg(feature = "generate-header")]
-fn generate_header() {
-    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    println!("cargo:rerun-if-changed=src");
-    println!("cargo:rerun-if-changed=include/cbindgen.toml");
-    let config = cbindgen::Config::from_file(format!("{root}/include/cbindgen.toml")).expect("cbindgen.toml");
-    cbindgen::Builder::new()
-        .with_crate(&root)
-        .with_config(config)
-        .generate()
-        .expect("the header follows from the source")
-        .write_to_file(format!("{root}/include/layerline.h"));
+    {
+        let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+        println!("cargo:rerun-if-changed=src/ffi");
+        println!("cargo:rerun-if-changed=include/cbindgen.toml");
+        println!("cargo:rerun-if-changed=include/header.rs");
+        let text = header::generate(root.as_ref()).expect("the header follows from the source");
+        std::fs::write(format!("{root}/include/layerline.h"), text).expect("include/layerline.h can be written");
+    }
 }

@@ -7,6 +7,8 @@
 pub mod arch;
 pub mod error;
 #[doc(hidden)]
+pub mod ffi;
+#[doc(hidden)]
 pub mod generate;
 #[doc(hidden)]
 pub mod gguf;

@@ -1,0 +1,106 @@
+//! Makes include/layerline.h: one section for each file of src/ffi, in the order in which a reader needs them.
+
+use std::path::Path;
+
+/// File of src/ffi and title of its section. A section uses types of those before it only.
+const SECTIONS: [(&str, &str); 9] = [
+    ("version", "version"),
+    ("error", "status and errors"),
+    ("options", "options"),
+    ("plan", "planning: what a model needs, before anything is loaded"),
+    ("model", "model"),
+    ("prefetch", "prefetch and completion: nothing in this section waits, but layerline_wait"),
+    ("session", "session: one sequence, its KV cache, its passes"),
+    ("text", "text"),
+    ("sampler", "sampling and generation"),
+];
+
+const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory budget, however large the model is. Weights that do not fit are
+ * streamed from storage by a background worker while the arithmetic goes on.
+ *
+ * Made from src/ffi by `cargo build --features generate-header`; do not edit.
+ *
+ * Rules that hold for every function
+ *
+ *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only;
+ *               the one exception is `needed`, see below. A call that fails leaves everything as it was, unless its
+ *               description says otherwise.
+ *   Errors      A last parameter `layerline_error **err` may be NULL. It is set to NULL on success, and on failure to an
+ *               error that the caller frees with layerline_error_free.
+ *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT, but for `err`, `user_data` and
+ *               arrays of length 0. A free function takes NULL and does nothing.
+ *   Ownership   What a _new or _open function gives, the caller frees with the _free function of the same noun. Strings
+ *               and arrays given to a function are not kept after it returns. `const char *` results are the library's.
+ *   Threads     "Any thread": at any time, at once with any other call but free. "One thread at a time": no two calls on
+ *               that handle at once; handles may move between threads. A call that finds its handle in use returns
+ *               LAYERLINE_ERROR_BUSY and does not wait. Functions on a const handle may run at once with each other.
+ *   Strings in  UTF-8 with an explicit length, or NUL-terminated. Paths are NUL-terminated and taken as bytes.
+ *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
+ *               buffer is too small: then nothing else is written and the call returns LAYERLINE_ERROR_BUFFER_TOO_SMALL.
+ *               The text fits when `cap` is at least `*needed`; a NUL follows it when `cap` is greater. To learn the
+ *               length alone, pass NULL and 0 (an empty text then gives LAYERLINE_OK, any other
+ *               LAYERLINE_ERROR_BUFFER_TOO_SMALL).
+ *   Structs     Structs that begin with `struct_size` grow at their end in later versions. Set it to sizeof the struct
+ *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
+ *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
+ *               return LAYERLINE_ERROR_INTERNAL from every function and can only be freed; all others are unharmed.
+ *   Manners     Nothing is printed, no signal handler is installed, no environment variable is needed.
+ */
+
+#ifndef LAYERLINE_H
+#define LAYERLINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+"#;
+
+const BOTTOM: &str = r#"
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LAYERLINE_H */
+"#;
+
+/// The text of the header, from the source under `root`.
+pub fn generate(root: &Path) -> Result<String, Box<dyn std::error::Error>> {
+    let config = cbindgen::Config::from_file(root.join("include/cbindgen.toml"))?;
+    let mut header = TOP.to_string();
+    for (file, title) in SECTIONS {
+        let mut text = Vec::new();
+        cbindgen::Builder::new()
+            .with_config(config.clone())
+            .with_src(root.join("src/ffi").join(file).with_extension("rs"))
+            .generate()?
+            .write(&mut text);
+        let banner = format!("/* -- {title} ");
+        header.push_str(&format!("\n{banner:-<117} */\n\n{}\n", tidy(String::from_utf8(text)?.trim())));
+    }
+    header.push_str(BOTTOM);
+    Ok(header)
+}
+
+/// Puts one-line comments on one line, and names types by their typedefs.
+fn tidy(text: &str) -> String {
+    let mut tidied = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let mut ahead = lines.clone();
+        if let (Some((indent, "")), Some(only), Some("*/")) =
+            (line.split_once("/**"), ahead.next(), ahead.next().map(str::trim))
+        {
+            tidied.push_str(&format!("{indent}/** {} */\n", only.trim().trim_start_matches("* ")));
+            lines = ahead;
+        } else if line.starts_with("typedef") {
+            tidied.push_str(&format!("{line}\n"));
+        } else {
+            tidied.push_str(&format!("{}\n", line.replace("struct layerline_", "layerline_")));
+        }
+    }
+    tidied.trim_end().to_string()
+}

@@ -1,0 +1,20 @@
+//! The C interface: one file per noun, each function checks, calls the core and maps the result.
+//!
+//! The doc comments of public items are the header's: `include/layerline.h` is made of them.
+
+// C's names; and what a pointer must be is said in the header, for C's readers.
+#![allow(non_camel_case_types, clippy::missing_safety_doc)]
+
+mod boundary;
+pub mod error;
+pub mod model;
+pub mod options;
+pub mod plan;
+pub mod prefetch;
+pub mod sampler;
+pub mod session;
+pub mod text;
+pub mod version;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! A model: opened, described, its budget changed.
+
+use std::ffi::{c_char, c_int};
+use std::fs::File;
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use super::boundary::{self, Handle, Out, OutArray, OutStruct, Poison, Versioned, c_bytes, enter, utf8};
+use super::error::{layerline_error, layerline_status};
+use super::options::{self, layerline_options};
+use super::plan;
+use crate::error::{Error, Result};
+use crate::model::{Info, Model};
+
+/// An open model. It is reference-counted inside: sessions keep what they need of it, so that it may be freed before
+/// them. All its functions may be called from several threads at once.
+pub struct layerline_model {
+    poison: Poison,
+    pub(super) model: Arc<Model>,
+}
+
+impl Handle for layerline_model {
+    const NAME: &'static str = "model";
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+impl layerline_model {
+    fn boxed(model: Arc<Model>) -> *mut layerline_model {
+        Box::into_raw(Box::new(layerline_model { poison: Poison::default(), model }))
+    }
+}
+
+/// Opens a model. Returns as soon as the file's directory is read and checked; weights arrive in the background.
+///
+/// `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows). Of a model in several files, the first.
+/// `options`: copied.
+/// `model`: set to a model that the caller owns: `layerline_model_free`.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
+/// LAYERLINE_ERROR_MEMORY_BUDGET, LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_open(
+    path: *const c_char,
+    options: *const layerline_options,
+    model: *mut *mut layerline_model,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    // SAFETY: each pointer is NULL or what the header asks for.
+    unsafe {
+        boundary::with_error(err, || {
+            let (path, options, model) = (plan::path(path)?, options::copy(options)?, Out::new(model, "model")?);
+            model.set(layerline_model::boxed(Model::open(path, &options)?));
+            Ok(())
+        })
+    }
+}
+
+/// Opens a model from a file descriptor, for hosts that are given files without paths or keep a model inside an archive.
+///
+/// `fd`: a regular file open for reading. It is duplicated: the caller keeps and closes its own. Its file position is
+/// neither used nor moved.
+/// `offset`, `length`: where in the file the model lies, in bytes; length 0: to the end of the file.
+/// `options`, `model`: as for `layerline_model_open`.
+///
+/// Errors: those of `layerline_model_open`; LAYERLINE_ERROR_UNSUPPORTED where the system has no such descriptors.
+/// Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_open_fd(
+    fd: c_int,
+    offset: u64,
+    length: u64,
+    options: *const layerline_options,
+    model: *mut *mut layerline_model,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    // SAFETY: each pointer is NULL or what the header asks for.
+    unsafe {
+        boundary::with_error(err, || {
+            let (options, model) = (options::copy(options)?, Out::new(model, "model")?);
+            model.set(layerline_model::boxed(Model::open_file(duplicate(fd)?, offset, length, &options)?));
+            Ok(())
+        })
+    }
+}
+
+#[cfg(unix)]
+fn duplicate(fd: c_int) -> Result<File> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the call takes any number, and a descriptor of ours is not given to the host.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 {
+        let cause = std::io::Error::last_os_error();
+        let message = format!("file descriptor {fd} cannot be duplicated: {cause}");
+        let bad = cause.raw_os_error() == Some(libc::EBADF);
+        return Err(if bad { Error::invalid(message) } else { Error::io(message) });
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { File::from_raw_fd(copy) })
+}
+
+#[cfg(not(unix))]
+fn duplicate(_fd: c_int) -> Result<File> {
+    Err(Error::unsupported("this system has no file descriptors to open a model from; open it by its path"))
+}
+
+/// Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are given up.
+/// Any thread, once, with no call on this handle running.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_free(model: *mut layerline_model) {
+    // SAFETY: NULL, or a model of ours that is freed here alone.
+    unsafe { boundary::free(model) };
+}
+
+/// Facts of a model.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_model_info {
+    /// Set by the caller to sizeof(layerline_model_info) before the call.
+    pub struct_size: u32,
+    pub layer_count: u32,
+    pub embedding_length: u32,
+    pub head_count: u32,
+    pub head_count_kv: u32,
+    pub vocab_size: u32,
+    /// Tokens of context the model was trained for.
+    pub context_length: u32,
+    /// 0: the model has no experts.
+    pub expert_count: u32,
+    pub expert_used_count: u32,
+    /// The token that begins a text; -1: none.
+    pub bos_token: i32,
+    /// The token that ends a text; -1: none.
+    pub eos_token: i32,
+    pub parameter_count: u64,
+}
+
+// SAFETY: repr(C), `struct_size` first.
+unsafe impl Versioned for layerline_model_info {
+    const NAME: &'static str = "info";
+    const FIRST_SIZE: usize = offset_of!(layerline_model_info, parameter_count) + size_of::<u64>();
+}
+
+impl From<Info> for layerline_model_info {
+    fn from(info: Info) -> layerline_model_info {
+        layerline_model_info {
+            struct_size: size_of::<layerline_model_info>() as u32,
+            layer_count: info.layer_count,
+            embedding_length: info.embedding_length,
+            head_count: info.head_count,
+            head_count_kv: info.head_count_kv,
+            vocab_size: info.vocab_size,
+            context_length: info.context_length,
+            expert_count: info.expert_count,
+            expert_used_count: info.expert_used_count,
+            bos_token: info.bos_token.unwrap_or(-1),
+            eos_token: info.eos_token.unwrap_or(-1),
+            parameter_count: info.parameter_count,
+        }
+    }
+}
+
+/// Fills `info` with facts of the model; set `info->struct_size` before the call.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_get_info(
+    model: *const layerline_model,
+    info: *mut layerline_model_info,
+) -> layerline_status {
+    // SAFETY: each pointer is NULL or what the header asks for.
+    boundary::status(|| unsafe {
+        let (model, info) = (enter(model)?, OutStruct::new(info)?);
+        info.set(model.model.info().into());
+        Ok(())
+    })
+}
+
+/// One value of the file's metadata, as text: any scalar or string.
+///
+/// `key`: NUL-terminated, such as "general.name".
+/// `buf`, `cap`, `needed`: the text, as described for strings at the top.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also when the file has no such key or an array there;
+/// LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_metadata(
+    model: *const layerline_model,
+    key: *const c_char,
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+) -> layerline_status {
+    // SAFETY: each pointer is NULL or what the header asks for.
+    boundary::status(|| unsafe {
+        let (model, key) = (enter(model)?, utf8(c_bytes(key, "key")?, "key")?);
+        let (buf, needed) = (OutArray::new(buf, cap, "buf")?, Out::new(needed, "needed")?);
+        let value = model.model.metadata(key).ok_or_else(|| Error::invalid(format!("the model has no {key}")))?;
+        needed.set(value.len());
+        buf.set_text(value.as_bytes())
+    })
+}
+
+/// Changes the memory budget while passes run: pages are given up, or more are kept, from the next pass on at the
+/// latest. `bytes` 0: from the cgroup's limit and the free memory.
+///
+/// Errors: LAYERLINE_ERROR_MEMORY_BUDGET when it is below what the open sessions need, and nothing changes;
+/// LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_set_memory_budget(
+    model: *mut layerline_model,
+    bytes: u64,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    // SAFETY: each pointer is NULL or what the header asks for.
+    unsafe { boundary::with_error(err, || enter(model)?.model.set_memory_budget(bytes)) }
+}

@@ -1,0 +1,102 @@
+//! What a model needs, before anything is loaded.
+
+use std::ffi::c_char;
+use std::mem::offset_of;
+use std::path::Path;
+
+use super::boundary::{self, OutStruct, Versioned};
+use super::error::{layerline_error, layerline_status};
+use super::options::{self, layerline_options};
+use crate::error::Result;
+use crate::model::{Model, Plan};
+
+/// What a model needs at given options. All sizes in bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_plan {
+    /// Set by the caller to sizeof(layerline_plan) before the call.
+    pub struct_size: u32,
+    pub layer_count: u32,
+    pub file_bytes: u64,
+    pub weight_bytes: u64,
+    /// The least budget that works.
+    pub floor_bytes: u64,
+    /// The budget at which nothing is streamed.
+    pub full_bytes: u64,
+    /// Part of both: the KV cache of one session.
+    pub kv_bytes: u64,
+    /// Part of both: activations, logits, the stacks of compute threads.
+    pub scratch_bytes: u64,
+    /// Part of both: vocabulary, metadata, and small tensors that always stay.
+    pub tables_bytes: u64,
+    /// Weights that stay, at these options.
+    pub pinned_bytes: u64,
+    /// Weights read from storage in each forward pass, at these options.
+    pub streamed_bytes: u64,
+}
+
+// SAFETY: repr(C), `struct_size` first.
+unsafe impl Versioned for layerline_plan {
+    const NAME: &'static str = "plan";
+    const FIRST_SIZE: usize = offset_of!(layerline_plan, streamed_bytes) + size_of::<u64>();
+}
+
+impl From<Plan> for layerline_plan {
+    fn from(plan: Plan) -> layerline_plan {
+        layerline_plan {
+            struct_size: size_of::<layerline_plan>() as u32,
+            layer_count: plan.layer_count,
+            file_bytes: plan.file_bytes,
+            weight_bytes: plan.weight_bytes,
+            floor_bytes: plan.floor_bytes,
+            full_bytes: plan.full_bytes,
+            kv_bytes: plan.kv_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            tables_bytes: plan.tables_bytes,
+            pinned_bytes: plan.pinned_bytes,
+            streamed_bytes: plan.streamed_bytes,
+        }
+    }
+}
+
+/// A path of the caller's: bytes as the file system has them; on Windows UTF-8.
+///
+/// # Safety
+/// `path` is NULL, or a NUL-terminated string that may be read for `'a`.
+pub(super) unsafe fn path<'a>(path: *const c_char) -> Result<&'a Path> {
+    // SAFETY: the caller vouches for it.
+    let bytes = unsafe { boundary::c_bytes(path, "path") }?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
+    }
+    #[cfg(not(unix))]
+    Ok(Path::new(boundary::utf8(bytes, "path")?))
+}
+
+/// Says what a model would need at these options. Reads the directory of the file, no weights; a budget below the floor
+/// is not an error here.
+///
+/// `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows).
+/// `options`: as for `layerline_model_open`; only read.
+/// `plan`: filled; set `plan->struct_size` before the call.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
+/// LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_plan_memory(
+    path: *const c_char,
+    options: *const layerline_options,
+    plan: *mut layerline_plan,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    // SAFETY: each pointer is NULL or what the header asks for.
+    unsafe {
+        boundary::with_error(err, || {
+            let (path, options, plan) = (self::path(path)?, options::copy(options)?, OutStruct::new(plan)?);
+            plan.set(Model::plan(path, &options)?.into());
+            Ok(())
+        })
+    }
+}
