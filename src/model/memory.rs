@@ -73,9 +73,7 @@ fn number(path: &std::path::Path) -> Option<u64> {
 /// Page cache that the group gives up before anybody is killed.
 fn reclaimable(stat: &std::path::Path) -> u64 {
     let Ok(text) = fs::read_to_string(stat) else { return 0 };
-    let value = |key: &str| {
-        text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok())
-    };
+    let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok());
     let both = |a: &str, b: &str| Some(value(a)? + value(b)?);
     both("total_inactive_file ", "total_active_file ").or_else(|| both("inactive_file ", "active_file ")).unwrap_or(0)
 }

@@ -25,7 +25,6 @@ pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, S
 
 /// An opened model. Sessions share it; everything may be called from any thread.
 pub struct Model {
-    options: Options,
     description: Description,
     /// The small tensors, by [`VectorId`].
     vectors: Vec<Box<[f32]>>,
@@ -132,10 +131,6 @@ impl Model {
 
     pub fn stats(&self) -> Stats {
         Stats { io: self.io, ..self.engine.stats() }
-    }
-
-    pub(crate) fn options(&self) -> &Options {
-        &self.options
     }
 
     pub(crate) fn description(&self) -> &Description {

@@ -214,7 +214,6 @@ fn open(read: Read, options: &Options) -> Result<Arc<Model>> {
         cache_layers: options.cache_layers,
     })?;
     Ok(Arc::new(Model {
-        options: options.clone(),
         description,
         vectors,
         rope,

@@ -90,7 +90,8 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::invalid("a pass needs at least one token"));
         }
-        if let Some((i, &token)) = tokens.iter().enumerate().find(|(_, t)| !(0..vocab as i64).contains(&i64::from(**t))) {
+        if let Some((i, &token)) = tokens.iter().enumerate().find(|(_, t)| !(0..vocab as i64).contains(&i64::from(**t)))
+        {
             return Err(Error::invalid(format!("token {i} is {token}; the vocabulary has {vocab}")));
         }
         if tokens.len() > self.context - self.position {

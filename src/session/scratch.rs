@@ -52,7 +52,10 @@ impl Layout {
     }
 
     pub fn bytes(&self) -> u64 {
-        [self.residual, self.work, self.forms, self.angles, self.positions, self.row].iter().map(|&n| n as u64 + 4096).sum()
+        [self.residual, self.work, self.forms, self.angles, self.positions, self.row]
+            .iter()
+            .map(|&n| n as u64 + 4096)
+            .sum()
     }
 }
 
