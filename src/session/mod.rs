@@ -23,6 +23,8 @@ pub struct Session {
     cache: Memory,
     /// Rows of the last pass that left logits.
     logits: LogitRows,
+    /// The memory of logits that have been replaced, for the next pass.
+    spare: Vec<f32>,
     interrupt: Arc<Interrupt>,
     /// What was taken from the budget, beside logits of more than one row.
     reserved: u64,
@@ -53,7 +55,16 @@ impl Session {
         };
         let interrupt = Interrupt::new(model.engine());
         let logits = LogitRows::default();
-        Ok(Session { model: model.clone(), context, position: 0, cache, logits, interrupt, reserved })
+        Ok(Session {
+            model: model.clone(),
+            context,
+            position: 0,
+            cache,
+            logits,
+            spare: Vec::new(),
+            interrupt,
+            reserved,
+        })
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -119,35 +130,44 @@ impl Session {
             let out = &mut fresh.values[filled * vocab..(filled + wanted) * vocab];
             if let Err(e) = self.sweep(part, out, since) {
                 self.position = start;
-                let rows = fresh.rows;
-                drop(fresh);
-                self.release_logits(rows);
+                self.retire(fresh);
                 return Err(e);
             }
             self.position += part.len();
         }
         let before = std::mem::replace(&mut self.logits, fresh);
-        let rows = before.rows;
-        drop(before);
-        self.release_logits(rows);
+        self.retire(before);
         self.model.engine().count_pass(tokens.len());
         Ok(())
     }
 
     /// Memory for the logits of a pass. One row is part of the session's own; more are taken from the budget while they
     /// are kept.
-    fn room_for_logits(&self, rows: usize) -> Result<LogitRows> {
+    fn room_for_logits(&mut self, rows: usize) -> Result<LogitRows> {
         let vocab = self.model.description().shape.vocab;
         let values = rows.checked_mul(vocab).unwrap_or(usize::MAX);
         let extra = extra_logit_bytes(self.model.description(), rows);
-        self.model.engine().reserve(extra).map_err(|e| e.context(format!("logits of {rows} positions")))?;
-        let mut fresh = LogitRows { values: Vec::new(), rows };
+        if extra > 0 {
+            let place = |e: Error| e.context(format!("logits of {rows} positions"));
+            self.model.engine().reserve(extra).map_err(place)?;
+        }
+        let mut fresh = LogitRows { values: std::mem::take(&mut self.spare), rows };
         if fresh.values.try_reserve_exact(values).is_err() {
             self.release_logits(rows);
             return Err(Error::out_of_memory(format!("logits of {rows} positions")));
         }
         fresh.values.resize(values, 0.0);
         Ok(fresh)
+    }
+
+    /// Gives back what the rows took beyond the session's own, and keeps memory of one row for the next pass.
+    fn retire(&mut self, rows: LogitRows) {
+        if rows.rows == 1 {
+            self.spare = rows.values;
+        } else {
+            drop(rows.values);
+            self.release_logits(rows.rows);
+        }
     }
 
     fn release_logits(&self, rows: usize) {
@@ -184,9 +204,7 @@ impl Session {
         }
         if tokens < self.position {
             let before = std::mem::take(&mut self.logits);
-            let rows = before.rows;
-            drop(before);
-            self.release_logits(rows);
+            self.retire(before);
         }
         self.position = tokens;
         Ok(())

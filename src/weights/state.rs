@@ -126,6 +126,8 @@ pub struct State {
     /// Ring bytes for layers that the host prefetches. 0 until it asks for one: a deeper ring keeps fewer pages, and every
     /// pass of a host that never prefetches would pay for it.
     host_depth: u64,
+    /// Capacity and ring depth of the present plan.
+    planned_for: Option<(u64, u64)>,
     /// Takes turns between the host's requests and reading ahead, so that neither starves.
     host_next: bool,
     pub closing: bool,
@@ -154,6 +156,7 @@ impl State {
             outstanding: 0,
             absent: fixed.schedule.pages.len(),
             host_depth: 0,
+            planned_for: None,
             host_next: false,
             closing: false,
         };
@@ -245,6 +248,9 @@ impl State {
     fn replan(&mut self, fixed: &Fixed) {
         let Some(capacity) = self.capacity(fixed) else { return };
         let depth = Fixed::in_flight_bytes(fixed.readers).max(self.host_depth);
+        if self.planned_for.replace((capacity, depth)) == Some((capacity, depth)) {
+            return self.note_peak();
+        }
         self.residency = residency::plan(&fixed.schedule, capacity, depth);
         let before = self.ring.extent();
         self.ring.set_limit(self.residency.ring_bytes.min(fixed.ring_memory.len() as u64));
@@ -327,8 +333,10 @@ impl State {
                 self.cursor = p + 1;
             }
         }
-        let stays = self.is_pinned(p) && matches!(self.slots[p].place, Some(Place::Own(_)));
-        if stays || self.slots[p].holds > 0 || !used {
+        // A frame of its own that the plan no longer keeps was only waiting for its holder.
+        let own = matches!(self.slots[p].place, Some(Place::Own(_)));
+        let goes = if own { !self.is_pinned(p) } else { used };
+        if !goes || self.slots[p].holds > 0 {
             return false;
         }
         self.give_up(fixed, p);
