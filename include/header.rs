@@ -3,10 +3,11 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
+    ("budget", "a budget for several models"),
     ("plan", "planning: what a model needs, before anything is loaded"),
     ("model", "model"),
     ("prefetch", "prefetch and completion: nothing in this section waits, but layerline_wait"),

@@ -6,6 +6,7 @@
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]
 
 mod boundary;
+pub mod budget;
 pub mod error;
 pub mod model;
 pub mod options;

@@ -42,13 +42,20 @@ pub(super) unsafe fn copy(options: *const layerline_options) -> Result<Options> 
 ///
 /// # Safety
 /// As for [`copy`].
-unsafe fn set(options: *const layerline_options, change: impl FnOnce(&mut Options)) -> layerline_status {
-    boundary::status(|| {
-        // SAFETY: the caller vouches for it.
-        let options = unsafe { enter(options) }?;
-        change(&mut *options.options.try_lock().ok_or_else(busy::<layerline_options>)?);
-        Ok(())
-    })
+pub(super) unsafe fn change(options: *const layerline_options, change: impl FnOnce(&mut Options)) -> Result<()> {
+    // SAFETY: the caller vouches for it.
+    let options = unsafe { enter(options) }?;
+    change(&mut *options.options.try_lock().ok_or_else(busy::<layerline_options>)?);
+    Ok(())
+}
+
+/// Changes one setting, as a whole call.
+///
+/// # Safety
+/// As for [`copy`].
+unsafe fn set(options: *const layerline_options, apply: impl FnOnce(&mut Options)) -> layerline_status {
+    // SAFETY: the caller vouches for it.
+    boundary::status(|| unsafe { change(options, apply) })
 }
 
 pub(super) fn io_number(io: Io) -> i32 {

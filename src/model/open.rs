@@ -19,6 +19,7 @@ use crate::kernel::rope::RopeTable;
 use crate::quant;
 use crate::session::{Layout, Scratch, session_bytes};
 use crate::text::Tokenizer;
+use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
 use crate::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
 use crate::weights::{Ledger, Schedule};
@@ -178,7 +179,15 @@ fn open(read: Read, options: &Options) -> Result<Arc<Model>> {
     let needs = needs(&read, options);
     let floor = least_budget(&needs, &read.described.schedule);
     let automatic = options.memory_budget == 0;
-    let budget = if automatic { memory::automatic_budget() } else { options.memory_budget };
+    let (seat, budget) = match &options.shared_budget {
+        Some(shared) => {
+            let full = needs.base().saturating_add(Engine::full_frames(&read.described.schedule));
+            let (seat, share) = shared.admit(Share { least: floor, full }).map_err(|e| e.context(&read.name))?;
+            (Some(seat), share)
+        }
+        None if automatic => (None, memory::automatic_budget()),
+        None => (None, options.memory_budget),
+    };
     if budget < floor {
         let what = if automatic { "the memory this process may use, " } else { "the memory budget of " };
         return Err(Error::new(
@@ -212,6 +221,7 @@ fn open(read: Read, options: &Options) -> Result<Arc<Model>> {
         readers: READERS,
         prefetch_distance: options.prefetch_distance,
         cache_layers: options.cache_layers,
+        seat,
     })?;
     Ok(Arc::new(Model {
         description,

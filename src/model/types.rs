@@ -1,5 +1,9 @@
 //! What a host sets and what it is told: options, plan, facts of a model, events, statistics.
 
+use std::sync::Arc;
+
+use crate::weights::SharedBudget;
+
 /// How weights are read from storage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Io {
@@ -29,6 +33,8 @@ pub struct Options {
     /// At most this many layers held in memory; 0: by budget alone.
     pub cache_layers: u32,
     pub io: Io,
+    /// A budget shared with other models, in place of `memory_budget`.
+    pub shared_budget: Option<Arc<SharedBudget>>,
 }
 
 impl Default for Options {
@@ -42,6 +48,7 @@ impl Default for Options {
             prefetch_distance: 0,
             cache_layers: 0,
             io: Io::Auto,
+            shared_budget: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::budget::Seat;
 use super::doorbell::Doorbell;
 use super::frames::{Memory, Window};
 use super::loader::{Loader, Message};
@@ -28,6 +29,8 @@ pub struct Config {
     pub readers: usize,
     pub prefetch_distance: u32,
     pub cache_layers: u32,
+    /// The model's place in a shared budget, whose share the ledger has.
+    pub seat: Option<Seat>,
 }
 
 /// What sweeps, hosts, the loader and the readers share.
@@ -45,6 +48,8 @@ pub struct Shared {
 pub struct Engine {
     shared: Arc<Shared>,
     loader: Option<Loader>,
+    /// Dropped after the frames, so that no other model grows before they are gone.
+    seat: Option<Seat>,
 }
 
 /// Ends passes of one session, from any thread. It counts how often it was raised, so that a request made between two
@@ -103,6 +108,24 @@ impl Shared {
         if !state.tickets.events.is_empty() {
             self.events.notify_all();
             self.doorbell.ring();
+        }
+    }
+
+    /// Lives with another budget from now on; frames beyond it are gone when this returns.
+    pub fn adopt_budget(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        // A share always covers the least, so this fails only where the model is about to ask for more.
+        if state.set_budget(&self.fixed, bytes).is_ok() {
+            self.await_within_budget(&mut state);
+        }
+        drop(state);
+        self.wake_loader();
+    }
+
+    /// Waits for frames that a running pass or a read still uses; that takes one page's time.
+    fn await_within_budget(&self, state: &mut MutexGuard<'_, State>) {
+        while state.used() > state.ledger.budget && !state.closing {
+            self.changed.wait_for(state, Duration::from_millis(50));
         }
     }
 
@@ -189,8 +212,11 @@ impl Engine {
             queue: prefetch.then_some(sender),
         });
         let loader = if prefetch { Some(Loader::start(&shared, receiver)?) } else { None };
+        if let Some(seat) = &config.seat {
+            seat.attach(&shared);
+        }
         shared.wake_loader();
-        Ok(Engine { shared, loader })
+        Ok(Engine { shared, loader, seat: config.seat })
     }
 
     pub fn schedule(&self) -> &Schedule {
@@ -317,22 +343,34 @@ impl Engine {
     /// one page's time of a running pass.
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         let shared = &*self.shared;
-        let mut state = shared.state.lock();
-        state.reserve(&shared.fixed, bytes)?;
-        while state.used() > state.ledger.budget {
-            shared.changed.wait_for(&mut state, Duration::from_millis(50));
+        let take = || {
+            let mut state = shared.state.lock();
+            state.reserve(&shared.fixed, bytes)?;
+            shared.await_within_budget(&mut state);
+            Ok(())
+        };
+        match &self.seat {
+            Some(seat) => seat.change(|| shared.state.lock().needs(&shared.fixed, bytes), take),
+            None => take(),
         }
-        Ok(())
     }
 
     /// Gives back what [`Engine::reserve`] took.
     pub fn release(&self, bytes: u64) {
-        self.shared.state.lock().release(&self.shared.fixed, bytes);
-        self.shared.wake_loader();
+        let shared = &*self.shared;
+        shared.state.lock().release(&shared.fixed, bytes);
+        if let Some(seat) = &self.seat {
+            // Needing less always fits.
+            let _ = seat.change(|| shared.state.lock().needs(&shared.fixed, 0), || Ok(()));
+        }
+        shared.wake_loader();
     }
 
     /// Changes the budget. Frames in use by a running pass are given back as soon as it is done with them.
     pub fn set_budget(&self, bytes: u64) -> Result<()> {
+        if self.seat.is_some() {
+            return Err(Error::invalid("the model lives on a shared budget: change that one"));
+        }
         self.shared.state.lock().set_budget(&self.shared.fixed, bytes)?;
         self.shared.wake_loader();
         Ok(())

@@ -1,5 +1,6 @@
 //! The streaming engine: pages, the schedule, what stays in memory, and the worker that reads the rest ahead of the sweep.
 
+pub mod budget;
 mod doorbell;
 pub mod engine;
 mod events;
@@ -14,6 +15,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use budget::SharedBudget;
 pub use engine::{Config, Engine, HeldPage, Interrupt, Sweep};
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule};
 pub use state::Ledger;

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use super::budget::Needs;
 use super::events::{LayerRequest, Tickets};
 use super::frames::{Memory, Ring, Window};
 use super::residency::{self, Residency};
@@ -202,6 +203,16 @@ impl State {
         (capacity >= least).then(|| residency::usable(&fixed.schedule, capacity, fixed.most_frames))
     }
 
+    /// What the model needs now, with `more` bytes for sessions.
+    pub fn needs(&self, fixed: &Fixed, more: u64) -> Needs {
+        let l = &self.ledger;
+        let base = l.fixed.saturating_add(l.sessions.saturating_add(more).max(l.session_reserve));
+        Needs {
+            least: base.saturating_add(residency::least_ring(&fixed.schedule)),
+            full: base.saturating_add(fixed.schedule.sweep_bytes() + fixed.schedule.table_bytes()),
+        }
+    }
+
     /// Changes the budget and the plan with it, or nothing where it is below what is needed now.
     pub fn set_budget(&mut self, fixed: &Fixed, budget: u64) -> Result<()> {
         let before = std::mem::replace(&mut self.ledger.budget, budget);
@@ -232,9 +243,9 @@ impl State {
 
     fn below_floor(&self, fixed: &Fixed, budget: u64, more: u64) -> Error {
         let l = &self.ledger;
+        let floor = self.needs(fixed, more).least;
         let sessions = l.sessions.saturating_add(more).max(l.session_reserve);
         let least = residency::least_ring(&fixed.schedule);
-        let floor = l.fixed.saturating_add(sessions).saturating_add(least);
         Error::new(
             Status::MemoryBudget,
             format!(

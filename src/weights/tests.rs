@@ -46,6 +46,7 @@ fn open(schedule: Schedule, frames: u64, prefetch: bool, setup: impl FnOnce(&Con
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
+        seat: None,
     })
     .unwrap();
     let interrupt = Interrupt::new(&engine);
@@ -333,6 +334,7 @@ fn a_file_cut_short_while_open_is_an_error_that_gives_the_figures() {
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
+        seat: None,
     })
     .unwrap();
     let b = Bench { interrupt: Interrupt::new(&engine), engine, control: Control::default() };
@@ -346,8 +348,8 @@ fn an_interrupt_ends_a_pass_that_waits_for_blocked_storage() {
     let s = uneven();
     let floor = Engine::least_frames(&s);
     let b = open(s, floor, true, Control::block);
+    let since = b.interrupt.count();
     std::thread::scope(|scope| {
-        let since = b.interrupt.count();
         let pass = scope.spawn(|| b.engine.sweep(&b.interrupt, since, b.pages())?.page(0).map(|_| ()));
         b.control.await_blocked(1);
         b.interrupt.raise();
@@ -478,6 +480,7 @@ fn the_prefetch_distance_limits_how_far_ahead_is_read() {
         readers: READERS,
         prefetch_distance: 2,
         cache_layers: 0,
+        seat: None,
     })
     .unwrap();
     engine.settle();
@@ -500,10 +503,65 @@ fn no_more_layers_are_held_than_the_host_allows() {
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 3,
+        seat: None,
     })
     .unwrap();
     let b = Bench { interrupt: Interrupt::new(&engine), engine, control };
     b.pass().unwrap();
     b.engine.settle();
     assert!(b.stats().peak_bytes <= limit, "{} of {limit}", b.stats().peak_bytes);
+}
+
+#[test]
+fn models_on_one_budget_share_it_and_never_exceed_it_together() {
+    use super::budget::{Needs, SharedBudget};
+    let s = uneven();
+    let needs = Needs { least: Engine::least_frames(&s), full: Engine::full_frames(&s) };
+    let total = needs.least + needs.full;
+    let budget = SharedBudget::new(total);
+    let enter = || {
+        let (seat, share) = budget.admit(needs)?;
+        let schedule = uneven();
+        let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
+        let control = Control::default();
+        let engine = Engine::start(Config {
+            schedule,
+            sources: vec![Box::new(ScriptedSource::patterned(&control, end))],
+            ledger: Ledger::new(share, 0, 0),
+            prefetch: true,
+            readers: READERS,
+            prefetch_distance: 0,
+            cache_layers: 0,
+            seat: Some(seat),
+        })?;
+        crate::Result::Ok(Bench { interrupt: Interrupt::new(&engine), engine, control })
+    };
+    let a = enter().unwrap();
+    a.pass().unwrap();
+    a.engine.settle();
+    assert_eq!(a.stats().used_bytes, needs.full);
+    let b = enter().unwrap();
+    assert!(a.stats().used_bytes + b.stats().used_bytes <= total);
+    assert!(a.stats().budget_bytes.abs_diff(b.stats().budget_bytes) <= 1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..5).for_each(|_| a.pass().unwrap()));
+        scope.spawn(|| (0..5).for_each(|_| b.pass().unwrap()));
+        for _ in 0..20 {
+            a.engine.reserve(1 << 20).unwrap();
+            assert!(a.stats().used_bytes + b.stats().used_bytes <= total);
+            a.engine.release(1 << 20);
+        }
+    });
+    assert_eq!(a.engine.set_budget(total).unwrap_err().status(), Status::InvalidArgument);
+    budget.set_total(2 * needs.least).unwrap();
+    assert!(a.stats().used_bytes + b.stats().used_bytes <= 2 * needs.least);
+    assert_eq!(budget.set_total(2 * needs.least - 1).unwrap_err().status(), Status::MemoryBudget);
+    assert_eq!(enter().err().unwrap().status(), Status::MemoryBudget);
+    assert_eq!(b.engine.reserve(1).unwrap_err().status(), Status::MemoryBudget);
+    a.pass().unwrap();
+    budget.set_total(total).unwrap();
+    drop(b);
+    a.pass().unwrap();
+    a.engine.settle();
+    assert_eq!(a.stats().used_bytes, needs.full);
 }
