@@ -1,0 +1,44 @@
+//! Tiny float32 models of each kind, whose logits were computed in float64 by an independent program.
+
+use layerline::model::Options;
+
+use crate::support::*;
+
+#[test]
+fn logits_are_the_references_and_the_same_bits_however_the_tokens_are_cut() {
+    let models = models_in("arch");
+    assert!(models.len() >= 5, "{models:?}");
+    for path in models {
+        let name = stem(&path);
+        let mut arrays = Arrays::open(&path.with_extension("npz"));
+        let (tokens, want) = (arrays.get::<i32>("tokens"), arrays.get::<f32>("logits"));
+        let model = open(&path, &options());
+        let got = logits_of(&model, &tokens, tokens.len());
+        // Keys and values are kept as half floats, with 11 bits: that is what the allowance is for.
+        let error = relative_error(&got, &want);
+        assert!(error < 1e-3, "{name}: relative error {error:.2e}");
+
+        assert_same_bits(&logits_of(&model, &tokens, 1), &got, &format!("{name}, token by token"));
+        assert_same_bits(&logits_of(&model, &tokens, 7), &got, &format!("{name}, passes of 7"));
+        let chunked = open(&path, &Options { chunk_length: 5, ..options() });
+        assert_same_bits(&logits_of(&chunked, &tokens, tokens.len()), &got, &format!("{name}, chunks of 5"));
+    }
+}
+
+#[test]
+fn the_floor_budget_streams_and_gives_the_same_bits_as_everything_resident() {
+    for path in models_in("arch") {
+        let name = stem(&path);
+        let tokens = Arrays::open(&path.with_extension("npz")).get::<i32>("tokens");
+        // Logits of all positions are taken from the budget, so they come one by one.
+        let least = plan(&path, &options());
+        let floor = Options { memory_budget: least.floor_bytes, ..options() };
+        assert!(plan(&path, &floor).streamed_bytes > 0, "{name}: the floor holds the whole model");
+        let full = Options { memory_budget: least.full_bytes, ..options() };
+        assert_eq!(plan(&path, &full).streamed_bytes, 0, "{name}");
+        let (floor, full) = (open(&path, &floor), open(&path, &full));
+        let got = logits_of(&floor, &tokens, 1);
+        assert_same_bits(&got, &logits_of(&full, &tokens, 1), &format!("{name}, floor and full"));
+        assert!(floor.stats().read_bytes > least.weight_bytes, "{name}: nothing was read twice");
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole models against numbers that were computed elsewhere, and against themselves under every way of running.
+
+mod arch;
+mod bits;
+mod hostile;
+mod quant;
+mod real;
+mod support;

@@ -1,0 +1,35 @@
+//! One tiny model per weight format. Every fast path rounds; the measure is how far that moves the next-token
+//! distribution from the one of the same weights computed in float32, and the bar is what llama.cpp does with the file.
+
+use crate::support::*;
+
+/// Ours may be this many times the peer's divergence.
+const FACTOR: f64 = 1.1;
+
+/// Formats whose weights are multiplied as they are leave both sides with nothing but the half floats of the cache and
+/// the order of float32 sums, about 1e-9 nats: noise, whose ratio means nothing. A wrong weight or position moves the
+/// distribution by 1e-4 and more.
+const NOISE: f64 = 1e-7;
+
+#[test]
+fn every_format_is_as_near_to_its_exact_distribution_as_the_peer() {
+    let models = models_in("quant");
+    assert!(models.len() >= 14, "{models:?}");
+    let mut failures = Vec::new();
+    for path in models {
+        let name = stem(&path);
+        let mut arrays = Arrays::open(&path.with_extension("npz"));
+        let (exact, peer) = (arrays.get::<f32>("exact"), arrays.get::<f32>("peer"));
+        let tokens = arrays.get::<i32>("tokens");
+        let vocab = exact.len() / tokens.len();
+        let model = open(&path, &options());
+        let ours = logits_of(&model, &tokens, tokens.len());
+        let (ours, peer) = (mean_divergence(&exact, &ours, vocab), mean_divergence(&exact, &peer, vocab));
+        let allowed = (FACTOR * peer).max(NOISE);
+        // Not `ours > allowed`: NaN must not pass.
+        if !(ours <= allowed) {
+            failures.push(format!("{name}: {ours:.3e}, the peer {peer:.3e}"));
+        }
+    }
+    assert!(failures.is_empty(), "mean divergence from the exact distribution:\n{}", failures.join("\n"));
+}

@@ -1,0 +1,55 @@
+//! A real model, on prompts in English, French with Chinese and an emoji, and Python.
+
+use layerline::model::Options;
+
+use crate::support::*;
+
+#[test]
+fn the_small_model_reads_its_prompts_as_the_reference_does() {
+    let Some(path) = small_model("golden: tokens of the small model") else { return };
+    let model = open(&path, &options());
+    let mut arrays = Arrays::open(&golden("real/smollm2.npz"));
+    let mut prompts = 0;
+    while arrays.has(&format!("prompt{prompts}")) {
+        let text = String::from_utf8(arrays.get::<u8>(&format!("prompt{prompts}"))).unwrap();
+        let want = arrays.get::<i32>(&format!("tokens{prompts}"));
+        assert_eq!(model.tokenizer().unwrap().encode(&text, false, true), want, "{text:?}");
+        prompts += 1;
+    }
+    assert_eq!(prompts, 4);
+}
+
+#[test]
+fn the_small_model_is_as_near_to_its_exact_distribution_as_the_peer() {
+    let Some(path) = small_model("golden: fidelity of the small model") else { return };
+    let full = plan(&path, &options()).full_bytes;
+    let model = open(&path, &Options { memory_budget: full + (64 << 20), ..options() });
+    let vocab = model.info().vocab_size as usize;
+    let mut arrays = Arrays::open(&golden("real/smollm2.npz"));
+    let (mut ours, mut peer, mut each) = (Vec::new(), Vec::new(), Vec::new());
+    for i in 0..4 {
+        let tokens = arrays.get::<i32>(&format!("tokens{i}"));
+        let exact = arrays.get::<f32>(&format!("exact_logprobs{i}"));
+        let peers = arrays.get::<f64>(&format!("peer_kl{i}"));
+        let rows = exact.len() / vocab;
+        let logits = logits_of(&model, &tokens, tokens.len());
+        let last = &logits[(tokens.len() - rows) * vocab..];
+        let mine: Vec<f64> =
+            exact.chunks_exact(vocab).zip(last.chunks_exact(vocab)).map(|(e, o)| divergence(e, o)).collect();
+        let theirs = &peers[peers.len() - rows..];
+        each.push(format!("prompt {i}: {:.3e}, the peer {:.3e}", mean(&mine), mean(theirs)));
+        ours.extend(mine);
+        peer.extend_from_slice(theirs);
+    }
+    assert_eq!(ours.len(), 23);
+    let (ours, peer) = (mean(&ours), mean(&peer));
+    assert!(
+        ours <= 1.1 * peer,
+        "mean divergence {ours:.3e}, the peer's {peer:.3e} at the same positions\n{}",
+        each.join("\n")
+    );
+}
+
+fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
