@@ -118,6 +118,8 @@ static void info_and_metadata_tell_the_model(void)
     memset(text, '#', sizeof text);
     CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 9, &needed));
     CHECK(needed == 10 && text[0] == '#');
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 10, &needed));
+    CHECK(needed == 10 && text[0] == '#'); /* its NUL has no room */
     CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.name", text, 11, &needed));
     CHECK(strcmp(text, "tiny-llama") == 0);
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,

@@ -263,7 +263,7 @@ static void pieces_are_whole_characters(layerline_model *model)
     uint64_t seed;
     int32_t prompt[2] = { 1, 3 + 0xE2 };
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_temperature(sampler, 3.0f));
-    for (seed = 0; seed < 8; seed++) {
+    for (seed = 0; seed < (getenv("LAYERLINE_QUICK") != NULL ? 2u : 8u); seed++) {
         layerline_session *session = new_session(model, 0);
         CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(sampler, seed));
         memset(&h, 0, sizeof h);
@@ -306,11 +306,14 @@ static bool real_text(void)
     const char *path = real_model();
     static const char text[] = "The capital of France is";
     settings s = { 0 };
+    size_t limit;
     int pass;
     if (path == NULL) {
         return false;
     }
     s.context = 128;
+    /* Valgrind takes seconds for each of these tokens; the first already says it. */
+    limit = getenv("LAYERLINE_QUICK") != NULL ? 2 : 8;
     for (pass = 0; pass < 2; pass++) {
         layerline_model *model;
         layerline_session *session;
@@ -327,7 +330,7 @@ static bool real_text(void)
         session = new_session(model, 0);
         CHECK_STATUS(LAYERLINE_OK,
                      layerline_tokenize(model, text, strlen(text), LAYERLINE_TOKENIZE_BOS, prompt, 32, &count));
-        CHECK_OK(err, layerline_generate(session, sampler, prompt, count, 8, listen, h, &err));
+        CHECK_OK(err, layerline_generate(session, sampler, prompt, count, limit, listen, h, &err));
         layerline_sampler_free(sampler);
         layerline_session_free(session);
         layerline_model_free(model);

@@ -11,7 +11,8 @@ static size_t tokens_of(const layerline_model *model, const char *text, uint32_t
 
 static void buffers_are_asked_for_and_never_overrun(const layerline_model *model)
 {
-    static const char text[] = "five red boats";
+    /* Without spaces: the made vocabulary has no token of one, only the bytes of its mark. */
+    static const char text[] = "five-red-boats";
     int32_t tokens[128];
     char buf[128];
     size_t needed = 0, again = 0, i, count, length;
@@ -37,8 +38,9 @@ static void buffers_are_asked_for_and_never_overrun(const layerline_model *model
     memset(buf, '#', sizeof buf);
     CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, buf, length - 1, &needed));
     CHECK(needed == length && buf[0] == '#'); /* nothing is written but the length */
-    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, length, &needed));
-    CHECK(needed == length && buf[0] != '#' && buf[length] == '#'); /* it fits, without its NUL */
+    /* The text would fit, its NUL would not: so that what is written always ends, nothing is. */
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, buf, length, &needed));
+    CHECK(needed == length && buf[0] == '#');
     CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, length + 1, &needed));
     CHECK(needed == length && buf[length] == '\0' && buf[length + 1] == '#' && strlen(buf) == length);
     CHECK(strstr(buf, text) != NULL);
@@ -49,8 +51,12 @@ static void buffers_are_asked_for_and_never_overrun(const layerline_model *model
     CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, 0, buf, sizeof buf, &needed));
     CHECK(needed == 0 && buf[0] == '\0');
     CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, NULL, 0, 0, NULL, 0, &needed));
-    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, NULL, 0, NULL, 0, &needed));
-    CHECK(needed == 0);
+    needed = 1;
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, NULL, 0, NULL, 0, &needed));
+    CHECK(needed == 0); /* the empty text has a NUL too */
+    buf[0] = '#';
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, NULL, 0, buf, 1, &needed));
+    CHECK(needed == 0 && buf[0] == '\0');
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_tokenize(model, "a", 1, 0x80u, tokens, 4, &needed));
 }
 

@@ -38,9 +38,9 @@ const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory bud
  *   Strings in  UTF-8 with an explicit length, or NUL-terminated. Paths are NUL-terminated and taken as bytes.
  *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
  *               buffer is too small: then nothing else is written and the call returns LAYERLINE_ERROR_BUFFER_TOO_SMALL.
- *               The text fits when `cap` is at least `*needed`; a NUL follows it when `cap` is greater. To learn the
- *               length alone, pass NULL and 0 (an empty text then gives LAYERLINE_OK, any other
- *               LAYERLINE_ERROR_BUFFER_TOO_SMALL).
+ *               The text always ends in a NUL, so it fits when `cap` is greater than `*needed`. To learn the length
+ *               alone, pass NULL and 0: LAYERLINE_ERROR_BUFFER_TOO_SMALL, as the NUL has no room. Arrays of tokens have
+ *               no NUL: they fit when `cap` is at least `*needed`.
  *   Structs     Structs that begin with `struct_size` grow at their end in later versions. Set it to sizeof the struct
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then

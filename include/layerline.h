@@ -20,9 +20,9 @@
  *   Strings in  UTF-8 with an explicit length, or NUL-terminated. Paths are NUL-terminated and taken as bytes.
  *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
  *               buffer is too small: then nothing else is written and the call returns LAYERLINE_ERROR_BUFFER_TOO_SMALL.
- *               The text fits when `cap` is at least `*needed`; a NUL follows it when `cap` is greater. To learn the
- *               length alone, pass NULL and 0 (an empty text then gives LAYERLINE_OK, any other
- *               LAYERLINE_ERROR_BUFFER_TOO_SMALL).
+ *               The text always ends in a NUL, so it fits when `cap` is greater than `*needed`. To learn the length
+ *               alone, pass NULL and 0: LAYERLINE_ERROR_BUFFER_TOO_SMALL, as the NUL has no room. Arrays of tokens have
+ *               no NUL: they fit when `cap` is at least `*needed`.
  *   Structs     Structs that begin with `struct_size` grow at their end in later versions. Set it to sizeof the struct
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
@@ -242,7 +242,7 @@ typedef struct layerline_plan {
     uint64_t scratch_bytes;
     /** Part of both: vocabulary, metadata, and small tensors that always stay. */
     uint64_t tables_bytes;
-    /** Weights that stay, at these options. */
+    /** Weights that stay, at these options: the memory they take, in whole pages of the system. */
     uint64_t pinned_bytes;
     /** Weights read from storage in each forward pass, at these options. */
     uint64_t streamed_bytes;
@@ -539,11 +539,13 @@ void layerline_session_free(layerline_session *session);
  * Runs tokens through the model, after those the session holds already. Layers that are not in memory are waited for.
  *
  * `tokens`, `count`: at least one.
- * `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row.
+ * `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row. Memory for one row is
+ * part of what every session takes; more rows are taken from the budget until the next pass or truncation.
  *
  * After an error the session is as it was before the pass.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_CONTEXT_FULL;
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL;
  * LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
  * call on the session is running; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
  */

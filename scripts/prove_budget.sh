@@ -4,7 +4,8 @@
 #   prove_budget.sh GENERATE MODEL
 #
 # GENERATE is the example program. At 25 % of the file and at the floor, 32 tokens are generated in a group limited to
-# the budget and 24 MiB for the program itself; nothing may be killed and the library's own peak must stay below the
+# the budget and 24 MiB for the program itself. The prompt is long enough to fill the scratch memory of a chunk, and
+# nearly the context, because memory that is promised but never touched would prove nothing; nothing may be killed and the library's own peak must stay below the
 # budget. Below the floor there must be a refusal with both figures. Ends with 77 where there are no cgroups.
 set -u
 
@@ -14,6 +15,7 @@ model=$2
 here=$(cd "$(dirname "$0")" && pwd)
 program_bytes=$((24 * 1024 * 1024))
 common=(--threads 2 --context 512)
+prompt=$(printf 'one %.0s' $(seq 440))
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 failed=0
@@ -33,7 +35,7 @@ echo "file $file_bytes, floor $floor_bytes, full $full_bytes bytes"
 in_group() {
     local name=$1 budget=$2 status peak
     "$here/cgroup_budget.sh" $((budget + program_bytes)) \
-        "$generate" "$model" "One two three four" --budget "$budget" --tokens 32 "${common[@]}" > /dev/null 2> "$log"
+        "$generate" "$model" "$prompt" --budget "$budget" --tokens 32 "${common[@]}" > /dev/null 2> "$log"
     status=$?
     if [ $status = 77 ]; then
         cat "$log" >&2

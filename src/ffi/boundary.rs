@@ -213,14 +213,16 @@ impl<T: Copy> OutArray<T> {
 }
 
 impl OutArray<c_char> {
-    /// Writes `text`, and a NUL after it where there is room.
+    /// Writes `text` and its NUL, or nothing: what a host finds in its buffer always ends.
     pub(super) fn set_text(&self, text: &[u8]) -> Result<()> {
+        if text.len() >= self.cap {
+            let message = format!("the buffer has {} bytes, the text and its NUL take {}", self.cap, text.len() + 1);
+            return Err(Error::new(Status::BufferTooSmall, message));
+        }
         let bytes = OutArray { pointer: self.pointer.cast::<u8>(), cap: self.cap };
         bytes.set(text)?;
-        if text.len() < self.cap {
-            // SAFETY: inside the `cap` bytes of the buffer.
-            unsafe { bytes.pointer.add(text.len()).write(0) };
-        }
+        // SAFETY: inside the `cap` bytes of the buffer, as just checked.
+        unsafe { bytes.pointer.add(text.len()).write(0) };
         Ok(())
     }
 }

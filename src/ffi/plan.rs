@@ -29,7 +29,7 @@ pub struct layerline_plan {
     pub scratch_bytes: u64,
     /// Part of both: vocabulary, metadata, and small tensors that always stay.
     pub tables_bytes: u64,
-    /// Weights that stay, at these options.
+    /// Weights that stay, at these options: the memory they take, in whole pages of the system.
     pub pinned_bytes: u64,
     /// Weights read from storage in each forward pass, at these options.
     pub streamed_bytes: u64,

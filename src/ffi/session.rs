@@ -90,11 +90,13 @@ pub unsafe extern "C" fn layerline_session_free(session: *mut layerline_session)
 /// Runs tokens through the model, after those the session holds already. Layers that are not in memory are waited for.
 ///
 /// `tokens`, `count`: at least one.
-/// `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row.
+/// `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row. Memory for one row is
+/// part of what every session takes; more rows are taken from the budget until the next pass or truncation.
 ///
 /// After an error the session is as it was before the pass.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_CONTEXT_FULL;
+/// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL;
 /// LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
 /// call on the session is running; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
 #[unsafe(no_mangle)]
