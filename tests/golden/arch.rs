@@ -14,7 +14,7 @@ fn logits_are_the_references_and_the_same_bits_however_the_tokens_are_cut() {
         let (tokens, want) = (arrays.get::<i32>("tokens"), arrays.get::<f32>("logits"));
         let model = open(&path, &options());
         let got = logits_of(&model, &tokens, tokens.len());
-        // Keys and values are kept as half floats, with 11 bits: that is what the allowance is for.
+        // Keys and values are kept as half floats, with 11 bits: 2e-4 comes of that.
         let error = relative_error(&got, &want);
         assert!(error < 1e-3, "{name}: relative error {error:.2e}");
 

@@ -6,11 +6,6 @@ use crate::support::*;
 /// Ours may be this many times the peer's divergence.
 const FACTOR: f64 = 1.1;
 
-/// Formats whose weights are multiplied as they are leave both sides with nothing but the half floats of the cache and
-/// the order of float32 sums, about 1e-9 nats: noise, whose ratio means nothing. A wrong weight or position moves the
-/// distribution by 1e-4 and more.
-const NOISE: f64 = 1e-7;
-
 #[test]
 fn every_format_is_as_near_to_its_exact_distribution_as_the_peer() {
     let models = models_in("quant");
@@ -25,9 +20,9 @@ fn every_format_is_as_near_to_its_exact_distribution_as_the_peer() {
         let model = open(&path, &options());
         let ours = logits_of(&model, &tokens, tokens.len());
         let (ours, peer) = (mean_divergence(&exact, &ours, vocab), mean_divergence(&exact, &peer, vocab));
-        let allowed = (FACTOR * peer).max(NOISE);
-        // Not `ours > allowed`: NaN must not pass.
-        if !(ours <= allowed) {
+        // The bar is above the noise of float32 sums for every format here: the least is F16's, 1.7e-7 to our 1.4e-8.
+        // NaN must not pass.
+        if ours.is_nan() || ours > FACTOR * peer {
             failures.push(format!("{name}: {ours:.3e}, the peer {peer:.3e}"));
         }
     }
