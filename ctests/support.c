@@ -132,11 +132,6 @@ const char *data_path(const char *name)
     return path;
 }
 
-bool has_data(const char *name)
-{
-    return access(data_path(name), R_OK) == 0;
-}
-
 const char *real_model(void)
 {
 #ifdef LAYERLINE_REAL_MODEL

@@ -17,9 +17,6 @@
 /* tests/data/golden/NAME. The pointer is good until sixteen more are asked for. */
 const char *data_path(const char *name);
 
-/* Whether tests/data/golden/NAME exists. */
-bool has_data(const char *name);
-
 /* The small real model, or NULL where it has not been fetched. */
 const char *real_model(void);
 

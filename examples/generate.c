@@ -172,8 +172,12 @@ static bool make_plan(arguments *args, layerline_plan *plan)
     return true;
 }
 
-static int print_plan(const layerline_plan *plan)
+static int print_plan(const layerline_plan *plan, uint64_t context)
 {
+    /* The KV cache is the largest part that a user chooses, so the figures say what context they are for. */
+    if (context == 0) {
+        fprintf(stderr, "for the default context, 4096 tokens or the model's; --context N plans for another\n");
+    }
     printf("layer_count %" PRIu32 "\n", plan->layer_count);
     printf("file_bytes %" PRIu64 "\n", plan->file_bytes);
     printf("weight_bytes %" PRIu64 "\n", plan->weight_bytes);
@@ -434,7 +438,7 @@ int main(int argc, char **argv)
         return 1;
     }
     if (args.plan_only) {
-        return print_plan(&plan);
+        return print_plan(&plan, args.context);
     }
     options = make_options(&args);
     if (options == NULL) {

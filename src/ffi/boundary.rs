@@ -76,8 +76,13 @@ thread_local! {
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// A panic is told by the error of the call it ends, not on the host's standard error. In a C program the hook is this
-/// library's own; in a Rust program every panic that is neither inside a call nor on a thread of ours is handed on.
+/// Keeps contained panics off the host's standard error: each is told by the error of the call it ends.
+///
+/// The panic hook belongs to a copy of Rust's standard library. A program that links the shared library has none of its
+/// own in it, so nothing of the host's changes. A Rust program that links the crate shares it; for that the hook is
+/// installed by the first call of the C interface and not before, so never for a host of the Rust interface alone, and
+/// hands every panic that is neither inside a call nor on a thread of ours to the hook it found. A hook that the host
+/// sets later replaces it and then hears ours too. It costs a call one load of an atomic.
 fn silence_panics() {
     static HOOK: Once = Once::new();
     // The hook cannot be exchanged while a panic unwinds; the next call does it.
