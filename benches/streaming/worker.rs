@@ -9,7 +9,7 @@ use layerline::gguf::{self, Input};
 use layerline::model::{Io, Model, Options};
 use layerline::session::Session;
 use layerline::weights::frames::Memory;
-use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
+use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource};
 use layerline::weights::{Config, Engine, Interrupt, Ledger, Schedule};
 use serde_json::{Value, json};
 
