@@ -83,8 +83,16 @@ fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
     let end = schedule.sweep_len;
     let ledger = Ledger::new(frames(&schedule), 0, 0);
     let sources = files.into_iter().map(|f| f.with_mode(io)).collect::<layerline::Result<_>>().map_err(text)?;
-    let config =
-        Config { ledger, schedule, sources, prefetch: true, readers: READERS, prefetch_distance: 0, cache_layers: 0, seat: None };
+    let config = Config {
+        ledger,
+        schedule,
+        sources,
+        prefetch: true,
+        readers: READERS,
+        prefetch_distance: 0,
+        cache_layers: 0,
+        seat: None,
+    };
     let engine = Engine::start(config).map_err(text)?;
     let interrupt = Interrupt::new(&engine);
     let sweep = || -> Result<()> {
