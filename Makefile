@@ -6,6 +6,7 @@
 #   make examples   the C programs of examples/
 #   make header     include/layerline.h, from the doc comments of the source
 #   make symbols    include/symbols.txt, from the library just built
+#   make bench-streaming   speed under a budget; ARGS="--help" tells the options
 #   make lint       formatting and clippy
 #   make clean
 
@@ -34,7 +35,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch
 
-.PHONY: all demo test lib examples header symbols lint clean
+.PHONY: all demo test lib examples header symbols bench-streaming lint clean
 all: lib examples
 
 demo: examples
@@ -63,6 +64,9 @@ header:
 
 symbols: lib
 	scripts/symbols.sh $(LIBRARY) > include/symbols.txt
+
+bench-streaming:
+	$(CARGO) bench --bench streaming -- $(ARGS)
 
 lint:
 	$(CARGO) fmt --check

@@ -1,0 +1,211 @@
+//! Speed under a budget: `make bench-streaming`, or `cargo bench --bench streaming -- OPTIONS`.
+//!
+//! Decodes with less and less memory and holds each figure against the bound that the machine sets: a pass takes at
+//! least as long as reading what its budget cannot hold, and at least as long as its arithmetic. Both are measured
+//! beside every run, because they drift. Every run is a process of its own in a memory cgroup of its own; llama.cpp,
+//! where a Python has it, runs in the same kind of group. What the figures mean: docs/benchmarks.md.
+
+#[path = "streaming/cache.rs"]
+mod cache;
+#[path = "streaming/chart.rs"]
+mod chart;
+#[path = "streaming/machine.rs"]
+mod machine;
+#[path = "streaming/options.rs"]
+mod options;
+#[path = "streaming/report.rs"]
+mod report;
+#[path = "streaming/run.rs"]
+mod run;
+#[path = "streaming/worker.rs"]
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use layerline::model::{Model, Plan};
+use serde_json::{Value, json};
+
+use options::{Budget, Options};
+use run::Runner;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// The source tree: scripts and models are found from here.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.is_empty() {
+        // `cargo test` over all targets starts benches without arguments; a bench is not a test.
+        println!("{}", options::USAGE);
+        return ExitCode::SUCCESS;
+    }
+    if let [flag, rest @ ..] = &arguments[..]
+        && flag == worker::FLAG
+    {
+        return ending(worker::main(rest));
+    }
+    match options::parse(arguments.into_iter().filter(|a| a != "--bench")) {
+        Ok(Some(options)) => ending(bench(&options)),
+        Ok(None) => {
+            println!("{}", options::USAGE);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("{message}\n{}", options::USAGE);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn ending(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("streaming: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(options: &Options) -> Result<()> {
+    let record = match &options.render {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let mut record = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+            report::summarise(&mut record);
+            record
+        }
+        None => {
+            let record = measure(options)?;
+            let path = options.json.clone().unwrap_or_else(|| output("streaming.json"));
+            write(&path, &serde_json::to_string_pretty(&record).map_err(|e| e.to_string())?)?;
+            println!("figures: {}", path.display());
+            record
+        }
+    };
+    println!("\n{}", report::markdown(&record));
+    let path = options.svg.clone().unwrap_or_else(|| output("streaming.svg"));
+    write(&path, &chart::svg(&record)?)?;
+    println!("chart: {}", path.display());
+    Ok(())
+}
+
+/// Where results go unless told otherwise.
+fn output(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join(name)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    }
+    std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn measure(options: &Options) -> Result<Value> {
+    let model = match &options.model {
+        Some(path) => path.clone(),
+        None => made_model(options)?,
+    };
+    let least = plan(&model, options, 1)?;
+    let runner = Runner::new(&model, options)?;
+    let mut entries: Vec<(String, u64, Option<u64>, Plan)> = Vec::new();
+    for &budget in &options.budgets {
+        let (name, bytes, grouped) = match budget {
+            Budget::Full => ("all in memory".to_string(), least.full_bytes, false),
+            Budget::Percent(p) => (format!("{p} %"), (least.file_bytes as f64 * p / 100.0) as u64, true),
+            Budget::Floor => ("floor".to_string(), least.floor_bytes, true),
+        };
+        if bytes < least.floor_bytes {
+            println!("{name} of the file is below the floor of {} bytes: left out", least.floor_bytes);
+            continue;
+        }
+        // Without a cgroup ours is still held to its budget by itself; a peer without one is not.
+        let limit = (grouped && runner.has_groups()).then_some(bytes + options.program_bytes);
+        entries.push((name, bytes, limit, plan(&model, options, bytes)?));
+    }
+    let mut runs: Vec<Vec<Value>> = vec![Vec::new(); entries.len()];
+    for repeat in 0..options.repeats {
+        for ((name, bytes, limit, _), runs) in entries.iter().zip(&mut runs) {
+            let grouped = name != "all in memory";
+            let run = json!({
+                "storage": runner.storage()?,
+                "arithmetic": runner.ours(least.full_bytes, None)?,
+                "ours": runner.ours(*bytes, *limit)?,
+                "peer": runner.peers(*limit, grouped, runs.last())?,
+            });
+            println!("{}", report::line(repeat, name, &run));
+            runs.push(run);
+        }
+    }
+    let budgets: Vec<Value> = entries
+        .iter()
+        .zip(runs)
+        .map(|((name, bytes, limit, plan), runs)| {
+            json!({
+                "name": name,
+                "budget_bytes": bytes,
+                "limit_bytes": limit,
+                "pinned_bytes": plan.pinned_bytes,
+                "streamed_bytes": plan.streamed_bytes,
+                "runs": runs,
+            })
+        })
+        .collect();
+    let mut record = json!({
+        "date": machine::today(),
+        "machine": machine::describe(),
+        "model": {
+            "name": model.file_name().map(|n| n.to_string_lossy()),
+            "file_bytes": least.file_bytes,
+            "floor_bytes": least.floor_bytes,
+            "full_bytes": least.full_bytes,
+            "layers": least.layer_count,
+        },
+        "settings": {
+            "threads": options.threads,
+            "tokens": options.tokens,
+            "context": options.context,
+            "chunk": options.chunk,
+            "repeats": options.repeats,
+            "program_bytes": options.program_bytes,
+            "groups": runner.has_groups(),
+            "peer": runner.peer_description(),
+        },
+        "budgets": budgets,
+    });
+    report::summarise(&mut record);
+    Ok(record)
+}
+
+fn plan(model: &Path, options: &Options, budget: u64) -> Result<Plan> {
+    Model::plan(model, &options.of_library(budget)).map_err(|e| e.to_string())
+}
+
+/// The synthetic model, written where it is missing.
+fn made_model(options: &Options) -> Result<PathBuf> {
+    let folder = Path::new(ROOT).join("models");
+    let shape = if options.quick { "tiny" } else { "tinyllama-1.1b" };
+    let path = folder.join(format!("{shape}-q4_k_m.gguf"));
+    if path.exists() {
+        return Ok(path);
+    }
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    // Under another name until it is whole.
+    let fresh = folder.join(format!(".{shape}-{}.gguf", std::process::id()));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(ROOT)
+        .args(["run", "--release", "--quiet", "--example", "make_model", "--"])
+        .args(["--shape", shape, "--type", "q4_k_m", "--out"])
+        .arg(&fresh)
+        .status()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if !status.success() {
+        return Err(format!("make_model ended with {status}"));
+    }
+    std::fs::rename(&fresh, &path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(path)
+}

@@ -1,0 +1,110 @@
+//! Tokens per second over the budget, as SVG.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use serde_json::Value;
+
+use crate::Result;
+
+const SIZE: (u32, u32) = (860, 470);
+const FONT: &str = "Helvetica, Arial, sans-serif";
+const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
+const FAINT: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
+const BOUND: RGBColor = RGBColor(0x8a, 0x8a, 0x8a);
+const OURS: RGBColor = RGBColor(0x0b, 0x6e, 0xb5);
+const PEER: RGBColor = RGBColor(0xc8, 0x51, 0x1b);
+
+/// One budget: where it stands, and least, median, most.
+struct Point {
+    x: f64,
+    y: [f64; 3],
+}
+
+pub fn svg(record: &Value) -> Result<String> {
+    let mut text = String::new();
+    let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+    draw(&area, record).map_err(|e| format!("the chart: {e}"))?;
+    drop(area);
+    Ok(text)
+}
+
+fn points(record: &Value, series: &str) -> Vec<Point> {
+    let budgets = record["budgets"].as_array().into_iter().flatten();
+    let mut points: Vec<Point> = budgets
+        .filter_map(|b| {
+            let s = &b["summary"];
+            let figures = match series {
+                "peer" if s["peer"]["ended"].is_string() => return None,
+                "peer" => &s["peer"]["figures"],
+                other => &s[other],
+            };
+            let y = [figures["least"].as_f64()?, figures["median"].as_f64()?, figures["most"].as_f64()?];
+            Some(Point { x: b["budget_bytes"].as_f64()? / 1048576.0, y })
+        })
+        .collect();
+    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    points
+}
+
+fn draw(area: &DrawingArea<SVGBackend, Shift>, record: &Value) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    area.fill(&WHITE)?;
+    let [bound, ours, peer] = ["bound", "ours", "peer"].map(|s| points(record, s));
+    let all = || bound.iter().chain(&ours).chain(&peer);
+    let file = record["model"]["file_bytes"].as_f64().unwrap_or(0.0) / 1048576.0;
+    let right = all().map(|p| p.x).fold(file, f64::max) * 1.06;
+    let top = all().map(|p| p.y[2]).fold(1.0, f64::max) * 1.1;
+    let name = record["model"]["name"].as_str().unwrap_or("?");
+    let title = format!("Tokens per second with less and less memory: {name}, {file:.0} MiB");
+    let style = |size: u32, color: &RGBColor| (FONT, size).into_font().color(color);
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, style(17, &INK))
+        .margin(14)
+        .x_label_area_size(46)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..right, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(FAINT)
+        .axis_style(INK)
+        .label_style(style(13, &INK))
+        .axis_desc_style(style(14, &INK))
+        .x_desc("memory budget, MiB")
+        .y_desc("tokens per second")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .draw()?;
+
+    chart.draw_series(DashedLineSeries::new([(file, 0.0), (file, top)], 2, 4, BOUND.stroke_width(1)))?;
+    chart.draw_series([Text::new("size of the file", (file, top), style(12, &BOUND))])?;
+
+    let line = |points: &[Point]| points.iter().map(|p| (p.x, p.y[1])).collect::<Vec<_>>();
+    chart
+        .draw_series(DashedLineSeries::new(line(&bound), 6, 4, BOUND.stroke_width(2)))?
+        .label("bound: the longer of reading and arithmetic")
+        .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], BOUND.stroke_width(2)));
+    for (points, color, label) in [(&ours, OURS, "layerline"), (&peer, PEER, "llama.cpp, same memory limit")] {
+        if points.is_empty() {
+            continue;
+        }
+        chart
+            .draw_series(LineSeries::new(line(points), color.stroke_width(3)))?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], color.stroke_width(3)));
+        chart.draw_series(points.iter().map(|p| Circle::new((p.x, p.y[1]), 4, color.filled())))?;
+        let bars = points.iter().map(|p| PathElement::new([(p.x, p.y[0]), (p.x, p.y[2])], color.stroke_width(1)));
+        chart.draw_series(bars)?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .margin(16)
+        .legend_area_size(30)
+        .background_style(WHITE)
+        .border_style(FAINT)
+        .label_font(style(14, &INK))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! What the bench's child processes do: measure one thing, print it as a line of JSON.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use layerline::arch;
+use layerline::gguf::{self, Input};
+use layerline::model::{Io, Model, Options};
+use layerline::session::Session;
+use layerline::weights::frames::Memory;
+use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource};
+use layerline::weights::{Config, Engine, Interrupt, Ledger, Schedule};
+use serde_json::{Value, json};
+
+use crate::{Result, cache};
+
+pub const FLAG: &str = "--worker";
+
+/// Reads in flight, as the library has them.
+const READERS: usize = 4;
+/// What one read takes at most, as in the library.
+const READ_BYTES: u64 = 2 << 20;
+/// Tokens of the prompt; then passes that are not counted.
+const PROMPT: usize = 8;
+const WARM_UP: usize = 2;
+/// A storage probe reads for at least this long.
+const PROBE: Duration = Duration::from_millis(600);
+
+/// `storage MODEL`, or `decode MODEL BUDGET THREADS CONTEXT CHUNK TOKENS SECONDS`.
+pub fn main(arguments: &[String]) -> Result<()> {
+    let number = |i: usize| -> Result<u64> {
+        arguments.get(i).and_then(|a| a.parse().ok()).ok_or_else(|| format!("argument {i} of {arguments:?}"))
+    };
+    let path = Path::new(arguments.get(1).ok_or("no model")?);
+    let result = match arguments[0].as_str() {
+        "storage" => storage(path)?,
+        "decode" => {
+            let options = Options {
+                memory_budget: number(2)?,
+                threads: number(3)? as u32,
+                context_length: number(4)? as u32,
+                chunk_length: number(5)? as u32,
+                ..Options::default()
+            };
+            decode(path, &options, number(6)? as usize, Duration::from_secs(number(7)?))?
+        }
+        other => return Err(format!("no such work: {other}")),
+    };
+    println!("{result}");
+    Ok(())
+}
+
+/// How fast the file's weights can be had, in bytes per second: by the engine with the least ring and with a deep one,
+/// when nothing is computed from them; and by the same reads in flight with no engine at all.
+fn storage(path: &Path) -> Result<Value> {
+    let least = |s: &Schedule| Engine::least_frames(s);
+    let deep = |s: &Schedule| (s.sweep_bytes() / 4).max(Engine::least_frames(s));
+    Ok(json!({
+        "least_ring": swept(path, least)?,
+        "deep_ring": swept(path, deep)?,
+        "plain_reads": plain(path)?,
+    }))
+}
+
+/// The files of a model, and how they are read.
+fn files(path: &Path) -> Result<(gguf::Directory, Vec<FileSource>, Io)> {
+    let text = |e: layerline::Error| e.to_string();
+    let first = source::open_path(path).map_err(text)?;
+    let name = path.display().to_string();
+    let open = |sibling: &str| source::open_path(Path::new(sibling));
+    let (directory, files) = gguf::open_split(&name, first, u64::MAX, open).map_err(text)?;
+    let io = if files.iter().all(FileSource::takes_direct) { Io::Direct } else { Io::Buffered };
+    Ok((directory, files, io))
+}
+
+/// Bytes per second of an engine that sweeps and computes nothing.
+fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
+    let text = |e: layerline::Error| e.to_string();
+    let (directory, files, io) = files(path)?;
+    let starts = files.iter().map(FileSource::start).collect();
+    let schedule = arch::describe(&directory, starts, DIRECT_ALIGNMENT).map_err(text)?.schedule;
+    let end = schedule.sweep_len;
+    let ledger = Ledger::new(frames(&schedule), 0, 0);
+    let sources = files.into_iter().map(|f| f.with_mode(io)).collect::<layerline::Result<_>>().map_err(text)?;
+    let config = Config {
+        ledger,
+        schedule,
+        sources,
+        prefetch: true,
+        readers: READERS,
+        prefetch_distance: 0,
+        cache_layers: 0,
+        seat: None,
+    };
+    let engine = Engine::start(config).map_err(text)?;
+    let interrupt = Interrupt::new(&engine);
+    let sweep = || -> Result<()> {
+        let mut sweep = engine.sweep(&interrupt, 0, end).map_err(text)?;
+        (0..end).try_for_each(|p| sweep.page(p).map(drop).map_err(text))
+    };
+    // The first round brings what stays.
+    sweep()?;
+    let (mut bytes, mut spent) = (0, Duration::ZERO);
+    while spent < PROBE {
+        // Without direct reads the second round would come from the page cache.
+        cache::forget(path)?;
+        let (before, started) = (engine.stats().read_bytes, Instant::now());
+        sweep()?;
+        spent += started.elapsed();
+        bytes += engine.stats().read_bytes - before;
+    }
+    Ok(bytes as f64 / spent.as_secs_f64())
+}
+
+/// Bytes per second of the same number of threads, each reading the next piece of the file until it has ended.
+fn plain(path: &Path) -> Result<f64> {
+    let text = |e: layerline::Error| e.to_string();
+    let (_, mut files, io) = files(path)?;
+    let file = files.swap_remove(0);
+    let pieces = file.len() / READ_BYTES;
+    if pieces == 0 {
+        return Ok(0.0);
+    }
+    let source = file.with_mode(io).map_err(text)?;
+    let (mut bytes, mut spent) = (0, Duration::ZERO);
+    while spent < PROBE {
+        cache::forget(path)?;
+        let next = AtomicU64::new(0);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            let read = || -> Result<()> {
+                let mut buffer = Memory::new(READ_BYTES as usize).map_err(|e| e.to_string())?;
+                loop {
+                    let piece = next.fetch_add(1, Ordering::Relaxed);
+                    if piece >= pieces {
+                        return Ok(());
+                    }
+                    source.read_full(piece * READ_BYTES, buffer.bytes_mut()).map_err(text)?;
+                }
+            };
+            let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| Err("a reader panicked".into())))
+        })?;
+        spent += started.elapsed();
+        bytes += pieces * READ_BYTES;
+    }
+    Ok(bytes as f64 / spent.as_secs_f64())
+}
+
+/// Decodes one token at a time after a short prompt.
+fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration) -> Result<Value> {
+    let text = |e: layerline::Error| e.to_string();
+    let model = Model::open(path, options).map_err(text)?;
+    let vocabulary = model.info().vocab_size as usize;
+    // The tokens are given, so that nobody's sampling is measured; the peer takes the same.
+    let token = |i: usize| (i * 7919 % vocabulary) as i32;
+    let mut session = Session::new(&model, 0).map_err(text)?;
+    let prompt: Vec<i32> = (1..=PROMPT).map(token).collect();
+    let last = layerline::model::Logits::Last;
+    session.forward(&prompt, last).map_err(text)?;
+    for i in 0..WARM_UP {
+        session.forward(&[token(PROMPT + 1 + i)], last).map_err(text)?;
+    }
+    let before = model.stats();
+    let started = Instant::now();
+    let mut done = 0;
+    while done < tokens && (done == 0 || started.elapsed() < limit) {
+        session.forward(&[token(PROMPT + WARM_UP + 1 + done)], last).map_err(text)?;
+        done += 1;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let after = model.stats();
+    let per_pass = |of: fn(&layerline::model::Stats) -> u64| (of(&after) - of(&before)) as f64 / done as f64;
+    Ok(json!({
+        "tokens": done,
+        "seconds": seconds,
+        "tokens_per_second": done as f64 / seconds,
+        "direct": after.io == Io::Direct,
+        "peak_bytes": after.peak_bytes,
+        "pinned_bytes": after.pinned_bytes,
+        "read_bytes_per_pass": per_pass(|s| s.read_bytes),
+        "stall_seconds_per_pass": per_pass(|s| s.stall_ns) * 1e-9,
+        "layers_stalled_per_pass": per_pass(|s| s.layers_stalled),
+        "layers_prefetched_per_pass": per_pass(|s| s.layers_prefetched),
+        "layers_resident_per_pass": per_pass(|s| s.layers_resident),
+    }))
+}

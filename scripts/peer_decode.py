@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Times llama.cpp at what `cargo bench --bench streaming` times: one token at a time after a short prompt.
+
+    peer_decode.py MODEL --threads N --context N --chunk N --tokens N --seconds N [--repack]
+    peer_decode.py --describe
+
+Needs the package llama-cpp-python. The model is mapped. --repack leaves its "extra buffers" on, as they are by
+default: weights are then copied into a layout of their own. Without it they are used where they are mapped.
+The last line of the output is JSON. --describe: the package's version, and how much memory the interpreter has
+taken before there is any model, which is not llama.cpp's fault and therefore granted beside its limit.
+"""
+
+import argparse
+import ctypes
+import json
+import sys
+import time
+
+import llama_cpp
+
+PROMPT = 8
+WARM_UP = 2
+
+
+def status(name):
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def read_bytes():
+    """What this process has had read from storage, faults of its mappings included."""
+    try:
+        with open("/proc/self/io") as file:
+            for line in file:
+                if line.startswith("read_bytes:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return None
+
+
+def quiet(level, text, data):
+    del level, text, data
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--describe", action="store_true")
+    parser.add_argument("--repack", action="store_true")
+    for name in ("threads", "context", "chunk", "tokens", "seconds"):
+        parser.add_argument("--" + name, type=int)
+    arguments = parser.parse_args()
+
+    keep = llama_cpp.llama_log_callback(quiet)
+    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    if arguments.describe:
+        print(json.dumps({"version": llama_cpp.__version__, "interpreter_bytes": status("RssAnon"),
+                          "system": llama_cpp.llama_print_system_info().decode()}))  # fmt: skip
+        return
+
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    if hasattr(params, "load_mode"):
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    else:
+        params.use_mmap = True
+    if not arguments.repack:
+        params.use_extra_bufts = False
+    model = llama_cpp.llama_model_load_from_file(arguments.model.encode(), params)
+    if not model:
+        sys.exit("the model was not loaded")
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = arguments.context
+    params.n_batch = params.n_ubatch = arguments.chunk
+    params.n_threads = params.n_threads_batch = arguments.threads
+    context = llama_cpp.llama_init_from_model(model, params)
+    if not context:
+        sys.exit("no context was made")
+    vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+
+    def decode(first, count):
+        tokens = (llama_cpp.llama_token * count)(*(i * 7919 % vocabulary for i in range(first, first + count)))
+        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, count)) != 0:
+            sys.exit("a pass failed")
+        llama_cpp.llama_synchronize(context)
+        if not llama_cpp.llama_get_logits_ith(context, -1):
+            sys.exit("a pass left no logits")
+
+    decode(1, PROMPT)
+    for i in range(WARM_UP):
+        decode(PROMPT + 1 + i, 1)
+    before = read_bytes()
+    started = time.perf_counter()
+    done = 0
+    while done < arguments.tokens and (done == 0 or time.perf_counter() - started < arguments.seconds):
+        decode(PROMPT + WARM_UP + 1 + done, 1)
+        done += 1
+    seconds = time.perf_counter() - started
+    result = {"tokens": done, "seconds": seconds, "tokens_per_second": done / seconds}
+    if before is not None:
+        result["read_bytes_per_pass"] = (read_bytes() - before) / done
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
