@@ -346,8 +346,8 @@ fn an_interrupt_ends_a_pass_that_waits_for_blocked_storage() {
     let s = uneven();
     let floor = Engine::least_frames(&s);
     let b = open(s, floor, true, Control::block);
+    let since = b.interrupt.count();
     std::thread::scope(|scope| {
-        let since = b.interrupt.count();
         let pass = scope.spawn(|| b.engine.sweep(&b.interrupt, since, b.pages())?.page(0).map(|_| ()));
         b.control.await_blocked(1);
         b.interrupt.raise();
