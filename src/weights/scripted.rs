@@ -153,10 +153,12 @@ impl Source for ScriptedSource {
         let read = offset..offset + buf.len() as u64;
         let mut script = lock.lock();
         let stands = |script: &Script| script.blocked.as_ref().is_some_and(|r| touches(r, &read));
-        while stands(&script) {
+        if stands(&script) {
             script.waiting += 1;
             changed.notify_all();
-            changed.wait(&mut script);
+            while stands(&script) {
+                changed.wait(&mut script);
+            }
             script.waiting -= 1;
         }
         assert!(!script.fault.as_ref().is_some_and(|r| touches(r, &read)), "a fault on command");
