@@ -33,7 +33,7 @@ PROMPT ?= The three most important things to know about the sea are
 BUDGET ?= 33%
 TOKENS ?= 96
 
-EXAMPLES := $(BIN)/generate $(BIN)/prefetch
+EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop
 
 .PHONY: all demo test lib examples header symbols bench-streaming lint clean
 all: lib examples

@@ -141,11 +141,16 @@ static void session_functions(layerline_session *session)
     const float *logits = NULL;
     size_t count = 0;
     int32_t token = 5;
+    uint64_t ticket = 0;
     layerline_error *error;
     REFUSED_ERR(layerline_forward(NULL, &token, 1, LAYERLINE_LOGITS_LAST, err));
     REFUSED_ERR(layerline_forward(session, NULL, 1, LAYERLINE_LOGITS_LAST, err));
     CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &error));
     CHECK_STATUS(LAYERLINE_OK, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, NULL));
+    REFUSED_ERR(layerline_forward_submit(NULL, &token, 1, LAYERLINE_LOGITS_LAST, &ticket, err));
+    REFUSED_ERR(layerline_forward_submit(session, NULL, 1, LAYERLINE_LOGITS_LAST, &ticket, err));
+    REFUSED_ERR(layerline_forward_submit(session, &token, 1, LAYERLINE_LOGITS_LAST, NULL, err));
+    CHECK(ticket == 0);
     REFUSED(layerline_logits(NULL, 0, &logits, &count));
     REFUSED(layerline_logits(session, 0, NULL, &count));
     REFUSED(layerline_logits(session, 0, &logits, NULL));

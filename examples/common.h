@@ -1,4 +1,4 @@
-/* What both example programs need beside the library: sizes as people write them, a clock, words for errors. */
+/* What the example programs need beside the library: sizes as people write them, a clock, words for errors. */
 #ifndef LAYERLINE_EXAMPLES_COMMON_H
 #define LAYERLINE_EXAMPLES_COMMON_H
 

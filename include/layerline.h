@@ -223,6 +223,43 @@ layerline_status layerline_options_set_cache_layers(layerline_options *options, 
  */
 layerline_status layerline_options_set_io(layerline_options *options, int32_t io);
 
+/* -- a budget for several models ----------------------------------------------------------------------------------- */
+
+/**
+ * A memory budget that several models share. Each gets what it cannot do without, and the rest is divided in proportion
+ * to what each would need to stream nothing. Shares follow as models and sessions come and go; the sum of what the
+ * models use never exceeds the total. Models keep the budget alive: the handle may be freed at any time.
+ */
+typedef struct layerline_budget layerline_budget;
+
+/**
+ * Makes a budget of `bytes` to be shared. The caller owns it: `layerline_budget_free`. NULL when there is no memory.
+ * Any thread.
+ */
+layerline_budget *layerline_budget_new(uint64_t bytes);
+
+/** Frees the handle; NULL is a no-op. Models opened with the budget go on sharing it. Any thread, once. */
+void layerline_budget_free(layerline_budget *budget);
+
+/**
+ * Changes the total, while passes run. When it returns, the models use no more than that; this may take one page's
+ * time of their running passes.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_MEMORY_BUDGET when the open models need more: the message
+ * gives both figures, and nothing has changed. Any thread.
+ */
+layerline_status layerline_budget_set_bytes(const layerline_budget *budget,
+                                            uint64_t bytes,
+                                            layerline_error **err);
+
+/**
+ * Models opened with these options live on `budget`, together with all others opened with it, in place of a memory
+ * budget of their own; NULL: of their own again. `layerline_model_set_memory_budget` is refused for such models.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_shared_budget(layerline_options *options, const layerline_budget *budget);
+
 /* -- planning: what a model needs, before anything is loaded ------------------------------------------------------- */
 
 /** What a model needs at given options. All sizes in bytes. */
@@ -396,7 +433,7 @@ typedef struct layerline_event {
     uint32_t layer;
     /** 0. */
     uint32_t reserved;
-    /** Read from storage for it. */
+    /** Read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one. */
     uint64_t bytes;
     /** Since the request. */
     uint64_t elapsed_ns;
@@ -452,7 +489,8 @@ layerline_status layerline_prefetch(layerline_model *model,
 
 /**
  * Cancels a request: what it still asks for is given up, and its LAYERLINE_EVENT_DONE comes with
- * LAYERLINE_ERROR_CANCELLED. A ticket that is finished already is not an error.
+ * LAYERLINE_ERROR_CANCELLED. For a prefetch, and for a submitted pass that waits for its turn, it has come when this
+ * returns; a pass that runs ends within the time of one page. A ticket that is finished already is not an error.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when there never was such a ticket. Any thread.
  */
@@ -532,7 +570,11 @@ layerline_status layerline_session_new(layerline_model *model,
                                        layerline_session **session,
                                        layerline_error **err);
 
-/** Frees a session; NULL is a no-op. Any thread, once, with no call on the session running. */
+/**
+ * Frees a session; NULL is a no-op. A submitted pass may be running or waiting: it is ended as by
+ * `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when it has ended,
+ * and then its LAYERLINE_EVENT_DONE comes. Any thread, once, with no call on the session running.
+ */
 void layerline_session_free(layerline_session *session);
 
 /**
@@ -547,7 +589,7 @@ void layerline_session_free(layerline_session *session);
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_CONTEXT_FULL;
  * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL;
  * LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
- * call on the session is running; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ * call on the session is running or a pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
  */
 layerline_status layerline_forward(layerline_session *session,
                                    const int32_t *tokens,
@@ -556,9 +598,38 @@ layerline_status layerline_forward(layerline_session *session,
                                    layerline_error **err);
 
 /**
- * Ends the running pass or generation with LAYERLINE_ERROR_CANCELLED, within the time of one page; the session is then
- * as before that pass. Does nothing when none runs. NULL is a no-op. Any thread, and the one function that may be
- * called while another call on the session is running; also from a `layerline_token_callback`.
+ * Begins the same pass as `layerline_forward` on a thread of the library, and returns at once. How it ended is the
+ * status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_poll` or `layerline_wait`, or be told by
+ * `layerline_event_fd`. Until then the session is the pass's: functions on it return LAYERLINE_ERROR_BUSY, but for
+ * `layerline_session_interrupt` and `layerline_session_free`. When the event is there the session is free again, with
+ * the logits asked for; after a failure it is as it was before the pass.
+ *
+ * Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
+ * the thread, whose stack is part of every plan.
+ *
+ * `tokens`, `count`, `logits`: as for `layerline_forward`; the tokens are copied.
+ * `ticket`: set to a number that the event and `layerline_cancel` use; never 0. Another thread that polls may see the
+ * event before this returns.
+ *
+ * Errors, all before anything is begun: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_CONTEXT_FULL;
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the logits of all tokens; LAYERLINE_ERROR_BUSY when
+ * another call or a submitted pass has the session, or too many events wait to be taken;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_UNSUPPORTED in a library built without threads of its own. Statuses of
+ * the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
+ * LAYERLINE_ERROR_INTERNAL. One thread at a time.
+ */
+layerline_status layerline_forward_submit(layerline_session *session,
+                                          const int32_t *tokens,
+                                          size_t count,
+                                          int32_t logits,
+                                          uint64_t *ticket,
+                                          layerline_error **err);
+
+/**
+ * Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
+ * a submitted one that waits for its turn at once. The session is then as before that pass. Does nothing when there is
+ * none. NULL is a no-op. Any thread, and the one function that may be called while another call on the session is
+ * running; also from a `layerline_token_callback`.
  */
 void layerline_session_interrupt(const layerline_session *session);
 
@@ -569,7 +640,8 @@ void layerline_session_interrupt(const layerline_session *session);
  * `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation or
  * free.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
+ * is submitted.
  * Any thread.
  */
 layerline_status layerline_logits(const layerline_session *session,
@@ -580,15 +652,15 @@ layerline_status layerline_logits(const layerline_session *session,
 /**
  * Sets `tokens` to how many tokens the session holds.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs. Any thread.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
  */
 layerline_status layerline_session_position(const layerline_session *session, size_t *tokens);
 
 /**
  * Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs.
- * One thread at a time.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs or is
+ * submitted. One thread at a time.
  */
 layerline_status layerline_session_truncate(layerline_session *session, size_t tokens);
 
@@ -731,7 +803,7 @@ layerline_status layerline_sampler_set_seed(layerline_sampler *sampler, uint64_t
  * `token`: set to the token chosen; it may be one that ends the text (`layerline_token_is_end`).
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session has no logits; LAYERLINE_ERROR_FORMAT when no logit is a
- * number; LAYERLINE_ERROR_BUSY while a pass runs. One thread at a time for the sampler.
+ * number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time for the sampler.
  */
 layerline_status layerline_sampler_sample(layerline_sampler *sampler,
                                           const layerline_session *session,

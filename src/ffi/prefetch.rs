@@ -38,7 +38,7 @@ pub struct layerline_event {
     pub layer: u32,
     /// 0.
     pub reserved: u32,
-    /// Read from storage for it.
+    /// Read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one.
     pub bytes: u64,
     /// Since the request.
     pub elapsed_ns: u64,
@@ -89,7 +89,8 @@ pub unsafe extern "C" fn layerline_prefetch(
 }
 
 /// Cancels a request: what it still asks for is given up, and its LAYERLINE_EVENT_DONE comes with
-/// LAYERLINE_ERROR_CANCELLED. A ticket that is finished already is not an error.
+/// LAYERLINE_ERROR_CANCELLED. For a prefetch, and for a submitted pass that waits for its turn, it has come when this
+/// returns; a pass that runs ends within the time of one page. A ticket that is finished already is not an error.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when there never was such a ticket. Any thread.
 #[unsafe(no_mangle)]

@@ -143,7 +143,7 @@ pub unsafe extern "C" fn layerline_sampler_set_seed(sampler: *mut layerline_samp
 /// `token`: set to the token chosen; it may be one that ends the text (`layerline_token_is_end`).
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session has no logits; LAYERLINE_ERROR_FORMAT when no logit is a
-/// number; LAYERLINE_ERROR_BUSY while a pass runs. One thread at a time for the sampler.
+/// number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time for the sampler.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_sample(
     sampler: *mut layerline_sampler,

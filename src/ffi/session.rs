@@ -1,15 +1,13 @@
 //! One sequence: its passes, its logits, its position.
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use super::boundary::{self, Handle, Out, Poison, array, busy, enter};
+use super::boundary::{self, Handle, Out, Poison, array, enter};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use crate::error::{Error, Result};
 use crate::model::Logits;
-use crate::session::{Interrupt, Session};
+use crate::session::{Session, SharedSession};
 
 /// Logits for the last token of a pass.
 pub const LAYERLINE_LOGITS_LAST: i32 = 0;
@@ -22,9 +20,7 @@ pub const LAYERLINE_LOGITS_NONE: i32 = 2;
 /// by one thread at a time.
 pub struct layerline_session {
     poison: Poison,
-    /// Beside the lock, not behind it: interrupting is for the time when a pass holds it.
-    interrupt: Arc<Interrupt>,
-    session: RwLock<Session>,
+    session: SharedSession,
 }
 
 impl Handle for layerline_session {
@@ -43,13 +39,22 @@ const _: () = {
 
 impl layerline_session {
     /// The session for functions that do not change it. Never waits: a pass may take long.
-    pub(super) fn read(&self) -> Result<RwLockReadGuard<'_, Session>> {
-        self.session.try_read().ok_or_else(busy::<layerline_session>)
+    pub(super) fn read(&self) -> Result<impl Deref<Target = Session> + use<'_>> {
+        self.session.read()
     }
 
     /// The session for functions that change it.
-    pub(super) fn write(&self) -> Result<RwLockWriteGuard<'_, Session>> {
-        self.session.try_write().ok_or_else(busy::<layerline_session>)
+    pub(super) fn write(&self) -> Result<impl DerefMut<Target = Session> + use<'_>> {
+        self.session.write()
+    }
+}
+
+fn logits_mode(logits: i32) -> Result<Logits> {
+    match logits {
+        LAYERLINE_LOGITS_LAST => Ok(Logits::Last),
+        LAYERLINE_LOGITS_ALL => Ok(Logits::All),
+        LAYERLINE_LOGITS_NONE => Ok(Logits::None),
+        _ => Err(Error::invalid(format!("{logits} is no LAYERLINE_LOGITS_ mode"))),
     }
 }
 
@@ -71,16 +76,16 @@ pub unsafe extern "C" fn layerline_session_new(
     unsafe {
         boundary::with_error(err, || {
             let (model, out) = (enter(model)?, Out::new(session, "session")?);
-            let session = Session::new(&model.model, context_length)?;
-            let interrupt = session.interrupt_handle();
-            let session = RwLock::new(session);
-            out.set(Box::into_raw(Box::new(layerline_session { poison: Poison::default(), interrupt, session })));
+            let session = SharedSession::new(Session::new(&model.model, context_length)?);
+            out.set(Box::into_raw(Box::new(layerline_session { poison: Poison::default(), session })));
             Ok(())
         })
     }
 }
 
-/// Frees a session; NULL is a no-op. Any thread, once, with no call on the session running.
+/// Frees a session; NULL is a no-op. A submitted pass may be running or waiting: it is ended as by
+/// `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when it has ended,
+/// and then its LAYERLINE_EVENT_DONE comes. Any thread, once, with no call on the session running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_free(session: *mut layerline_session) {
     // SAFETY: NULL, or a session of ours that is freed here alone.
@@ -98,7 +103,7 @@ pub unsafe extern "C" fn layerline_session_free(session: *mut layerline_session)
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_CONTEXT_FULL;
 /// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL;
 /// LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
-/// call on the session is running; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+/// call on the session is running or a pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_forward(
     session: *mut layerline_session,
@@ -114,25 +119,60 @@ pub unsafe extern "C" fn layerline_forward(
             if tokens.is_empty() {
                 return Err(Error::invalid("a pass needs at least one token"));
             }
-            let logits = match logits {
-                LAYERLINE_LOGITS_LAST => Logits::Last,
-                LAYERLINE_LOGITS_ALL => Logits::All,
-                LAYERLINE_LOGITS_NONE => Logits::None,
-                _ => return Err(Error::invalid(format!("{logits} is no LAYERLINE_LOGITS_ mode"))),
-            };
+            let logits = logits_mode(logits)?;
             session.write()?.forward(tokens, logits)
         })
     }
 }
 
-/// Ends the running pass or generation with LAYERLINE_ERROR_CANCELLED, within the time of one page; the session is then
-/// as before that pass. Does nothing when none runs. NULL is a no-op. Any thread, and the one function that may be
-/// called while another call on the session is running; also from a `layerline_token_callback`.
+/// Begins the same pass as `layerline_forward` on a thread of the library, and returns at once. How it ended is the
+/// status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_poll` or `layerline_wait`, or be told by
+/// `layerline_event_fd`. Until then the session is the pass's: functions on it return LAYERLINE_ERROR_BUSY, but for
+/// `layerline_session_interrupt` and `layerline_session_free`. When the event is there the session is free again, with
+/// the logits asked for; after a failure it is as it was before the pass.
+///
+/// Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
+/// the thread, whose stack is part of every plan.
+///
+/// `tokens`, `count`, `logits`: as for `layerline_forward`; the tokens are copied.
+/// `ticket`: set to a number that the event and `layerline_cancel` use; never 0. Another thread that polls may see the
+/// event before this returns.
+///
+/// Errors, all before anything is begun: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_CONTEXT_FULL;
+/// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the logits of all tokens; LAYERLINE_ERROR_BUSY when
+/// another call or a submitted pass has the session, or too many events wait to be taken;
+/// LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_UNSUPPORTED in a library built without threads of its own. Statuses of
+/// the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
+/// LAYERLINE_ERROR_INTERNAL. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_forward_submit(
+    session: *mut layerline_session,
+    tokens: *const i32,
+    count: usize,
+    logits: i32,
+    ticket: *mut u64,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    // SAFETY: each pointer is NULL or what the header asks for.
+    unsafe {
+        boundary::with_error(err, || {
+            let (session, tokens) = (enter(session)?, array(tokens, count, "tokens")?);
+            let ticket = Out::new(ticket, "ticket")?;
+            ticket.set(session.session.submit(tokens, logits_mode(logits)?)?);
+            Ok(())
+        })
+    }
+}
+
+/// Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
+/// a submitted one that waits for its turn at once. The session is then as before that pass. Does nothing when there is
+/// none. NULL is a no-op. Any thread, and the one function that may be called while another call on the session is
+/// running; also from a `layerline_token_callback`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_session) {
     // SAFETY: NULL, or a session of ours.
     boundary::or((), || unsafe {
-        enter(session)?.interrupt.raise();
+        enter(session)?.session.interrupt();
         Ok(())
     });
 }
@@ -143,7 +183,8 @@ pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_s
 /// `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation or
 /// free.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
+/// is submitted.
 /// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_logits(
@@ -166,7 +207,7 @@ pub unsafe extern "C" fn layerline_logits(
 
 /// Sets `tokens` to how many tokens the session holds.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs. Any thread.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_position(
     session: *const layerline_session,
@@ -182,8 +223,8 @@ pub unsafe extern "C" fn layerline_session_position(
 
 /// Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs.
-/// One thread at a time.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs or is
+/// submitted. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_truncate(
     session: *mut layerline_session,

@@ -17,11 +17,16 @@ use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::kernel::rope::RopeTable;
-use crate::session::Scratch;
+use crate::session::{Passes, Scratch};
 use crate::text::Tokenizer;
 use crate::weights::Engine;
+#[cfg(test)]
+use crate::weights::source::Source;
 
 pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, Stats};
+
+#[cfg(test)]
+type BoxedSource = Box<dyn Source>;
 
 /// An opened model. Sessions share it; everything may be called from any thread.
 pub struct Model {
@@ -38,6 +43,8 @@ pub struct Model {
     scratch: Mutex<Scratch>,
     chunk_length: usize,
     default_context: usize,
+    /// Before the engine, so that its thread is gone first.
+    passes: Passes,
     engine: Engine,
 }
 
@@ -57,6 +64,16 @@ impl Model {
     /// Opens a model that lies inside a file, `length` bytes from `offset`; 0: to the end of the file.
     pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
         open::open_file(file, offset, length, options)
+    }
+
+    /// As [`Model::open`], with each file's source behind one that `door` makes.
+    #[cfg(test)]
+    pub(crate) fn open_behind(
+        path: &Path,
+        options: &Options,
+        door: impl Fn(BoxedSource) -> BoxedSource,
+    ) -> Result<Arc<Model>> {
+        open::open_behind(path, options, door)
     }
 
     pub fn info(&self) -> Info {
@@ -105,9 +122,11 @@ impl Model {
         self.engine.prefetch(first_layer, count)
     }
 
-    /// Ends a prefetch. Nothing happens where it has ended already.
+    /// Ends a prefetch or a submitted pass. Nothing happens where it has ended already.
     pub fn cancel(&self, ticket: u64) -> Result<()> {
-        self.engine.cancel(ticket)
+        self.engine.cancel(ticket)?;
+        self.passes.withdraw(ticket);
+        Ok(())
     }
 
     /// Takes up to `cap` events that wait.
@@ -163,6 +182,10 @@ impl Model {
 
     pub(crate) fn default_context(&self) -> usize {
         self.default_context
+    }
+
+    pub(crate) fn passes(&self) -> &Passes {
+        &self.passes
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -17,7 +17,7 @@ use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::kernel::rope::RopeTable;
 use crate::quant;
-use crate::session::{Layout, Scratch, session_bytes};
+use crate::session::{Layout, Passes, Scratch, session_bytes};
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
@@ -69,7 +69,16 @@ pub fn plan(path: &Path, options: &Options) -> Result<Plan> {
 }
 
 pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
-    open(read_path(path)?, options)
+    open(read_path(path)?, options, |source| source)
+}
+
+#[cfg(test)]
+pub fn open_behind(
+    path: &Path,
+    options: &Options,
+    door: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
+) -> Result<Arc<Model>> {
+    open(read_path(path)?, options, door)
 }
 
 pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
@@ -77,7 +86,7 @@ pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Res
     let siblings = |name: &str| {
         Err(Error::unsupported(format!("{name}: the other files of a split model cannot be found from a descriptor")))
     };
-    open(read("the file".into(), first, siblings)?, options)
+    open(read("the file".into(), first, siblings)?, options, |source| source)
 }
 
 fn read_path(path: &Path) -> Result<Read> {
@@ -143,7 +152,7 @@ fn needs(read: &Read, options: &Options) -> Needs {
         + (d.rope.dims / 2 * 8) as u64
         + (d.layers.capacity() * size_of::<arch::Layer>()) as u64
         + Engine::overhead_bytes(schedule, options.prefetch && cfg!(feature = "prefetch"), READERS);
-    let scratch = layout.bytes() + Pool::memory_needed(threads) as u64;
+    let scratch = layout.bytes() + (Pool::memory_needed(threads) + Passes::memory_needed()) as u64;
     Needs { tables, scratch, session: session_bytes(d, context), threads, chunk, context, layout }
 }
 
@@ -175,7 +184,8 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
     })
 }
 
-fn open(read: Read, options: &Options) -> Result<Arc<Model>> {
+/// `door` may put something in front of each source.
+fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
     let needs = needs(&read, options);
     let floor = least_budget(&needs, &read.described.schedule);
     let automatic = options.memory_budget == 0;
@@ -216,7 +226,7 @@ fn open(read: Read, options: &Options) -> Result<Arc<Model>> {
     let engine = Engine::start(Config {
         ledger: Ledger::new(budget, needs.fixed(), needs.session),
         schedule,
-        sources,
+        sources: sources.into_iter().map(door).collect(),
         prefetch: options.prefetch,
         readers: READERS,
         prefetch_distance: options.prefetch_distance,
@@ -236,6 +246,7 @@ fn open(read: Read, options: &Options) -> Result<Arc<Model>> {
         scratch: Mutex::new(scratch),
         chunk_length: needs.chunk,
         default_context: needs.context,
+        passes: Passes::default(),
         engine,
     }))
 }

@@ -2,6 +2,9 @@
 
 mod pass;
 mod scratch;
+mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -12,6 +15,7 @@ use crate::weights::frames::Memory;
 
 pub use crate::weights::Interrupt;
 pub use scratch::{Layout, Scratch};
+pub use submit::{Passes, SharedSession};
 
 /// A sequence of tokens and what the model remembers of it. Takes its cache from the model's budget and gives it back
 /// when dropped; keeps the model alive.
@@ -28,13 +32,55 @@ pub struct Session {
     interrupt: Arc<Interrupt>,
     /// What was taken from the budget, beside logits of more than one row.
     reserved: u64,
+    /// Read from storage while the sweeps of the last pass ran.
+    pass_bytes: u64,
 }
 
-/// Logits of the last pass. The rows of a pass are written apart and take effect when it has succeeded.
-#[derive(Default)]
+/// Logits of a pass. Those of the last pass stay until the next one has succeeded. One row is part of the session's
+/// memory; more are taken from the budget, and given back when this is dropped.
 struct LogitRows {
+    model: Arc<Model>,
     values: Vec<f32>,
     rows: usize,
+}
+
+impl LogitRows {
+    fn none(model: &Arc<Model>) -> LogitRows {
+        LogitRows { model: model.clone(), values: Vec::new(), rows: 0 }
+    }
+
+    /// Takes memory for `rows` rows from the budget, and waits for nothing.
+    fn claim(model: &Arc<Model>, rows: usize) -> Result<LogitRows> {
+        let extra = extra_logit_bytes(model.description(), rows);
+        if extra > 0 {
+            model.engine().claim(extra).map_err(|e| e.context(format!("logits of {rows} positions")))?;
+        }
+        Ok(LogitRows { model: model.clone(), values: Vec::new(), rows })
+    }
+
+    /// Makes the rows, when what was claimed is free. `interrupt`, raised since its count was `since`, ends the waiting.
+    fn allocate(&mut self, interrupt: &Interrupt, since: u64) -> Result<()> {
+        let d = self.model.description();
+        if extra_logit_bytes(d, self.rows) > 0 {
+            self.model.engine().await_room(interrupt, since)?;
+        }
+        let values = self.rows.saturating_mul(d.shape.vocab);
+        if self.values.try_reserve_exact(values).is_err() {
+            return Err(Error::out_of_memory(format!("logits of {} positions", self.rows)));
+        }
+        self.values.resize(values, 0.0);
+        Ok(())
+    }
+}
+
+impl Drop for LogitRows {
+    fn drop(&mut self) {
+        self.values = Vec::new();
+        let extra = extra_logit_bytes(self.model.description(), self.rows);
+        if extra > 0 {
+            self.model.engine().release(extra);
+        }
+    }
 }
 
 impl Session {
@@ -54,7 +100,7 @@ impl Session {
             }
         };
         let interrupt = Interrupt::new(model.engine());
-        let logits = LogitRows::default();
+        let logits = LogitRows::none(model);
         Ok(Session {
             model: model.clone(),
             context,
@@ -64,6 +110,7 @@ impl Session {
             spare: Vec::new(),
             interrupt,
             reserved,
+            pass_bytes: 0,
         })
     }
 
@@ -81,7 +128,8 @@ impl Session {
         self.context
     }
 
-    /// Ends passes of this session from any thread.
+    /// Ends passes of this session from any thread. One that was submitted and waits for its turn ends when that comes;
+    /// [`SharedSession::interrupt`] ends it at once.
     pub fn interrupt_handle(&self) -> Arc<Interrupt> {
         self.interrupt.clone()
     }
@@ -97,6 +145,13 @@ impl Session {
 
     /// As [`Session::forward`]; an interrupt raised since the count was `since` ends it too.
     pub fn forward_since(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()> {
+        self.check(tokens)?;
+        let rows = self.claim_logits(tokens, logits)?;
+        self.pass(tokens, logits, rows, since)
+    }
+
+    /// Whether a pass over `tokens` could begin now.
+    fn check(&self, tokens: &[i32]) -> Result<()> {
         let vocab = self.model.description().shape.vocab;
         if tokens.is_empty() {
             return Err(Error::invalid("a pass needs at least one token"));
@@ -111,12 +166,25 @@ impl Session {
                 format!("{} tokens after {} exceed the context of {}", tokens.len(), self.position, self.context),
             ));
         }
+        Ok(())
+    }
+
+    /// The memory that a pass over `tokens` needs for its logits.
+    fn claim_logits(&self, tokens: &[i32], logits: Logits) -> Result<LogitRows> {
         let rows = match logits {
             Logits::Last => 1,
             Logits::All => tokens.len(),
             Logits::None => 0,
         };
-        let mut fresh = self.room_for_logits(rows)?;
+        LogitRows::claim(&self.model, rows)
+    }
+
+    /// The pass itself, after [`Session::check`] and [`Session::claim_logits`].
+    fn pass(&mut self, tokens: &[i32], logits: Logits, mut fresh: LogitRows, since: u64) -> Result<()> {
+        let vocab = self.model.description().shape.vocab;
+        self.pass_bytes = 0;
+        fresh.values = std::mem::take(&mut self.spare);
+        fresh.allocate(&self.interrupt, since)?;
         let start = self.position;
         let chunk = self.model.chunk_length();
         let last = tokens.len().div_ceil(chunk) - 1;
@@ -141,39 +209,10 @@ impl Session {
         Ok(())
     }
 
-    /// Memory for the logits of a pass. One row is part of the session's own; more are taken from the budget while they
-    /// are kept.
-    fn room_for_logits(&mut self, rows: usize) -> Result<LogitRows> {
-        let vocab = self.model.description().shape.vocab;
-        let values = rows.checked_mul(vocab).unwrap_or(usize::MAX);
-        let extra = extra_logit_bytes(self.model.description(), rows);
-        if extra > 0 {
-            let place = |e: Error| e.context(format!("logits of {rows} positions"));
-            self.model.engine().reserve(extra).map_err(place)?;
-        }
-        let mut fresh = LogitRows { values: std::mem::take(&mut self.spare), rows };
-        if fresh.values.try_reserve_exact(values).is_err() {
-            self.release_logits(rows);
-            return Err(Error::out_of_memory(format!("logits of {rows} positions")));
-        }
-        fresh.values.resize(values, 0.0);
-        Ok(fresh)
-    }
-
-    /// Gives back what the rows took beyond the session's own, and keeps memory of one row for the next pass.
-    fn retire(&mut self, rows: LogitRows) {
+    /// Keeps the memory of one row for the next pass.
+    fn retire(&mut self, mut rows: LogitRows) {
         if rows.rows == 1 {
-            self.spare = rows.values;
-        } else {
-            drop(rows.values);
-            self.release_logits(rows.rows);
-        }
-    }
-
-    fn release_logits(&self, rows: usize) {
-        let extra = extra_logit_bytes(self.model.description(), rows);
-        if extra > 0 {
-            self.model.engine().release(extra);
+            self.spare = std::mem::take(&mut rows.values);
         }
     }
 
@@ -203,7 +242,7 @@ impl Session {
             return Err(Error::invalid(format!("{tokens} tokens are to stay of {}", self.position)));
         }
         if tokens < self.position {
-            let before = std::mem::take(&mut self.logits);
+            let before = std::mem::replace(&mut self.logits, LogitRows::none(&self.model));
             self.retire(before);
         }
         self.position = tokens;
@@ -213,8 +252,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.release_logits(self.logits.rows);
-        self.logits = LogitRows::default();
+        self.logits = LogitRows::none(&self.model);
         self.cache = match Memory::new(0) {
             Ok(nothing) => nothing,
             // The cache is then given back a moment after it was accounted for.
@@ -224,10 +262,11 @@ impl Drop for Session {
     }
 }
 
-/// Bytes a session with room for `context` tokens takes from the budget: its cache, and logits of one position, twice
-/// because those of the last pass stay until the next one has succeeded.
+/// Bytes a session with room for `context` tokens takes from the budget: its cache, logits of one position, twice because
+/// those of the last pass stay until the next one has succeeded, and the tokens of a submitted pass.
 pub fn session_bytes(d: &Description, context: usize) -> u64 {
-    cache_bytes(d, context).saturating_add(2 * row_bytes(d))
+    let tokens = (context as u64).saturating_mul(size_of::<i32>() as u64);
+    cache_bytes(d, context).saturating_add(2 * row_bytes(d)).saturating_add(tokens)
 }
 
 fn cache_bytes(d: &Description, context: usize) -> u64 {

@@ -12,6 +12,7 @@ use crate::kernel::{Isa, rope, rows, vector};
 use crate::model::Model;
 use crate::quant;
 use crate::weights::Sweep;
+use crate::weights::frames::Memory;
 
 /// What every step of a sweep needs.
 struct Step<'a> {
@@ -25,51 +26,67 @@ impl Session {
     /// Takes a chunk in at the present position, and writes the logits of its last positions to `logits`, as many rows
     /// as it holds. The cache beyond the position may be written even when this fails.
     pub(super) fn sweep(&mut self, tokens: &[i32], logits: &mut [f32], since: u64) -> Result<()> {
-        let Session { model, cache, position, context, interrupt, .. } = self;
-        let (model, position, context) = (&**model, *position, *context);
-        let d = model.description();
-        let s = d.shape;
+        let Session { model, cache, position, context, interrupt, pass_bytes, .. } = self;
         let schedule = model.engine().schedule();
         let end = if logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
         let mut sweep = model.engine().sweep(interrupt, since, end)?;
-        let mut scratch = model.scratch().lock();
-        let scratch = &mut *scratch;
-        let n = tokens.len();
-        let step = Step { model, pool: model.pool(), isa: model.isa(), tokens: n };
-
-        let x = &mut scratch.residual.as_slice_mut::<f32>()[..n * s.embedding];
-        for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(s.embedding)) {
-            let format = schedule.matrix(d.embedding).format;
-            let decode = |bytes: &[u8]| quant::decode_row(format, bytes, row);
-            model.engine().with_row(d.embedding, token as usize, &mut scratch.row, decode)?;
-        }
-        let pairs = model.rope().pairs();
-        let (cos, sin) = scratch.angles.as_slice_mut::<f32>().split_at_mut(n * pairs);
-        let sin = &mut sin[..n * pairs];
-        scratch.positions.clear();
-        scratch.positions.extend((0..n).map(|i| (position + i) as u32));
-        model.rope().fill(&scratch.positions, cos, sin);
-        let turn = Turn { position, context, cos, sin };
-
-        let work = scratch.work.as_slice_mut::<f32>();
-        let forms = scratch.forms.bytes_mut();
-        let layer_values = s.kv_heads * context * (s.key_dim + s.value_dim);
-        let caches = cache.as_slice_mut::<u16>().chunks_exact_mut(layer_values);
-        for (layer, cache) in d.layers.iter().zip(caches) {
-            step.attention(&layer.attention, &turn, x, work, forms, cache, &mut sweep)?;
-            step.feed_forward(&layer.feed_forward, x, work, forms, &mut sweep)?;
-        }
-        if !logits.is_empty() {
-            let count = logits.len() / s.vocab;
-            let step = Step { tokens: count, ..step };
-            let x = &x[(n - count) * s.embedding..];
-            step.norm(d.output_norm, x, work);
-            let head = Linear { weight: d.head, bias: None };
-            let acts = step.quantize(&[head], work, forms);
-            step.multiply(head, &acts, logits, Then::Keep, &mut sweep)?;
-        }
-        Ok(())
+        let result = run_chunk(model, cache, (*position, *context), tokens, logits, &mut sweep);
+        *pass_bytes += sweep.read_bytes();
+        result
     }
+}
+
+/// Takes a chunk through the layers in a sweep that has begun. `place`: the chunk's position, and the context's length.
+fn run_chunk(
+    model: &Model,
+    cache: &mut Memory,
+    place: (usize, usize),
+    tokens: &[i32],
+    logits: &mut [f32],
+    sweep: &mut Sweep,
+) -> Result<()> {
+    let (position, context) = place;
+    let d = model.description();
+    let s = d.shape;
+    let schedule = model.engine().schedule();
+    let mut scratch = model.scratch().lock();
+    let scratch = &mut *scratch;
+    let n = tokens.len();
+    let step = Step { model, pool: model.pool(), isa: model.isa(), tokens: n };
+
+    let x = &mut scratch.residual.as_slice_mut::<f32>()[..n * s.embedding];
+    for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(s.embedding)) {
+        sweep.check()?;
+        let format = schedule.matrix(d.embedding).format;
+        let decode = |bytes: &[u8]| quant::decode_row(format, bytes, row);
+        model.engine().with_row(d.embedding, token as usize, &mut scratch.row, decode)?;
+    }
+    let pairs = model.rope().pairs();
+    let (cos, sin) = scratch.angles.as_slice_mut::<f32>().split_at_mut(n * pairs);
+    let sin = &mut sin[..n * pairs];
+    scratch.positions.clear();
+    scratch.positions.extend((0..n).map(|i| (position + i) as u32));
+    model.rope().fill(&scratch.positions, cos, sin);
+    let turn = Turn { position, context, cos, sin };
+
+    let work = scratch.work.as_slice_mut::<f32>();
+    let forms = scratch.forms.bytes_mut();
+    let layer_values = s.kv_heads * context * (s.key_dim + s.value_dim);
+    let caches = cache.as_slice_mut::<u16>().chunks_exact_mut(layer_values);
+    for (layer, cache) in d.layers.iter().zip(caches) {
+        step.attention(&layer.attention, &turn, x, work, forms, cache, sweep)?;
+        step.feed_forward(&layer.feed_forward, x, work, forms, sweep)?;
+    }
+    if !logits.is_empty() {
+        let count = logits.len() / s.vocab;
+        let step = Step { tokens: count, ..step };
+        let x = &x[(n - count) * s.embedding..];
+        step.norm(d.output_norm, x, work);
+        let head = Linear { weight: d.head, bias: None };
+        let acts = step.quantize(&[head], work, forms);
+        step.multiply(head, &acts, logits, Then::Keep, sweep)?;
+    }
+    Ok(())
 }
 
 /// Where the chunk stands, and how far its heads are turned.

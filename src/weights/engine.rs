@@ -15,7 +15,7 @@ use super::residency::{self, Residency};
 use super::schedule::{MatrixId, Page, Schedule};
 use super::source::Source;
 use super::state::{Fixed, Ledger, Request, State};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::model::{Event, LayerState, Stats};
 
 /// How the engine is set up.
@@ -147,7 +147,7 @@ impl Shared {
         };
         let elapsed = started.elapsed().as_nanos() as u64;
         let mut state = self.state.lock();
-        let bytes = request.window.len() as u64;
+        let bytes = request.window.size() as u64;
         if state.finish(&self.fixed, request.page, bytes, elapsed, result) {
             self.changed.notify_all();
             self.signal_events(&state);
@@ -233,19 +233,30 @@ impl Engine {
         state.last_turn += 1;
         let turn = state.last_turn;
         state.turns.push_back(turn);
-        while state.sweeping() || state.turns.front() != Some(&turn) {
+        loop {
             if let Err(e) = patience.check() {
                 state.turns.retain(|&t| t != turn);
                 self.shared.changed.notify_all();
                 return Err(e);
             }
+            if !state.sweeping() && state.turns.front() == Some(&turn) {
+                break;
+            }
             self.shared.changed.wait(&mut state);
         }
         state.turns.pop_front();
         state.begin_sweep(end);
+        let read_before = state.stats.read_bytes;
         drop(state);
         self.shared.wake_loader();
-        Ok(Sweep { engine: self, patience, started: Instant::now(), stalled: Duration::ZERO, visit: Visit::default() })
+        Ok(Sweep {
+            engine: self,
+            patience,
+            started: Instant::now(),
+            stalled: Duration::ZERO,
+            read_before,
+            visit: Visit::default(),
+        })
     }
 
     /// Waits until the page is there and holds it; how long it waited, if it did.
@@ -342,20 +353,38 @@ impl Engine {
     /// Takes memory for a session from the budget; frames that must go for it are gone when this returns, which may take
     /// one page's time of a running pass.
     pub fn reserve(&self, bytes: u64) -> Result<()> {
+        self.claim(bytes)?;
+        self.await_claimed(|| Ok(()))
+    }
+
+    /// Takes memory from the budget without waiting for the frames that must go for it: it may be used after
+    /// [`Engine::await_room`]. On a shared budget, what other models must give for it is waited for.
+    pub fn claim(&self, bytes: u64) -> Result<()> {
         let shared = &*self.shared;
-        let take = || {
-            let mut state = shared.state.lock();
-            state.reserve(&shared.fixed, bytes)?;
-            shared.await_within_budget(&mut state);
-            Ok(())
-        };
+        let take = || shared.state.lock().reserve(&shared.fixed, bytes);
         match &self.seat {
             Some(seat) => seat.change(|| shared.state.lock().needs(&shared.fixed, bytes), take),
             None => take(),
         }
     }
 
-    /// Gives back what [`Engine::reserve`] took.
+    /// Waits until frames have made room for all that was claimed. `interrupt`, raised since its count was `since`, ends
+    /// the waiting.
+    pub fn await_room(&self, interrupt: &Interrupt, since: u64) -> Result<()> {
+        let patience = Patience { interrupt, since };
+        self.await_claimed(|| patience.check())
+    }
+
+    fn await_claimed(&self, go_on: impl Fn() -> Result<()>) -> Result<()> {
+        let mut state = self.shared.state.lock();
+        while state.used() > state.ledger.budget {
+            go_on()?;
+            self.shared.changed.wait_for(&mut state, Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Engine::reserve`] or [`Engine::claim`] took.
     pub fn release(&self, bytes: u64) {
         let shared = &*self.shared;
         shared.state.lock().release(&shared.fixed, bytes);
@@ -404,11 +433,34 @@ impl Engine {
         Ok(ticket)
     }
 
-    /// Ends a prefetch: what is not read yet is not read for it, what is ready is no longer kept for it.
+    /// A ticket for a submitted pass, which `interrupt` ends.
+    pub fn open_pass(&self, interrupt: &Arc<Interrupt>) -> Result<u64> {
+        self.shared.state.lock().tickets.open_pass(interrupt.clone())
+    }
+
+    /// A submitted pass has ended: cancelling its ticket does nothing from now on.
+    pub fn pass_ended(&self, ticket: u64) {
+        self.shared.state.lock().tickets.pass_ended(ticket);
+    }
+
+    /// Posts the DONE of a submitted pass that has ended.
+    pub fn pass_done(&self, ticket: u64, failure: Option<Status>, bytes: u64) {
+        let mut state = self.shared.state.lock();
+        state.tickets.pass_done(ticket, failure, bytes);
+        self.shared.signal_events(&state);
+    }
+
+    /// Ends a prefetch: what is not read yet is not read for it, what is ready is no longer kept for it. Of a submitted
+    /// pass it raises the interrupt.
     pub fn cancel(&self, ticket: u64) -> Result<()> {
         let mut state = self.shared.state.lock();
         if !state.tickets.was_issued(ticket) {
             return Err(Error::invalid(format!("there is no ticket {ticket}")));
+        }
+        if let Some(interrupt) = state.tickets.interrupt_of(ticket) {
+            // Under the lock, under which passes end too: the pass that this ends is the ticket's own.
+            interrupt.raised.fetch_add(1, Ordering::SeqCst);
+            self.shared.changed.notify_all();
         }
         state.tickets.cancel(ticket);
         state.unprotect(ticket);
@@ -509,13 +561,24 @@ pub struct Sweep<'a> {
     patience: Patience<'a>,
     started: Instant,
     stalled: Duration,
+    read_before: u64,
     visit: Visit,
 }
 
 impl<'a> Sweep<'a> {
+    /// Fails when the sweep is to end early.
+    pub fn check(&self) -> Result<()> {
+        self.patience.check()
+    }
+
+    /// What was read from storage since the sweep began: for it, and ahead for what follows it.
+    pub fn read_bytes(&self) -> u64 {
+        self.engine.shared.state.lock().stats.read_bytes - self.read_before
+    }
+
     /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, one at a time.
     pub fn page(&mut self, p: usize) -> Result<HeldPage<'a>> {
-        self.patience.check()?;
+        self.check()?;
         let layer = self.engine.schedule().pages[p].layer;
         if self.visit.layer != Some(layer) {
             self.count_visit();

@@ -1,8 +1,10 @@
 //! Tickets of the host's requests and the events that answer them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::engine::Interrupt;
 use crate::error::{Error, Result, Status};
 use crate::model::{Event, EventKind};
 
@@ -35,10 +37,19 @@ pub struct Ticket {
     failure: Option<Status>,
 }
 
+/// A submitted pass whose DONE is not posted yet.
+struct Pass {
+    id: u64,
+    since: Instant,
+    /// Ends it, as long as it can be ended.
+    interrupt: Option<Arc<Interrupt>>,
+}
+
 /// Unfinished tickets, oldest first, and the events nobody has taken yet.
 #[derive(Default)]
 pub struct Tickets {
     pub open: VecDeque<Ticket>,
+    passes: Vec<Pass>,
     pub events: VecDeque<Event>,
     last_id: u64,
     /// Events that open tickets will still post.
@@ -47,7 +58,42 @@ pub struct Tickets {
 
 impl Tickets {
     pub fn open(&mut self, layers: VecDeque<LayerRequest>) -> Result<u64> {
-        let promise = layers.len() + 1;
+        let id = self.issue(layers.len() + 1)?;
+        self.open.push_back(Ticket { id, since: Instant::now(), layers, bytes: 0, failure: None });
+        Ok(id)
+    }
+
+    /// A ticket for a pass that `interrupt` ends.
+    pub fn open_pass(&mut self, interrupt: Arc<Interrupt>) -> Result<u64> {
+        let id = self.issue(1)?;
+        self.passes.push(Pass { id, since: Instant::now(), interrupt: Some(interrupt) });
+        Ok(id)
+    }
+
+    /// What ends the pass of this ticket; `None` where it has ended, or is no pass.
+    pub fn interrupt_of(&self, id: u64) -> Option<&Interrupt> {
+        self.passes.iter().find(|p| p.id == id)?.interrupt.as_deref()
+    }
+
+    /// The pass has ended: what its interrupt ends from now on is another one.
+    pub fn pass_ended(&mut self, id: u64) {
+        if let Some(pass) = self.passes.iter_mut().find(|p| p.id == id) {
+            pass.interrupt = None;
+        }
+    }
+
+    /// Posts that the pass of this ticket is done.
+    pub fn pass_done(&mut self, id: u64, failure: Option<Status>, bytes: u64) {
+        if let Some(at) = self.passes.iter().position(|p| p.id == id) {
+            let pass = self.passes.swap_remove(at);
+            self.promised -= 1;
+            let elapsed_ns = pass.since.elapsed().as_nanos() as u64;
+            self.events.push_back(Event { ticket: id, kind: EventKind::Done, failure, layer: 0, bytes, elapsed_ns });
+        }
+    }
+
+    /// The next ticket's number, with room for the `promise` events it will post.
+    fn issue(&mut self, promise: usize) -> Result<u64> {
         if self.events.len() + self.promised + promise > MOST_WAITING {
             return Err(Error::new(
                 Status::Busy,
@@ -60,7 +106,6 @@ impl Tickets {
         }
         self.promised += promise;
         self.last_id += 1;
-        self.open.push_back(Ticket { id: self.last_id, since: Instant::now(), layers, bytes: 0, failure: None });
         Ok(self.last_id)
     }
 
@@ -98,7 +143,7 @@ impl Tickets {
         failures
     }
 
-    /// Ends a ticket with CANCELLED; its unfinished layers post nothing.
+    /// Ends a prefetch with CANCELLED; its unfinished layers post nothing.
     pub fn cancel(&mut self, id: u64) {
         if let Some(at) = self.open.iter().position(|t| t.id == id)
             && let Some(ticket) = self.open.remove(at)

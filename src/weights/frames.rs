@@ -106,7 +106,7 @@ impl Window {
         Window { ptr: unsafe { self.ptr.add(offset) }, len }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.len
     }
 

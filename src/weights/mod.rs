@@ -9,7 +9,7 @@ mod loader;
 mod residency;
 pub mod schedule;
 #[cfg(test)]
-mod scripted;
+pub mod scripted;
 pub mod source;
 mod state;
 #[cfg(test)]

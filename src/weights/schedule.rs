@@ -255,7 +255,7 @@ pub mod testing {
             for p in m.pages() {
                 assert_eq!(s.pages[p].first_row as usize, row);
                 row += s.pages[p].rows as usize;
-                assert!(s.pages[p].span_offset % 4096 == 0 && s.pages[p].span_bytes % 4096 == 0);
+                assert!((s.pages[p].span_offset | s.pages[p].span_bytes).is_multiple_of(4096));
                 assert!(s.pages[p].lead() as u64 + s.pages[p].bytes <= s.pages[p].span_bytes);
             }
             assert_eq!(row, m.rows);

@@ -1,4 +1,4 @@
-//! A source for tests that delays, fails, shortens and blocks reads on command.
+//! A source for tests that fails, shortens and blocks reads on command: of a pattern, or of a real source.
 
 use std::io;
 use std::ops::Range;
@@ -10,12 +10,15 @@ use super::source::Source;
 
 #[derive(Default)]
 struct Script {
-    blocked: bool,
+    /// Reads that touch the range wait.
+    blocked: Option<Range<u64>>,
     /// Reads that touch the range fail this many more times.
     failures: Vec<(Range<u64>, usize)>,
     /// Bytes a read delivers at most.
     most: Option<usize>,
     interruptions: usize,
+    /// Reads that touch the range panic.
+    fault: Option<Range<u64>>,
     waiting: usize,
     failed: usize,
 }
@@ -28,16 +31,26 @@ pub struct Control {
 
 impl Control {
     pub fn block(&self) {
-        self.script.0.lock().blocked = true;
+        self.block_within(0..u64::MAX);
+    }
+
+    /// Only reads that touch the range wait.
+    pub fn block_within(&self, range: Range<u64>) {
+        self.script.0.lock().blocked = Some(range);
     }
 
     pub fn unblock(&self) {
-        self.script.0.lock().blocked = false;
+        self.script.0.lock().blocked = None;
         self.script.1.notify_all();
     }
 
     pub fn fail(&self, range: Range<u64>, times: usize) {
         self.script.0.lock().failures.push((range, times));
+    }
+
+    /// Reads that touch the range panic.
+    pub fn panic_within(&self, range: Range<u64>) {
+        self.script.0.lock().fault = Some(range);
     }
 
     pub fn shorten(&self, most: usize) {
@@ -63,7 +76,9 @@ impl Control {
 
     /// From now on no read fails.
     pub fn heal(&self) {
-        self.script.0.lock().failures.clear();
+        let mut script = self.script.0.lock();
+        script.failures.clear();
+        script.fault = None;
     }
 }
 
@@ -72,18 +87,33 @@ pub fn byte_at(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
 }
 
+fn touches(range: &Range<u64>, read: &Range<u64>) -> bool {
+    range.start < read.end && read.start < range.end
+}
+
+/// A source that obeys a [`Control`].
 pub struct ScriptedSource {
-    pub control: Control,
-    end: u64,
+    control: Control,
+    content: Box<dyn Source>,
 }
 
 impl ScriptedSource {
+    /// Up to `end`, each byte is [`byte_at`] its offset.
     pub fn patterned(control: &Control, end: u64) -> ScriptedSource {
-        ScriptedSource { control: control.clone(), end }
+        ScriptedSource::over(control, Box::new(Pattern { end }))
+    }
+
+    /// What `content` holds.
+    pub fn over(control: &Control, content: Box<dyn Source>) -> ScriptedSource {
+        ScriptedSource { control: control.clone(), content }
     }
 }
 
-impl Source for ScriptedSource {
+struct Pattern {
+    end: u64,
+}
+
+impl Source for Pattern {
     fn name(&self) -> &str {
         "scripted.gguf"
     }
@@ -97,30 +127,53 @@ impl Source for ScriptedSource {
         super::source::DIRECT_ALIGNMENT
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let (lock, changed) = &*self.control.script;
-        let mut script = lock.lock();
-        script.waiting += 1;
-        changed.notify_all();
-        while script.blocked {
-            changed.wait(&mut script);
-        }
-        script.waiting -= 1;
-        if script.interruptions > 0 {
-            script.interruptions -= 1;
-            return Err(io::Error::from(io::ErrorKind::Interrupted));
-        }
-        let touched = offset..offset + buf.len() as u64;
-        if let Some((_, times)) =
-            script.failures.iter_mut().find(|(r, t)| *t > 0 && r.start < touched.end && touched.start < r.end)
-        {
-            *times -= 1;
-            script.failed += 1;
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        let len = (self.end.saturating_sub(offset) as usize).min(buf.len()).min(script.most.unwrap_or(usize::MAX));
+        let len = (self.end.saturating_sub(offset) as usize).min(buf.len());
         for (b, at) in buf[..len].iter_mut().zip(offset..) {
             *b = byte_at(at);
         }
         Ok(len)
+    }
+}
+
+impl Source for ScriptedSource {
+    fn name(&self) -> &str {
+        self.content.name()
+    }
+    fn start(&self) -> u64 {
+        self.content.start()
+    }
+    fn end(&self) -> u64 {
+        self.content.end()
+    }
+    fn alignment(&self) -> u64 {
+        self.content.alignment()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let (lock, changed) = &*self.control.script;
+        let read = offset..offset + buf.len() as u64;
+        let mut script = lock.lock();
+        let stands = |script: &Script| script.blocked.as_ref().is_some_and(|r| touches(r, &read));
+        if stands(&script) {
+            script.waiting += 1;
+            changed.notify_all();
+            while stands(&script) {
+                changed.wait(&mut script);
+            }
+            script.waiting -= 1;
+        }
+        assert!(!script.fault.as_ref().is_some_and(|r| touches(r, &read)), "a fault on command");
+        if script.interruptions > 0 {
+            script.interruptions -= 1;
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
+        if let Some((_, times)) = script.failures.iter_mut().find(|(r, t)| *t > 0 && touches(r, &read)) {
+            *times -= 1;
+            script.failed += 1;
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        let most = script.most.unwrap_or(usize::MAX);
+        drop(script);
+        let len = buf.len().min(most);
+        self.content.read_at(offset, &mut buf[..len])
     }
 }

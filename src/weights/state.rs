@@ -415,10 +415,12 @@ impl State {
         if self.closing || self.outstanding >= fixed.most_outstanding {
             return None;
         }
-        if self.sweeping && self.cursor < self.end && self.wanted(self.cursor) {
-            if let Some(requests) = self.start_for_sweep(fixed, self.cursor) {
-                return Some(requests);
-            }
+        if self.sweeping
+            && self.cursor < self.end
+            && self.wanted(self.cursor)
+            && let Some(requests) = self.start_for_sweep(fixed, self.cursor)
+        {
+            return Some(requests);
         }
         self.host_next = !self.host_next;
         if self.host_next {
@@ -600,7 +602,7 @@ impl State {
         let pieces = page.span_bytes.div_ceil(REQUEST_BYTES).max(1);
         let piece = page.span_bytes.div_ceil(pieces).next_multiple_of(super::frames::GRANULE);
         let window = self.window(fixed, p).expect("the page has just been given its frame");
-        let len = window.len() as u64;
+        let len = window.size() as u64;
         let requests: Vec<Request> = (0..pieces)
             .map(|i| i * piece)
             .take_while(|&at| at < len)
