@@ -605,7 +605,8 @@ layerline_status layerline_forward(layerline_session *session,
  * the logits asked for; after a failure it is as it was before the pass.
  *
  * Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
- * the thread, whose stack is part of every plan.
+ * the thread, whose stack is part of every plan. On a budget that several models share, logits
+ * of all tokens may have to wait here for one page's time of another model; nothing else ever waits.
  *
  * `tokens`, `count`, `logits`: as for `layerline_forward`; the tokens are copied.
  * `ticket`: set to a number that the event and `layerline_cancel` use; never 0. Another thread that polls may see the

@@ -154,6 +154,11 @@ mod submitted {
         done.failure
     }
 
+    /// What sessions have taken from the budget.
+    fn session_bytes_of(model: &Model) -> u64 {
+        model.engine().shared().state.lock().ledger.sessions
+    }
+
     fn no_events(model: &Model) {
         let mut events = Vec::new();
         model.poll(&mut events, 100);
@@ -199,10 +204,10 @@ mod submitted {
         no_events(&b.model);
         // Logits of many positions do not fit beside two sessions.
         let _second = Session::new(&b.model, CONTEXT).unwrap();
-        let used = b.model.stats().used_bytes;
+        let taken = session_bytes_of(&b.model);
         let error = shared.submit(&[1; 50], Logits::All).unwrap_err();
         assert_eq!(error.status(), Status::MemoryBudget);
-        assert!(b.model.stats().used_bytes <= used);
+        assert_eq!(session_bytes_of(&b.model), taken);
         assert_unharmed(&mut shared.write().unwrap());
     }
 
@@ -275,7 +280,7 @@ mod submitted {
             },
         ];
         for end in ways {
-            let used = model.stats().used_bytes;
+            let taken = session_bytes_of(&model);
             let waiting = SharedSession::new(Session::new(&model, CONTEXT).unwrap());
             let ticket = waiting.submit(&FIRST, Logits::Last).unwrap();
             no_events(&model);
@@ -284,10 +289,11 @@ mod submitted {
             model.poll(&mut events, 100);
             assert_eq!(events.len(), 1, "{events:?}");
             assert_eq!((events[0].ticket, events[0].failure), (ticket, Some(Status::Cancelled)));
-            if let Some(waiting) = waiting {
+            if let Some(waiting) = &waiting {
                 assert_eq!(waiting.read().unwrap().position(), 0);
             }
-            assert!(model.stats().used_bytes <= used);
+            drop(waiting);
+            assert_eq!(session_bytes_of(&model), taken);
         }
         no_events(&model);
         control.unblock();
@@ -314,11 +320,10 @@ mod submitted {
     #[test]
     fn dropping_a_session_ends_its_running_pass_and_its_memory_is_back_before_the_event() {
         let (model, control, shared, ticket) = blocked();
-        let sessions = |model: &Model| model.engine().shared().state.lock().ledger.sessions;
-        assert!(sessions(&model) > 0);
+        assert!(session_bytes_of(&model) > 0);
         drop(shared);
         assert_eq!(failure_of_next(&model, ticket), Some(Status::Cancelled));
-        assert_eq!(sessions(&model), 0);
+        assert_eq!(session_bytes_of(&model), 0);
         no_events(&model);
         control.unblock();
     }
