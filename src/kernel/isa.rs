@@ -12,8 +12,15 @@ pub enum Isa {
 
 impl Isa {
     /// The best one this processor has.
+    ///
+    /// The AVX-512 kernels are taken only where they give the bits of the scalar ones on this very processor: they were
+    /// written on a machine that cannot run them.
     pub fn detect() -> Isa {
-        *Isa::available().last().unwrap_or(&Isa::Scalar)
+        let mut list = Isa::available();
+        if list.last() == Some(&Isa::Avx512) && !super::matmul::agrees(Isa::Avx512) {
+            list.pop();
+        }
+        list.pop().unwrap_or(Isa::Scalar)
     }
 
     /// All that this processor has, slowest first.

@@ -138,13 +138,18 @@ impl Shared {
     pub fn perform(&self, request: Request, skip: bool) {
         let source = &self.fixed.sources[request.file];
         let started = Instant::now();
-        let result = if skip {
-            Err(Error::cancelled())
-        } else if source.mapping().is_some() {
-            source.check_intact().map(|()| request.window.touch())
-        } else {
-            request.window.fill(|bytes| source.read_full(request.offset, bytes))
+        let read = || {
+            if skip {
+                Err(Error::cancelled())
+            } else if source.mapping().is_some() {
+                source.check_intact().map(|()| request.window.touch())
+            } else {
+                request.window.fill(|bytes| source.read_full(request.offset, bytes))
+            }
         };
+        // Whatever happens, the request is answered for: a sweep may wait for it.
+        let result = catch_unwind(AssertUnwindSafe(read))
+            .unwrap_or_else(|_| Err(Error::new(Status::Internal, format!("{}: reading panicked", source.name()))));
         let elapsed = started.elapsed().as_nanos() as u64;
         let mut state = self.state.lock();
         let bytes = request.window.size() as u64;

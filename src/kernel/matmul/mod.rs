@@ -14,9 +14,11 @@ mod activations;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod check;
 mod scalar;
 
 pub use activations::{Activations, Form, Quantizer, activation_bytes};
+pub use check::agrees;
 
 use super::Isa;
 use crate::quant::Format;
