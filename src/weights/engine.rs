@@ -1,5 +1,6 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

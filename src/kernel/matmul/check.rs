@@ -56,8 +56,9 @@ fn product(isa: Isa, format: Format, rows: &[u8], x: &[f32], tokens: usize) -> V
     let form = Form::of(format);
     let mut room = vec![Line([0; 64]); activation_bytes(form, K, tokens).div_ceil(64)];
     let mut out = vec![0f32; tokens * ROWS];
-    // SAFETY: lines are plain bytes, and the slice is as long as they are.
-    let buf = unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<u8>(), room.len() * 64) };
+    // SAFETY: a line is an array of bytes, and the slice is as long as all of them.
+    let buf =
+        unsafe { std::slice::from_raw_parts_mut((&raw mut (*room.as_mut_ptr()).0).cast::<u8>(), room.len() * 64) };
     // SAFETY: the processor has `isa`; `out` holds all rows of all tokens, and no other thread knows it.
     unsafe {
         let acts = Activations::quantize(isa, form, K, x, tokens, buf);
