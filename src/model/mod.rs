@@ -20,12 +20,12 @@ use crate::kernel::rope::RopeTable;
 use crate::session::{Passes, Scratch};
 use crate::text::Tokenizer;
 use crate::weights::Engine;
-#[cfg(test)]
+#[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
 
 pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, Stats};
 
-#[cfg(test)]
+#[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;
 
 /// An opened model. Sessions share it; everything may be called from any thread.
@@ -67,7 +67,7 @@ impl Model {
     }
 
     /// As [`Model::open`], with each file's source behind one that `door` makes.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "prefetch"))]
     pub(crate) fn open_behind(
         path: &Path,
         options: &Options,

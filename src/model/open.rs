@@ -72,7 +72,7 @@ pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
     open(read_path(path)?, options, |source| source)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "prefetch"))]
 pub fn open_behind(
     path: &Path,
     options: &Options,

@@ -3,6 +3,26 @@
 use super::Format;
 
 impl Format {
+    /// Every format there is.
+    pub const ALL: [Format; 16] = [
+        Format::F32,
+        Format::F16,
+        Format::BF16,
+        Format::Q4_0,
+        Format::Q4_1,
+        Format::Q5_0,
+        Format::Q5_1,
+        Format::Q8_0,
+        Format::Q2_K,
+        Format::Q3_K,
+        Format::Q4_K,
+        Format::Q5_K,
+        Format::Q6_K,
+        Format::IQ4_NL,
+        Format::IQ4_XS,
+        Format::MXFP4,
+    ];
+
     /// The format with this type id of the file format; `None` where no decoder is built in.
     /// [`type_name`] still names the ids that this refuses.
     pub const fn from_id(id: u32) -> Option<Format> {

@@ -3,7 +3,7 @@
 mod pass;
 mod scratch;
 mod submit;
-#[cfg(test)]
+#[cfg(all(test, feature = "prefetch"))]
 mod tests;
 
 use std::sync::Arc;

@@ -134,7 +134,6 @@ fn without_threads_passes_cannot_be_submitted() {
     assert_unharmed(&mut shared.write().unwrap());
 }
 
-#[cfg(feature = "prefetch")]
 mod submitted {
     use super::*;
 

@@ -8,11 +8,12 @@ pub mod frames;
 mod loader;
 mod residency;
 pub mod schedule;
-#[cfg(test)]
+#[cfg(all(test, feature = "prefetch"))]
 pub mod scripted;
 pub mod source;
 mod state;
-#[cfg(test)]
+// Most of what is promised needs the loader; what holds without it is tested on whole models.
+#[cfg(all(test, feature = "prefetch"))]
 mod tests;
 
 pub use budget::SharedBudget;

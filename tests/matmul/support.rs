@@ -3,24 +3,7 @@
 use layerline::quant::Format;
 
 /// Every format that has kernels.
-pub const ALL: [Format; 16] = [
-    Format::F32,
-    Format::F16,
-    Format::BF16,
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q5_0,
-    Format::Q5_1,
-    Format::Q8_0,
-    Format::Q2_K,
-    Format::Q3_K,
-    Format::Q4_K,
-    Format::Q5_K,
-    Format::Q6_K,
-    Format::IQ4_NL,
-    Format::IQ4_XS,
-    Format::MXFP4,
-];
+pub const ALL: [Format; 16] = Format::ALL;
 
 /// A small generator of repeatable numbers.
 pub struct Random(u64);

@@ -4,24 +4,6 @@ use super::{Activations, Form, Output, activation_bytes, multiply};
 use crate::kernel::Isa;
 use crate::quant::Format;
 
-const FORMATS: [Format; 16] = [
-    Format::F32,
-    Format::F16,
-    Format::BF16,
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q5_0,
-    Format::Q5_1,
-    Format::Q8_0,
-    Format::Q2_K,
-    Format::Q3_K,
-    Format::Q4_K,
-    Format::Q5_K,
-    Format::Q6_K,
-    Format::IQ4_NL,
-    Format::IQ4_XS,
-    Format::MXFP4,
-];
 const K: usize = 768;
 const ROWS: usize = 37;
 const TOKENS: usize = 5;
@@ -42,7 +24,7 @@ pub fn agrees(isa: Isa) -> bool {
         seed
     };
     let x: Vec<f32> = (0..TOKENS * K).map(|_| (random() >> 40) as f32 / (1u64 << 22) as f32 - 2.0).collect();
-    FORMATS.iter().all(|&format| {
+    Format::ALL.iter().all(|&format| {
         let bytes = format.row_bytes(K).unwrap_or(0) * ROWS;
         let rows: Vec<u8> = (0..bytes).map(|_| (random() >> 32) as u8).collect();
         [1, TOKENS].iter().all(|&tokens| {

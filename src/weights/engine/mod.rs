@@ -1,5 +1,7 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
+mod sweep;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -8,16 +10,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::budget::Seat;
-use super::doorbell::Doorbell;
-use super::frames::{Memory, Window};
-use super::loader::{Loader, Message};
-use super::residency::{self, Residency};
-use super::schedule::{MatrixId, Page, Schedule};
-use super::source::Source;
-use super::state::{Fixed, Ledger, Request, State};
 use crate::error::{Error, Result, Status};
 use crate::model::{Event, LayerState, Stats};
+use crate::weights::budget::Seat;
+use crate::weights::doorbell::Doorbell;
+use crate::weights::frames::{Memory, Window};
+use crate::weights::loader::{Loader, Message};
+use crate::weights::residency::{self, Residency};
+use crate::weights::schedule::{MatrixId, Page, Schedule};
+use crate::weights::source::Source;
+use crate::weights::state::{Fixed, Ledger, Request, State};
+
+use sweep::Visit;
+pub use sweep::{HeldPage, Sweep};
 
 /// How the engine is set up.
 pub struct Config {
@@ -549,116 +554,6 @@ impl Drop for Engine {
         self.shared.wake_loader();
         if let Some(loader) = self.loader.take() {
             loader.finish();
-        }
-    }
-}
-
-/// A layer's visit by a sweep, as it is counted.
-#[derive(Default)]
-struct Visit {
-    layer: Option<u32>,
-    streamed: bool,
-    stalled: bool,
-}
-
-/// A pass over the schedule. One at a time per model; others wait their turn.
-pub struct Sweep<'a> {
-    engine: &'a Engine,
-    patience: Patience<'a>,
-    started: Instant,
-    stalled: Duration,
-    read_before: u64,
-    visit: Visit,
-}
-
-impl<'a> Sweep<'a> {
-    /// Fails when the sweep is to end early.
-    pub fn check(&self) -> Result<()> {
-        self.patience.check()
-    }
-
-    /// What was read from storage since the sweep began: for it, and ahead for what follows it.
-    pub fn read_bytes(&self) -> u64 {
-        self.engine.shared.state.lock().stats.read_bytes - self.read_before
-    }
-
-    /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, one at a time.
-    pub fn page(&mut self, p: usize) -> Result<HeldPage<'a>> {
-        self.check()?;
-        let layer = self.engine.schedule().pages[p].layer;
-        if self.visit.layer != Some(layer) {
-            self.count_visit();
-            self.visit.layer = Some(layer);
-        }
-        let (held, waited) = self.engine.acquire(self.patience, p)?;
-        self.visit.streamed |= held.streamed;
-        if let Some(waited) = waited {
-            self.visit.stalled = true;
-            self.stalled += waited;
-        }
-        Ok(held)
-    }
-
-    fn count_visit(&mut self) {
-        let visit = std::mem::take(&mut self.visit);
-        if visit.layer.is_none() {
-            return;
-        }
-        let stats = &mut self.engine.shared.state.lock().stats;
-        match visit {
-            Visit { stalled: true, .. } => stats.layers_stalled += 1,
-            Visit { streamed: true, .. } => stats.layers_prefetched += 1,
-            _ => stats.layers_resident += 1,
-        }
-    }
-}
-
-impl Drop for Sweep<'_> {
-    fn drop(&mut self) {
-        self.count_visit();
-        let shared = &*self.engine.shared;
-        let mut state = shared.state.lock();
-        let stall = self.stalled.as_nanos() as u64;
-        state.stats.stall_ns += stall;
-        state.stats.compute_ns += (self.started.elapsed().as_nanos() as u64).saturating_sub(stall);
-        state.end_sweep(&shared.fixed);
-        shared.changed.notify_all();
-        drop(state);
-        shared.wake_loader();
-    }
-}
-
-/// A page that is there and stays until this is dropped.
-pub struct HeldPage<'a> {
-    engine: &'a Engine,
-    page: usize,
-    window: Window,
-    streamed: bool,
-}
-
-impl HeldPage<'_> {
-    pub fn page(&self) -> &Page {
-        &self.engine.schedule().pages[self.page]
-    }
-
-    /// Its rows, end to end.
-    pub fn bytes(&self) -> &[u8] {
-        self.window.view()
-    }
-}
-
-impl Drop for HeldPage<'_> {
-    fn drop(&mut self) {
-        let shared = &*self.engine.shared;
-        let mut state = shared.state.lock();
-        let freed = state.let_go(&shared.fixed, self.page, true);
-        let more = freed || state.has_absent();
-        if freed {
-            shared.changed.notify_all();
-        }
-        drop(state);
-        if more {
-            shared.wake_loader();
         }
     }
 }

@@ -2,16 +2,18 @@
 //! what the host asked for, what the budget allows. Every decision about reading and giving up is made here, so that it
 //! can be tested without threads.
 
+mod reading;
+
 use std::collections::VecDeque;
 
-use super::budget::Needs;
-use super::events::{LayerRequest, Tickets};
-use super::frames::{Memory, Ring, Window};
-use super::residency::{self, Residency};
-use super::schedule::{Page, Schedule};
-use super::source::Source;
 use crate::error::{Error, Result, Status};
 use crate::model::{LayerState, Stats};
+use crate::weights::budget::Needs;
+use crate::weights::events::{LayerRequest, Tickets};
+use crate::weights::frames::{Memory, Ring, Window};
+use crate::weights::residency::{self, Residency};
+use crate::weights::schedule::{Page, Schedule};
+use crate::weights::source::Source;
 
 /// Reads are about this large: where storage reaches its speed with four of them in flight.
 const REQUEST_BYTES: u64 = 2 << 20;
@@ -408,249 +410,6 @@ impl State {
         (cursor..end).chain(0..cursor).chain(end..len)
     }
 
-    // --- what to read next ------------------------------------------------------------------------------------------
-
-    /// The reads of the page that should be read next, if one should and can be now.
-    pub fn next_page(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
-        if self.closing || self.outstanding >= fixed.most_outstanding {
-            return None;
-        }
-        if self.sweeping
-            && self.cursor < self.end
-            && self.wanted(self.cursor)
-            && let Some(requests) = self.start_for_sweep(fixed, self.cursor)
-        {
-            return Some(requests);
-        }
-        self.host_next = !self.host_next;
-        if self.host_next {
-            self.next_for_host(fixed).or_else(|| self.next_ahead(fixed))
-        } else {
-            self.next_ahead(fixed).or_else(|| self.next_for_host(fixed))
-        }
-    }
-
-    /// Absent, and not known to fail: a page that failed is tried again when it is needed.
-    fn wanted(&self, p: usize) -> bool {
-        self.is_absent(p) && self.slots[p].failure.is_none()
-    }
-
-    fn next_ahead(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
-        let layer_of = |p: usize| fixed.page(p).layer;
-        let here = if self.cursor < self.end { layer_of(self.cursor) } else { 0 };
-        let mut ring_is_full = false;
-        for p in self.pages_ahead(fixed) {
-            if !self.wanted(p) {
-                continue;
-            }
-            if fixed.prefetch_distance > 0 {
-                let ahead = (layer_of(p) + fixed.schedule.layer_count - here) % fixed.schedule.layer_count;
-                if ahead > fixed.prefetch_distance {
-                    continue;
-                }
-            }
-            if !self.is_pinned(p) {
-                // Ring frames are filled in order: a farther page must not take the room of a nearer one.
-                if ring_is_full {
-                    continue;
-                }
-                match self.start_for_sweep(fixed, p) {
-                    Some(requests) => return Some(requests),
-                    None => ring_is_full = true,
-                }
-            } else if let Some(requests) = self.start_for_sweep(fixed, p) {
-                return Some(requests);
-            }
-        }
-        let tables = fixed.schedule.sweep_len..fixed.schedule.pages.len();
-        let table = tables.into_iter().find(|&p| self.is_pinned(p) && self.wanted(p))?;
-        self.start_for_sweep(fixed, table)
-    }
-
-    fn next_for_host(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
-        let mut open = std::mem::take(&mut self.tickets.open);
-        let mut found = None;
-        'search: for ticket in &mut open {
-            for layer in &mut ticket.layers {
-                while let Some(&page) = layer.queued.front() {
-                    let p = page as usize;
-                    if self.is_absent(p) {
-                        self.slots[p].failure = None;
-                        match self.start_for_host(fixed, p) {
-                            HostFrame::Found(requests) => found = Some(requests),
-                            HostFrame::Later => break 'search,
-                            HostFrame::Never => layer.failure = layer.failure.or(Some(Status::MemoryBudget)),
-                        }
-                    }
-                    layer.queued.pop_front();
-                    self.protect(fixed, p, ticket.id);
-                    if matches!(self.slots[p].presence, Presence::Loading { .. }) {
-                        layer.loading.push(page);
-                    }
-                    if found.is_some() {
-                        break 'search;
-                    }
-                }
-            }
-        }
-        self.tickets.open = open;
-        self.stats.prefetch_failures += self.tickets.settle();
-        found
-    }
-
-    /// Keeps a page for a ticket, unless that would take room that passes need to get on.
-    fn protect(&mut self, fixed: &Fixed, p: usize, ticket: u64) {
-        let slot = &mut self.slots[p];
-        if let Some(Place::Ring(offset)) = slot.place
-            && offset >= residency::least_ring(&fixed.schedule)
-            && !slot.protectors.contains(&ticket)
-        {
-            slot.protectors.push(ticket);
-        }
-    }
-
-    pub fn unprotect(&mut self, ticket: u64) {
-        for slot in &mut self.slots {
-            slot.protectors.retain(|&t| t != ticket);
-        }
-    }
-
-    /// Starts to read a page where the plan puts it; room in the ring is made of pages needed later than it.
-    pub fn start_for_sweep(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
-        if self.is_pinned(p) {
-            return self.start_own(fixed, p);
-        }
-        let bytes = fixed.page(p).span_bytes;
-        loop {
-            if let Some(offset) = self.ring.allocate(bytes, 0) {
-                return Some(self.start(fixed, p, Place::Ring(offset)));
-            }
-            let near = self.distance(p);
-            let victim = self.evictable(|state, q| state.distance(q) > near)?;
-            self.give_up(fixed, victim);
-        }
-    }
-
-    fn start_for_host(&mut self, fixed: &Fixed, p: usize) -> HostFrame {
-        if self.is_pinned(p) {
-            return self.start_own(fixed, p).map_or(HostFrame::Never, HostFrame::Found);
-        }
-        let bytes = fixed.page(p).span_bytes;
-        // Below this the ring belongs to passes alone.
-        let from = residency::least_ring(&fixed.schedule);
-        loop {
-            if let Some(offset) = self.ring.allocate(bytes, from) {
-                return HostFrame::Found(self.start(fixed, p, Place::Ring(offset)));
-            }
-            if let Some(victim) = self.evictable(|state, q| state.ring_end(fixed, q) > from) {
-                self.give_up(fixed, victim);
-                continue;
-            }
-            let busy = (0..self.slots.len())
-                .any(|q| self.ring_end(fixed, q) > from && self.slots[q].protectors.is_empty() && !self.is_idle(q));
-            return if busy { HostFrame::Later } else { HostFrame::Never };
-        }
-    }
-
-    /// Where a page's stretch of the ring ends; 0 where it is not in the ring.
-    fn ring_end(&self, fixed: &Fixed, p: usize) -> u64 {
-        match self.slots[p].place {
-            Some(Place::Ring(offset)) => offset + fixed.page(p).span_bytes,
-            _ => 0,
-        }
-    }
-
-    /// The ring page needed last among those that may go: ready, in nobody's hands, kept for nobody.
-    fn evictable(&self, admit: impl Fn(&State, usize) -> bool) -> Option<usize> {
-        (0..self.slots.len())
-            .filter(|&q| {
-                matches!(self.slots[q].place, Some(Place::Ring(_)))
-                    && self.is_idle(q)
-                    && self.slots[q].protectors.is_empty()
-                    && admit(self, q)
-            })
-            .max_by_key(|&q| self.distance(q))
-    }
-
-    fn start_own(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
-        let page = fixed.page(p);
-        // While a smaller plan is still being reached, memory in use by a pass comes first.
-        if self.used() + page.span_bytes > self.ledger.budget {
-            return None;
-        }
-        let mapped = fixed.sources[page.file as usize].mapping().is_some();
-        let memory = if mapped {
-            None
-        } else {
-            match Memory::new(page.span_bytes as usize) {
-                Ok(memory) => Some(memory),
-                Err(e) => {
-                    let text = format!("{} bytes for {}: {e}", page.span_bytes, fixed.describe(p));
-                    self.slots[p].failure = Some(Error::out_of_memory(text));
-                    return None;
-                }
-            }
-        };
-        self.ledger.own += page.span_bytes;
-        Some(self.start(fixed, p, Place::Own(memory)))
-    }
-
-    fn start(&mut self, fixed: &Fixed, p: usize, place: Place) -> Vec<Request> {
-        self.slots[p].place = Some(place);
-        self.note_peak();
-        let page = fixed.page(p);
-        let pieces = page.span_bytes.div_ceil(REQUEST_BYTES).max(1);
-        let piece = page.span_bytes.div_ceil(pieces).next_multiple_of(super::frames::GRANULE);
-        let window = self.window(fixed, p).expect("the page has just been given its frame");
-        let len = window.size() as u64;
-        let requests: Vec<Request> = (0..pieces)
-            .map(|i| i * piece)
-            .take_while(|&at| at < len)
-            .map(|at| Request {
-                page: p,
-                file: page.file as usize,
-                offset: page.span_offset + at,
-                window: window.part(at as usize, piece.min(len - at) as usize),
-            })
-            .collect();
-        self.absent -= 1;
-        self.slots[p].presence = Presence::Loading { left: requests.len(), failure: None };
-        self.outstanding += requests.len();
-        requests
-    }
-
-    /// One read of a page has ended. Whether the page is finished by it.
-    pub fn finish(&mut self, fixed: &Fixed, p: usize, bytes: u64, elapsed_ns: u64, result: Result<()>) -> bool {
-        self.outstanding -= 1;
-        self.stats.read_ns += elapsed_ns;
-        self.stats.read_bytes += if result.is_ok() { bytes } else { 0 };
-        let Presence::Loading { left, failure } = &mut self.slots[p].presence else { return false };
-        *left -= 1;
-        if let Err(e) = result {
-            *failure = Some(e);
-        }
-        if *left > 0 {
-            return false;
-        }
-        let failure = failure.take();
-        let status = failure.as_ref().map(Error::status);
-        self.slots[p].presence = Presence::Ready;
-        let unplanned = matches!(self.slots[p].place, Some(Place::Own(_))) && !self.is_pinned(p);
-        let beyond = self.ring_end(fixed, p) > self.ring.limit();
-        let needed_now = self.sweeping && self.cursor == p;
-        if let Some(e) = failure {
-            self.give_up(fixed, p);
-            self.stats.evictions -= 1;
-            self.slots[p].failure = Some(e.context(fixed.describe(p)));
-        } else if (unplanned || beyond) && !needed_now {
-            // The plan has become smaller while the page was on its way.
-            self.give_up(fixed, p);
-        }
-        self.tickets.page_loaded(p as u32, fixed.page(p).span_bytes, status);
-        self.stats.prefetch_failures += self.tickets.settle();
-        true
-    }
-
     // --- the host ---------------------------------------------------------------------------------------------------
 
     pub fn layer_state(&self, fixed: &Fixed, layer: u32) -> LayerState {
@@ -711,12 +470,4 @@ impl State {
     pub fn outstanding(&self) -> usize {
         self.outstanding
     }
-}
-
-enum HostFrame {
-    Found(Vec<Request>),
-    /// Frames will become free by themselves.
-    Later,
-    /// All that is not a pass's own is kept for other requests.
-    Never,
 }
