@@ -78,7 +78,7 @@ fn draw(area: &DrawingArea<SVGBackend, Shift>, record: &Value) -> std::result::R
 
     chart.draw_series(DashedLineSeries::new([(file, 0.0), (file, top)], 2, 4, BOUND.stroke_width(1)))?;
     // Left of its line, at the foot, where no curve is.
-    let label = Text::new("size of the file", (-90, -14), style(12, &BOUND));
+    let label = Text::new("size of the file", (-78, -14), style(12, &BOUND));
     chart.draw_series([EmptyElement::at((file, 0.0)) + label])?;
 
     let line = |points: &[Point]| points.iter().map(|p| (p.x, p.y[1])).collect::<Vec<_>>();
