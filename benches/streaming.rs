@@ -126,6 +126,8 @@ fn measure(options: &Options) -> Result<Value> {
         let limit = (grouped && runner.has_groups()).then_some(bytes + options.program_bytes);
         entries.push((name, bytes, limit, plan(&model, options, bytes)?));
     }
+    // Taken before the bench is a load itself.
+    let machine = machine::describe();
     let mut runs: Vec<Vec<Value>> = vec![Vec::new(); entries.len()];
     for repeat in 0..options.repeats {
         for ((name, bytes, limit, _), runs) in entries.iter().zip(&mut runs) {
@@ -156,7 +158,7 @@ fn measure(options: &Options) -> Result<Value> {
         .collect();
     let mut record = json!({
         "date": machine::today(),
-        "machine": machine::describe(),
+        "machine": machine,
         "model": {
             "name": model.file_name().map(|n| n.to_string_lossy()),
             "file_bytes": least.file_bytes,

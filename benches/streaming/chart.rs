@@ -77,13 +77,18 @@ fn draw(area: &DrawingArea<SVGBackend, Shift>, record: &Value) -> std::result::R
         .draw()?;
 
     chart.draw_series(DashedLineSeries::new([(file, 0.0), (file, top)], 2, 4, BOUND.stroke_width(1)))?;
-    chart.draw_series([Text::new("size of the file", (file, top), style(12, &BOUND))])?;
+    // Left of its line, at the foot, where no curve is.
+    let label = Text::new("size of the file", (-78, -14), style(12, &BOUND));
+    chart.draw_series([EmptyElement::at((file, 0.0)) + label])?;
 
     let line = |points: &[Point]| points.iter().map(|p| (p.x, p.y[1])).collect::<Vec<_>>();
     chart
         .draw_series(DashedLineSeries::new(line(&bound), 6, 4, BOUND.stroke_width(2)))?
         .label("bound: the longer of reading and arithmetic")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 22, y)], BOUND.stroke_width(2)));
+        .legend(|(x, y)| {
+            let dash = |from| PathElement::new([(from, 0), (from + 8, 0)], BOUND.stroke_width(2));
+            EmptyElement::at((x, y)) + dash(0) + dash(14)
+        });
     for (points, color, label) in [(&ours, OURS, "layerline"), (&peer, PEER, "llama.cpp, same memory limit")] {
         if points.is_empty() {
             continue;

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 const MIB: f64 = 1048576.0;
+/// A load average above which neighbours are measured too.
+const BUSY: f64 = 1.0;
 
 /// Adds `summary` to each budget of a record.
 pub fn summarise(record: &mut Value) {
@@ -108,6 +110,9 @@ pub fn markdown(record: &Value) -> String {
         machine["instructions"].as_str().unwrap_or("?"),
         record["date"].as_str().unwrap_or("?"),
     );
+    if let Some(load) = machine["load"].as_f64().filter(|l| *l > BUSY) {
+        text += &format!("The machine was busy (load {load:.1} at the start): these figures say little.\n\n");
+    }
     text += "| budget | MiB | streamed MiB a pass (read) | storage GB/s | in memory tok/s | bound tok/s | **ours tok/s** | of the bound | layers stalled a pass | stall ms a pass | llama.cpp tok/s | it reads MiB a token |\n";
     text += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
     for budget in record["budgets"].as_array().into_iter().flatten() {

@@ -81,8 +81,10 @@ impl<'a> Runner<'a> {
         let mut results = json!({});
         for (name, flag) in [("mapped", None), ("repacked", Some("--repack"))] {
             let earlier = before.map_or(&Value::Null, |run| &run["peer"][name]);
-            results[name] =
-                if earlier.get("ended").is_some() { earlier.clone() } else { self.peer(python, limit, flag)? };
+            results[name] = match earlier.get("ended") {
+                Some(ended) => json!({ "ended": ended, "not_tried_again": true }),
+                None => self.peer(python, limit, flag)?,
+            };
         }
         Ok(results)
     }
@@ -120,7 +122,9 @@ impl<'a> Runner<'a> {
         let out = self.spawn(limit, &self.bench, &arguments)?;
         match last_line(&out) {
             Some(mut result) if out.status.success() => {
-                result["most_bytes"] = most_used(&out).into();
+                if limit.is_some() {
+                    result["most_bytes"] = most_used(&out).into();
+                }
                 Ok(result)
             }
             _ => Err(format!("{arguments:?}: {}", complaint(&out))),
