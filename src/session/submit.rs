@@ -263,7 +263,7 @@ impl Passes {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "prefetch"))]
     pub(super) fn watch_thread(&self) -> Weak<impl Sized + use<>> {
         Arc::downgrade(&self.queue)
     }
