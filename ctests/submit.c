@@ -10,6 +10,12 @@
 #define PROMPT 200
 #define NEXT 8
 
+/* How often something is tried that may turn out this way or that. */
+static unsigned rounds(void)
+{
+    return getenv("LAYERLINE_QUICK") != NULL ? 4 : 20;
+}
+
 static settings small(void)
 {
     settings s = { 0 };
@@ -243,7 +249,7 @@ static void a_waiting_pass_is_cancelled_with_one_event(void)
     int32_t tokens[PROMPT];
     unsigned i;
     fill_tokens(tokens, PROMPT, TINY_VOCAB, 9);
-    for (i = 0; i < 20; i++) {
+    for (i = 0; i < rounds(); i++) {
         uint64_t a = submit(first, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
         uint64_t b = submit(second, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
         layerline_event events[4];
@@ -277,7 +283,7 @@ static void a_session_may_be_freed_while_its_pass_runs(void)
     int32_t tokens[PROMPT];
     unsigned i;
     fill_tokens(tokens, PROMPT, TINY_VOCAB, 1);
-    for (i = 0; i < 20; i++) {
+    for (i = 0; i < rounds(); i++) {
         /* There is room for two sessions only: each is given back. */
         layerline_session *a = new_session(model, 0), *b = new_session(model, 0);
         uint64_t last = submit(a, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
@@ -323,7 +329,7 @@ static void handles_may_be_freed_in_any_order_while_a_pass_runs(void)
     int32_t tokens[PROMPT];
     unsigned i;
     fill_tokens(tokens, PROMPT, TINY_VOCAB, 1);
-    for (i = 0; i < 20; i++) {
+    for (i = 0; i < rounds(); i++) {
         layerline_model *model = open_tight();
         layerline_session *session = new_session(model, 0);
         submit(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST);

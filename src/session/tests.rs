@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use super::{Session, SharedSession};
 use crate::error::Status;
-use crate::model::{Event, EventKind, Logits, Model, Options};
+use crate::model::{Logits, Model, Options};
 use crate::weights::scripted::{Control, ScriptedSource};
 
 const CONTEXT: u32 = 64;
@@ -57,14 +56,6 @@ fn last_absent(model: &Model) -> Range<u64> {
     let page = &engine.schedule().pages[p];
     let middle = page.offset + page.bytes / 2;
     middle..middle + 1
-}
-
-fn wait_for_done(model: &Model) -> Event {
-    let mut events = Vec::new();
-    model.wait(Some(Duration::from_secs(60)), &mut events, 100);
-    assert_eq!(events.len(), 1, "{events:?}");
-    assert_eq!(events[0].kind, EventKind::Done);
-    events[0]
 }
 
 fn rows(session: &Session) -> Vec<Vec<f32>> {
@@ -131,11 +122,18 @@ fn without_threads_passes_cannot_be_submitted() {
     let b = Bench::new();
     let shared = SharedSession::new(b.session);
     assert_eq!(shared.submit(&SECOND, Logits::Last).unwrap_err().status(), Status::Unsupported);
+    let mut events = Vec::new();
+    b.model.poll(&mut events, 1);
+    assert!(events.is_empty());
     assert_unharmed(&mut shared.write().unwrap());
 }
 
 mod submitted {
+    use std::sync::Weak;
+    use std::time::Duration;
+
     use super::*;
+    use crate::model::{Event, EventKind};
 
     /// A session whose submitted pass stands before a read that does not come back.
     fn blocked() -> (Arc<Model>, Control, SharedSession, u64) {
@@ -145,6 +143,14 @@ mod submitted {
         let ticket = shared.submit(&SECOND, Logits::All).unwrap();
         b.control.await_blocked(1);
         (b.model, b.control, shared, ticket)
+    }
+
+    fn wait_for_done(model: &Model) -> Event {
+        let mut events = Vec::new();
+        model.wait(Some(Duration::from_secs(60)), &mut events, 100);
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0].kind, EventKind::Done);
+        events[0]
     }
 
     fn failure_of_next(model: &Model, ticket: u64) -> Option<Status> {
