@@ -392,8 +392,10 @@ layerline_status layerline_model_metadata(const layerline_model *model,
                                           size_t *needed);
 
 /**
- * Changes the memory budget while passes run: pages are given up, or more are kept, from the next pass on at the
- * latest. `bytes` 0: from the cgroup's limit and the free memory.
+ * Changes the memory budget while passes run, and returns at once. Of a smaller one, memory goes back to the system now,
+ * but for what a running pass or a read under way uses, which follows within one page's time; `used_bytes` of the stats
+ * tells. Of a larger one, more pages are kept from the next pass on. `bytes` 0: from the cgroup's limit and the free
+ * memory.
  *
  * Errors: LAYERLINE_ERROR_MEMORY_BUDGET when it is below what the open sessions need, and nothing changes;
  * LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
@@ -472,8 +474,10 @@ typedef struct layerline_stats {
 
 /**
  * Asks for layers to be loaded ahead of their use, and returns at once. Each layer gives a LAYERLINE_EVENT_LAYER when it
- * is there, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is cancelled, as far as
- * memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails because of it.
+ * is there, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
+ * cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
+ * because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
+ * need, or that earlier prefetches keep them all.
  *
  * `first_layer`, `count`: which layers, counted from 0.
  * `ticket`: set to a number that events and `layerline_cancel` use; never 0.

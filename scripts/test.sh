@@ -202,6 +202,7 @@ examples_run() {
     echo "$out"
     case "$out" in *Paris*) ;; *) echo "no Paris in the text"; return 1 ;; esac
     "$bin/prefetch" "$small_model" "The capital of France is" --budget 40% --tokens 8 || return 1
+    "$bin/eventloop" "$small_model" "The capital of France is" --budget 33% --tokens 8 || return 1
     # What is wrong is said, and is no success.
     ! "$bin/generate" /no/such/model "text" && ! "$bin/generate" "$small_model" "text" --budget 1MiB &&
         ! "$bin/generate" "$small_model" "text" --budget nonsense && ! "$bin/generate" 2> /dev/null

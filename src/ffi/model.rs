@@ -202,8 +202,10 @@ pub unsafe extern "C" fn layerline_model_metadata(
     })
 }
 
-/// Changes the memory budget while passes run: pages are given up, or more are kept, from the next pass on at the
-/// latest. `bytes` 0: from the cgroup's limit and the free memory.
+/// Changes the memory budget while passes run, and returns at once. Of a smaller one, memory goes back to the system now,
+/// but for what a running pass or a read under way uses, which follows within one page's time; `used_bytes` of the stats
+/// tells. Of a larger one, more pages are kept from the next pass on. `bytes` 0: from the cgroup's limit and the free
+/// memory.
 ///
 /// Errors: LAYERLINE_ERROR_MEMORY_BUDGET when it is below what the open sessions need, and nothing changes;
 /// LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.

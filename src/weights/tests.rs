@@ -8,6 +8,7 @@ use super::frames::Memory;
 use super::schedule::testing::schedule_of;
 use super::schedule::{MatrixId, Page, Schedule};
 use super::scripted::{Control, ScriptedSource, byte_at};
+use super::source::Source;
 use super::state::Ledger;
 use crate::error::Status;
 use crate::model::{Event, EventKind, LayerState, Stats};
@@ -33,22 +34,26 @@ struct Bench {
     interrupt: Arc<Interrupt>,
 }
 
+/// An engine over `source`, with `frames` bytes of frames and nothing else in its budget.
+fn config(schedule: Schedule, source: impl Source + 'static, frames: u64) -> Config {
+    Config {
+        schedule,
+        sources: vec![Box::new(source)],
+        ledger: Ledger::new(frames, 0, 0),
+        prefetch: true,
+        readers: READERS,
+        prefetch_distance: 0,
+        cache_layers: 0,
+        seat: None,
+    }
+}
+
 fn open(schedule: Schedule, frames: u64, prefetch: bool, setup: impl FnOnce(&Control)) -> Bench {
     let control = Control::default();
     setup(&control);
     let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
     let source = ScriptedSource::patterned(&control, end);
-    let engine = Engine::start(Config {
-        schedule,
-        sources: vec![Box::new(source)],
-        ledger: Ledger::new(frames, 0, 0),
-        prefetch,
-        readers: READERS,
-        prefetch_distance: 0,
-        cache_layers: 0,
-        seat: None,
-    })
-    .unwrap();
+    let engine = Engine::start(Config { prefetch, ..config(schedule, source, frames) }).unwrap();
     let interrupt = Interrupt::new(&engine);
     Bench { engine, control, interrupt }
 }
@@ -307,7 +312,7 @@ fn a_file_cut_short_while_open_is_an_error_that_gives_the_figures() {
     let floor = Engine::least_frames(&s);
     let end = s.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
     struct Cut(ScriptedSource, u64);
-    impl super::source::Source for Cut {
+    impl Source for Cut {
         fn name(&self) -> &str {
             self.0.name()
         }
@@ -326,17 +331,7 @@ fn a_file_cut_short_while_open_is_an_error_that_gives_the_figures() {
         }
     }
     let source = Cut(ScriptedSource::patterned(&Control::default(), end), end / 2 + 1000);
-    let engine = Engine::start(Config {
-        schedule: s,
-        sources: vec![Box::new(source)],
-        ledger: Ledger::new(floor, 0, 0),
-        prefetch: true,
-        readers: READERS,
-        prefetch_distance: 0,
-        cache_layers: 0,
-        seat: None,
-    })
-    .unwrap();
+    let engine = Engine::start(config(s, source, floor)).unwrap();
     let b = Bench { interrupt: Interrupt::new(&engine), engine, control: Control::default() };
     let error = b.pass().unwrap_err();
     assert_eq!(error.status(), Status::Io);
@@ -472,17 +467,8 @@ fn the_prefetch_distance_limits_how_far_ahead_is_read() {
     let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
     let frames = Engine::full_frames(&schedule);
     let control = Control::default();
-    let engine = Engine::start(Config {
-        schedule,
-        sources: vec![Box::new(ScriptedSource::patterned(&control, end))],
-        ledger: Ledger::new(frames, 0, 0),
-        prefetch: true,
-        readers: READERS,
-        prefetch_distance: 2,
-        cache_layers: 0,
-        seat: None,
-    })
-    .unwrap();
+    let source = ScriptedSource::patterned(&control, end);
+    let engine = Engine::start(Config { prefetch_distance: 2, ..config(schedule, source, frames) }).unwrap();
     engine.settle();
     assert_eq!(engine.layer_state(2).unwrap(), LayerState::Pinned);
     assert_eq!(engine.layer_state(3).unwrap(), LayerState::Absent);
@@ -495,17 +481,8 @@ fn no_more_layers_are_held_than_the_host_allows() {
     let frames = Engine::full_frames(&schedule);
     let limit = Engine::frames_limit(&schedule, 3);
     let control = Control::default();
-    let engine = Engine::start(Config {
-        schedule,
-        sources: vec![Box::new(ScriptedSource::patterned(&control, end))],
-        ledger: Ledger::new(frames, 0, 0),
-        prefetch: true,
-        readers: READERS,
-        prefetch_distance: 0,
-        cache_layers: 3,
-        seat: None,
-    })
-    .unwrap();
+    let source = ScriptedSource::patterned(&control, end);
+    let engine = Engine::start(Config { cache_layers: 3, ..config(schedule, source, frames) }).unwrap();
     let b = Bench { interrupt: Interrupt::new(&engine), engine, control };
     b.pass().unwrap();
     b.engine.settle();
@@ -524,16 +501,8 @@ fn models_on_one_budget_share_it_and_never_exceed_it_together() {
         let schedule = uneven();
         let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
         let control = Control::default();
-        let engine = Engine::start(Config {
-            schedule,
-            sources: vec![Box::new(ScriptedSource::patterned(&control, end))],
-            ledger: Ledger::new(share, 0, 0),
-            prefetch: true,
-            readers: READERS,
-            prefetch_distance: 0,
-            cache_layers: 0,
-            seat: Some(seat),
-        })?;
+        let source = ScriptedSource::patterned(&control, end);
+        let engine = Engine::start(Config { seat: Some(seat), ..config(schedule, source, share) })?;
         crate::Result::Ok(Bench { interrupt: Interrupt::new(&engine), engine, control })
     };
     let a = enter().unwrap();

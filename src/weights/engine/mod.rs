@@ -122,17 +122,19 @@ impl Shared {
         let mut state = self.state.lock();
         // A share always covers the least, so this fails only where the model is about to ask for more.
         if state.set_budget(&self.fixed, bytes).is_ok() {
-            self.await_within_budget(&mut state);
+            let _ = self.await_within_budget(&mut state, || Ok(()));
         }
         drop(state);
         self.wake_loader();
     }
 
-    /// Waits for frames that a running pass or a read still uses; that takes one page's time.
-    fn await_within_budget(&self, state: &mut MutexGuard<'_, State>) {
+    /// Waits for frames that a running pass or a read still uses, which takes one page's time, as long as `go_on` agrees.
+    fn await_within_budget(&self, state: &mut MutexGuard<'_, State>, go_on: impl Fn() -> Result<()>) -> Result<()> {
         while state.used() > state.ledger.budget && !state.closing {
+            go_on()?;
             self.changed.wait_for(state, Duration::from_millis(50));
         }
+        Ok(())
     }
 
     /// Makes waiting sweeps look again.
@@ -365,7 +367,7 @@ impl Engine {
     /// one page's time of a running pass.
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         self.claim(bytes)?;
-        self.await_claimed(|| Ok(()))
+        self.shared.await_within_budget(&mut self.shared.state.lock(), || Ok(()))
     }
 
     /// Takes memory from the budget without waiting for the frames that must go for it: it may be used after
@@ -383,16 +385,7 @@ impl Engine {
     /// the waiting.
     pub fn await_room(&self, interrupt: &Interrupt, since: u64) -> Result<()> {
         let patience = Patience { interrupt, since };
-        self.await_claimed(|| patience.check())
-    }
-
-    fn await_claimed(&self, go_on: impl Fn() -> Result<()>) -> Result<()> {
-        let mut state = self.shared.state.lock();
-        while state.used() > state.ledger.budget {
-            go_on()?;
-            self.shared.changed.wait_for(&mut state, Duration::from_millis(50));
-        }
-        Ok(())
+        self.shared.await_within_budget(&mut self.shared.state.lock(), || patience.check())
     }
 
     /// Gives back what [`Engine::reserve`] or [`Engine::claim`] took.
@@ -406,7 +399,8 @@ impl Engine {
         shared.wake_loader();
     }
 
-    /// Changes the budget. Frames in use by a running pass are given back as soon as it is done with them.
+    /// Changes the budget, without waiting: frames in use by a running pass or a read are given back as soon as it is done
+    /// with them.
     pub fn set_budget(&self, bytes: u64) -> Result<()> {
         if self.seat.is_some() {
             return Err(Error::invalid("the model lives on a shared budget: change that one"));
