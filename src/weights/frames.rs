@@ -13,26 +13,68 @@ use memmap2::{Mmap, MmapMut};
 /// Addresses and sizes of frames are multiples of this.
 pub const GRANULE: u64 = 4096;
 
+/// What a huge page of the system holds, on processors with small pages of 4 KiB. Direct reads into huge pages are twice as
+/// fast here as into small ones, and cost a fifth of the processor's time: the device is given one address in place of 512.
+const HUGE: usize = 2 << 20;
+
 /// Page-aligned anonymous memory, zeroed, given back to the system when dropped. It takes no room before it is touched.
 pub struct Memory {
     map: MmapMut,
+    /// Where in the mapping it begins.
+    start: usize,
+    len: usize,
 }
 
 impl Memory {
     pub fn new(bytes: usize) -> io::Result<Memory> {
-        Ok(Memory { map: MmapMut::map_anon(bytes.max(1))? })
+        let len = bytes.max(1);
+        Ok(Memory { map: MmapMut::map_anon(len)?, start: 0, len })
+    }
+
+    /// Memory for frames, of which the first `used` bytes are in use: it begins where a huge page can.
+    pub fn for_frames(bytes: usize, used: usize) -> io::Result<Memory> {
+        if bytes < HUGE {
+            return Memory::new(bytes);
+        }
+        // Addresses that are not used cost nothing.
+        let map = MmapMut::map_anon(bytes + HUGE)?;
+        let start = map.as_ptr().addr().wrapping_neg() & (HUGE - 1);
+        let memory = Memory { map, start, len: bytes };
+        memory.use_huge_pages(used);
+        Ok(memory)
+    }
+
+    /// Lets the system take huge pages for the first `used` bytes, as far as they lie wholly in there: what is beyond must
+    /// not be touched with it.
+    pub fn use_huge_pages(&self, used: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let huge = used.min(self.len) & !(HUGE - 1);
+            let base = self.base().as_ptr();
+            let rest = self.map.len() - self.start - huge;
+            // SAFETY: both ranges lie in a mapping of our own, and the advice changes no contents. A system that does not
+            // take it goes on with small pages.
+            unsafe {
+                if huge > 0 {
+                    libc::madvise(base.cast(), huge, libc::MADV_HUGEPAGE);
+                }
+                libc::madvise(base.add(huge).cast(), rest, libc::MADV_NOHUGEPAGE);
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = used;
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.map
+        &mut self.map[self.start..][..self.len]
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        &self.map[self.start..][..self.len]
     }
 
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
@@ -41,23 +83,25 @@ impl Memory {
 
     /// The memory as numbers; anonymous pages are aligned for any of them.
     pub fn as_slice_mut<T: Plain>(&mut self) -> &mut [T] {
-        let n = self.map.len() / size_of::<T>();
-        // SAFETY: the mapping is page-aligned, lives as long as the borrow, and `Plain` types accept every bit pattern.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), n) }
+        let n = self.len / size_of::<T>();
+        // SAFETY: the memory is page-aligned, lives as long as the borrow, and `Plain` types accept every bit pattern.
+        unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr().cast(), n) }
     }
 
     pub fn as_slice<T: Plain>(&self) -> &[T] {
-        let n = self.map.len() / size_of::<T>();
+        let n = self.len / size_of::<T>();
         // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), n) }
+        unsafe { std::slice::from_raw_parts(self.base().as_ptr().cast(), n) }
     }
 
     fn base(&self) -> NonNull<u8> {
-        NonNull::new(self.map.as_ptr().cast_mut()).expect("a mapping is not at address zero")
+        let start = self.map.as_ptr().cast_mut();
+        // SAFETY: inside the mapping.
+        NonNull::new(unsafe { start.add(self.start) }).expect("a mapping is not at address zero")
     }
 
     pub fn window(&self, offset: usize, len: usize) -> Window {
-        assert!(offset + len <= self.map.len());
+        assert!(offset + len <= self.len);
         // SAFETY: inside the mapping, as just checked.
         Window { ptr: unsafe { self.base().add(offset) }, len }
     }
@@ -66,9 +110,9 @@ impl Memory {
     pub fn discard(&self, offset: usize, len: usize) {
         #[cfg(target_os = "linux")]
         {
-            assert!(offset + len <= self.map.len());
+            let range = self.window(offset, len);
             // SAFETY: the range lies in an anonymous mapping of our own that nobody reads: its pages are absent.
-            unsafe { libc::madvise(self.map.as_ptr().add(offset).cast_mut().cast(), len, libc::MADV_DONTNEED) };
+            unsafe { libc::madvise(range.ptr.as_ptr().cast(), len, libc::MADV_DONTNEED) };
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (offset, len);
@@ -260,6 +304,31 @@ mod tests {
             }
             assert_eq!(ring.live_bytes(), live.iter().map(|l| l.1).sum::<u64>());
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn huge_pages_never_reach_beyond_what_is_used() {
+        let resident = |memory: &Memory| {
+            let granules = memory.len() / GRANULE as usize;
+            let mut there = vec![0u8; granules];
+            // SAFETY: the range is the memory's own, and `there` has a byte for each page of it.
+            assert_eq!(
+                unsafe { libc::mincore(memory.base().as_ptr().cast(), memory.len(), there.as_mut_ptr().cast()) },
+                0
+            );
+            there.iter().map(|b| usize::from(b & 1)).collect::<Vec<_>>()
+        };
+        let used = 2 * HUGE + 5 * GRANULE as usize;
+        let mut memory = Memory::for_frames(4 * HUGE, used).unwrap();
+        assert_eq!(memory.bytes().as_ptr().addr() % HUGE, 0);
+        memory.bytes_mut()[..used].fill(1);
+        assert_eq!(resident(&memory).iter().sum::<usize>(), used / GRANULE as usize);
+        // A smaller part is used from now on, and what it loses goes.
+        memory.use_huge_pages(HUGE + 1);
+        memory.discard(HUGE + GRANULE as usize, used - HUGE - GRANULE as usize);
+        memory.bytes_mut()[HUGE] = 2;
+        assert_eq!(resident(&memory).iter().sum::<usize>(), HUGE / GRANULE as usize + 1);
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Engine {
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.sweep_bytes());
-        let ring_memory = Memory::new(largest_ring as usize)
+        let ring_memory = Memory::for_frames(largest_ring as usize, 0)
             .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
         let fixed = Fixed {
             most_frames: Engine::frames_limit(&config.schedule, config.cache_layers),

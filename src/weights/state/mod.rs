@@ -277,6 +277,9 @@ impl State {
                 self.give_up(fixed, p);
             }
         }
+        if self.ring.extent() > before {
+            fixed.ring_memory.use_huge_pages(self.ring.extent() as usize);
+        }
         self.discard_beyond_ring(fixed, before);
         self.note_peak();
     }
@@ -285,6 +288,7 @@ impl State {
     fn discard_beyond_ring(&self, fixed: &Fixed, before: u64) {
         let extent = self.ring.extent();
         if before > extent {
+            fixed.ring_memory.use_huge_pages(extent as usize);
             fixed.ring_memory.discard(extent as usize, (before - extent) as usize);
         }
     }

@@ -175,7 +175,8 @@ impl State {
         let memory = if mapped {
             None
         } else {
-            match Memory::new(page.span_bytes as usize) {
+            let bytes = page.span_bytes as usize;
+            match Memory::for_frames(bytes, bytes) {
                 Ok(memory) => Some(memory),
                 Err(e) => {
                     let text = format!("{} bytes for {}: {e}", page.span_bytes, fixed.describe(p));
