@@ -130,7 +130,8 @@ fn plain(path: &Path) -> Result<f64> {
         let started = Instant::now();
         std::thread::scope(|scope| {
             let read = || -> Result<()> {
-                let mut buffer = Memory::new(READ_BYTES as usize).map_err(|e| e.to_string())?;
+                let mut buffer =
+                    Memory::for_frames(READ_BYTES as usize, READ_BYTES as usize).map_err(|e| e.to_string())?;
                 loop {
                     let piece = next.fetch_add(1, Ordering::Relaxed);
                     if piece >= pieces {
