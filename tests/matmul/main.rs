@@ -1,6 +1,7 @@
 //! Products of quantised rows: the scalar kernels against exact arithmetic, and every vector kernel this processor can
 //! run against the scalar ones, bit for bit.
 
+mod paths;
 mod support;
 
 use layerline::kernel::Isa;

@@ -37,12 +37,15 @@ pub enum Blocks {
     Lowest,
     /// The smallest whole-number scales and codes where those are signed.
     Negative,
+    /// Stretches of 16 bytes alike, each at one end of signed or unsigned numbers.
+    Stretches,
     /// Random codes with the largest half, negative, subnormal and zero scales in turn.
     Extreme,
 }
 
 impl Blocks {
-    pub const ALL: [Blocks; 5] = [Blocks::Ordinary, Blocks::Highest, Blocks::Lowest, Blocks::Negative, Blocks::Extreme];
+    pub const ALL: [Blocks; 6] =
+        [Blocks::Ordinary, Blocks::Highest, Blocks::Lowest, Blocks::Negative, Blocks::Stretches, Blocks::Extreme];
 }
 
 /// Row lengths of one block, odd and even numbers of them, and more than an eight of blocks.
@@ -57,19 +60,23 @@ pub fn row_lengths(format: Format) -> Vec<usize> {
 pub fn weights(random: &mut Random, format: Format, k: usize, count: usize, kind: Blocks) -> Vec<u8> {
     let mut rows = vec![0; count * format.row_bytes(k).unwrap()];
     for block in rows.chunks_exact_mut(format.block_bytes()) {
-        for byte in block.iter_mut() {
-            *byte = match kind {
-                Blocks::Ordinary | Blocks::Extreme => random.next() as u8,
-                Blocks::Highest => 0xff,
-                Blocks::Lowest => 0x00,
-                Blocks::Negative => 0x80,
-            };
+        for stretch in block.chunks_mut(16) {
+            let end = [0x00, 0x7f, 0x80, 0xff][random.next() as usize % 4];
+            for byte in stretch {
+                *byte = match kind {
+                    Blocks::Ordinary | Blocks::Extreme => random.next() as u8,
+                    Blocks::Highest => 0xff,
+                    Blocks::Lowest => 0x00,
+                    Blocks::Negative => 0x80,
+                    Blocks::Stretches => end,
+                };
+            }
         }
         let extremes = [0x7bff, 0xfbff, 0x0001, 0x8001, 0x0000, 0x8000, 0x03ff, 0x3c00];
         let mut half = |at: usize, size: f32| {
             let bits = match kind {
                 Blocks::Extreme => extremes[random.next() as usize % extremes.len()],
-                _ => half::f16::from_f32(size * (random.unit() + 1.5)).to_bits(),
+                _ => half::f16::from_f32_const(size * (random.unit() + 1.5)).to_bits(),
             };
             block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
         };

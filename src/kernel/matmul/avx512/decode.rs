@@ -65,7 +65,7 @@ unsafe fn sums256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
             sum = match F::SIGNED {
                 true => _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale)),
                 // Up to 63 * 127 * 4 either way: the low 16 bits hold it, and the high ones meet zeros.
-                false => _mm512_dpwssd_epi32(sum, part, scale),
+                false => super::add_pairs(sum, part, scale),
             };
         }
         let mut sum = _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));

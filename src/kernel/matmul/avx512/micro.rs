@@ -1,6 +1,6 @@
 //! Products of a tile with many tokens: 32 rows with up to six tokens at a time, in registers.
 
-use super::{SHIFT, unsigned};
+use super::{SHIFT, add_pairs, unsigned};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use crate::kernel::matmul::avx2::block32::Block32;
@@ -180,7 +180,7 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
                 for (mins, x) in mins.iter_mut().zip(x) {
                     let sums = _mm512_set1_epi32(x.pair_of_sums(F::SUB, i));
                     for half in 0..PAIR {
-                        mins[half] = _mm512_dpwssd_epi32(mins[half], pairs[half], sums);
+                        mins[half] = add_pairs(mins[half], pairs[half], sums);
                     }
                 }
             }

@@ -24,3 +24,14 @@ fn unsigned(signed: bool, codes: __m512i) -> __m512i {
         false => codes,
     }
 }
+
+/// Adds to each lane of `sum` the products of two pairs of 16-bit numbers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn add_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    match cfg!(miri) {
+        // The interpreter knows no `vpdpwssd`.
+        true => _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)),
+        false => _mm512_dpwssd_epi32(sum, a, b),
+    }
+}
