@@ -13,8 +13,8 @@ pub enum Isa {
 impl Isa {
     /// The best one this processor has.
     ///
-    /// The AVX-512 kernels are taken only where they give the bits of the scalar ones on this very processor: they were
-    /// written on a machine that cannot run them.
+    /// The AVX-512 kernels are taken only where they give the bits of the scalar ones on this very processor: so far an
+    /// interpreter has run them (`scripts/avx512-interpreted`), no hardware.
     pub fn detect() -> Isa {
         let mut list = Isa::available();
         if list.last() == Some(&Isa::Avx512) && !super::matmul::agrees(Isa::Avx512) {
