@@ -70,6 +70,9 @@ fn ending(result: Result<()>) -> ExitCode {
 }
 
 fn bench(options: &Options) -> Result<()> {
+    if !options.chunks.is_empty() {
+        return compare_chunks(options);
+    }
     let record = match &options.render {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -135,6 +138,7 @@ fn measure(options: &Options) -> Result<Value> {
             let run = json!({
                 "storage": runner.storage()?,
                 "arithmetic": runner.ours(least.full_bytes, None)?,
+                "together": runner.together(least.full_bytes)?,
                 "ours": runner.ours(*bytes, *limit)?,
                 "peer": runner.peers(*limit, grouped, runs.last())?,
             });
@@ -180,6 +184,47 @@ fn measure(options: &Options) -> Result<Value> {
     });
     report::summarise(&mut record);
     Ok(record)
+}
+
+/// What a longer chunk brings a prompt, and what it costs: its activations take memory from the frames.
+fn compare_chunks(options: &Options) -> Result<()> {
+    const PROMPT: u32 = 512;
+    const MIB: f64 = 1048576.0;
+    let model = match &options.model {
+        Some(path) => path.clone(),
+        None => made_model(options)?,
+    };
+    let runner = Runner::new(&model, options)?;
+    let plans: Vec<(u32, u64, Plan)> = options
+        .chunks
+        .iter()
+        .map(|&chunk| {
+            let of_library = |budget| layerline::model::Options {
+                chunk_length: chunk,
+                context_length: PROMPT,
+                ..options.of_library(budget)
+            };
+            let least = Model::plan(&model, &of_library(1)).map_err(|e| e.to_string())?;
+            let budget = least.floor_bytes.max(least.file_bytes / 4);
+            Ok((chunk, budget, Model::plan(&model, &of_library(budget)).map_err(|e| e.to_string())?))
+        })
+        .collect::<Result<_>>()?;
+    let mut runs: Vec<Vec<Value>> = vec![Vec::new(); plans.len()];
+    for _ in 0..options.repeats {
+        for (&(chunk, budget, _), runs) in plans.iter().zip(&mut runs) {
+            runs.push(runner.prompt(budget, PROMPT, chunk)?);
+        }
+    }
+    println!("| chunk | budget MiB | activations MiB | prompt tok/s | read MiB |\n|--:|--:|--:|--:|--:|");
+    for ((chunk, budget, plan), runs) in plans.iter().zip(&runs) {
+        println!(
+            "| {chunk} | {:.0} | {:.1} | {} |",
+            *budget as f64 / MIB,
+            plan.scratch_bytes as f64 / MIB,
+            report::prompts(runs)
+        );
+    }
+    Ok(())
 }
 
 fn plan(model: &Path, options: &Options, budget: u64) -> Result<Plan> {

@@ -14,6 +14,7 @@ usage: cargo bench --bench streaming -- [OPTIONS]      (or make bench-streaming 
   --context N          tokens of the session; default 512
   --peer-python PATH   a Python that has llama_cpp; default: the environment's LAYERLINE_PEER_PYTHON, else none
   --skip-peer
+  --chunks LIST        instead: a prompt of 512 tokens at a quarter of the file, in chunks of these lengths
   --json FILE          figures; default target/bench/streaming.json
   --svg FILE           chart; default target/bench/streaming.svg
   --render FILE        table and chart of figures written before, without measuring
@@ -39,6 +40,8 @@ pub struct Options {
     /// Tokens that a prompt's sweep takes at most: sizes the activations, for the peer too.
     pub chunk: u32,
     pub peer_python: Option<PathBuf>,
+    /// Chunk lengths to be compared; empty: that is not what is asked.
+    pub chunks: Vec<u32>,
     pub json: Option<PathBuf>,
     pub svg: Option<PathBuf>,
     pub render: Option<PathBuf>,
@@ -73,6 +76,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
         context: 512,
         chunk: 32,
         peer_python: std::env::var_os("LAYERLINE_PEER_PYTHON").filter(|p| !p.is_empty()).map(PathBuf::from),
+        chunks: Vec::new(),
         json: None,
         svg: None,
         render: None,
@@ -97,6 +101,9 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
             "--context" => options.context = count(value()?)?,
             "--peer-python" => options.peer_python = Some(value()?.into()),
             "--skip-peer" => skip_peer = true,
+            "--chunks" => {
+                options.chunks = value()?.split(',').map(|n| count(n.trim().into())).collect::<Result<_>>()?
+            }
             "--json" => options.json = Some(value()?.into()),
             "--svg" => options.svg = Some(value()?.into()),
             "--render" => options.render = Some(value()?.into()),

@@ -8,6 +8,7 @@ const BUSY: f64 = 1.0;
 
 /// Adds `summary` to each budget of a record.
 pub fn summarise(record: &mut Value) {
+    let file = record["model"]["file_bytes"].as_f64().unwrap_or(0.0);
     let Some(budgets) = record["budgets"].as_array_mut() else { return };
     for budget in budgets {
         let streamed = budget["streamed_bytes"].as_f64().unwrap_or(0.0);
@@ -18,6 +19,11 @@ pub fn summarise(record: &mut Value) {
             "ours": ours("tokens_per_second"),
             "bound": of(&|run| bound(run, streamed)),
             "of_bound": of(&|run| Some(run["ours"]["tokens_per_second"].as_f64()? / bound(run, streamed)?)),
+            "together": of(&|run| together(run, streamed)),
+            "of_together": of(&|run| Some(run["ours"]["tokens_per_second"].as_f64()? / together(run, streamed)?)),
+            "first": ours("first_logits_seconds"),
+            // Whatever the budget, the first pass reads everything.
+            "first_of_bound": of(&|run| Some(run["ours"]["first_logits_seconds"].as_f64()? * bound(run, file)?)),
             "arithmetic": of(&|run| run["arithmetic"]["tokens_per_second"].as_f64()),
             "storage": of(&|run| storage(run)),
             "read_bytes_per_pass": ours("read_bytes_per_pass"),
@@ -56,6 +62,18 @@ fn bound(run: &Value, streamed: f64) -> Option<f64> {
     Some(1.0 / arithmetic.max(reading))
 }
 
+/// Tokens per second that arithmetic and reading allow when each has the other beside it for as long as both go on, and
+/// the longer one ends alone.
+fn together(run: &Value, streamed: f64) -> Option<f64> {
+    let both = &run["together"];
+    let (pass, read) = (1.0 / both["tokens_per_second"].as_f64()?, streamed / both["storage"].as_f64()?);
+    let shared = pass.min(read);
+    // What is left of either, at the speed it has alone.
+    let left_pass = (1.0 - shared / pass) / run["arithmetic"]["tokens_per_second"].as_f64()?;
+    let left_read = if read > 0.0 { (1.0 - shared / read) * streamed / storage(run)? } else { 0.0 };
+    Some(1.0 / (shared + left_pass + left_read))
+}
+
 fn spread(mut values: Vec<f64>) -> Value {
     values.sort_by(f64::total_cmp);
     let n = values.len();
@@ -64,6 +82,15 @@ fn spread(mut values: Vec<f64>) -> Value {
     }
     let median = if n % 2 == 1 { values[n / 2] } else { (values[n / 2 - 1] + values[n / 2]) / 2.0 };
     json!({ "median": median, "least": values[0], "most": values[n - 1] })
+}
+
+/// Tokens per second and MiB read of runs that took in a prompt, as columns.
+pub fn prompts(runs: &[Value]) -> String {
+    let median = |name: &str| {
+        let values = spread(runs.iter().filter_map(|run| run[name].as_f64()).collect());
+        values["median"].as_f64().unwrap_or(f64::NAN)
+    };
+    format!("{:.1} | {:.0}", median("tokens_per_second"), median("read_bytes") / MIB)
 }
 
 /// What one run gave, as it is measured.
@@ -113,8 +140,8 @@ pub fn markdown(record: &Value) -> String {
     if let Some(load) = machine["load"].as_f64().filter(|l| *l > BUSY) {
         text += &format!("The machine was busy (load {load:.1} at the start): these figures say little.\n\n");
     }
-    text += "| budget | MiB | streamed MiB a pass (read) | storage GB/s | in memory tok/s | bound tok/s | **ours tok/s** | of the bound | layers stalled a pass | stall ms a pass | llama.cpp tok/s | it reads MiB a token |\n";
-    text += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    text += "| budget | MiB | streamed MiB a pass (read) | storage GB/s | in memory tok/s | bound tok/s | **ours tok/s** | of the bound | of both at once | layers stalled a pass | stall ms a pass | first logits s | over its bound | llama.cpp tok/s | it reads MiB a token |\n";
+    text += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
     for budget in record["budgets"].as_array().into_iter().flatten() {
         let s = &budget["summary"];
         let with = |v: &Value, scale: f64, digits: usize| {
@@ -136,7 +163,7 @@ pub fn markdown(record: &Value) -> String {
         };
         let peer_reads = &s["peer"]["read_bytes_per_pass"];
         text += &format!(
-            "| {} | {:.0} | {:.0} ({}) | {} | {} | {} | **{}** | {} | {} | {} | {peer} | {} |\n",
+            "| {} | {:.0} | {:.0} ({}) | {} | {} | {} | **{}** | {} | {} | {} | {} | {} | {} | {peer} | {} |\n",
             budget["name"].as_str().unwrap_or("?"),
             number(&budget["budget_bytes"]) / MIB,
             number(&budget["streamed_bytes"]) / MIB,
@@ -146,8 +173,11 @@ pub fn markdown(record: &Value) -> String {
             with(&s["bound"], 1.0, 2),
             with(&s["ours"], 1.0, 2),
             with(&s["of_bound"], 1.0, 2),
+            with(&s["of_together"], 1.0, 2),
             median(&s["layers_stalled_per_pass"], 1.0, 1),
             median(&s["stall_seconds_per_pass"], 1e3, 1),
+            with(&s["first"], 1.0, 2),
+            with(&s["first_of_bound"], 1.0, 2),
             if peer_reads.is_null() { "–".into() } else { median(peer_reads, 1.0 / MIB, 0) },
         );
     }

@@ -62,11 +62,27 @@ impl<'a> Runner<'a> {
 
     /// A decoding run of the library.
     pub fn ours(&self, budget: u64, limit: Option<u64>) -> Result<Value> {
-        let kept = cache::forget(self.model)?;
         let o = self.options;
-        let numbers = [budget, o.threads.into(), o.context.into(), o.chunk.into(), o.tokens as u64, o.seconds.into()];
-        let mut arguments = vec!["decode".into(), self.model_name()];
+        self.library("decode", limit, [budget, o.threads.into(), o.context.into(), o.chunk.into(), o.tokens as u64])
+    }
+
+    /// Arithmetic and reads at once.
+    pub fn together(&self, full: u64) -> Result<Value> {
+        let o = self.options;
+        self.library("together", None, [full, o.threads.into(), o.context.into(), o.chunk.into(), o.tokens as u64])
+    }
+
+    /// A prompt of `tokens` tokens, in chunks of `chunk`.
+    pub fn prompt(&self, budget: u64, tokens: u32, chunk: u32) -> Result<Value> {
+        let o = self.options;
+        self.library("prompt", None, [budget, o.threads.into(), tokens.into(), chunk.into(), tokens.into()])
+    }
+
+    fn library(&self, what: &str, limit: Option<u64>, numbers: [u64; 5]) -> Result<Value> {
+        let kept = cache::forget(self.model)?;
+        let mut arguments = vec![what.into(), self.model_name()];
         arguments.extend(numbers.iter().map(u64::to_string));
+        arguments.push(self.options.seconds.to_string());
         let mut result = self.work(limit, &arguments)?;
         result["cached_bytes"] = json!(kept);
         Ok(result)

@@ -1,15 +1,15 @@
 //! What the bench's child processes do: measure one thing, print it as a line of JSON.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use layerline::arch;
-use layerline::gguf::{self, Input};
+use layerline::gguf;
 use layerline::model::{Io, Model, Options};
 use layerline::session::Session;
 use layerline::weights::frames::Memory;
-use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource};
+use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
 use layerline::weights::{Config, Engine, Interrupt, Ledger, Schedule};
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ const WARM_UP: usize = 2;
 /// A storage probe reads for at least this long.
 const PROBE: Duration = Duration::from_millis(600);
 
-/// `storage MODEL`, or `decode MODEL BUDGET THREADS CONTEXT CHUNK TOKENS SECONDS`.
+/// `storage MODEL`, `decode MODEL BUDGET THREADS CONTEXT CHUNK TOKENS SECONDS`, or `prompt` or `together` with the same.
 pub fn main(arguments: &[String]) -> Result<()> {
     let number = |i: usize| -> Result<u64> {
         arguments.get(i).and_then(|a| a.parse().ok()).ok_or_else(|| format!("argument {i} of {arguments:?}"))
@@ -35,7 +35,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     let path = Path::new(arguments.get(1).ok_or("no model")?);
     let result = match arguments[0].as_str() {
         "storage" => storage(path)?,
-        "decode" => {
+        work @ ("decode" | "prompt" | "together") => {
             let options = Options {
                 memory_budget: number(2)?,
                 threads: number(3)? as u32,
@@ -43,7 +43,12 @@ pub fn main(arguments: &[String]) -> Result<()> {
                 chunk_length: number(5)? as u32,
                 ..Options::default()
             };
-            decode(path, &options, number(6)? as usize, Duration::from_secs(number(7)?))?
+            let tokens = number(6)? as usize;
+            match work {
+                "prompt" => prompt(path, &options, tokens)?,
+                "together" => together(path, &options, tokens)?,
+                _ => decode(path, &options, tokens, Duration::from_secs(number(7)?))?,
+            }
         }
         other => return Err(format!("no such work: {other}")),
     };
@@ -115,51 +120,83 @@ fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
 
 /// Bytes per second of the same number of threads, each reading the next piece of the file until it has ended.
 fn plain(path: &Path) -> Result<f64> {
-    let text = |e: layerline::Error| e.to_string();
-    let (_, mut files, io) = files(path)?;
-    let file = files.swap_remove(0);
-    let pieces = file.len() / READ_BYTES;
-    if pieces == 0 {
-        return Ok(0.0);
-    }
-    let source = file.with_mode(io).map_err(text)?;
+    let source = plain_source(path)?;
     let (mut bytes, mut spent) = (0, Duration::ZERO);
     while spent < PROBE {
         cache::forget(path)?;
-        let next = AtomicU64::new(0);
         let started = Instant::now();
-        std::thread::scope(|scope| {
-            let read = || -> Result<()> {
-                let mut buffer =
-                    Memory::for_frames(READ_BYTES as usize, READ_BYTES as usize).map_err(|e| e.to_string())?;
-                loop {
-                    let piece = next.fetch_add(1, Ordering::Relaxed);
-                    if piece >= pieces {
-                        return Ok(());
-                    }
-                    source.read_full(piece * READ_BYTES, buffer.bytes_mut()).map_err(text)?;
-                }
-            };
-            let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
-            threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| Err("a reader panicked".into())))
-        })?;
+        let (next, end) = (AtomicU64::new(0), source.end() / READ_BYTES);
+        bytes += read_pieces(&*source, || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&piece| piece < end))?;
         spent += started.elapsed();
-        bytes += pieces * READ_BYTES;
     }
     Ok(bytes as f64 / spent.as_secs_f64())
+}
+
+/// The first file of a model, as the engine reads it.
+fn plain_source(path: &Path) -> Result<Box<dyn Source>> {
+    let (_, mut files, io) = files(path)?;
+    files.swap_remove(0).with_mode(io).map_err(|e| e.to_string())
+}
+
+/// Reads pieces with as many threads as the library has readers until `next` gives none; how many bytes.
+fn read_pieces(source: &dyn Source, next: impl Fn() -> Option<u64> + Sync) -> Result<u64> {
+    let read = || -> Result<u64> {
+        let mut buffer = Memory::for_frames(READ_BYTES as usize, READ_BYTES as usize).map_err(|e| e.to_string())?;
+        let mut bytes = 0;
+        while let Some(piece) = next() {
+            source.read_full(piece * READ_BYTES, buffer.bytes_mut()).map_err(|e| e.to_string())?;
+            bytes += READ_BYTES;
+        }
+        Ok(bytes)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err("a reader panicked".into()))).sum()
+    })
+}
+
+/// Arithmetic with everything in memory, and plain reads that nobody waits for, both at once: what each leaves the other
+/// of processors, memory and bus. No streaming program can do better while it does both.
+fn together(path: &Path, options: &Options, tokens: usize) -> Result<Value> {
+    let text = |e: layerline::Error| e.to_string();
+    let source = plain_source(path)?;
+    let pieces = (source.end() / READ_BYTES).max(1);
+    let model = Model::open(path, options).map_err(text)?;
+    let token = token_of(&model);
+    let mut session = Session::new(&model, 0).map_err(text)?;
+    let last = layerline::model::Logits::Last;
+    for i in 0..WARM_UP {
+        session.forward(&[token(i)], last).map_err(text)?;
+    }
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let readers = scope.spawn(|| {
+            let started = Instant::now();
+            let piece = || Some(next.fetch_add(1, Ordering::Relaxed) % pieces);
+            let bytes = read_pieces(&*source, || piece().filter(|_| !stop.load(Ordering::Relaxed)))?;
+            Result::Ok(bytes as f64 / started.elapsed().as_secs_f64())
+        });
+        let started = Instant::now();
+        let passes = (0..tokens).try_for_each(|i| session.forward(&[token(i)], last).map_err(text));
+        let seconds = started.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        let storage = readers.join().unwrap_or_else(|_| Err("a reader panicked".into()))?;
+        passes?;
+        Ok(json!({ "tokens_per_second": tokens as f64 / seconds, "storage": storage }))
+    })
 }
 
 /// Decodes one token at a time after a short prompt.
 fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration) -> Result<Value> {
     let text = |e: layerline::Error| e.to_string();
+    let opened = Instant::now();
     let model = Model::open(path, options).map_err(text)?;
-    let vocabulary = model.info().vocab_size as usize;
-    // The tokens are given, so that nobody's sampling is measured; the peer takes the same.
-    let token = |i: usize| (i * 7919 % vocabulary) as i32;
+    let token = token_of(&model);
     let mut session = Session::new(&model, 0).map_err(text)?;
-    let prompt: Vec<i32> = (1..=PROMPT).map(token).collect();
+    let prompt: Vec<i32> = (1..=PROMPT).map(&token).collect();
     let last = layerline::model::Logits::Last;
     session.forward(&prompt, last).map_err(text)?;
+    let first = opened.elapsed().as_secs_f64();
     for i in 0..WARM_UP {
         session.forward(&[token(PROMPT + 1 + i)], last).map_err(text)?;
     }
@@ -177,6 +214,7 @@ fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration) -> Res
         "tokens": done,
         "seconds": seconds,
         "tokens_per_second": done as f64 / seconds,
+        "first_logits_seconds": first,
         "direct": after.io == Io::Direct,
         "peak_bytes": after.peak_bytes,
         "pinned_bytes": after.pinned_bytes,
@@ -185,5 +223,35 @@ fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration) -> Res
         "layers_stalled_per_pass": per_pass(|s| s.layers_stalled),
         "layers_prefetched_per_pass": per_pass(|s| s.layers_prefetched),
         "layers_resident_per_pass": per_pass(|s| s.layers_resident),
+    }))
+}
+
+/// The tokens are given, so that nobody's sampling is measured; the peer takes the same.
+fn token_of(model: &Model) -> impl Fn(usize) -> i32 + use<> {
+    let vocabulary = model.info().vocab_size as usize;
+    move |i| (i * 7919 % vocabulary) as i32
+}
+
+/// Takes in a prompt of `tokens` tokens, after a pass that has brought what stays.
+fn prompt(path: &Path, options: &Options, tokens: usize) -> Result<Value> {
+    let text = |e: layerline::Error| e.to_string();
+    let model = Model::open(path, options).map_err(text)?;
+    let token = token_of(&model);
+    let mut session = Session::new(&model, 0).map_err(text)?;
+    let last = layerline::model::Logits::Last;
+    session.forward(&[token(0)], last).map_err(text)?;
+    session.truncate(0).map_err(text)?;
+    let before = model.stats();
+    let started = Instant::now();
+    session.forward(&(1..=tokens).map(&token).collect::<Vec<_>>(), last).map_err(text)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let after = model.stats();
+    Ok(json!({
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_second": tokens as f64 / seconds,
+        "read_bytes": after.read_bytes - before.read_bytes,
+        "pinned_bytes": after.pinned_bytes,
+        "peak_bytes": after.peak_bytes,
     }))
 }

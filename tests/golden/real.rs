@@ -1,6 +1,7 @@
 //! A real model, on prompts in English, French with Chinese and an emoji, and Python.
 
-use layerline::model::Options;
+use layerline::model::{Logits, Options};
+use layerline::session::Session;
 
 use crate::support::*;
 
@@ -52,4 +53,36 @@ fn the_small_model_is_as_near_to_its_exact_distribution_as_the_peer() {
 
 fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len() as f64
+}
+
+/// Streamed pages are read once for all tokens of a chunk, however many those are.
+#[test]
+fn a_prompt_reads_each_streamed_page_once_a_chunk() {
+    let Some(path) = small_model("golden: reads of a long prompt") else { return };
+    const PROMPT: u32 = 512;
+    let prefetches: &[bool] = if cfg!(feature = "prefetch") { &[true, false] } else { &[false] };
+    for &prefetch in prefetches {
+        for chunk in [PROMPT / 4, PROMPT] {
+            let base = Options { context_length: PROMPT, chunk_length: chunk, prefetch, ..options() };
+            let bounds = plan(&path, &base);
+            // A quarter of the file where that is enough for activations of so many tokens.
+            let budget = bounds.floor_bytes.max(bounds.file_bytes / 4);
+            let base = Options { memory_budget: budget, ..base };
+            let plan = plan(&path, &base);
+            assert!(plan.streamed_bytes > bounds.file_bytes / 2, "{} bytes are streamed", plan.streamed_bytes);
+            let model = open(&path, &base);
+            let mut session = Session::new(&model, 0).unwrap();
+            let tokens: Vec<i32> = (0..PROMPT as i32).map(|i| i * 97 % 40_000).collect();
+            session.forward(&tokens, Logits::Last).unwrap();
+            let read = model.stats().read_bytes;
+            // What stays is read once; a row of the embedding at a time lies in one or two blocks of the storage.
+            let sweeps = u64::from(PROMPT / chunk);
+            let rows = u64::from(PROMPT) * 2 * 4096;
+            // The loader reads on for the pass that may follow, as far as its frames reach.
+            let ahead = if prefetch { budget - plan.pinned_bytes - plan.kv_bytes - plan.scratch_bytes } else { 0 };
+            let most = plan.pinned_bytes + sweeps * plan.streamed_bytes + rows + ahead;
+            assert!(read <= most, "chunks of {chunk}, prefetch {prefetch}: {read} bytes read, {most} are enough");
+            assert!(read >= plan.pinned_bytes + sweeps * plan.streamed_bytes - bounds.file_bytes / 4, "{read}");
+        }
+    }
 }
