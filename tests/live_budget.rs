@@ -12,7 +12,7 @@ use layerline::session::Session;
 const MIB: u64 = 1 << 20;
 const CONTEXT: u32 = 64;
 /// Only bounds a failure.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn small_model() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -46,6 +46,14 @@ fn pass(session: &mut Session) -> Vec<f32> {
     all
 }
 
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn memory_follows_the_budget_while_passes_go_on_with_the_same_bits() {
     let Some(path) = small_model() else { return };
@@ -58,6 +66,8 @@ fn memory_follows_the_budget_while_passes_go_on_with_the_same_bits() {
     let want = pass(&mut session);
     let (stop, passes) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        // However this ends, the passes end with it.
+        let _end = Raised(&stop);
         let running = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 assert_eq!(pass(&mut session), want);
@@ -68,7 +78,6 @@ fn memory_follows_the_budget_while_passes_go_on_with_the_same_bits() {
             let before = passes.load(Ordering::Relaxed);
             wait_until("passes go on", || running.is_finished() || passes.load(Ordering::Relaxed) >= before + 2);
         };
-        let settled = |budget: u64| wait_until("within the budget", || model.stats().used_bytes <= budget);
         let gained = large - small;
         for _ in 0..4 {
             model.set_memory_budget(large).unwrap();
@@ -77,11 +86,11 @@ fn memory_follows_the_budget_while_passes_go_on_with_the_same_bits() {
             });
             let much = resident_bytes();
             model.set_memory_budget(small).unwrap();
-            settled(small);
+            wait_until("within the budget", || model.stats().used_bytes <= small);
             // What is resident may lag behind by pages that are just being read.
-            wait_until("memory goes back to the system", || resident_bytes() + gained * 9 / 10 <= much);
+            wait_until("memory goes back to the system", || resident_bytes() + gained * 3 / 4 <= much);
             some_passes();
-            assert!(resident_bytes() + gained * 9 / 10 <= much);
+            assert!(resident_bytes() + gained * 3 / 4 <= much);
             // A session takes its cache from the frames, and gives it back.
             let mut other = Session::new(&model, CONTEXT).unwrap();
             assert!(model.stats().used_bytes <= small);

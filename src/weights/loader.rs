@@ -1,5 +1,6 @@
 //! The background worker: one loader thread that decides what is read next, and reader threads that do the blocking
-//! reads. The loader sleeps on its queue; whoever frees a frame, asks for pages or finishes a read wakes it.
+//! reads. The loader sleeps on its queue; whoever frees a frame or asks for pages wakes it. A reader that has finished
+//! decides on the spot what follows: while storage is busy nobody else need be woken for it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,6 +28,13 @@ pub enum Message {
     Look,
 }
 
+/// What the readers' queue carries.
+enum Job {
+    Read(Request),
+    /// The reader that takes it ends.
+    Leave,
+}
+
 /// The running threads. Dropping it ends them.
 pub struct Loader {
     threads: Vec<JoinHandle<()>>,
@@ -36,21 +44,28 @@ pub struct Loader {
 impl Loader {
     /// Starts the loader and `shared.fixed.readers` readers.
     pub fn start(shared: &Arc<Shared>, queue: Receiver<Message>) -> Result<Loader> {
-        let (exit_tx, exited) = crossbeam_channel::bounded(1 + shared.fixed.readers);
-        let (request_tx, request_rx) = crossbeam_channel::unbounded::<Request>();
+        let readers = shared.fixed.readers;
+        let (exit_tx, exited) = crossbeam_channel::bounded(1 + readers);
+        let (jobs_tx, jobs) = crossbeam_channel::unbounded::<Job>();
         let mut loader = Loader { threads: Vec::new(), exited };
-        for i in 0..shared.fixed.readers {
-            let (shared, requests, exit) = (shared.clone(), request_rx.clone(), exit_tx.clone());
-            loader.spawn(format!("layerline-read{i}"), move || {
-                read_requests(&shared, &requests);
+        let started = (0..=readers).try_for_each(|i| {
+            let (shared, exit) = (shared.clone(), exit_tx.clone());
+            let (jobs_tx, jobs, queue) = (jobs_tx.clone(), jobs.clone(), queue.clone());
+            let name = if i < readers { format!("layerline-read{i}") } else { "layerline-load".into() };
+            loader.spawn(name, move || {
+                take_short_turns();
+                if i < readers {
+                    read(&shared, &jobs, &jobs_tx)
+                } else {
+                    load(&shared, &queue, &jobs_tx)
+                }
                 let _ = exit.send(());
-            })?;
+            })
+        });
+        if let Err(e) = started {
+            dismiss(&jobs_tx, readers);
+            return Err(e);
         }
-        let shared = shared.clone();
-        loader.spawn("layerline-load".into(), move || {
-            load(&shared, &queue, request_tx);
-            let _ = exit_tx.send(());
-        })?;
         Ok(loader)
     }
 
@@ -110,35 +125,47 @@ fn take_short_turns() {
     }
 }
 
-fn load(shared: &Shared, queue: &Receiver<Message>, readers: Sender<Request>) {
-    take_short_turns();
+fn load(shared: &Shared, queue: &Receiver<Message>, readers: &Sender<Job>) {
     while queue.recv().is_ok() {
-        loop {
-            let mut state = shared.state.lock();
-            if state.closing {
-                return;
-            }
-            let next = state.next_page(&shared.fixed);
-            shared.signal_events(&state);
-            if next.is_none() && state.has_stuck_sweep() {
-                shared.notify_sweeps();
-            }
-            drop(state);
-            let Some(requests) = next else { break };
-            for request in requests {
-                // The receivers live as long as the readers, which end after this thread.
-                let _ = readers.send(request);
-            }
+        start_reads(shared, readers);
+        if shared.state.lock().closing {
+            break;
+        }
+    }
+    dismiss(readers, shared.fixed.readers);
+}
+
+fn dismiss(readers: &Sender<Job>, count: usize) {
+    for _ in 0..count {
+        let _ = readers.send(Job::Leave);
+    }
+}
+
+/// Hands to the readers what should be read now.
+fn start_reads(shared: &Shared, readers: &Sender<Job>) {
+    loop {
+        let mut state = shared.state.lock();
+        if state.closing {
+            return;
+        }
+        let next = state.next_page(&shared.fixed);
+        shared.signal_events(&state);
+        if next.is_none() && state.has_stuck_sweep() {
+            shared.notify_sweeps();
+        }
+        drop(state);
+        let Some(requests) = next else { return };
+        for request in requests {
+            let _ = readers.send(Job::Read(request));
         }
     }
 }
 
-fn read_requests(shared: &Shared, requests: &Receiver<Request>) {
-    take_short_turns();
-    while let Ok(request) = requests.recv() {
+fn read(shared: &Shared, jobs: &Receiver<Job>, readers: &Sender<Job>) {
+    while let Ok(Job::Read(request)) = jobs.recv() {
         // Of a model that is being closed nothing more is read, but every request is answered for.
         let closing = shared.state.lock().closing;
         shared.perform(request, closing);
-        shared.wake_loader();
+        start_reads(shared, readers);
     }
 }

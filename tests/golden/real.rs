@@ -82,7 +82,7 @@ fn a_prompt_reads_each_streamed_page_once_a_chunk() {
             let ahead = if prefetch { budget - plan.pinned_bytes - plan.kv_bytes - plan.scratch_bytes } else { 0 };
             let most = plan.pinned_bytes + sweeps * plan.streamed_bytes + rows + ahead;
             assert!(read <= most, "chunks of {chunk}, prefetch {prefetch}: {read} bytes read, {most} are enough");
-            assert!(read >= plan.pinned_bytes + sweeps * plan.streamed_bytes - bounds.file_bytes / 4, "{read}");
+            assert!(read >= plan.pinned_bytes + plan.streamed_bytes, "{read} bytes cannot have been all");
         }
     }
 }

@@ -313,7 +313,9 @@ impl Engine {
                     }
                 }
             }
-            shared.wake_loader();
+            if state.may_start_reads(fixed) {
+                shared.wake_loader();
+            }
             shared.changed.wait(&mut state);
         }
     }

@@ -101,7 +101,7 @@ impl Drop for HeldPage<'_> {
         let shared = &*self.engine.shared;
         let mut state = shared.state.lock();
         let freed = state.let_go(&shared.fixed, self.page, true);
-        let more = freed || state.has_absent();
+        let more = state.may_start_reads(&shared.fixed);
         if freed {
             shared.changed.notify_all();
         }

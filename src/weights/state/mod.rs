@@ -461,8 +461,10 @@ impl State {
     }
 
     /// Whether anything is left that could be read ahead.
-    pub fn has_absent(&self) -> bool {
-        self.absent > 0
+    /// Whether somebody should look for pages to read. While as many reads are under way as may be, whoever finishes one
+    /// looks.
+    pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
+        self.absent > 0 && self.outstanding < fixed.most_outstanding
     }
 
     /// Whether the page the sweep waits for has failed.
