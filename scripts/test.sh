@@ -57,14 +57,17 @@ have() { command -v "$1" > /dev/null 2>&1; }
 # -- tools ---------------------------------------------------------------------------------------------------------
 
 # On Debian as root what is missing is installed; anywhere else it is left as it is.
+may_install() { [ "$(id -u)" = 0 ] && have apt-get; }
 install_tools() {
     local wanted=()
     have cmake || wanted+=(cmake)
     have valgrind || wanted+=(valgrind)
     have g++ || have c++ || wanted+=(g++)
     have nm || wanted+=(binutils)
+    have pkg-config || wanted+=(pkg-config)
+    have_cargo_c || wanted+=(libssl-dev)
     [ ${#wanted[@]} -gt 0 ] || return 0
-    if [ "$(id -u)" = 0 ] && have apt-get; then
+    if may_install; then
         echo "installing ${wanted[*]}"
         { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}"; } \
             > "$target/apt.log" 2>&1 || echo "apt-get failed; see $target/apt.log"
@@ -74,6 +77,18 @@ install_tools() {
         PATH="$target/tools/bin:$PATH"
     fi
     return 0
+}
+have_cargo_c() { "$CARGO" cinstall --version > /dev/null 2>&1; }
+# A build of minutes, so only where it is missing; unoptimised, which is fast enough for what it does here. Where the
+# newest one needs a newer compiler, cargo says which one does not.
+install_cargo_c() {
+    local log=$target/cargo-c.log version
+    ! have_cargo_c && may_install || return 0
+    echo "installing cargo-c"
+    "$CARGO" install cargo-c --locked --debug > "$log" 2>&1 || {
+        version=$(sed -n 's/.*`cargo-c \([^`]*\)` supports rustc.*/\1/p' "$log" | tail -1)
+        [ -n "$version" ] && "$CARGO" install cargo-c --locked --debug --version "$version" > "$log" 2>&1
+    } || echo "cargo install failed; see $log"
 }
 why_missing() {
     if [ "$(id -u)" != 0 ]; then echo "not installed, not root"; else echo "not installed, and could not be"; fi
@@ -190,6 +205,20 @@ c_suite_valgrind() {
     c_suite "$build-valgrind" -DLAYERLINE_VALGRIND=ON
 }
 
+installs() {
+    install_cargo_c
+    have_cargo_c || { skip "cargo-c is $(why_missing)"; return; }
+    scripts/test_install.sh install "$target/prefix"
+}
+consumer_by_pkg_config() {
+    have pkg-config || { skip "pkg-config is $(why_missing)"; return; }
+    scripts/test_install.sh pkg-config "$1" "$target/prefix"
+}
+consumer_by_find_package() {
+    have cmake || { skip "cmake is $(why_missing)"; return; }
+    scripts/test_install.sh find_package "$target/prefix"
+}
+
 examples_build() { "$MAKE" --no-print-directory examples; }
 
 small_model=$root/models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -238,6 +267,11 @@ if step "libraries" libraries; then
     step "C programs, shared and static" c_suite_plain
     step "C programs under AddressSanitizer" c_suite_sanitized
     step "C programs in valgrind" c_suite_valgrind
+    step "install in a scratch prefix" installs && {
+        step "program by pkg-config, shared" consumer_by_pkg_config shared
+        step "program by pkg-config, static" consumer_by_pkg_config static
+        step "program by find_package" consumer_by_find_package
+    }
     step "examples build" examples_build && {
         step "examples run" examples_run
         step "budget holds in a memory cgroup" budget_holds_in_a_cgroup
