@@ -205,6 +205,16 @@ c_suite_valgrind() {
     c_suite "$build-valgrind" -DLAYERLINE_VALGRIND=ON
 }
 
+python_tests() {
+    LAYERLINE_LIBRARY=$(shared_library) PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -W error -m unittest discover bindings/python
+}
+python_types() {
+    local tools=$target/tools
+    [ -x "$tools/bin/mypy" ] || { "$PYTHON" -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check mypy; } \
+        > "$target/pip.log" 2>&1 || { skip "mypy is not installed, and could not be; see $target/pip.log"; return; }
+    (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py)
+}
+
 installs() {
     install_cargo_c
     have_cargo_c || { skip "cargo-c is $(why_missing)"; return; }
@@ -267,6 +277,8 @@ if step "libraries" libraries; then
     step "C programs, shared and static" c_suite_plain
     step "C programs under AddressSanitizer" c_suite_sanitized
     step "C programs in valgrind" c_suite_valgrind
+    step "python binding" python_tests
+    step "python types" python_types
     step "install in a scratch prefix" installs && {
         step "program by pkg-config, shared" consumer_by_pkg_config shared
         step "program by pkg-config, static" consumer_by_pkg_config static

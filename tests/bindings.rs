@@ -6,7 +6,7 @@ use std::path::Path;
 fn each_binding_calls_every_exported_function() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-    for binding in ["include/layerline.hpp"] {
+    for binding in ["include/layerline.hpp", "bindings/python/layerline.py"] {
         let text = read(binding);
         for function in read("include/symbols.txt").lines() {
             let called = text.match_indices(function).any(|(at, _)| {
