@@ -6,6 +6,7 @@
 #   make examples   the C programs of examples/
 #   make header     include/layerline.h, from the doc comments of the source
 #   make symbols    include/symbols.txt, from the library just built
+#   make abi        whether programs built with the last release run with this; abi-release: this is the release
 #   make bench-streaming   speed under a budget; ARGS="--help" tells the options
 #   make lint       formatting and clippy
 #   make clean
@@ -35,7 +36,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop
 
-.PHONY: all demo test lib examples header symbols bench-streaming lint clean
+.PHONY: all demo test lib examples header symbols abi abi-release bench-streaming lint clean
 all: lib examples
 
 demo: examples
@@ -64,6 +65,12 @@ header:
 
 symbols: lib
 	scripts/symbols.sh $(LIBRARY) > include/symbols.txt
+
+abi:
+	scripts/abi.sh check
+
+abi-release:
+	scripts/abi.sh release
 
 bench-streaming:
 	$(CARGO) bench --bench streaming -- $(ARGS)

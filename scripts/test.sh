@@ -64,6 +64,7 @@ install_tools() {
     have valgrind || wanted+=(valgrind)
     have g++ || have c++ || wanted+=(g++)
     have nm || wanted+=(binutils)
+    have abidiff || [ "$system" != Linux ] || wanted+=(abigail-tools)
     have pkg-config || wanted+=(pkg-config)
     have_cargo_c || wanted+=(libssl-dev)
     [ ${#wanted[@]} -gt 0 ] || return 0
@@ -156,6 +157,11 @@ symbols_are_listed() {
         LC_ALL=C comm -12 - include/symbols.txt) include/symbols.txt
 }
 
+interface_keeps_its_promise() {
+    have abidiff || { skip "abidiff is $(why_missing)"; return; }
+    CC=${CC:-cc} scripts/abi.sh "$1"
+}
+
 soname_is_set() {
     if [ "$system" = Darwin ]; then
         otool -D "$(shared_library)" | grep -qx '@rpath/liblayerline.0.dylib'
@@ -221,6 +227,7 @@ installs() {
     scripts/test_install.sh install "$target/prefix"
 }
 consumer_by_pkg_config() {
+    have abidiff || [ "$system" != Linux ] || wanted+=(abigail-tools)
     have pkg-config || { skip "pkg-config is $(why_missing)"; return; }
     scripts/test_install.sh pkg-config "$1" "$target/prefix"
 }
@@ -269,6 +276,8 @@ step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
 step "same bits without prefetch" same_bits_without_prefetch
 step "header is what the source says" header_is_fresh
+step "interface of the last release" interface_keeps_its_promise check
+step "what would break it is noticed" interface_keeps_its_promise test
 # After the test runs: they build the same libraries with other features.
 if step "libraries" libraries; then
     native=$(native_libs)
