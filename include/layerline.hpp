@@ -304,6 +304,7 @@ class handle {
     std::unique_ptr<T, deleter> held_;
 
 protected:
+    /** Takes over a handle of the C interface; null: holds nothing. */
     explicit handle(T *owned) noexcept : held_(owned) {}
 
 public:

@@ -65,7 +65,11 @@ install_tools() {
     have g++ || have c++ || wanted+=(g++)
     have nm || wanted+=(binutils)
     have abidiff || [ "$system" != Linux ] || wanted+=(abigail-tools)
+    have doxygen || wanted+=(doxygen)
     have pkg-config || wanted+=(pkg-config)
+    # For the event loops of docs/embedding.md, which can be tested without them but for those two.
+    have pkg-config && pkg-config --exists glib-2.0 || wanted+=(libglib2.0-dev)
+    have pkg-config && pkg-config --exists libuv || wanted+=(libuv1-dev)
     have_cargo_c || wanted+=(libssl-dev)
     [ ${#wanted[@]} -gt 0 ] || return 0
     if may_install; then
@@ -221,6 +225,15 @@ python_types() {
     (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py)
 }
 
+reference() {
+    have doxygen || { skip "doxygen is $(why_missing)"; return; }
+    "$MAKE" --no-print-directory docs
+}
+documented_program() {
+    scripts/test_docs.sh "$1" "$target/release" "$target/docs-programs" | tee "$reason_file"
+    return "${PIPESTATUS[0]}"
+}
+
 installs() {
     install_cargo_c
     have_cargo_c || { skip "cargo-c is $(why_missing)"; return; }
@@ -276,6 +289,7 @@ step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
 step "same bits without prefetch" same_bits_without_prefetch
 step "header is what the source says" header_is_fresh
+step "reference" reference
 step "interface of the last release" interface_keeps_its_promise check
 step "what would break it is noticed" interface_keeps_its_promise test
 # After the test runs: they build the same libraries with other features.
@@ -286,6 +300,9 @@ if step "libraries" libraries; then
     step "C programs, shared and static" c_suite_plain
     step "C programs under AddressSanitizer" c_suite_sanitized
     step "C programs in valgrind" c_suite_valgrind
+    for program in $(scripts/test_docs.sh list); do
+        step "docs: $program" documented_program "$program"
+    done
     step "python binding" python_tests
     step "python types" python_types
     step "install in a scratch prefix" installs && {
