@@ -5,7 +5,9 @@
 #   make lib        the shared and the static library
 #   make examples   the C programs of examples/
 #   make header     include/layerline.h, from the doc comments of the source
+#   make docs       the reference of the headers (Doxygen) and of the Rust interface, in target/docs and target/doc
 #   make symbols    include/symbols.txt, from the library just built
+#   make abi        whether programs built with the last release run with this; abi-release: this is the release
 #   make bench-streaming   speed under a budget; ARGS="--help" tells the options
 #   make lint       formatting and clippy
 #   make clean
@@ -35,7 +37,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop
 
-.PHONY: all demo test lib examples header symbols bench-streaming lint clean
+.PHONY: all demo test lib examples header docs symbols abi abi-release bench-streaming lint clean
 all: lib examples
 
 demo: examples
@@ -62,8 +64,20 @@ $(BIN)/%: examples/%.c examples/common.h include/layerline.h $(LIBRARY)
 header:
 	$(CARGO) build --features generate-header
 
+# Shapes such as [heads][dim] in the comments of internal modules look like links, and lead nowhere.
+docs:
+	@mkdir -p $(TARGET)/docs
+	LAYERLINE_DOCS=$(TARGET)/docs doxygen docs/Doxyfile
+	RUSTDOCFLAGS="-D warnings -A rustdoc::broken-intra-doc-links" $(CARGO) doc --no-deps
+
 symbols: lib
 	scripts/symbols.sh $(LIBRARY) > include/symbols.txt
+
+abi:
+	scripts/abi.sh check
+
+abi-release:
+	scripts/abi.sh release
 
 bench-streaming:
 	$(CARGO) bench --bench streaming -- $(ARGS)

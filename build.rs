@@ -10,13 +10,17 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-env=LAYERLINE_TARGET={}", env::var("TARGET").unwrap_or_default());
     let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
+    // cargo-c gives the name itself: the same one where there are versions in it, and the one its target wants elsewhere.
+    let named = env::var_os("CARGO_FEATURE_CAPI").is_some();
     match os.as_str() {
         "linux" | "android" | "freebsd" | "netbsd" | "openbsd" | "dragonfly" => {
-            println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liblayerline.so.0");
+            if !named {
+                println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liblayerline.so.0");
+            }
             // Reader threads may still be inside a blocked read when a host unloads the library: it must stay mapped.
             println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
         }
-        "macos" | "ios" => {
+        "macos" | "ios" if !named => {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/liblayerline.0.dylib");
         }
         _ => {}

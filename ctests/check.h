@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* CTest's SKIP_RETURN_CODE. */
 #define CHECK_SKIP 77
 
@@ -55,5 +59,9 @@ bool check_error(const char *file, int line, const char *text, layerline_status 
 #define CHECK_BUDGET_ERROR(err, call)                                                                                  \
     ((err) = check_unwritten(), check_budget_error(__FILE__, __LINE__, #call, (call), &(err)))
 bool check_budget_error(const char *file, int line, const char *text, layerline_status found, layerline_error **err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,6 +6,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A two-layer model of 320 tokens with a byte vocabulary: blk 2, width 64, trained for 256 positions. */
 #define TINY_MODEL "arch/llama.gguf"
 #define TINY_LAYERS 2u
@@ -51,5 +55,9 @@ unsigned char *read_file(const char *path, size_t *size); /* to be freed; or the
 int make_file(char path[PATH_SIZE], const void *bytes, size_t size);
 
 bool is_utf8(const char *text, size_t length);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

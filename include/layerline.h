@@ -46,8 +46,10 @@ extern "C" {
 /** The version this header belongs to. Compare with `layerline_version_number`, which is that of the library loaded. */
 #define LAYERLINE_VERSION_MAJOR 0
 
+/** Grows when something is added. */
 #define LAYERLINE_VERSION_MINOR 1
 
+/** Grows when something is mended. */
 #define LAYERLINE_VERSION_PATCH 0
 
 /** MAJOR * 1000000 + MINOR * 1000 + PATCH. */
@@ -266,8 +268,11 @@ layerline_status layerline_options_set_shared_budget(layerline_options *options,
 typedef struct layerline_plan {
     /** Set by the caller to sizeof(layerline_plan) before the call. */
     uint32_t struct_size;
+    /** Layers of the model. */
     uint32_t layer_count;
+    /** The file, or all files of a model in several. */
     uint64_t file_bytes;
+    /** All weights, as they are in the file. */
     uint64_t weight_bytes;
     /** The least budget that works. */
     uint64_t floor_bytes;
@@ -313,20 +318,27 @@ typedef struct layerline_model layerline_model;
 typedef struct layerline_model_info {
     /** Set by the caller to sizeof(layerline_model_info) before the call. */
     uint32_t struct_size;
+    /** Layers, counted from 0 wherever one is named. */
     uint32_t layer_count;
+    /** Numbers in the hidden state of a token. */
     uint32_t embedding_length;
+    /** Attention heads of a layer. */
     uint32_t head_count;
+    /** Heads of keys and values, which attention heads share. */
     uint32_t head_count_kv;
+    /** Tokens of the vocabulary, which are numbered from 0. */
     uint32_t vocab_size;
     /** Tokens of context the model was trained for. */
     uint32_t context_length;
     /** 0: the model has no experts. */
     uint32_t expert_count;
+    /** Experts that a token is routed to. */
     uint32_t expert_used_count;
     /** The token that begins a text; -1: none. */
     int32_t bos_token;
     /** The token that ends a text; -1: none. */
     int32_t eos_token;
+    /** Weights, each counted as one whatever its format. */
     uint64_t parameter_count;
 } layerline_model_info;
 
@@ -430,6 +442,7 @@ typedef struct layerline_event {
     uint64_t ticket;
     /** LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE. */
     uint32_t kind;
+    /** LAYERLINE_OK, or why it failed. */
     layerline_status status;
     /** For LAYERLINE_EVENT_LAYER. */
     uint32_t layer;
@@ -447,11 +460,17 @@ typedef struct layerline_stats {
     uint32_t struct_size;
     /** The LAYERLINE_IO_ mode in use. */
     int32_t io;
+    /** The budget now: the model's own, or its share. */
     uint64_t budget_bytes;
+    /** What is allocated of it now. */
     uint64_t used_bytes;
+    /** The most that was ever allocated. */
     uint64_t peak_bytes;
+    /** Weights that stay, as planned now. */
     uint64_t pinned_bytes;
+    /** Passes that ended well. */
     uint64_t passes;
+    /** Tokens of those passes. */
     uint64_t tokens;
     /** Layer visits that found every page pinned and there. */
     uint64_t layers_resident;
@@ -465,8 +484,11 @@ typedef struct layerline_stats {
     uint64_t compute_ns;
     /** Summed over all reads; reads overlap. */
     uint64_t read_ns;
+    /** Read from storage, for passes and prefetches. */
     uint64_t read_bytes;
+    /** Calls of `layerline_prefetch` that returned a ticket. */
     uint64_t prefetch_requests;
+    /** Layers of them that failed. */
     uint64_t prefetch_failures;
     /** Pages given up to make room for others. */
     uint64_t evictions;

@@ -57,14 +57,22 @@ have() { command -v "$1" > /dev/null 2>&1; }
 # -- tools ---------------------------------------------------------------------------------------------------------
 
 # On Debian as root what is missing is installed; anywhere else it is left as it is.
+may_install() { [ "$(id -u)" = 0 ] && have apt-get; }
 install_tools() {
     local wanted=()
     have cmake || wanted+=(cmake)
     have valgrind || wanted+=(valgrind)
     have g++ || have c++ || wanted+=(g++)
     have nm || wanted+=(binutils)
+    have abidiff || [ "$system" != Linux ] || wanted+=(abigail-tools)
+    have doxygen || wanted+=(doxygen)
+    have pkg-config || wanted+=(pkg-config)
+    # For the event loops of docs/embedding.md, which can be tested without them but for those two.
+    have pkg-config && pkg-config --exists glib-2.0 || wanted+=(libglib2.0-dev)
+    have pkg-config && pkg-config --exists libuv || wanted+=(libuv1-dev)
+    have_cargo_c || wanted+=(libssl-dev)
     [ ${#wanted[@]} -gt 0 ] || return 0
-    if [ "$(id -u)" = 0 ] && have apt-get; then
+    if may_install; then
         echo "installing ${wanted[*]}"
         { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}"; } \
             > "$target/apt.log" 2>&1 || echo "apt-get failed; see $target/apt.log"
@@ -74,6 +82,18 @@ install_tools() {
         PATH="$target/tools/bin:$PATH"
     fi
     return 0
+}
+have_cargo_c() { "$CARGO" cinstall --version > /dev/null 2>&1; }
+# A build of minutes, so only where it is missing; unoptimised, which is fast enough for what it does here. Where the
+# newest one needs a newer compiler, cargo says which one does not.
+install_cargo_c() {
+    local log=$target/cargo-c.log version
+    ! have_cargo_c && may_install || return 0
+    echo "installing cargo-c"
+    "$CARGO" install cargo-c --locked --debug > "$log" 2>&1 || {
+        version=$(sed -n 's/.*`cargo-c \([^`]*\)` supports rustc.*/\1/p' "$log" | tail -1)
+        [ -n "$version" ] && "$CARGO" install cargo-c --locked --debug --version "$version" > "$log" 2>&1
+    } || echo "cargo install failed; see $log"
 }
 why_missing() {
     if [ "$(id -u)" != 0 ]; then echo "not installed, not root"; else echo "not installed, and could not be"; fi
@@ -141,6 +161,11 @@ symbols_are_listed() {
         LC_ALL=C comm -12 - include/symbols.txt) include/symbols.txt
 }
 
+interface_keeps_its_promise() {
+    have abidiff || { skip "abidiff is $(why_missing)"; return; }
+    CC=${CC:-cc} scripts/abi.sh "$1"
+}
+
 soname_is_set() {
     if [ "$system" = Darwin ]; then
         otool -D "$(shared_library)" | grep -qx '@rpath/liblayerline.0.dylib'
@@ -190,6 +215,40 @@ c_suite_valgrind() {
     c_suite "$build-valgrind" -DLAYERLINE_VALGRIND=ON
 }
 
+python_tests() {
+    LAYERLINE_LIBRARY=$(shared_library) PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -W error -m unittest discover bindings/python
+}
+python_types() {
+    local tools=$target/tools
+    [ -x "$tools/bin/mypy" ] || { "$PYTHON" -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check mypy; } \
+        > "$target/pip.log" 2>&1 || { skip "mypy is not installed, and could not be; see $target/pip.log"; return; }
+    (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py)
+}
+
+reference() {
+    have doxygen || { skip "doxygen is $(why_missing)"; return; }
+    "$MAKE" --no-print-directory docs
+}
+documented_program() {
+    scripts/test_docs.sh "$1" "$target/release" "$target/docs-programs" | tee "$reason_file"
+    return "${PIPESTATUS[0]}"
+}
+
+installs() {
+    install_cargo_c
+    have_cargo_c || { skip "cargo-c is $(why_missing)"; return; }
+    scripts/test_install.sh install "$target/prefix"
+}
+consumer_by_pkg_config() {
+    have abidiff || [ "$system" != Linux ] || wanted+=(abigail-tools)
+    have pkg-config || { skip "pkg-config is $(why_missing)"; return; }
+    scripts/test_install.sh pkg-config "$1" "$target/prefix"
+}
+consumer_by_find_package() {
+    have cmake || { skip "cmake is $(why_missing)"; return; }
+    scripts/test_install.sh find_package "$target/prefix"
+}
+
 examples_build() { "$MAKE" --no-print-directory examples; }
 
 small_model=$root/models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -231,6 +290,9 @@ step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
 step "same bits without prefetch" same_bits_without_prefetch
 step "header is what the source says" header_is_fresh
+step "reference" reference
+step "interface of the last release" interface_keeps_its_promise check
+step "what would break it is noticed" interface_keeps_its_promise test
 # After the test runs: they build the same libraries with other features.
 if step "libraries" libraries; then
     native=$(native_libs)
@@ -239,6 +301,16 @@ if step "libraries" libraries; then
     step "C programs, shared and static" c_suite_plain
     step "C programs under AddressSanitizer" c_suite_sanitized
     step "C programs in valgrind" c_suite_valgrind
+    for program in $(scripts/test_docs.sh list); do
+        step "docs: $program" documented_program "$program"
+    done
+    step "python binding" python_tests
+    step "python types" python_types
+    step "install in a scratch prefix" installs && {
+        step "program by pkg-config, shared" consumer_by_pkg_config shared
+        step "program by pkg-config, static" consumer_by_pkg_config static
+        step "program by find_package" consumer_by_find_package
+    }
     step "examples build" examples_build && {
         step "examples run" examples_run
         step "budget holds in a memory cgroup" budget_holds_in_a_cgroup

@@ -65,3 +65,47 @@ fn the_header_compiles_without_a_warning_as_c_and_as_cpp() {
         assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+/// The words of a text that look like names, numbers among them.
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).filter(|word| !word.is_empty()).collect()
+}
+
+#[test]
+fn every_number_and_every_field_is_frozen_on_both_sides() {
+    let read =
+        |file: &str| std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let (c, rust, header) = (read("ctests/layout.c"), read("src/ffi/layout.rs"), committed());
+
+    let defined: BTreeSet<(&str, &str)> = header
+        .lines()
+        .filter_map(|line| line.strip_prefix("#define ")?.split_once(' '))
+        .filter(|(name, value)| !name.contains("VERSION") && value.parse::<i64>().is_ok())
+        .collect();
+    assert!(defined.len() > 20, "{defined:?}");
+    let in_c = c.lines().filter_map(|line| line.strip_prefix("NUMBER("));
+    let in_c: BTreeSet<_> = in_c.map(|line| (words(line)[0], words(line)[1])).collect();
+    assert_eq!(in_c, defined, "ctests/layout.c and the header");
+    let in_rust = rust.lines().filter(|line| line.starts_with("    LAYERLINE_"));
+    let in_rust: BTreeSet<_> = in_rust.map(|line| (words(line)[0], words(line)[1])).collect();
+    assert_eq!(in_rust, defined, "src/ffi/layout.rs and the header");
+
+    // Type, field, offset; a type's own line has its size in place of both.
+    let mut in_c = BTreeSet::new();
+    for line in c.lines().filter(|line| line.starts_with("SIZE(layerline_") || line.starts_with("OFFSET(")) {
+        in_c.insert(words(line)[1..].join(" "));
+    }
+    let mut in_rust = BTreeSet::from(["layerline_status 4".to_string()]);
+    let mut of = "";
+    for line in rust.lines() {
+        if line.starts_with("layout!(") {
+            of = words(line)[1];
+            in_rust.insert(words(line)[1..].join(" "));
+        } else if line == "});" {
+            of = "";
+        } else if !of.is_empty() {
+            in_rust.insert(format!("{of} {}", words(line).join(" ")));
+        }
+    }
+    assert_eq!(in_c, in_rust);
+}

@@ -8,6 +8,7 @@
 mod boundary;
 pub mod budget;
 pub mod error;
+mod layout;
 pub mod model;
 pub mod options;
 pub mod plan;

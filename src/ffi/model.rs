@@ -119,20 +119,27 @@ pub unsafe extern "C" fn layerline_model_free(model: *mut layerline_model) {
 pub struct layerline_model_info {
     /// Set by the caller to sizeof(layerline_model_info) before the call.
     pub struct_size: u32,
+    /// Layers, counted from 0 wherever one is named.
     pub layer_count: u32,
+    /// Numbers in the hidden state of a token.
     pub embedding_length: u32,
+    /// Attention heads of a layer.
     pub head_count: u32,
+    /// Heads of keys and values, which attention heads share.
     pub head_count_kv: u32,
+    /// Tokens of the vocabulary, which are numbered from 0.
     pub vocab_size: u32,
     /// Tokens of context the model was trained for.
     pub context_length: u32,
     /// 0: the model has no experts.
     pub expert_count: u32,
+    /// Experts that a token is routed to.
     pub expert_used_count: u32,
     /// The token that begins a text; -1: none.
     pub bos_token: i32,
     /// The token that ends a text; -1: none.
     pub eos_token: i32,
+    /// Weights, each counted as one whatever its format.
     pub parameter_count: u64,
 }
 

@@ -16,8 +16,11 @@ use crate::model::{Model, Plan};
 pub struct layerline_plan {
     /// Set by the caller to sizeof(layerline_plan) before the call.
     pub struct_size: u32,
+    /// Layers of the model.
     pub layer_count: u32,
+    /// The file, or all files of a model in several.
     pub file_bytes: u64,
+    /// All weights, as they are in the file.
     pub weight_bytes: u64,
     /// The least budget that works.
     pub floor_bytes: u64,

@@ -33,6 +33,7 @@ pub struct layerline_event {
     pub ticket: u64,
     /// LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE.
     pub kind: u32,
+    /// LAYERLINE_OK, or why it failed.
     pub status: layerline_status,
     /// For LAYERLINE_EVENT_LAYER.
     pub layer: u32,
@@ -207,11 +208,17 @@ pub struct layerline_stats {
     pub struct_size: u32,
     /// The LAYERLINE_IO_ mode in use.
     pub io: i32,
+    /// The budget now: the model's own, or its share.
     pub budget_bytes: u64,
+    /// What is allocated of it now.
     pub used_bytes: u64,
+    /// The most that was ever allocated.
     pub peak_bytes: u64,
+    /// Weights that stay, as planned now.
     pub pinned_bytes: u64,
+    /// Passes that ended well.
     pub passes: u64,
+    /// Tokens of those passes.
     pub tokens: u64,
     /// Layer visits that found every page pinned and there.
     pub layers_resident: u64,
@@ -225,8 +232,11 @@ pub struct layerline_stats {
     pub compute_ns: u64,
     /// Summed over all reads; reads overlap.
     pub read_ns: u64,
+    /// Read from storage, for passes and prefetches.
     pub read_bytes: u64,
+    /// Calls of `layerline_prefetch` that returned a ticket.
     pub prefetch_requests: u64,
+    /// Layers of them that failed.
     pub prefetch_failures: u64,
     /// Pages given up to make room for others.
     pub evictions: u64,

@@ -1,7 +1,6 @@
 //! Promises of the boundary: contained panics, poisoned handles, owned errors, buffers, growing structs.
 
 use std::ffi::{CStr, c_char};
-use std::mem::{align_of, offset_of};
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +10,7 @@ use super::boundary::{self, Handle, Out, OutArray, OutStruct, Poison, Versioned,
 use super::error::*;
 use super::model::layerline_model_info;
 use super::plan::layerline_plan;
-use super::prefetch::{layerline_event, layerline_stats};
+use super::prefetch::layerline_stats;
 use crate::error::{Error, Result, Status};
 
 /// A handle as those of the header are: poison, and state behind a lock.
@@ -297,26 +296,8 @@ fn structs_are_filled_as_far_as_both_sides_know_them() {
     assert_eq!(fill(32).unwrap(), [Grown { struct_size: 32, first: 1, appended: 2 }, beyond]);
 }
 
-/// Fields and their offsets. These are the ABI: they may be appended to, never changed.
-macro_rules! layout {
-    ($type:ty, size $size:literal, $($field:ident $offset:literal),+) => {
-        assert_eq!((size_of::<$type>(), align_of::<$type>()), ($size, 8), stringify!($type));
-        $(assert_eq!(offset_of!($type, $field), $offset, concat!(stringify!($type), ".", stringify!($field)));)+
-    };
-}
-
 #[test]
-fn public_structs_have_the_layout_they_were_released_with() {
-    layout!(layerline_plan, size 80, struct_size 0, layer_count 4, file_bytes 8, weight_bytes 16, floor_bytes 24,
-        full_bytes 32, kv_bytes 40, scratch_bytes 48, tables_bytes 56, pinned_bytes 64, streamed_bytes 72);
-    layout!(layerline_model_info, size 56, struct_size 0, layer_count 4, embedding_length 8, head_count 12,
-        head_count_kv 16, vocab_size 20, context_length 24, expert_count 28, expert_used_count 32, bos_token 36,
-        eos_token 40, parameter_count 48);
-    layout!(layerline_event, size 40, ticket 0, kind 8, status 12, layer 16, reserved 20, bytes 24, elapsed_ns 32);
-    layout!(layerline_stats, size 136, struct_size 0, io 4, budget_bytes 8, used_bytes 16, peak_bytes 24,
-        pinned_bytes 32, passes 40, tokens 48, layers_resident 56, layers_prefetched 64, layers_stalled 72,
-        stall_ns 80, compute_ns 88, read_ns 96, read_bytes 104, prefetch_requests 112, prefetch_failures 120,
-        evictions 128);
+fn structs_may_be_as_small_as_they_were_released_first() {
     assert_eq!(<layerline_plan as Versioned>::FIRST_SIZE, 80);
     assert_eq!(<layerline_model_info as Versioned>::FIRST_SIZE, 56);
     assert_eq!(<layerline_stats as Versioned>::FIRST_SIZE, 136);

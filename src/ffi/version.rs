@@ -8,7 +8,9 @@ use crate::kernel::Isa;
 
 /// The version this header belongs to. Compare with `layerline_version_number`, which is that of the library loaded.
 pub const LAYERLINE_VERSION_MAJOR: u32 = 0;
+/// Grows when something is added.
 pub const LAYERLINE_VERSION_MINOR: u32 = 1;
+/// Grows when something is mended.
 pub const LAYERLINE_VERSION_PATCH: u32 = 0;
 /// MAJOR * 1000000 + MINOR * 1000 + PATCH.
 pub const LAYERLINE_VERSION_NUMBER: u32 =

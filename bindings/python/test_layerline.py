@@ -1,0 +1,268 @@
+"""The Python binding against the small model of the tests: LAYERLINE_LIBRARY=... python3 -m unittest discover bindings/python"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import gc
+import os
+import pathlib
+import re
+import select
+import subprocess
+import sys
+import threading
+import unittest
+from typing import Any, List
+
+import layerline
+from layerline import Budget, Error, EventKind, Info, LayerState, Logits, Model, Options, Plan, Sampler, Session, Stats, Status
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODEL = ROOT / "tests/data/golden/arch/llama.gguf"
+SMALL = Options(context_length=64, threads=2, memory_budget=1 << 30)
+PROMPT = [1, 40, 50]
+
+
+class Case(unittest.TestCase):
+    def refused(self, status: Status, call: Any, *arguments: Any, **named: Any) -> Error:
+        with self.assertRaises(Error) as caught:
+            call(*arguments, **named)
+        self.assertEqual(caught.exception.status, status)
+        self.assertEqual(str(caught.exception), caught.exception.message)
+        self.assertTrue(caught.exception.message)
+        return caught.exception
+
+
+class Interface(Case):
+    def test_structs_are_those_of_the_header(self) -> None:
+        # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
+        text = (ROOT / "ctests/layout.c").read_text()
+        for name, struct in (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event)):
+            size = re.search(rf"SIZE\(layerline_{name}, (\d+)\)", text)
+            assert size is not None
+            self.assertEqual(ctypes.sizeof(struct), int(size[1]), name)
+            offsets = re.findall(rf"OFFSET\(layerline_{name}, (\w+), (\d+)\)", text)
+            self.assertEqual([(field, getattr(struct, field).offset) for field, *_ in struct._fields_],
+                             [(field, int(at)) for field, at in offsets])  # fmt: skip
+
+    def test_constants_are_those_of_the_header(self) -> None:
+        header = (ROOT / "include/layerline.h").read_text()
+        defines = dict(re.findall(r"^#define LAYERLINE_(\w+) (-?\d+)$", header, re.M))
+        for prefix, names in (("ERROR_", Status), ("IO_", layerline.Io), ("LOGITS_", Logits), ("LAYER_", LayerState)):
+            found = {name[len(prefix):]: int(value) for name, value in defines.items() if name.startswith(prefix)}
+            self.assertEqual(found, {name.name: name.value for name in names if name != Status.OK or prefix != "ERROR_"})
+        self.assertEqual(int(defines["EVENT_LAYER"]), EventKind.LAYER)
+        self.assertEqual(int(defines["EVENT_DONE"]), EventKind.DONE)
+        self.assertEqual(int(defines["TOKENIZE_SPECIAL"]), layerline._TOKENIZE_SPECIAL)
+        self.assertEqual(int(defines["TOKENIZE_BOS"]), layerline._TOKENIZE_BOS)
+
+    def test_functions_have_as_many_parameters_as_in_the_header(self) -> None:
+        header = re.sub(r"/\*.*?\*/", "", (ROOT / "include/layerline.h").read_text(), flags=re.S)
+        for name, (_, parameters) in layerline._FUNCTIONS.items():
+            declared = re.search(rf"\b{name}\((.*?)\);", header, re.S)
+            assert declared is not None, name
+            count = 0 if declared[1] == "void" else declared[1].count(",") + 1
+            self.assertEqual(len(parameters), count, name)
+
+    def test_version_is_the_packages(self) -> None:
+        versions = {
+            re.search(r'^version = "(.*)"', (ROOT / file).read_text(), re.M)[1]  # type: ignore[index]
+            for file in ("Cargo.toml", "bindings/python/pyproject.toml")
+        }
+        self.assertEqual(versions, {layerline.version()})
+        self.assertEqual(len(layerline.build_info().split("; ")), 3)
+
+    def test_a_missing_or_wrong_library_is_named(self) -> None:
+        for path, says in (("/no/such/liblayerline.so", "/no/such"), (self.other_library(), "it is no layerline")):
+            environment = {**os.environ, "LAYERLINE_LIBRARY": path}
+            done = subprocess.run([sys.executable, "-c", "import layerline; layerline.version()"], env=environment,
+                                  cwd=ROOT / "bindings/python", stderr=subprocess.PIPE, text=True)  # fmt: skip
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("OSError", done.stderr)
+            self.assertIn(says, done.stderr)
+
+    def other_library(self) -> str:
+        name = "/usr/lib/libSystem.B.dylib" if sys.platform == "darwin" else ctypes.util.find_library("c")
+        assert name is not None
+        return name
+
+
+class WithModel(Case):
+    def setUp(self) -> None:
+        self.model = Model(MODEL, SMALL)
+        self.addCleanup(self.model.close)
+
+    def test_it_says_what_it_is(self) -> None:
+        info = self.model.info()
+        self.assertEqual((info.layer_count, info.vocab_size, info.context_length), (2, 320, 256))
+        self.assertEqual(self.model.metadata("general.architecture"), "llama")
+        self.refused(Status.INVALID_ARGUMENT, self.model.metadata, "no.such.key")
+        self.assertRaises(ValueError, self.model.metadata, "a\0b")
+        plan = layerline.plan(MODEL, SMALL)
+        self.assertEqual(plan.layer_count, 2)
+        self.assertLessEqual(plan.floor_bytes, plan.full_bytes)
+        self.assertEqual(plan.file_bytes, MODEL.stat().st_size)
+
+    def test_failures_carry_status_and_message(self) -> None:
+        self.assertIn("/no/such/model", self.refused(Status.IO, Model, "/no/such/model").message)
+        self.refused(Status.IO, layerline.plan, "/no/such/model")
+        self.refused(Status.FORMAT, Model, __file__)
+        self.refused(Status.MEMORY_BUDGET, Model, MODEL, Options(memory_budget=4096))
+        self.refused(Status.INVALID_ARGUMENT, Model, MODEL, Options(io=17))  # type: ignore[arg-type]
+        self.refused(Status.INVALID_ARGUMENT, Model.from_fd, -1)
+        self.assertRaises(ValueError, Model, "a\0b")
+        # ctypes alone would cut these to size.
+        self.assertRaises(ValueError, Model, MODEL, Options(threads=2**32 + 1))
+        self.assertRaises(ValueError, Model, MODEL, Options(memory_budget=-1))
+        self.assertRaises(TypeError, Model, MODEL, Options(memory_budget=1.5))  # type: ignore[arg-type]
+        self.assertRaises(TypeError, Model, 3.5)
+
+    def test_a_descriptor_will_do(self) -> None:
+        with open(MODEL, "rb") as file:
+            model = Model.from_fd(file.fileno(), options=SMALL)
+        with model:
+            self.assertEqual(model.info().layer_count, 2)
+
+    def test_text_goes_both_ways(self) -> None:
+        text = "a-sea-of-words," * 300
+        tokens = self.model.tokenize(text)
+        self.assertIn(text, self.model.detokenize(tokens).decode())
+        self.assertEqual((self.model.tokenize(""), self.model.detokenize([])), ([], b""))
+        self.assertEqual(self.model.tokenize("a", bos=True)[0], self.model.info().bos_token)
+        self.assertRaises(UnicodeEncodeError, self.model.tokenize, "\ud800")
+        self.assertRaises(ValueError, self.model.detokenize, [2**40])
+        self.assertRaises(TypeError, self.model.detokenize, [1.5])
+        self.refused(Status.INVALID_ARGUMENT, self.model.detokenize, [100000])
+        self.assertTrue(self.model.is_end(self.model.info().eos_token))
+        self.assertFalse(self.model.is_end(40))
+
+    def test_passes_leave_logits(self) -> None:
+        with Session(self.model) as session:
+            session.forward(PROMPT, Logits.ALL)
+            last = session.logits(2)
+            self.assertEqual((len(last), last.typecode, session.position()), (320, "f", 3))
+            session.truncate(2)
+            session.forward(array.array("i", PROMPT[2:]))
+            self.assertEqual(session.logits(), last)  # bit for bit
+            chosen = Sampler().sample(session)
+            self.assertEqual(last[chosen], max(last))
+            self.refused(Status.INVALID_ARGUMENT, session.logits, 1)
+            self.refused(Status.INVALID_ARGUMENT, session.forward, [])
+            self.refused(Status.CONTEXT_FULL, session.forward, [1] * 100)
+            self.refused(Status.INVALID_ARGUMENT, session.truncate, 100)
+            self.assertRaises(ValueError, session.truncate, -1)
+            self.assertRaises(ValueError, session.forward, [2**31])
+
+    def test_generation_gives_the_same_text_each_way(self) -> None:
+        whole: List[int] = []
+        text = Session(self.model).generate(PROMPT, max_tokens=8, on_token=lambda token, piece: whole.append(token))
+        self.assertEqual(Session(self.model).generate(PROMPT, max_tokens=8), text)
+        self.assertGreater(len(whole), 2)
+        part: List[int] = []
+
+        def two(token: int, _: str) -> bool:
+            part.append(token)
+            return len(part) < 2
+
+        Session(self.model).generate(PROMPT, max_tokens=8, on_token=two)
+        self.assertEqual(part, whole[:2])
+        chance = [
+            Session(self.model).generate("a", max_tokens=8, sampler=Sampler(temperature=0.9, top_k=40, seed=seed))
+            for seed in (5, 5)
+        ]
+        self.assertEqual(chance[0], chance[1])
+        self.refused(Status.INVALID_ARGUMENT, Sampler, temperature=-1.0)
+        self.refused(Status.INVALID_ARGUMENT, Sampler, top_p=1.5)
+
+    def test_what_a_callback_raises_comes_out(self) -> None:
+        session = Session(self.model)
+
+        def raises(_: int, __: str) -> bool:
+            raise KeyboardInterrupt
+
+        def closes(_: int, __: str) -> bool:
+            self.refused(Status.BUSY, session.close)
+            self.refused(Status.BUSY, session.position)
+            session.interrupt()
+            return True
+
+        self.assertRaises(KeyboardInterrupt, session.generate, PROMPT, max_tokens=8, on_token=raises)
+        session.truncate(0)
+        self.refused(Status.CANCELLED, session.generate, PROMPT, max_tokens=8, on_token=closes)
+
+    def test_events_come(self) -> None:
+        ticket = self.model.prefetch(0, 2)
+        events: List[layerline.Event] = []
+        while not any(event.kind == EventKind.DONE for event in events):
+            events += self.model.wait(timeout=60)
+        self.assertEqual({event.ticket for event in events}, {ticket})
+        self.assertEqual({event.status for event in events}, {Status.OK})
+        self.assertIn(self.model.layer_state(1), (LayerState.READY, LayerState.PINNED))
+        self.assertEqual((self.model.poll(), self.model.wait(0), self.model.wait(0.01)), ([], [], []))
+        self.model.cancel(ticket)
+        self.refused(Status.INVALID_ARGUMENT, self.model.cancel, 999999)
+        self.refused(Status.INVALID_ARGUMENT, self.model.prefetch, 2, 1)
+        self.refused(Status.INVALID_ARGUMENT, self.model.poll, 0)
+        self.assertRaises(ValueError, self.model.wait, -1)
+        self.assertRaises(ValueError, self.model.wait, float("nan"))
+        self.assertRaises(ValueError, self.model.poll, 1 << 40)
+
+    def test_a_loop_can_watch_a_submitted_pass(self) -> None:
+        session = Session(self.model)
+        ticket = session.forward_submit(PROMPT)
+        readable, _, _ = select.select([self.model.event_fd()], [], [], 60)
+        self.assertTrue(readable)
+        (event,) = self.model.poll()
+        self.assertEqual((event.ticket, event.kind, event.status), (ticket, EventKind.DONE, Status.OK))
+        self.assertEqual(len(session.logits()), 320)
+
+    def test_the_budget_moves(self) -> None:
+        plan = layerline.plan(MODEL, SMALL)
+        self.model.set_memory_budget(plan.floor_bytes)
+        self.assertEqual(self.model.stats().budget_bytes, plan.floor_bytes)
+        self.refused(Status.MEMORY_BUDGET, self.model.set_memory_budget, 4096)
+        with Budget(4 * plan.full_bytes) as shared:
+            models = [Model(MODEL, Options(context_length=64, shared_budget=shared)) for _ in range(2)]
+            shared.set_bytes(3 * plan.full_bytes)
+            self.refused(Status.MEMORY_BUDGET, shared.set_bytes, 4096)
+        self.assertLessEqual(sum(model.stats().budget_bytes for model in models), 3 * plan.full_bytes)
+        self.assertRaises(ValueError, Model, MODEL, Options(shared_budget=shared))  # closed
+
+    def test_closed_is_closed(self) -> None:
+        session = Session(self.model)
+        self.model.close()
+        self.model.close()
+        self.assertRaises(ValueError, self.model.info)
+        self.assertRaises(ValueError, Session, self.model)
+        session.forward(PROMPT)  # sessions go on
+        session.close()
+        self.assertRaises(ValueError, session.forward, PROMPT)
+        self.assertRaises(ValueError, session.interrupt)
+
+    def test_what_is_forgotten_is_freed(self) -> None:
+        # Without prefetching nothing is loaded before the first pass.
+        model = Model(MODEL, Options(context_length=64, prefetch=False))
+        before = model.stats().used_bytes
+        sessions = [Session(model, 256) for _ in range(4)]
+        self.assertGreater(model.stats().used_bytes, before)
+        del sessions
+        gc.collect()
+        self.assertEqual(model.stats().used_bytes, before)
+
+    def test_threads_share_a_model(self) -> None:
+        expected = Session(self.model).generate(PROMPT, max_tokens=16)
+        texts: List[str] = []
+        threads = [
+            threading.Thread(target=lambda: texts.append(Session(self.model).generate(PROMPT, max_tokens=16)))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(texts, [expected] * 4)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,266 @@
+// layerline.hpp as most programs use it: owners, views, and exceptions that say what the C interface said.
+#include "layerline.hpp"
+#include "layerline.hpp"
+
+#include "support.h"
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace ll = layerline;
+
+namespace {
+
+static_assert(LAYERLINE_EXCEPTIONS == 1);
+
+template <class T>
+constexpr bool is_owner = !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T> &&
+                          std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T> &&
+                          sizeof(T) == sizeof(void *);
+static_assert(is_owner<ll::options> && is_owner<ll::budget> && is_owner<ll::model> && is_owner<ll::session> &&
+              is_owner<ll::sampler>);
+static_assert(std::is_nothrow_copy_constructible_v<ll::error> && std::is_base_of_v<std::exception, ll::error>);
+
+// Spans take what keeps values in a row, and never take const away.
+static_assert(std::is_convertible_v<const std::vector<ll::token> &, ll::span<const ll::token>>);
+static_assert(std::is_convertible_v<std::array<ll::event, 4> &, ll::span<ll::event>>);
+static_assert(std::is_convertible_v<ll::span<ll::token>, ll::span<const ll::token>>);
+static_assert(!std::is_convertible_v<const std::vector<ll::token> &, ll::span<ll::token>>);
+static_assert(!std::is_convertible_v<std::vector<long long> &, ll::span<const ll::token>>);
+
+const std::vector<ll::token> PROMPT{1, 40, 50};
+
+template <class F>
+void throws(ll::status expected, F &&call)
+{
+    try {
+        call();
+        CHECK(!"it did not throw");
+    } catch (const ll::error &error) {
+        CHECK_STATUS(static_cast<layerline_status>(expected), static_cast<layerline_status>(error.status()));
+        CHECK(error.what()[0] != '\0');
+    }
+}
+
+ll::options small_options()
+{
+    ll::options options;
+    options.set_context_length(64).set_threads(2).set_chunk_length(16).set_prefetch(true).set_prefetch_distance(0);
+    options.set_cache_layers(0).set_io(ll::io_mode::buffered).set_memory_budget(std::uint64_t{1} << 30);
+    return options;
+}
+
+void failures_carry_status_and_message()
+{
+    throws(ll::status::io, [] { ll::model("/no/such/model", small_options()); });
+    try {
+        ll::model missing("/no/such/model", small_options());
+    } catch (const std::exception &error) {
+        CHECK(std::string(error.what()).find("/no/such/model") != std::string::npos);
+    }
+    // A view is taken as it is: not to the first NUL, not beyond its end, at any length.
+    const std::string path = data_path(TINY_MODEL);
+    throws(ll::status::invalid_argument, [&] { ll::model(path + '\0' + "more", small_options()); });
+    CHECK(ll::model(std::string_view(path + "XYZ").substr(0, path.size()), small_options()).info().layer_count == 2);
+    throws(ll::status::io, [] { ll::model(std::string(3000, 'x'), small_options()); });
+    std::string roundabout = path.substr(0, path.rfind('/') + 1);
+    for (int i = 0; i < 200; i++) roundabout += "./";
+    CHECK(ll::model(roundabout + path.substr(path.rfind('/') + 1), small_options()).info().layer_count == 2);
+    throws(ll::status::memory_budget, [&] {
+        ll::options options = small_options();
+        options.set_memory_budget(4096);
+        ll::model(path, options);
+    });
+    throws(ll::status::invalid_argument, [] { ll::options().set_io(static_cast<ll::io_mode>(17)); });
+}
+
+void an_empty_handle_is_refused()
+{
+    ll::options options = small_options();
+    const ll::options moved = std::move(options);
+    CHECK(!options && moved);
+    throws(ll::status::invalid_argument, [&] { options.set_threads(1); });
+    throws(ll::status::invalid_argument, [&] { ll::model(data_path(TINY_MODEL), options); });
+    ll::budget shared(1 << 20);
+    const ll::budget taken = std::move(shared);
+    throws(ll::status::invalid_argument, [&] { ll::options().set_shared_budget(shared); });
+    ll::model none = ll::model::adopt(nullptr);
+    throws(ll::status::invalid_argument, [&] { none.info(); });
+    throws(ll::status::invalid_argument, [&] { none.metadata("general.name"); });
+    throws(ll::status::invalid_argument, [&] { none.tokenize("text"); });
+    throws(ll::status::invalid_argument, [&] { ll::session{none}; });
+    CHECK(none.event_fd() == -1);
+    ll::session::adopt(nullptr).interrupt();
+}
+
+void handles_move_and_are_given_away(ll::model &model)
+{
+    ll::session first(model), second(model);
+    first.forward(PROMPT);
+    second = std::move(first);
+    CHECK(second.position() == PROMPT.size());
+    layerline_session *raw = second.release();
+    CHECK(!second && raw != nullptr);
+    CHECK(ll::session::adopt(raw).position() == PROMPT.size());
+}
+
+void a_model_says_what_it_is(ll::model &model)
+{
+    CHECK(model.info().vocab_size == TINY_VOCAB && model.info().layer_count == TINY_LAYERS);
+    CHECK(model.metadata("general.architecture") == "llama");
+    throws(ll::status::invalid_argument, [&] { model.metadata("no.such.key"); });
+    throws(ll::status::invalid_argument, [&] { model.metadata(std::string("general.architecture\0", 21)); });
+    CHECK(model.stats().budget_bytes == std::uint64_t{1} << 30);
+    const ll::memory_plan plan = ll::plan_memory(data_path(TINY_MODEL), small_options());
+    CHECK(plan.layer_count == TINY_LAYERS && plan.floor_bytes <= plan.full_bytes);
+    model.set_memory_budget(plan.full_bytes * 2);
+    CHECK(model.stats().budget_bytes == plan.full_bytes * 2);
+    throws(ll::status::memory_budget, [&] { model.set_memory_budget(4096); });
+    const int fd = open(data_path(TINY_MODEL), O_RDONLY);
+    CHECK(ll::model(fd, 0, 0, small_options()).info().layer_count == TINY_LAYERS);
+    close(fd);
+    throws(ll::status::invalid_argument, [&] { ll::model(-1, 0, 0, small_options()); });
+}
+
+void text_of_any_length(const ll::model &model)
+{
+    std::string text;
+    // No spaces: this vocabulary spells them by bytes of their own, as it does the one before every text.
+    for (int i = 0; i < 500; i++) text += "a-sea-of-words,";
+    const std::vector<ll::token> tokens = model.tokenize(text);
+    CHECK(tokens.size() > 100);
+    CHECK(model.detokenize(tokens).find(text) != std::string::npos);
+    CHECK(model.tokenize("").empty() && model.detokenize({}).empty());
+    CHECK(model.tokenize("a", ll::tokenize_flags::bos | ll::tokenize_flags::special).size() >= 1);
+    throws(ll::status::invalid_argument, [&] { model.tokenize("\xff\xfe"); });
+    throws(ll::status::invalid_argument, [&] { model.is_end(-5); });
+    CHECK(model.is_end(model.info().eos_token));
+    CHECK(!model.is_end(40));
+}
+
+void events_are_polled_and_waited_for(ll::model &model)
+{
+    using namespace std::chrono_literals;
+    std::array<ll::event, 8> room;
+    const ll::ticket asked = model.prefetch(0, TINY_LAYERS);
+    bool done = false;
+    while (!done) {
+        for (const ll::event &event : model.wait(room)) {
+            CHECK(event.ticket == asked && event.status == ll::status::ok);
+            done = done || event.kind == ll::event_kind::done;
+        }
+    }
+    CHECK(model.state(0) == ll::layer_state::ready || model.state(0) == ll::layer_state::pinned);
+    CHECK(model.poll(room).empty());
+    CHECK(model.wait_for(1500us, room).empty() && model.wait_for(-1h, room).empty());
+    CHECK(model.event_fd() >= 0);
+    throws(ll::status::invalid_argument, [&] { model.prefetch(TINY_LAYERS, 1); });
+    throws(ll::status::invalid_argument, [&] { model.cancel(999999); });
+    throws(ll::status::invalid_argument, [&] { model.poll({}); });
+
+    // A limit no 32-bit count of milliseconds can hold is one all the same.
+    ll::session session(model);
+    const ll::ticket pass = session.forward_submit(PROMPT);
+    const ll::span<ll::event> events = model.wait_for(std::chrono::hours::max(), room);
+    CHECK(events.size() == 1 && events[0].ticket == pass && events[0].status == ll::status::ok);
+    model.cancel(pass);
+    CHECK(session.logits().size() == TINY_VOCAB);
+}
+
+void a_session_runs_passes(ll::model &model)
+{
+    ll::session session(model, 32);
+    ll::sampler greedy;
+    session.forward(PROMPT, ll::logit_rows::all);
+    CHECK(session.position() == 3 && session.logits(2).size() == TINY_VOCAB);
+    const std::vector<float> last(session.logits(2).begin(), session.logits(2).end());
+    throws(ll::status::invalid_argument, [&] { session.logits(3); });
+    session.truncate(2);
+    session.forward(ll::span(PROMPT.data() + 2, 1));
+    CHECK(same_logits(session.get(), 0, last.data(), last.size()));
+    const ll::token chosen = greedy.sample(session);
+    for (float logit : session.logits()) CHECK(logit <= session.logits()[static_cast<std::size_t>(chosen)]);
+    throws(ll::status::invalid_argument, [&] { session.forward({}); });
+    throws(ll::status::context_full, [&] { session.forward(std::vector<ll::token>(64, 1)); });
+    throws(ll::status::invalid_argument, [&] { greedy.set_temperature(-1); });
+    throws(ll::status::memory_budget, [&] {
+        model.set_memory_budget(0);
+        ll::session(model, 4000000000u);
+    });
+}
+
+void generation_calls_what_can_be_called(ll::model &model)
+{
+    ll::sampler sampler;
+    sampler.set_temperature(0.8f).set_top_k(40).set_top_p(0.9f).set_min_p(0.01f).set_repeat_penalty(1.1f, 16).set_seed(7);
+    std::vector<ll::token> whole;
+    ll::session(model).generate(sampler, PROMPT, 8, [&](ll::token token, std::string_view) { whole.push_back(token); });
+    CHECK(whole.size() > 2);
+
+    // The same seed again; a callable that can only be moved, stops, and may be const.
+    std::vector<ll::token> part;
+    sampler.set_repeat_penalty(1.1f, 16).set_seed(7);
+    const auto two = [&part, own = std::make_unique<int>(2)](ll::token token, std::string_view) {
+        part.push_back(token);
+        return part.size() < static_cast<std::size_t>(*own);
+    };
+    ll::session(model).generate(sampler, PROMPT, 8, two);
+    CHECK(part.size() == 2 && part[0] == whole[0] && part[1] == whole[1]);
+
+    // What the callback throws comes out, and the session lives on.
+    ll::session session(model);
+    int calls = 0;
+    try {
+        session.generate(sampler, PROMPT, 8, [&](ll::token, std::string_view) { ++calls, throw std::out_of_range("mine"); });
+        CHECK(!"it did not throw");
+    } catch (const std::out_of_range &mine) {
+        CHECK(std::string(mine.what()) == "mine" && calls == 1);
+    }
+    session.truncate(0);
+    throws(ll::status::cancelled, [&] {
+        session.generate(sampler, PROMPT, 8, [&](ll::token, std::string_view) { session.interrupt(); });
+    });
+}
+
+void models_share_a_budget()
+{
+    ll::options options = small_options();
+    const std::uint64_t each = ll::plan_memory(data_path(TINY_MODEL), options).full_bytes * 2;
+    const ll::budget shared(2 * each);
+    options.set_shared_budget(shared);
+    ll::model first(data_path(TINY_MODEL), options);
+    const ll::model second(data_path(TINY_MODEL), options);
+    CHECK(first.stats().budget_bytes + second.stats().budget_bytes <= 2 * each);
+    shared.set_bytes(3 * each);
+    throws(ll::status::memory_budget, [&] { shared.set_bytes(4096); });
+    throws(ll::status::invalid_argument, [&] { first.set_memory_budget(each); });
+    options.clear_shared_budget();
+    CHECK(ll::model(data_path(TINY_MODEL), options).stats().budget_bytes == std::uint64_t{1} << 30);
+}
+
+} // namespace
+
+int main()
+{
+    CHECK(ll::version_number() == LAYERLINE_VERSION_NUMBER && !ll::version().empty() && !ll::build_info().empty());
+    failures_carry_status_and_message();
+    an_empty_handle_is_refused();
+    ll::model model(data_path(TINY_MODEL), small_options());
+    handles_move_and_are_given_away(model);
+    a_model_says_what_it_is(model);
+    text_of_any_length(model);
+    events_are_polled_and_waited_for(model);
+    a_session_runs_passes(model);
+    generation_calls_what_can_be_called(model);
+    models_share_a_budget();
+    return check_result();
+}

@@ -1,0 +1,102 @@
+/* The public structs as every caller has compiled them, and the numbers that never change: what is here and in
+ * src/ffi/layout.rs must be the same, and may only grow at the end. */
+#include "layerline.h"
+
+#include <stddef.h>
+
+#define SIZE(type, size) _Static_assert(sizeof(type) == (size), #type " is of another size")
+#define OFFSET(type, field, at) _Static_assert(offsetof(type, field) == (at), #type "." #field " has moved")
+#define NUMBER(name, value) _Static_assert((name) == (value), #name " has another number")
+
+/* Where 64-bit numbers are aligned to 32 bits, as on i386, offsets are others. */
+#if UINTPTR_MAX > 0xFFFFFFFF
+SIZE(layerline_plan, 80);
+OFFSET(layerline_plan, struct_size, 0);
+OFFSET(layerline_plan, layer_count, 4);
+OFFSET(layerline_plan, file_bytes, 8);
+OFFSET(layerline_plan, weight_bytes, 16);
+OFFSET(layerline_plan, floor_bytes, 24);
+OFFSET(layerline_plan, full_bytes, 32);
+OFFSET(layerline_plan, kv_bytes, 40);
+OFFSET(layerline_plan, scratch_bytes, 48);
+OFFSET(layerline_plan, tables_bytes, 56);
+OFFSET(layerline_plan, pinned_bytes, 64);
+OFFSET(layerline_plan, streamed_bytes, 72);
+
+SIZE(layerline_model_info, 56);
+OFFSET(layerline_model_info, struct_size, 0);
+OFFSET(layerline_model_info, layer_count, 4);
+OFFSET(layerline_model_info, embedding_length, 8);
+OFFSET(layerline_model_info, head_count, 12);
+OFFSET(layerline_model_info, head_count_kv, 16);
+OFFSET(layerline_model_info, vocab_size, 20);
+OFFSET(layerline_model_info, context_length, 24);
+OFFSET(layerline_model_info, expert_count, 28);
+OFFSET(layerline_model_info, expert_used_count, 32);
+OFFSET(layerline_model_info, bos_token, 36);
+OFFSET(layerline_model_info, eos_token, 40);
+OFFSET(layerline_model_info, parameter_count, 48);
+
+SIZE(layerline_event, 40);
+OFFSET(layerline_event, ticket, 0);
+OFFSET(layerline_event, kind, 8);
+OFFSET(layerline_event, status, 12);
+OFFSET(layerline_event, layer, 16);
+OFFSET(layerline_event, reserved, 20);
+OFFSET(layerline_event, bytes, 24);
+OFFSET(layerline_event, elapsed_ns, 32);
+
+SIZE(layerline_stats, 136);
+OFFSET(layerline_stats, struct_size, 0);
+OFFSET(layerline_stats, io, 4);
+OFFSET(layerline_stats, budget_bytes, 8);
+OFFSET(layerline_stats, used_bytes, 16);
+OFFSET(layerline_stats, peak_bytes, 24);
+OFFSET(layerline_stats, pinned_bytes, 32);
+OFFSET(layerline_stats, passes, 40);
+OFFSET(layerline_stats, tokens, 48);
+OFFSET(layerline_stats, layers_resident, 56);
+OFFSET(layerline_stats, layers_prefetched, 64);
+OFFSET(layerline_stats, layers_stalled, 72);
+OFFSET(layerline_stats, stall_ns, 80);
+OFFSET(layerline_stats, compute_ns, 88);
+OFFSET(layerline_stats, read_ns, 96);
+OFFSET(layerline_stats, read_bytes, 104);
+OFFSET(layerline_stats, prefetch_requests, 112);
+OFFSET(layerline_stats, prefetch_failures, 120);
+OFFSET(layerline_stats, evictions, 128);
+#endif
+
+SIZE(layerline_status, 4);
+NUMBER(LAYERLINE_OK, 0);
+NUMBER(LAYERLINE_ERROR_INVALID_ARGUMENT, -1);
+NUMBER(LAYERLINE_ERROR_IO, -2);
+NUMBER(LAYERLINE_ERROR_FORMAT, -3);
+NUMBER(LAYERLINE_ERROR_UNSUPPORTED, -4);
+NUMBER(LAYERLINE_ERROR_MEMORY_BUDGET, -5);
+NUMBER(LAYERLINE_ERROR_OUT_OF_MEMORY, -6);
+NUMBER(LAYERLINE_ERROR_CANCELLED, -7);
+NUMBER(LAYERLINE_ERROR_CONTEXT_FULL, -8);
+NUMBER(LAYERLINE_ERROR_BUFFER_TOO_SMALL, -9);
+NUMBER(LAYERLINE_ERROR_BUSY, -10);
+NUMBER(LAYERLINE_ERROR_INTERNAL, -11);
+NUMBER(LAYERLINE_IO_AUTO, 0);
+NUMBER(LAYERLINE_IO_DIRECT, 1);
+NUMBER(LAYERLINE_IO_BUFFERED, 2);
+NUMBER(LAYERLINE_IO_MMAP, 3);
+NUMBER(LAYERLINE_EVENT_LAYER, 1);
+NUMBER(LAYERLINE_EVENT_DONE, 2);
+NUMBER(LAYERLINE_LAYER_ABSENT, 0);
+NUMBER(LAYERLINE_LAYER_LOADING, 1);
+NUMBER(LAYERLINE_LAYER_READY, 2);
+NUMBER(LAYERLINE_LAYER_PINNED, 3);
+NUMBER(LAYERLINE_LOGITS_LAST, 0);
+NUMBER(LAYERLINE_LOGITS_ALL, 1);
+NUMBER(LAYERLINE_LOGITS_NONE, 2);
+NUMBER(LAYERLINE_TOKENIZE_SPECIAL, 1);
+NUMBER(LAYERLINE_TOKENIZE_BOS, 2);
+
+int main(void)
+{
+    return 0; /* compiled is passed */
+}

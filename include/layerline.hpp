@@ -1,0 +1,859 @@
+/* layerline for C++17: the C interface of layerline.h with owners, views and typed errors. Header only; nothing here is
+ * exported, so the C ABI is all that a program depends on.
+ *
+ * Conventions
+ *
+ *   Twins      Each function that can fail comes twice. `try_name` is noexcept and returns a `result`: the value, or a
+ *              `failure`. `name` does the same and throws `error` in place of the failure. Where a program is compiled
+ *              without exceptions, only the first is there; constructors then have `try_make` in their place.
+ *   Handles    Own what they hold, can be moved and not copied. An empty one, moved from or released, is refused with
+ *              status::invalid_argument by every function.
+ *   Meaning    Each function is the one of layerline.h that its comment names: units, errors and which threads may call
+ *              it are said there. What is said here is what differs.
+ *   Threads    Functions on a const handle may run at once with each other. `model` and `budget` may be used by any
+ *              thread at any time; `options`, `session` and `sampler` by one thread at a time. Destruction and moves
+ *              happen with no call on that handle running.
+ *   Strings    Views need not end in NUL. Paths and metadata keys that hold a NUL are refused.
+ *   Memory     `try_` functions allocate nothing themselves, but for copies of paths and keys longer than 255 bytes.
+ */
+#ifndef LAYERLINE_HPP
+#define LAYERLINE_HPP
+
+#include "layerline.h"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+/** 1 where the functions that throw are declared, 0 in code compiled without exceptions. */
+#define LAYERLINE_EXCEPTIONS 1
+#include <exception>
+#include <stdexcept>
+#include <vector>
+#else
+#define LAYERLINE_EXCEPTIONS 0
+#endif
+
+/** All of layerline's C++ interface. */
+namespace layerline {
+
+/* -- words --------------------------------------------------------------------------------------------------------- */
+
+/** How a call ended: layerline_status with a type of its own. It may hold numbers that a newer library has added. */
+enum class status : layerline_status {
+    ok = LAYERLINE_OK,                                  /**< Success. */
+    invalid_argument = LAYERLINE_ERROR_INVALID_ARGUMENT, /**< An argument is empty, out of range or not UTF-8. */
+    io = LAYERLINE_ERROR_IO,                            /**< Missing file, short read, device error. */
+    format = LAYERLINE_ERROR_FORMAT,                    /**< Not GGUF, truncated, contradictory or out of range. */
+    unsupported = LAYERLINE_ERROR_UNSUPPORTED,          /**< A valid file that needs what is not built in. */
+    memory_budget = LAYERLINE_ERROR_MEMORY_BUDGET,      /**< The budget is below the floor. */
+    out_of_memory = LAYERLINE_ERROR_OUT_OF_MEMORY,      /**< The system gave no memory. */
+    cancelled = LAYERLINE_ERROR_CANCELLED,              /**< Interrupted, or its ticket cancelled. */
+    context_full = LAYERLINE_ERROR_CONTEXT_FULL,        /**< The tokens do not fit into the session's context. */
+    buffer_too_small = LAYERLINE_ERROR_BUFFER_TOO_SMALL, /**< `failure::needed` says how long the result is. */
+    busy = LAYERLINE_ERROR_BUSY,                        /**< Another call has the handle, or too many events wait. */
+    internal = LAYERLINE_ERROR_INTERNAL,                /**< A fault inside; the handles concerned can only be freed. */
+};
+
+/** How weights are read from storage. */
+enum class io_mode : std::int32_t {
+    automatic = LAYERLINE_IO_AUTO,    /**< Direct where the file system takes it, else buffered. */
+    direct = LAYERLINE_IO_DIRECT,     /**< Past the page cache. */
+    buffered = LAYERLINE_IO_BUFFERED, /**< Through the page cache. */
+    mmap = LAYERLINE_IO_MMAP,         /**< A mapping; a file truncated meanwhile can kill the process. */
+};
+
+/** Which tokens of a pass get logits. */
+enum class logit_rows : std::int32_t {
+    last = LAYERLINE_LOGITS_LAST, /**< The last one. */
+    all = LAYERLINE_LOGITS_ALL,   /**< Every one. */
+    none = LAYERLINE_LOGITS_NONE, /**< None. */
+};
+
+/** Where a layer is. */
+enum class layer_state : std::int32_t {
+    absent = LAYERLINE_LAYER_ABSENT,   /**< Not in memory. */
+    loading = LAYERLINE_LAYER_LOADING, /**< Reads of it are queued or in flight. */
+    ready = LAYERLINE_LAYER_READY,     /**< All of it is in memory. */
+    pinned = LAYERLINE_LAYER_PINNED,   /**< Ready, and stays. */
+};
+
+/** What an event tells. */
+enum class event_kind : std::uint32_t {
+    layer = LAYERLINE_EVENT_LAYER, /**< One layer of a prefetch is ready, or failed. */
+    done = LAYERLINE_EVENT_DONE,   /**< A ticket is finished. */
+};
+
+/** How text is read; values may be or-ed together. */
+enum class tokenize_flags : std::uint32_t {
+    none = 0,                                /**< Plain text. */
+    special = LAYERLINE_TOKENIZE_SPECIAL,    /**< Recognise control tokens: for templates, never for users' text. */
+    bos = LAYERLINE_TOKENIZE_BOS,            /**< Add the beginning token where the model wants one. */
+};
+
+/** Both sets of flags. */
+constexpr tokenize_flags operator|(tokenize_flags a, tokenize_flags b) noexcept
+{
+    return static_cast<tokenize_flags>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+
+/** Compares `layerline_event::status` with a name. */
+constexpr bool operator==(layerline_status a, status b) noexcept { return a == static_cast<layerline_status>(b); }
+/** Compares `layerline_event::status` with a name. */
+constexpr bool operator!=(layerline_status a, status b) noexcept { return !(a == b); }
+/** Compares `layerline_event::kind` with a name. */
+constexpr bool operator==(std::uint32_t a, event_kind b) noexcept { return a == static_cast<std::uint32_t>(b); }
+/** Compares `layerline_event::kind` with a name. */
+constexpr bool operator!=(std::uint32_t a, event_kind b) noexcept { return !(a == b); }
+
+using token = std::int32_t;              /**< A token's number in the vocabulary. */
+using ticket = std::uint64_t;            /**< What a request is known by; never 0. */
+using event = layerline_event;           /**< A completion. */
+using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
+using model_info = layerline_model_info; /**< Facts of a model. */
+using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
+
+/** A view of `size` values in a row that somebody else owns, as std::span of C++20. Valid as long as they are. */
+template <class T>
+class span {
+    T *data_ = nullptr;
+    std::size_t size_ = 0;
+
+    template <class C>
+    using element_of = std::remove_pointer_t<decltype(std::data(std::declval<C &>()))>;
+
+public:
+    /** No values. */
+    constexpr span() noexcept = default;
+    /** `size` values from `data`. */
+    constexpr span(T *data, std::size_t size) noexcept : data_(data), size_(size) {}
+    /** All values of an array, vector, span or other container that keeps them in a row. */
+    template <class C, class = std::enable_if_t<std::is_convertible_v<element_of<C> (*)[], T (*)[]>>>
+    constexpr span(C &&values) noexcept : data_(std::data(values)), size_(std::size(values)) {}
+
+    /** The first value; may be null where there are none. */
+    constexpr T *data() const noexcept { return data_; }
+    /** How many values. */
+    constexpr std::size_t size() const noexcept { return size_; }
+    /** Whether there are none. */
+    constexpr bool empty() const noexcept { return size_ == 0; }
+    /** Where the values begin. */
+    constexpr T *begin() const noexcept { return data_; }
+    /** Where they end. */
+    constexpr T *end() const noexcept { return data_ + size_; }
+    /** A value; `index` must be below `size()`. */
+    constexpr T &operator[](std::size_t index) const noexcept { return data_[index]; }
+};
+
+/* -- failures ------------------------------------------------------------------------------------------------------ */
+
+/** Why a call failed: a status, and a message that names the file, the tensor, the figures. Can be moved only. */
+class failure {
+    struct release {
+        void operator()(layerline_error *held) const noexcept { layerline_error_free(held); }
+    };
+    std::unique_ptr<layerline_error, release> held_;
+    layerline::status status_ = layerline::status::ok;
+    std::size_t needed_ = 0;
+
+public:
+    /** None: status::ok. */
+    failure() noexcept = default;
+    /** Of a call of the C interface. `held` may be null; otherwise it is owned from here on. */
+    explicit failure(layerline_status status, layerline_error *held = nullptr, std::size_t needed = 0) noexcept
+        : held_(held), status_(static_cast<layerline::status>(status)), needed_(needed) {}
+
+    /** What kind of failure. */
+    layerline::status status() const noexcept { return status_; }
+    /** UTF-8, ends in NUL; valid as long as this. */
+    const char *message() const noexcept
+    {
+        return held_ ? layerline_error_message(held_.get())
+                     : layerline_status_string(static_cast<layerline_status>(status_));
+    }
+    /** For status::buffer_too_small: the size that is needed, with the NUL where there is one. Otherwise 0. */
+    std::size_t needed() const noexcept { return needed_; }
+};
+
+#if LAYERLINE_EXCEPTIONS
+/** What every function throws that throws; only std::bad_alloc may come beside it, and what a callback throws. */
+class error : public std::runtime_error {
+    layerline::status status_;
+
+public:
+    /** Takes over status and message. */
+    explicit error(const failure &why) : std::runtime_error(why.message()), status_(why.status()) {}
+    /** What kind of failure; `what()` is the message. */
+    layerline::status status() const noexcept { return status_; }
+};
+#endif
+
+/** A value, or why there is none. */
+template <class T>
+class [[nodiscard]] result {
+    std::optional<T> value_;
+    failure failure_;
+
+public:
+    /** Success. */
+    result(T value) noexcept : value_(std::move(value)) {}
+    /** Failure. */
+    result(failure why) noexcept : failure_(std::move(why)) {}
+
+    /** Whether there is a value. */
+    explicit operator bool() const noexcept { return value_.has_value(); }
+    /** The value; only where there is one. */
+    T &operator*() & noexcept { return *value_; }
+    /** The value, to be moved from; only where there is one. */
+    T &&operator*() && noexcept { return *std::move(value_); }
+    /** The value; only where there is one. */
+    T *operator->() noexcept { return &*value_; }
+    /** Why there is none; status::ok where there is one. */
+    const failure &error() const noexcept { return failure_; }
+#if LAYERLINE_EXCEPTIONS
+    /** The value, taken out of here; throws `layerline::error` where there is none. */
+    T value()
+    {
+        if (!value_) throw layerline::error(failure_);
+        return *std::move(value_);
+    }
+#endif
+};
+
+/** Success, or why not. */
+template <>
+class [[nodiscard]] result<void> {
+    failure failure_;
+
+public:
+    /** Success. */
+    result() noexcept = default;
+    /** Failure; a status of OK is success. */
+    result(failure why) noexcept : failure_(std::move(why)) {}
+
+    /** Whether it succeeded. */
+    explicit operator bool() const noexcept { return failure_.status() == status::ok; }
+    /** Why not; status::ok where it did. */
+    const failure &error() const noexcept { return failure_; }
+#if LAYERLINE_EXCEPTIONS
+    /** Throws `layerline::error` unless it succeeded. */
+    void value() const
+    {
+        if (!*this) throw layerline::error(failure_);
+    }
+#endif
+};
+
+/** Not for use outside this header. */
+namespace detail {
+
+/** What a call of the C interface came to: `value` where it succeeded. */
+template <class T>
+result<std::decay_t<T>> made(layerline_status status, T &&value, layerline_error *held = nullptr,
+                             std::size_t needed = 0) noexcept
+{
+    if (status == LAYERLINE_OK) return std::forward<T>(value);
+    return failure(status, held, needed);
+}
+
+/** A copy of a view that ends in NUL. */
+class terminated {
+    char short_[256];
+    std::unique_ptr<char[]> long_;
+    layerline_status status_ = LAYERLINE_OK;
+
+public:
+    explicit terminated(std::string_view text) noexcept
+    {
+        char *to = short_;
+        if (text.find('\0') != std::string_view::npos) {
+            status_ = LAYERLINE_ERROR_INVALID_ARGUMENT;
+            text = {};
+        } else if (text.size() >= sizeof short_) {
+            long_.reset(to = new (std::nothrow) char[text.size() + 1]);
+            if (to == nullptr) {
+                status_ = LAYERLINE_ERROR_OUT_OF_MEMORY;
+                to = short_;
+                text = {};
+            }
+        }
+        if (!text.empty()) std::memcpy(to, text.data(), text.size());
+        to[text.size()] = '\0';
+    }
+    layerline_status status() const noexcept { return status_; }
+    const char *get() const noexcept { return long_ ? long_.get() : short_; }
+};
+
+/** Owns a handle of the C interface, and frees it. */
+template <class T, void (*release_handle)(T *)>
+class handle {
+    struct deleter {
+        void operator()(T *held) const noexcept { release_handle(held); }
+    };
+    std::unique_ptr<T, deleter> held_;
+
+protected:
+    /** Takes over a handle of the C interface; null: holds nothing. */
+    explicit handle(T *owned) noexcept : held_(owned) {}
+
+public:
+    /** Whether it holds anything. */
+    explicit operator bool() const noexcept { return held_ != nullptr; }
+    /** For the C interface; still owned here. */
+    T *get() const noexcept { return held_.get(); }
+    /** Gives the handle away: the caller frees it. */
+    [[nodiscard]] T *release() noexcept { return held_.release(); }
+};
+
+} // namespace detail
+
+/* -- version ------------------------------------------------------------------------------------------------------- */
+
+/** layerline_version_number: MAJOR * 1000000 + MINOR * 1000 + PATCH of the library loaded. Any thread. */
+inline std::uint32_t version_number() noexcept { return layerline_version_number(); }
+/** layerline_version, always valid. Any thread. */
+inline std::string_view version() noexcept { return layerline_version(); }
+/** layerline_build_info, always valid. Any thread. */
+inline std::string_view build_info() noexcept { return layerline_build_info(); }
+
+/* -- options, budgets, plans --------------------------------------------------------------------------------------- */
+
+/** A memory budget that several models share: layerline_budget. Models keep it alive. Any thread. */
+class budget : public detail::handle<layerline_budget, layerline_budget_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static budget adopt(layerline_budget *owned) noexcept { return budget(owned); }
+    /** layerline_budget_new: `bytes` to be shared. */
+    static result<budget> try_make(std::uint64_t bytes) noexcept
+    {
+        layerline_budget *made = layerline_budget_new(bytes);
+        return detail::made(made ? LAYERLINE_OK : LAYERLINE_ERROR_OUT_OF_MEMORY, budget(made));
+    }
+    /** layerline_budget_set_bytes: changes the total. */
+    result<void> try_set_bytes(std::uint64_t bytes) const noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_budget_set_bytes(get(), bytes, &err);
+        return failure(status, err);
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    explicit budget(std::uint64_t bytes) : budget(try_make(bytes).value()) {}
+    /** As `try_set_bytes`. */
+    void set_bytes(std::uint64_t bytes) const { try_set_bytes(bytes).value(); }
+#endif
+};
+
+/** Settings for opening a model: layerline_options. Models take a copy. One thread at a time. */
+class options : public detail::handle<layerline_options, layerline_options_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static options adopt(layerline_options *owned) noexcept { return options(owned); }
+    /** layerline_options_new: every setting at its default. */
+    static result<options> try_make() noexcept
+    {
+        layerline_options *made = layerline_options_new();
+        return detail::made(made ? LAYERLINE_OK : LAYERLINE_ERROR_OUT_OF_MEMORY, options(made));
+    }
+    /** layerline_options_set_memory_budget: for a model and all its sessions; 0: what this process may use. */
+    result<void> try_set_memory_budget(std::uint64_t bytes) noexcept
+    {
+        return failure(layerline_options_set_memory_budget(get(), bytes));
+    }
+    /** layerline_options_set_shared_budget: models live on `shared` together with others. */
+    result<void> try_set_shared_budget(const budget &shared) noexcept
+    {
+        // NULL means none to the C interface: an empty handle must not pass for that.
+        if (!shared) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
+        return failure(layerline_options_set_shared_budget(get(), shared.get()));
+    }
+    /** layerline_options_set_shared_budget with NULL: a memory budget of their own again. */
+    result<void> try_clear_shared_budget() noexcept
+    {
+        return failure(layerline_options_set_shared_budget(get(), nullptr));
+    }
+    /** layerline_options_set_context_length: of new sessions; 0: 4096 or the model's, the lesser. */
+    result<void> try_set_context_length(std::uint32_t tokens) noexcept
+    {
+        return failure(layerline_options_set_context_length(get(), tokens));
+    }
+    /** layerline_options_set_chunk_length: tokens of a prompt that share one sweep; 0: 256. */
+    result<void> try_set_chunk_length(std::uint32_t tokens) noexcept
+    {
+        return failure(layerline_options_set_chunk_length(get(), tokens));
+    }
+    /** layerline_options_set_threads: that compute; 0: the CPUs this process may use. */
+    result<void> try_set_threads(std::uint32_t threads) noexcept
+    {
+        return failure(layerline_options_set_threads(get(), threads));
+    }
+    /** layerline_options_set_prefetch: whether a loader reads ahead. */
+    result<void> try_set_prefetch(bool enabled) noexcept
+    {
+        return failure(layerline_options_set_prefetch(get(), enabled));
+    }
+    /** layerline_options_set_prefetch_distance: in layers; 0: as far as the budget allows. */
+    result<void> try_set_prefetch_distance(std::uint32_t layers) noexcept
+    {
+        return failure(layerline_options_set_prefetch_distance(get(), layers));
+    }
+    /** layerline_options_set_cache_layers: held at most; 0: by budget alone. */
+    result<void> try_set_cache_layers(std::uint32_t layers) noexcept
+    {
+        return failure(layerline_options_set_cache_layers(get(), layers));
+    }
+    /** layerline_options_set_io: how weights are read. */
+    result<void> try_set_io(io_mode io) noexcept
+    {
+        return failure(layerline_options_set_io(get(), static_cast<std::int32_t>(io)));
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    options() : options(try_make().value()) {}
+    /** As `try_set_memory_budget`; returns this, as all setters do. */
+    options &set_memory_budget(std::uint64_t bytes) { return try_set_memory_budget(bytes).value(), *this; }
+    /** As `try_set_shared_budget`. */
+    options &set_shared_budget(const budget &shared) { return try_set_shared_budget(shared).value(), *this; }
+    /** As `try_clear_shared_budget`. */
+    options &clear_shared_budget() { return try_clear_shared_budget().value(), *this; }
+    /** As `try_set_context_length`. */
+    options &set_context_length(std::uint32_t tokens) { return try_set_context_length(tokens).value(), *this; }
+    /** As `try_set_chunk_length`. */
+    options &set_chunk_length(std::uint32_t tokens) { return try_set_chunk_length(tokens).value(), *this; }
+    /** As `try_set_threads`. */
+    options &set_threads(std::uint32_t threads) { return try_set_threads(threads).value(), *this; }
+    /** As `try_set_prefetch`. */
+    options &set_prefetch(bool enabled) { return try_set_prefetch(enabled).value(), *this; }
+    /** As `try_set_prefetch_distance`. */
+    options &set_prefetch_distance(std::uint32_t layers) { return try_set_prefetch_distance(layers).value(), *this; }
+    /** As `try_set_cache_layers`. */
+    options &set_cache_layers(std::uint32_t layers) { return try_set_cache_layers(layers).value(), *this; }
+    /** As `try_set_io`. */
+    options &set_io(io_mode io) { return try_set_io(io).value(), *this; }
+#endif
+};
+
+/** layerline_plan_memory: what a model would need at these options; reads the file's directory. Any thread. */
+inline result<memory_plan> try_plan_memory(std::string_view path, const options &with) noexcept
+{
+    const detail::terminated name(path);
+    if (name.status() != LAYERLINE_OK) return failure(name.status());
+    memory_plan plan{};
+    plan.struct_size = sizeof plan;
+    layerline_error *err = nullptr;
+    const layerline_status status = layerline_plan_memory(name.get(), with.get(), &plan, &err);
+    return detail::made(status, plan, err);
+}
+#if LAYERLINE_EXCEPTIONS
+/** As `try_plan_memory`. */
+inline memory_plan plan_memory(std::string_view path, const options &with) { return try_plan_memory(path, with).value(); }
+#endif
+
+/* -- model --------------------------------------------------------------------------------------------------------- */
+
+/** An open model: layerline_model. Sessions keep what they need of it alive. Any thread. */
+class model : public detail::handle<layerline_model, layerline_model_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static model adopt(layerline_model *owned) noexcept { return model(owned); }
+    /** layerline_model_open: returns when the file's directory is checked; weights arrive in the background. */
+    static result<model> try_make(std::string_view path, const options &with) noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_model *opened = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_open(name.get(), with.get(), &opened, &err);
+        return detail::made(status, model(opened), err);
+    }
+    /** layerline_model_open_fd: `length` bytes from `offset` of a file that stays the caller's; 0: to its end. */
+    static result<model> try_make(int fd, std::uint64_t offset, std::uint64_t length, const options &with) noexcept
+    {
+        layerline_model *opened = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_open_fd(fd, offset, length, with.get(), &opened, &err);
+        return detail::made(status, model(opened), err);
+    }
+    /** layerline_model_get_info: facts of the model. */
+    result<model_info> try_info() const noexcept
+    {
+        model_info info{};
+        info.struct_size = sizeof info;
+        const layerline_status status = layerline_model_get_info(get(), &info);
+        return detail::made(status, info);
+    }
+    /** layerline_model_get_stats: counters so far, also while passes run. */
+    result<model_stats> try_stats() const noexcept
+    {
+        model_stats stats{};
+        stats.struct_size = sizeof stats;
+        const layerline_status status = layerline_model_get_stats(get(), &stats);
+        return detail::made(status, stats);
+    }
+    /** layerline_model_metadata: a scalar or string as text, into `buffer` with a NUL; what was written, without it. */
+    result<std::string_view> try_metadata(std::string_view key, span<char> buffer) const noexcept
+    {
+        const detail::terminated name(key);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        std::size_t needed = 0;
+        const layerline_status status =
+            layerline_model_metadata(get(), name.get(), buffer.data(), buffer.size(), &needed);
+        return text_in(buffer, status, needed);
+    }
+    /** layerline_model_set_memory_budget: in bytes, while passes run; 0: what this process may use. */
+    result<void> try_set_memory_budget(std::uint64_t bytes) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_set_memory_budget(get(), bytes, &err);
+        return failure(status, err);
+    }
+    /** layerline_prefetch: asks for `count` layers from `first` and returns at once; events follow. */
+    result<ticket> try_prefetch(std::uint32_t first, std::uint32_t count) noexcept
+    {
+        ticket given = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_prefetch(get(), first, count, &given, &err);
+        return detail::made(status, given, err);
+    }
+    /** layerline_cancel: gives up a prefetch or a submitted pass. */
+    result<void> try_cancel(ticket given) noexcept { return failure(layerline_cancel(get(), given)); }
+    /** layerline_poll: takes events that wait, into `room` for at least one; those it took. Never waits. */
+    result<span<event>> try_poll(span<event> room) noexcept
+    {
+        std::size_t count = 0;
+        const layerline_status status = layerline_poll(get(), room.data(), room.size(), &count);
+        return detail::made(status, span<event>(room.data(), count));
+    }
+    /** layerline_wait without a limit: as `try_poll`, but waits for the first event. */
+    result<span<event>> try_wait(span<event> room) noexcept { return wait_ms(-1, room); }
+    /** layerline_wait: as `try_wait`, at most `timeout`, rounded up to milliseconds; then there may be no event. */
+    template <class Rep, class Period>
+    result<span<event>> try_wait_for(std::chrono::duration<Rep, Period> timeout, span<event> room) noexcept
+    {
+        // Compared as floating point: no duration is too long for that.
+        const double limit = std::numeric_limits<std::int32_t>::max();
+        const double ms = std::chrono::duration<double, std::milli>(timeout).count();
+        if (!(ms > 0)) return wait_ms(0, room);
+        if (ms >= limit) return wait_ms(std::numeric_limits<std::int32_t>::max(), room);
+        const auto whole = static_cast<std::int32_t>(ms);
+        return wait_ms(whole < ms ? whole + 1 : whole, room);
+    }
+    /** layerline_event_fd: readable while events wait; -1 where there is none. Neither read nor close it. */
+    int event_fd() const noexcept { return layerline_event_fd(get()); }
+    /** layerline_layer_state: where a layer is. */
+    result<layer_state> try_state(std::uint32_t layer) const noexcept
+    {
+        std::int32_t state = 0;
+        const layerline_status status = layerline_layer_state(get(), layer, &state);
+        return detail::made(status, static_cast<layer_state>(state));
+    }
+    /** layerline_tokenize: UTF-8 to tokens, into `room`; how many. */
+    result<std::size_t> try_tokenize(std::string_view text, tokenize_flags flags, span<token> room) const noexcept
+    {
+        std::size_t needed = 0;
+        const layerline_status status = layerline_tokenize(
+            get(), text.data(), text.size(), static_cast<std::uint32_t>(flags), room.data(), room.size(), &needed);
+        return detail::made(status, needed, nullptr, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
+    /** layerline_detokenize: tokens to text, into `buffer` with a NUL; what was written, without it. */
+    result<std::string_view> try_detokenize(span<const token> tokens, span<char> buffer) const noexcept
+    {
+        std::size_t needed = 0;
+        const layerline_status status =
+            layerline_detokenize(get(), tokens.data(), tokens.size(), buffer.data(), buffer.size(), &needed);
+        return text_in(buffer, status, needed);
+    }
+    /** layerline_token_is_end: whether a token ends a text or a turn. */
+    result<bool> try_is_end(token given) const noexcept
+    {
+        bool end = false;
+        const layerline_status status = layerline_token_is_end(get(), given, &end);
+        return detail::made(status, end);
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make` with a path. */
+    model(std::string_view path, const options &with) : model(try_make(path, with).value()) {}
+    /** As `try_make` with a descriptor. */
+    model(int fd, std::uint64_t offset, std::uint64_t length, const options &with)
+        : model(try_make(fd, offset, length, with).value()) {}
+    /** As `try_info`. */
+    model_info info() const { return try_info().value(); }
+    /** As `try_stats`. */
+    model_stats stats() const { return try_stats().value(); }
+    /** As `try_metadata`, of any length. */
+    std::string metadata(std::string_view key) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_metadata(key, room); }, 64);
+    }
+    /** As `try_set_memory_budget`. */
+    void set_memory_budget(std::uint64_t bytes) { try_set_memory_budget(bytes).value(); }
+    /** As `try_prefetch`. */
+    ticket prefetch(std::uint32_t first, std::uint32_t count) { return try_prefetch(first, count).value(); }
+    /** As `try_cancel`. */
+    void cancel(ticket given) { try_cancel(given).value(); }
+    /** As `try_poll`. */
+    span<event> poll(span<event> room) { return try_poll(room).value(); }
+    /** As `try_wait`. */
+    span<event> wait(span<event> room) { return try_wait(room).value(); }
+    /** As `try_wait_for`. */
+    template <class Rep, class Period>
+    span<event> wait_for(std::chrono::duration<Rep, Period> timeout, span<event> room)
+    {
+        return try_wait_for(timeout, room).value();
+    }
+    /** As `try_state`. */
+    layer_state state(std::uint32_t layer) const { return try_state(layer).value(); }
+    /** As `try_tokenize`, of any length. */
+    std::vector<token> tokenize(std::string_view text, tokenize_flags flags = tokenize_flags::none) const
+    {
+        return grown<std::vector<token>>([&](span<token> room) { return try_tokenize(text, flags, room); },
+                                         text.size() / 3 + 8);
+    }
+    /** As `try_detokenize`, of any length. */
+    std::string detokenize(span<const token> tokens) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_detokenize(tokens, room); }, tokens.size() * 5 + 16);
+    }
+    /** As `try_is_end`. */
+    bool is_end(token given) const { return try_is_end(given).value(); }
+#endif
+
+private:
+    result<span<event>> wait_ms(std::int32_t timeout, span<event> room) noexcept
+    {
+        std::size_t count = 0;
+        const layerline_status status = layerline_wait(get(), timeout, room.data(), room.size(), &count);
+        return detail::made(status, span<event>(room.data(), count));
+    }
+    static result<std::string_view> text_in(span<char> buffer, layerline_status status, std::size_t needed) noexcept
+    {
+        if (status == LAYERLINE_OK) return std::string_view(buffer.data(), needed);
+        return failure(status, nullptr, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed + 1 : 0);
+    }
+#if LAYERLINE_EXCEPTIONS
+    static std::size_t length_of(std::size_t count) noexcept { return count; }
+    static std::size_t length_of(std::string_view text) noexcept { return text.size(); }
+
+    /** Calls `fill` with room enough for all that it writes. */
+    template <class Container, class Fill>
+    static Container grown(Fill fill, std::size_t guess)
+    {
+        Container whole(guess, {});
+        for (;;) {
+            auto written = fill(whole);
+            if (written || written.error().status() != status::buffer_too_small) {
+                whole.resize(length_of(written.value()));
+                return whole;
+            }
+            whole.resize(written.error().needed());
+        }
+    }
+#endif
+};
+
+/* -- sampling and sessions ----------------------------------------------------------------------------------------- */
+
+class session;
+
+/** Chooses tokens for one sequence: layerline_sampler, greedy until told otherwise. One thread at a time. */
+class sampler : public detail::handle<layerline_sampler, layerline_sampler_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static sampler adopt(layerline_sampler *owned) noexcept { return sampler(owned); }
+    /** layerline_sampler_new: a greedy one. */
+    static result<sampler> try_make() noexcept
+    {
+        layerline_sampler *made = layerline_sampler_new();
+        return detail::made(made ? LAYERLINE_OK : LAYERLINE_ERROR_OUT_OF_MEMORY, sampler(made));
+    }
+    /** layerline_sampler_set_temperature: what logits are divided by; 0: greedy. */
+    result<void> try_set_temperature(float temperature) noexcept
+    {
+        return failure(layerline_sampler_set_temperature(get(), temperature));
+    }
+    /** layerline_sampler_set_top_k: only the `k` likeliest stay; 0: all. */
+    result<void> try_set_top_k(std::uint32_t k) noexcept { return failure(layerline_sampler_set_top_k(get(), k)); }
+    /** layerline_sampler_set_top_p: only the likeliest that sum to `p` stay; 1: all. */
+    result<void> try_set_top_p(float p) noexcept { return failure(layerline_sampler_set_top_p(get(), p)); }
+    /** layerline_sampler_set_min_p: only those at least `p` times as probable as the likeliest stay; 0: all. */
+    result<void> try_set_min_p(float p) noexcept { return failure(layerline_sampler_set_min_p(get(), p)); }
+    /** layerline_sampler_set_repeat_penalty: on the last `last_n` tokens; 1: none. Forgets the tokens seen. */
+    result<void> try_set_repeat_penalty(float penalty, std::uint32_t last_n) noexcept
+    {
+        return failure(layerline_sampler_set_repeat_penalty(get(), penalty, last_n));
+    }
+    /** layerline_sampler_set_seed: starts the random sequence anew. */
+    result<void> try_set_seed(std::uint64_t seed) noexcept { return failure(layerline_sampler_set_seed(get(), seed)); }
+    /** layerline_sampler_sample: a token by the last logits of `from`. */
+    inline result<token> try_sample(const session &from) noexcept;
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    sampler() : sampler(try_make().value()) {}
+    /** As `try_set_temperature`; returns this, as all setters do. */
+    sampler &set_temperature(float temperature) { return try_set_temperature(temperature).value(), *this; }
+    /** As `try_set_top_k`. */
+    sampler &set_top_k(std::uint32_t k) { return try_set_top_k(k).value(), *this; }
+    /** As `try_set_top_p`. */
+    sampler &set_top_p(float p) { return try_set_top_p(p).value(), *this; }
+    /** As `try_set_min_p`. */
+    sampler &set_min_p(float p) { return try_set_min_p(p).value(), *this; }
+    /** As `try_set_repeat_penalty`. */
+    sampler &set_repeat_penalty(float penalty, std::uint32_t last_n)
+    {
+        return try_set_repeat_penalty(penalty, last_n).value(), *this;
+    }
+    /** As `try_set_seed`. */
+    sampler &set_seed(std::uint64_t seed) { return try_set_seed(seed).value(), *this; }
+    /** As `try_sample`. */
+    token sample(const session &from) { return try_sample(from).value(); }
+#endif
+};
+
+/** One sequence of tokens on a model: layerline_session. One thread at a time, but for `interrupt`. */
+class session : public detail::handle<layerline_session, layerline_session_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static session adopt(layerline_session *owned) noexcept { return session(owned); }
+    /** layerline_session_new: `context_length` tokens at most; 0: what the model's options say. */
+    static result<session> try_make(model &on, std::uint32_t context_length = 0) noexcept
+    {
+        layerline_session *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_new(on.get(), context_length, &made, &err);
+        return detail::made(status, session(made), err);
+    }
+    /** layerline_forward: runs tokens through the model, after those it holds. */
+    result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_forward(get(), tokens.data(), tokens.size(), static_cast<std::int32_t>(rows), &err);
+        return failure(status, err);
+    }
+    /** layerline_forward_submit: begins the same in the background; the ticket's event tells when it is done. */
+    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    {
+        ticket given = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_forward_submit(get(), tokens.data(), tokens.size(),
+                                                                 static_cast<std::int32_t>(rows), &given, &err);
+        return detail::made(status, given, err);
+    }
+    /** layerline_session_interrupt: ends the running or submitted pass with status::cancelled. Any thread. */
+    void interrupt() const noexcept { layerline_session_interrupt(get()); }
+    /** layerline_logits: one row of the last pass; the session's, valid until its next pass or truncation. */
+    result<span<const float>> try_logits(std::size_t row = 0) const noexcept
+    {
+        const float *values = nullptr;
+        std::size_t count = 0;
+        const layerline_status status = layerline_logits(get(), row, &values, &count);
+        return detail::made(status, span<const float>(values, count));
+    }
+    /** layerline_session_position: tokens it holds. */
+    result<std::size_t> try_position() const noexcept
+    {
+        std::size_t tokens = 0;
+        const layerline_status status = layerline_session_position(get(), &tokens);
+        return detail::made(status, tokens);
+    }
+    /** layerline_session_truncate: forgets all after the first `tokens`. */
+    result<void> try_truncate(std::size_t tokens) noexcept { return failure(layerline_session_truncate(get(), tokens)); }
+    /**
+     * layerline_generate: runs a prompt and gives each token to `on_token(token, std::string_view piece)`, which
+     * returns false to stop, true or nothing to go on. An exception that leaves `on_token` ends the program here.
+     */
+    template <class F>
+    result<void> try_generate(sampler &with, span<const token> prompt, std::size_t max_tokens, F &&on_token) noexcept
+    {
+        auto callback = [](token given, const char *piece, std::size_t length, void *data) noexcept -> bool {
+            return call(*static_cast<std::remove_reference_t<F> *>(data), given, std::string_view(piece, length));
+        };
+        return run(with, prompt, max_tokens, callback, const_cast<void *>(static_cast<const void *>(&on_token)));
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    explicit session(model &on, std::uint32_t context_length = 0) : session(try_make(on, context_length).value()) {}
+    /** As `try_forward`. */
+    void forward(span<const token> tokens, logit_rows rows = logit_rows::last) { try_forward(tokens, rows).value(); }
+    /** As `try_forward_submit`. */
+    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last)
+    {
+        return try_forward_submit(tokens, rows).value();
+    }
+    /** As `try_logits`. */
+    span<const float> logits(std::size_t row = 0) const { return try_logits(row).value(); }
+    /** As `try_position`. */
+    std::size_t position() const { return try_position().value(); }
+    /** As `try_truncate`. */
+    void truncate(std::size_t tokens) { try_truncate(tokens).value(); }
+    /** As `try_generate`; an exception that leaves `on_token` stops the generation and then leaves this too. */
+    template <class F>
+    void generate(sampler &with, span<const token> prompt, std::size_t max_tokens, F &&on_token)
+    {
+        std::exception_ptr thrown;
+        auto guarded = [&](token given, std::string_view piece) noexcept -> bool {
+            try {
+                return call(on_token, given, piece);
+            } catch (...) {
+                thrown = std::current_exception();
+                return false;
+            }
+        };
+        auto ended = try_generate(with, prompt, max_tokens, guarded);
+        if (thrown) std::rethrow_exception(thrown);
+        ended.value();
+    }
+#endif
+
+private:
+    template <class F>
+    static bool call(F &on_token, token given, std::string_view piece)
+    {
+        if constexpr (std::is_void_v<std::invoke_result_t<F &, token, std::string_view>>) {
+            on_token(given, piece);
+            return true;
+        } else {
+            return on_token(given, piece);
+        }
+    }
+    result<void> run(sampler &with, span<const token> prompt, std::size_t max_tokens, layerline_token_callback callback,
+                     void *data) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_generate(get(), with.get(), prompt.data(), prompt.size(), max_tokens, callback, data, &err);
+        return failure(status, err);
+    }
+};
+
+inline result<token> sampler::try_sample(const session &from) noexcept
+{
+    token chosen = 0;
+    const layerline_status status = layerline_sampler_sample(get(), from.get(), &chosen);
+    return detail::made(status, chosen);
+}
+
+} // namespace layerline
+
+#endif

@@ -1,0 +1,130 @@
+//! The public structs and numbers as callers have compiled them: what is here and in ctests/layout.c must be the same, and
+//! may only grow at the end.
+
+// Elsewhere 64-bit numbers may be aligned to 32 bits, and offsets are others.
+#![cfg_attr(not(target_pointer_width = "64"), allow(unused_imports, unused_macros))]
+
+use std::mem::offset_of;
+
+use super::error::*;
+use super::model::*;
+use super::options::*;
+use super::plan::*;
+use super::prefetch::*;
+use super::session::*;
+use super::text::*;
+
+macro_rules! layout {
+    ($type:ident: $size:literal { $($field:ident: $at:literal),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$type>() == $size, concat!(stringify!($type), " is of another size"));
+            $(assert!(offset_of!($type, $field) == $at, concat!(stringify!($type), ".", stringify!($field), " has moved"));)+
+            // Every field stands in the list: a pattern without `..` must name them all.
+            let _ = |value: $type| {
+                let $type { $($field: _),+ } = value;
+            };
+        };
+    };
+}
+
+macro_rules! numbers {
+    ($($name:ident = $value:literal),+ $(,)?) => {
+        const _: () = {
+            $(assert!($name as i64 == $value, concat!(stringify!($name), " has another number"));)+
+        };
+    };
+}
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_plan: 80 {
+    struct_size: 0,
+    layer_count: 4,
+    file_bytes: 8,
+    weight_bytes: 16,
+    floor_bytes: 24,
+    full_bytes: 32,
+    kv_bytes: 40,
+    scratch_bytes: 48,
+    tables_bytes: 56,
+    pinned_bytes: 64,
+    streamed_bytes: 72,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_model_info: 56 {
+    struct_size: 0,
+    layer_count: 4,
+    embedding_length: 8,
+    head_count: 12,
+    head_count_kv: 16,
+    vocab_size: 20,
+    context_length: 24,
+    expert_count: 28,
+    expert_used_count: 32,
+    bos_token: 36,
+    eos_token: 40,
+    parameter_count: 48,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_event: 40 {
+    ticket: 0,
+    kind: 8,
+    status: 12,
+    layer: 16,
+    reserved: 20,
+    bytes: 24,
+    elapsed_ns: 32,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_stats: 136 {
+    struct_size: 0,
+    io: 4,
+    budget_bytes: 8,
+    used_bytes: 16,
+    peak_bytes: 24,
+    pinned_bytes: 32,
+    passes: 40,
+    tokens: 48,
+    layers_resident: 56,
+    layers_prefetched: 64,
+    layers_stalled: 72,
+    stall_ns: 80,
+    compute_ns: 88,
+    read_ns: 96,
+    read_bytes: 104,
+    prefetch_requests: 112,
+    prefetch_failures: 120,
+    evictions: 128,
+});
+
+numbers!(
+    LAYERLINE_OK = 0,
+    LAYERLINE_ERROR_INVALID_ARGUMENT = -1,
+    LAYERLINE_ERROR_IO = -2,
+    LAYERLINE_ERROR_FORMAT = -3,
+    LAYERLINE_ERROR_UNSUPPORTED = -4,
+    LAYERLINE_ERROR_MEMORY_BUDGET = -5,
+    LAYERLINE_ERROR_OUT_OF_MEMORY = -6,
+    LAYERLINE_ERROR_CANCELLED = -7,
+    LAYERLINE_ERROR_CONTEXT_FULL = -8,
+    LAYERLINE_ERROR_BUFFER_TOO_SMALL = -9,
+    LAYERLINE_ERROR_BUSY = -10,
+    LAYERLINE_ERROR_INTERNAL = -11,
+    LAYERLINE_IO_AUTO = 0,
+    LAYERLINE_IO_DIRECT = 1,
+    LAYERLINE_IO_BUFFERED = 2,
+    LAYERLINE_IO_MMAP = 3,
+    LAYERLINE_EVENT_LAYER = 1,
+    LAYERLINE_EVENT_DONE = 2,
+    LAYERLINE_LAYER_ABSENT = 0,
+    LAYERLINE_LAYER_LOADING = 1,
+    LAYERLINE_LAYER_READY = 2,
+    LAYERLINE_LAYER_PINNED = 3,
+    LAYERLINE_LOGITS_LAST = 0,
+    LAYERLINE_LOGITS_ALL = 1,
+    LAYERLINE_LOGITS_NONE = 2,
+    LAYERLINE_TOKENIZE_SPECIAL = 1,
+    LAYERLINE_TOKENIZE_BOS = 2,
+);
