@@ -2,6 +2,7 @@
 //! A process of its own, so that what it has resident is this model's.
 #![cfg(all(target_os = "linux", feature = "prefetch"))]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn small_model() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     if !path.is_file() {
-        eprintln!("\nskipped: live budget (the model is not fetched)");
+        // Past the harness, which keeps what passing tests print to itself, for `scripts/test.sh` to count.
+        let _ = std::io::stderr().write_all(b"\nskipped: live budget (the model is not fetched)\n");
         return None;
     }
     Some(path)
