@@ -9,7 +9,7 @@ use super::schedule::testing::schedule_of;
 use super::schedule::{MatrixId, Page, Schedule};
 use super::scripted::{Control, ScriptedSource, byte_at};
 use super::source::Source;
-use super::state::Ledger;
+use super::state::{Ledger, State};
 use crate::error::Status;
 use crate::model::{Event, EventKind, LayerState, Stats};
 
@@ -373,6 +373,35 @@ fn sweeps_of_several_threads_take_turns_and_all_end() {
         });
     });
     assert!(b.stats().peak_bytes <= frames);
+}
+
+#[test]
+fn sweeps_begin_in_the_order_in_which_they_were_asked_for_and_one_that_gives_up_leaves_the_queue() {
+    let s = uneven();
+    let floor = Engine::least_frames(&s);
+    let b = open(s, floor, true, Control::block);
+    let interrupts: Vec<_> = (0..5).map(|_| Interrupt::new(&b.engine)).collect();
+    let order = parking_lot::Mutex::new(Vec::new());
+    let await_state = |reached: &dyn Fn(&State) -> bool| {
+        while !reached(&b.engine.shared().state.lock()) {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        for (i, interrupt) in interrupts.iter().enumerate() {
+            let (order, engine) = (&order, &b.engine);
+            scope.spawn(move || {
+                let mut sweep = engine.sweep(interrupt, 0, engine.schedule().sweep_len)?;
+                order.lock().push(i);
+                sweep.page(0).map(|_| ())
+            });
+            await_state(&|state| state.sweeping() && state.turns.len() == i);
+        }
+        interrupts[2].raise();
+        await_state(&|state| state.turns.len() == 3);
+        b.control.unblock();
+    });
+    assert_eq!(*order.lock(), [0, 1, 3, 4]);
 }
 
 #[test]
