@@ -434,6 +434,34 @@ fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
 }
 
 #[test]
+fn a_page_that_comes_for_a_sweep_which_ends_without_it_is_given_up_where_the_plan_has_become_smaller() {
+    let s = uneven();
+    let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+    // The page after the one the sweep ends with: an ordinary one, or a table, which no sweep takes.
+    for next in [1, s.sweep_len] {
+        let at = s.pages[next].offset + s.pages[next].bytes / 2;
+        let b = open(uneven(), full, true, |c| c.block_within(at..at + 1));
+        let mut sweep = b.engine.sweep(&b.interrupt, b.interrupt.count(), b.pages()).unwrap();
+        let mut held = sweep.page(0).unwrap();
+        for p in 1..next {
+            drop(held);
+            held = sweep.page(p).unwrap();
+        }
+        b.control.await_blocked(1);
+        b.engine.set_budget(floor).unwrap();
+        drop(held);
+        b.control.unblock();
+        while b.engine.shared().state.lock().is_loading(next) {
+            std::thread::yield_now();
+        }
+        drop(sweep);
+        b.engine.settle();
+        assert!(b.stats().used_bytes <= floor, "{:?}", b.stats());
+        assert!(b.stats().peak_bytes <= full, "{:?}", b.stats());
+    }
+}
+
+#[test]
 fn sessions_take_memory_from_frames_and_give_it_back() {
     let s = uneven();
     let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
