@@ -2,6 +2,8 @@
 #
 #   make demo       fetch a small model and run it in a third of its size
 #   make test       every test there is; what cannot run here is named at the end
+#   make shuttle    the engine's locks and wake-ups in many orders; not part of make test, which it would make long
+#   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
 #   make lib        the shared and the static library
 #   make examples   the C programs of examples/
 #   make header     include/layerline.h, from the doc comments of the source
@@ -35,7 +37,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop
 
-.PHONY: all demo test lib examples header symbols bench-streaming lint clean
+.PHONY: all demo test shuttle tsan lib examples header symbols bench-streaming lint clean
 all: lib examples
 
 demo: examples
@@ -45,6 +47,12 @@ demo: examples
 
 test:
 	@CARGO="$(CARGO)" CC="$(CC)" PYTHON="$(PYTHON)" MAKE="$(MAKE)" scripts/test.sh
+
+shuttle:
+	@CARGO="$(CARGO)" scripts/shuttle.sh
+
+tsan:
+	@scripts/tsan.sh
 
 lib:
 	$(CARGO) build --release

@@ -2,13 +2,12 @@
 //! reads. The loader sleeps on its queue; whoever frees a frame, asks for pages or finishes a read wakes it.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender};
 
 use super::engine::Shared;
 use super::state::Request;
+use super::sync::channel::{self, Receiver, Sender};
+use super::sync::thread::{self, JoinHandle};
 use crate::error::{Error, Result};
 
 /// Stacks of the loader and of each reader: they call little.
@@ -36,8 +35,8 @@ pub struct Loader {
 impl Loader {
     /// Starts the loader and `shared.fixed.readers` readers.
     pub fn start(shared: &Arc<Shared>, queue: Receiver<Message>) -> Result<Loader> {
-        let (exit_tx, exited) = crossbeam_channel::bounded(1 + shared.fixed.readers);
-        let (request_tx, request_rx) = crossbeam_channel::unbounded::<Request>();
+        let (exit_tx, exited) = channel::bounded(1 + shared.fixed.readers);
+        let (request_tx, request_rx) = channel::unbounded::<Request>();
         let mut loader = Loader { threads: Vec::new(), exited };
         for i in 0..shared.fixed.readers {
             let (shared, requests, exit) = (shared.clone(), request_rx.clone(), exit_tx.clone());
@@ -55,7 +54,7 @@ impl Loader {
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body);
+        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body);
         self.threads.push(thread.map_err(|e| Error::out_of_memory(format!("starting a reader thread: {e}")))?);
         Ok(())
     }
