@@ -2,6 +2,8 @@
 #
 #   make demo       fetch a small model and run it in a third of its size
 #   make test       every test there is; what cannot run here is named at the end
+#   make shuttle    the engine's locks and wake-ups in many orders; not part of make test, which it would make long
+#   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
 #   make lib        the shared and the static library
 #   make examples   the C programs of examples/
 #   make header     include/layerline.h, from the doc comments of the source
@@ -37,7 +39,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop
 
-.PHONY: all demo test lib examples header docs symbols abi abi-release bench-streaming lint clean
+.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming lint clean
 all: lib examples
 
 demo: examples
@@ -47,6 +49,12 @@ demo: examples
 
 test:
 	@CARGO="$(CARGO)" CC="$(CC)" PYTHON="$(PYTHON)" MAKE="$(MAKE)" scripts/test.sh
+
+shuttle:
+	@CARGO="$(CARGO)" scripts/shuttle.sh
+
+tsan:
+	@scripts/tsan.sh
 
 lib:
 	$(CARGO) build --release

@@ -5,9 +5,8 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use super::engine::Shared;
+use super::sync::Mutex;
 use crate::error::{Error, Result, Status};
 
 /// A budget that models are opened with; see the module.

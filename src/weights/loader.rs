@@ -3,13 +3,12 @@
 //! decides on the spot what follows: while storage is busy nobody else need be woken for it.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender};
 
 use super::engine::Shared;
 use super::state::Request;
+use super::sync::channel::{self, Receiver, Sender};
+use super::sync::thread::{self, JoinHandle};
 use crate::error::{Error, Result};
 
 /// Stacks of the loader and of each reader: they call little.
@@ -45,8 +44,8 @@ impl Loader {
     /// Starts the loader and `shared.fixed.readers` readers.
     pub fn start(shared: &Arc<Shared>, queue: Receiver<Message>) -> Result<Loader> {
         let readers = shared.fixed.readers;
-        let (exit_tx, exited) = crossbeam_channel::bounded(1 + readers);
-        let (jobs_tx, jobs) = crossbeam_channel::unbounded::<Job>();
+        let (exit_tx, exited) = channel::bounded(1 + readers);
+        let (jobs_tx, jobs) = channel::unbounded::<Job>();
         let mut loader = Loader { threads: Vec::new(), exited };
         let started = (0..=readers).try_for_each(|i| {
             let (shared, exit) = (shared.clone(), exit_tx.clone());
@@ -70,7 +69,7 @@ impl Loader {
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body);
+        let thread = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body);
         self.threads.push(thread.map_err(|e| Error::out_of_memory(format!("starting a reader thread: {e}")))?);
         Ok(())
     }

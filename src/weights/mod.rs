@@ -5,6 +5,8 @@ mod doorbell;
 pub mod engine;
 mod events;
 pub mod frames;
+#[cfg(all(test, shuttle, feature = "prefetch"))]
+mod interleaved;
 mod loader;
 mod residency;
 pub mod schedule;
@@ -12,6 +14,7 @@ pub mod schedule;
 pub mod scripted;
 pub mod source;
 mod state;
+mod sync;
 // Most of what is promised needs the loader; what holds without it is tested on whole models.
 #[cfg(all(test, feature = "prefetch"))]
 mod tests;

@@ -9,7 +9,7 @@ use super::schedule::testing::schedule_of;
 use super::schedule::{MatrixId, Page, Schedule};
 use super::scripted::{Control, ScriptedSource, byte_at};
 use super::source::Source;
-use super::state::Ledger;
+use super::state::{Ledger, State};
 use crate::error::Status;
 use crate::model::{Event, EventKind, LayerState, Stats};
 
@@ -376,6 +376,35 @@ fn sweeps_of_several_threads_take_turns_and_all_end() {
 }
 
 #[test]
+fn sweeps_begin_in_the_order_in_which_they_were_asked_for_and_one_that_gives_up_leaves_the_queue() {
+    let s = uneven();
+    let floor = Engine::least_frames(&s);
+    let b = open(s, floor, true, Control::block);
+    let interrupts: Vec<_> = (0..5).map(|_| Interrupt::new(&b.engine)).collect();
+    let order = parking_lot::Mutex::new(Vec::new());
+    let await_state = |reached: &dyn Fn(&State) -> bool| {
+        while !reached(&b.engine.shared().state.lock()) {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        for (i, interrupt) in interrupts.iter().enumerate() {
+            let (order, engine) = (&order, &b.engine);
+            scope.spawn(move || {
+                let mut sweep = engine.sweep(interrupt, 0, engine.schedule().sweep_len)?;
+                order.lock().push(i);
+                sweep.page(0).map(|_| ())
+            });
+            await_state(&|state| state.sweeping() && state.turns.len() == i);
+        }
+        interrupts[2].raise();
+        await_state(&|state| state.turns.len() == 3);
+        b.control.unblock();
+    });
+    assert_eq!(*order.lock(), [0, 1, 3, 4]);
+}
+
+#[test]
 fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
     let s = uneven();
     let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
@@ -402,6 +431,34 @@ fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
     b.pass().unwrap();
     b.engine.settle();
     assert_eq!(b.stats().used_bytes, full);
+}
+
+#[test]
+fn a_page_that_comes_for_a_sweep_which_ends_without_it_is_given_up_where_the_plan_has_become_smaller() {
+    let s = uneven();
+    let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+    // The page after the one the sweep ends with: an ordinary one, or a table, which no sweep takes.
+    for next in [1, s.sweep_len] {
+        let at = s.pages[next].offset + s.pages[next].bytes / 2;
+        let b = open(uneven(), full, true, |c| c.block_within(at..at + 1));
+        let mut sweep = b.engine.sweep(&b.interrupt, b.interrupt.count(), b.pages()).unwrap();
+        let mut held = sweep.page(0).unwrap();
+        for p in 1..next {
+            drop(held);
+            held = sweep.page(p).unwrap();
+        }
+        b.control.await_blocked(1);
+        b.engine.set_budget(floor).unwrap();
+        drop(held);
+        b.control.unblock();
+        while b.engine.shared().state.lock().is_loading(next) {
+            std::thread::yield_now();
+        }
+        drop(sweep);
+        b.engine.settle();
+        assert!(b.stats().used_bytes <= floor, "{:?}", b.stats());
+        assert!(b.stats().peak_bytes <= full, "{:?}", b.stats());
+    }
 }
 
 #[test]

@@ -7,9 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError};
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use crate::error::{Error, Result, Status};
 use crate::model::{Event, LayerState, Stats};
 use crate::weights::budget::Seat;
@@ -20,6 +17,8 @@ use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
 use crate::weights::source::Source;
 use crate::weights::state::{Fixed, Ledger, Request, State};
+use crate::weights::sync::channel::{self, Sender, TrySendError};
+use crate::weights::sync::{Condvar, Mutex, MutexGuard};
 
 use sweep::Visit;
 pub use sweep::{HeldPage, Sweep};
@@ -215,7 +214,7 @@ impl Engine {
         };
         let state = State::new(&fixed, config.ledger);
         let prefetch = config.prefetch && cfg!(feature = "prefetch");
-        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let (sender, receiver) = channel::bounded(1);
         let shared = Arc::new(Shared {
             fixed,
             state: Mutex::new(state),

@@ -265,23 +265,45 @@ impl State {
             return self.note_peak();
         }
         self.residency = residency::plan(&fixed.schedule, capacity, depth);
-        let before = self.ring.extent();
-        self.ring.set_limit(self.residency.ring_bytes.min(fixed.ring_memory.len() as u64));
         for p in 0..self.slots.len() {
-            let stays = match self.slots[p].place {
-                Some(Place::Own(_)) => self.residency.pinned[p],
-                Some(Place::Ring(offset)) => offset + fixed.page(p).span_bytes <= self.ring.limit(),
-                None => true,
-            };
-            if !stays && self.is_idle(p) {
+            if matches!(self.slots[p].place, Some(Place::Own(_))) && !self.is_pinned(p) && self.is_idle(p) {
                 self.give_up(fixed, p);
             }
         }
+        self.fit_ring(fixed);
+        for p in 0..self.slots.len() {
+            if !self.is_planned(fixed, p) && self.is_idle(p) {
+                self.give_up(fixed, p);
+            }
+        }
+        self.note_peak();
+    }
+
+    /// Whether the present plan keeps the page where it is.
+    fn is_planned(&self, fixed: &Fixed, p: usize) -> bool {
+        match self.slots[p].place {
+            Some(Place::Own(_)) => self.is_pinned(p),
+            Some(Place::Ring(_)) => self.ring_end(fixed, p) <= self.ring.limit(),
+            None => true,
+        }
+    }
+
+    fn planned_ring(&self, fixed: &Fixed) -> u64 {
+        self.residency.ring_bytes.min(fixed.ring_memory.len() as u64)
+    }
+
+    /// Makes the ring as large as planned, or as what is left beside pages that the plan no longer keeps but a pass or a
+    /// read still uses: it grows when they go.
+    fn fit_ring(&mut self, fixed: &Fixed) {
+        let l = &self.ledger;
+        let room = l.budget.saturating_sub(l.fixed + l.sessions + l.own);
+        let before = self.ring.extent();
+        self.ring.set_limit(self.planned_ring(fixed).min(room));
         if self.ring.extent() > before {
             fixed.ring_memory.use_huge_pages(self.ring.extent() as usize);
+            self.note_peak();
         }
         self.discard_beyond_ring(fixed, before);
-        self.note_peak();
     }
 
     /// Gives memory that a smaller ring no longer uses back to the system.
@@ -295,7 +317,7 @@ impl State {
 
     // --- pages ----------------------------------------------------------------------------------------------------
 
-    fn is_idle(&self, p: usize) -> bool {
+    pub fn is_idle(&self, p: usize) -> bool {
         matches!(self.slots[p].presence, Presence::Ready) && self.slots[p].holds == 0
     }
 
@@ -305,6 +327,11 @@ impl State {
 
     pub fn is_absent(&self, p: usize) -> bool {
         matches!(self.slots[p].presence, Presence::Absent)
+    }
+
+    #[cfg(test)]
+    pub fn is_loading(&self, p: usize) -> bool {
+        matches!(self.slots[p].presence, Presence::Loading { .. })
     }
 
     pub fn is_pinned(&self, p: usize) -> bool {
@@ -357,6 +384,7 @@ impl State {
             return false;
         }
         self.give_up(fixed, p);
+        self.fit_ring(fixed);
         true
     }
 
@@ -391,6 +419,12 @@ impl State {
 
     pub fn end_sweep(&mut self, fixed: &Fixed) {
         self.sweeping = false;
+        // A page that the plan does not keep came for the sweep, which has ended before it took it.
+        let next = self.cursor;
+        if next < self.end && self.is_idle(next) && !self.is_planned(fixed, next) {
+            self.give_up(fixed, next);
+            self.fit_ring(fixed);
+        }
         self.cursor = 0;
         self.end = fixed.schedule.sweep_len;
     }

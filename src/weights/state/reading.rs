@@ -139,14 +139,16 @@ impl State {
                 self.give_up(fixed, victim);
                 continue;
             }
-            let busy = (0..self.slots.len())
-                .any(|q| self.ring_end(fixed, q) > from && self.slots[q].protectors.is_empty() && !self.is_idle(q));
+            let growing = self.ring.limit() < self.planned_ring(fixed);
+            let busy = growing
+                || (0..self.slots.len())
+                    .any(|q| self.ring_end(fixed, q) > from && self.slots[q].protectors.is_empty() && !self.is_idle(q));
             return if busy { HostFrame::Later } else { HostFrame::Never };
         }
     }
 
     /// Where a page's stretch of the ring ends; 0 where it is not in the ring.
-    fn ring_end(&self, fixed: &Fixed, p: usize) -> u64 {
+    pub(super) fn ring_end(&self, fixed: &Fixed, p: usize) -> u64 {
         match self.slots[p].place {
             Some(Place::Ring(offset)) => offset + fixed.page(p).span_bytes,
             _ => 0,
@@ -229,17 +231,16 @@ impl State {
         let failure = failure.take();
         let status = failure.as_ref().map(Error::status);
         self.slots[p].presence = Presence::Ready;
-        let unplanned = matches!(self.slots[p].place, Some(Place::Own(_))) && !self.is_pinned(p);
-        let beyond = self.ring_end(fixed, p) > self.ring.limit();
-        let needed_now = self.sweeping && self.cursor == p;
+        let needed_now = self.sweeping && self.cursor == p && p < self.end;
         if let Some(e) = failure {
             self.give_up(fixed, p);
             self.stats.evictions -= 1;
             self.slots[p].failure = Some(e.context(fixed.describe(p)));
-        } else if (unplanned || beyond) && !needed_now {
+        } else if !self.is_planned(fixed, p) && !needed_now {
             // The plan has become smaller while the page was on its way.
             self.give_up(fixed, p);
         }
+        self.fit_ring(fixed);
         self.tickets.page_loaded(p as u32, fixed.page(p).span_bytes, status);
         self.stats.prefetch_failures += self.tickets.settle();
         true
