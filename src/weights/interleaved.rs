@@ -21,9 +21,14 @@ use crate::error::{Error, Result, Status};
 use crate::model::EventKind;
 
 const READERS: usize = 2;
+/// Bytes that a session takes.
+const SESSION: u64 = 4096;
 
 /// Far more than any run takes: a thread that looks again and again for what never comes ends there.
 const MOST_STEPS: usize = 200_000;
+
+// In every test threads of the scope do all the waiting: shuttle wakes the one that opened a scope when the last of them
+// ends, whatever it waits for, and does not allow for that in a condition variable.
 
 fn runs() -> usize {
     std::env::var("LAYERLINE_SHUTTLE_RUNS").map_or(2000, |text| text.parse().expect("a number of runs"))
@@ -223,9 +228,9 @@ fn passes_prefetches_and_changing_budgets_all_end_in_any_order() {
                     engine.set_budget(bytes).unwrap();
                     assert_within_budget(engine);
                 }
-                if engine.reserve(4096).is_ok() {
+                if engine.reserve(SESSION).is_ok() {
                     assert_within_budget(engine);
-                    engine.release(4096);
+                    engine.release(SESSION);
                 }
             });
             if chance(2) {
@@ -233,7 +238,8 @@ fn passes_prefetches_and_changing_budgets_all_end_in_any_order() {
             }
         });
         await_within_budget(&engine);
-        assert!(engine.stats().peak_bytes <= most.load(Ordering::Relaxed), "{:?}", engine.stats());
+        // What a session claims counts at once, but is taken only when frames have made room for it.
+        assert!(engine.stats().peak_bytes <= most.load(Ordering::Relaxed) + SESSION, "{:?}", engine.stats());
         // With storage that answers, a pass after all that ends well.
         if !fails {
             pass(&engine, &interrupts[1]).unwrap();
@@ -283,7 +289,7 @@ fn every_prefetch_is_answered_once_however_it_is_cancelled_and_read() {
                     assert_ended(engine.cancel(ticket), &[Status::InvalidArgument]);
                 }
             });
-            await_done(&engine, &asked.join().unwrap());
+            scope.spawn(|| await_done(&engine, &asked.join().unwrap()));
         });
     });
 }
@@ -293,7 +299,7 @@ fn models_on_one_budget_make_room_for_each_other_in_any_order() {
     check(|| {
         let s = small();
         let needs = Needs { least: Engine::least_frames(&s), full: Engine::full_frames(&s) };
-        let totals = [2 * needs.least + 2 * 4096, needs.least + needs.full, 2 * needs.full];
+        let totals = [2 * needs.least + 2 * SESSION, needs.least + needs.full, 2 * needs.full];
         let budget = SharedBudget::new(totals[1]);
         let engines = [0, 1].map(|_| {
             let (seat, share) = budget.admit(needs).unwrap();
@@ -306,14 +312,16 @@ fn models_on_one_budget_make_room_for_each_other_in_any_order() {
                     pass(engine, &interrupt).unwrap();
                 });
                 scope.spawn(move || {
-                    if engine.reserve(4096).is_ok() {
-                        engine.release(4096);
+                    if engine.reserve(SESSION).is_ok() {
+                        engine.release(SESSION);
                     }
                 });
             }
-            for total in [totals[2], totals[0]] {
-                budget.set_total(total).unwrap();
-            }
+            scope.spawn(|| {
+                for total in [totals[2], totals[0]] {
+                    budget.set_total(total).unwrap();
+                }
+            });
         });
         // Those that gave have given when the change returned, and nobody has taken more since.
         let used: u64 = engines.iter().map(|e| e.stats().used_bytes).sum();
