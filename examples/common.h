@@ -120,6 +120,52 @@ static inline const char *io_name(int32_t io)
     }
 }
 
+/* The options that these programs have; 0 of a number is the library's default. The caller frees them; NULL: failed, and
+ * said why. */
+static inline layerline_options *make_options(uint64_t budget, uint32_t context, uint32_t threads, bool prefetch, int32_t io)
+{
+    layerline_options *options = layerline_options_new();
+    if (options == NULL) {
+        fprintf(stderr, "out of memory\n");
+        return NULL;
+    }
+    if (layerline_options_set_memory_budget(options, budget) != LAYERLINE_OK ||
+        layerline_options_set_context_length(options, context) != LAYERLINE_OK ||
+        layerline_options_set_threads(options, threads) != LAYERLINE_OK ||
+        layerline_options_set_prefetch(options, prefetch) != LAYERLINE_OK ||
+        layerline_options_set_io(options, io) != LAYERLINE_OK) {
+        fprintf(stderr, "the library refuses one of the options\n");
+        layerline_options_free(options);
+        return NULL;
+    }
+    return options;
+}
+
+/* The plan at these options, which it frees; NULL fails. False: failed, and said why. */
+static inline bool plan_with(const char *model, layerline_options *options, layerline_plan *plan)
+{
+    layerline_error *error = NULL;
+    layerline_status status;
+    if (options == NULL) {
+        return false;
+    }
+    memset(plan, 0, sizeof *plan);
+    plan->struct_size = (uint32_t)sizeof *plan;
+    status = layerline_plan_memory(model, options, plan, &error);
+    layerline_options_free(options);
+    return status == LAYERLINE_OK || report("cannot plan", status, error);
+}
+
+/* A budget as people write it, of a file of `file_bytes`. */
+static inline bool parse_budget(const char *text, uint64_t file_bytes, uint64_t *budget)
+{
+    if (!parse_bytes(text, file_bytes, budget) || *budget == 0) {
+        fprintf(stderr, "--budget: cannot use \"%s\"\n", text);
+        return false;
+    }
+    return true;
+}
+
 /* The tokens of a prompt, with the beginning token where the model wants one. The caller frees them; NULL: failed, and said why. */
 static inline int32_t *tokenize_prompt(const layerline_model *model, const char *prompt, size_t *count)
 {

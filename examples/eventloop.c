@@ -73,45 +73,22 @@ static bool parse_arguments(int argc, char **argv, arguments *args)
     return true;
 }
 
-static layerline_options *make_options(const arguments *args)
+static layerline_options *options_of(const arguments *args)
 {
-    layerline_options *options = layerline_options_new();
-    if (options == NULL) {
-        fprintf(stderr, "out of memory\n");
-        return NULL;
-    }
-    if (layerline_options_set_memory_budget(options, args->budget) != LAYERLINE_OK ||
-        layerline_options_set_context_length(options, context_for(args->prompt, args->tokens)) != LAYERLINE_OK ||
-        layerline_options_set_threads(options, (uint32_t)args->threads) != LAYERLINE_OK) {
-        fprintf(stderr, "the library refuses one of the options\n");
-        layerline_options_free(options);
-        return NULL;
-    }
-    return options;
+    return make_options(args->budget, context_for(args->prompt, args->tokens), (uint32_t)args->threads, true,
+                        LAYERLINE_IO_AUTO);
 }
 
 static bool find_budget(arguments *args, layerline_plan *plan)
 {
-    layerline_error *error = NULL;
-    layerline_status status;
-    layerline_options *options = make_options(args);
-    if (options == NULL) {
+    if (!plan_with(args->model, options_of(args), plan)) {
         return false;
-    }
-    memset(plan, 0, sizeof *plan);
-    plan->struct_size = (uint32_t)sizeof *plan;
-    status = layerline_plan_memory(args->model, options, plan, &error);
-    layerline_options_free(options);
-    if (status != LAYERLINE_OK) {
-        return report("cannot plan", status, error);
     }
     if (strcmp(args->budget_text, "floor") == 0) {
         args->budget = plan->floor_bytes;
-    } else if (!parse_bytes(args->budget_text, plan->file_bytes, &args->budget) || args->budget == 0) {
-        fprintf(stderr, "--budget: cannot use \"%s\"\n", args->budget_text);
-        return false;
+        return true;
     }
-    return true;
+    return parse_budget(args->budget_text, plan->file_bytes, &args->budget);
 }
 
 static bool open_all(program *p, const arguments *args)
@@ -119,7 +96,7 @@ static bool open_all(program *p, const arguments *args)
     layerline_error *error = NULL;
     layerline_status status;
     int32_t *longer;
-    layerline_options *options = make_options(args);
+    layerline_options *options = options_of(args);
     if (options == NULL) {
         return false;
     }

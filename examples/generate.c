@@ -108,23 +108,9 @@ static bool parse_arguments(int argc, char **argv, arguments *args)
     return args->model != NULL && (args->plan_only ? positional == 1 : positional == 2);
 }
 
-static layerline_options *make_options(const arguments *args)
+static layerline_options *options_of(const arguments *args)
 {
-    layerline_options *options = layerline_options_new();
-    if (options == NULL) {
-        fprintf(stderr, "out of memory\n");
-        return NULL;
-    }
-    if (layerline_options_set_memory_budget(options, args->budget) != LAYERLINE_OK ||
-        layerline_options_set_context_length(options, (uint32_t)args->context) != LAYERLINE_OK ||
-        layerline_options_set_threads(options, (uint32_t)args->threads) != LAYERLINE_OK ||
-        layerline_options_set_prefetch(options, args->prefetch) != LAYERLINE_OK ||
-        layerline_options_set_io(options, args->io) != LAYERLINE_OK) {
-        fprintf(stderr, "the library refuses one of the options\n");
-        layerline_options_free(options);
-        return NULL;
-    }
-    return options;
+    return make_options(args->budget, (uint32_t)args->context, (uint32_t)args->threads, args->prefetch, args->io);
 }
 
 static layerline_sampler *make_sampler(const arguments *args)
@@ -146,30 +132,11 @@ static layerline_sampler *make_sampler(const arguments *args)
 /* The plan at these options. A percentage is of the file, so the first call, without a budget, learns its size. */
 static bool make_plan(arguments *args, layerline_plan *plan)
 {
-    int round;
-    for (round = 0; round < 2; round++) {
-        layerline_error *error = NULL;
-        layerline_status status;
-        layerline_options *options = make_options(args);
-        if (options == NULL) {
-            return false;
-        }
-        memset(plan, 0, sizeof *plan);
-        plan->struct_size = (uint32_t)sizeof *plan;
-        status = layerline_plan_memory(args->model, options, plan, &error);
-        layerline_options_free(options);
-        if (status != LAYERLINE_OK) {
-            return report("cannot plan", status, error);
-        }
-        if (args->budget_text == NULL || round == 1) {
-            break;
-        }
-        if (!parse_bytes(args->budget_text, plan->file_bytes, &args->budget) || args->budget == 0) {
-            fprintf(stderr, "--budget: cannot use \"%s\"\n", args->budget_text);
-            return false;
-        }
+    if (!plan_with(args->model, options_of(args), plan)) {
+        return false;
     }
-    return true;
+    return args->budget_text == NULL || (parse_budget(args->budget_text, plan->file_bytes, &args->budget) &&
+                                         plan_with(args->model, options_of(args), plan));
 }
 
 static int print_plan(const layerline_plan *plan, uint64_t context)
@@ -440,7 +407,7 @@ int main(int argc, char **argv)
     if (args.plan_only) {
         return print_plan(&plan, args.context);
     }
-    options = make_options(&args);
+    options = options_of(&args);
     if (options == NULL) {
         return 1;
     }

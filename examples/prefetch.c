@@ -75,45 +75,15 @@ static bool parse_arguments(int argc, char **argv, arguments *args)
     return true;
 }
 
-static layerline_options *make_options(const arguments *args, bool prefetch)
+static layerline_options *options_of(const arguments *args, bool prefetch)
 {
-    layerline_options *options = layerline_options_new();
-    if (options == NULL) {
-        fprintf(stderr, "out of memory\n");
-        return NULL;
-    }
-    if (layerline_options_set_memory_budget(options, args->budget) != LAYERLINE_OK ||
-        layerline_options_set_context_length(options, context_for(args->prompt, args->tokens)) != LAYERLINE_OK ||
-        layerline_options_set_threads(options, (uint32_t)args->threads) != LAYERLINE_OK ||
-        layerline_options_set_io(options, args->io) != LAYERLINE_OK ||
-        layerline_options_set_prefetch(options, prefetch) != LAYERLINE_OK) {
-        fprintf(stderr, "the library refuses one of the options\n");
-        layerline_options_free(options);
-        return NULL;
-    }
-    return options;
+    return make_options(args->budget, context_for(args->prompt, args->tokens), (uint32_t)args->threads, prefetch, args->io);
 }
 
 static bool find_budget(arguments *args, layerline_plan *plan)
 {
-    layerline_error *error = NULL;
-    layerline_status status;
-    layerline_options *options = make_options(args, true);
-    if (options == NULL) {
-        return false;
-    }
-    memset(plan, 0, sizeof *plan);
-    plan->struct_size = (uint32_t)sizeof *plan;
-    status = layerline_plan_memory(args->model, options, plan, &error);
-    layerline_options_free(options);
-    if (status != LAYERLINE_OK) {
-        return report("cannot plan", status, error);
-    }
-    if (!parse_bytes(args->budget_text, plan->file_bytes, &args->budget) || args->budget == 0) {
-        fprintf(stderr, "--budget: cannot use \"%s\"\n", args->budget_text);
-        return false;
-    }
-    return true;
+    return plan_with(args->model, options_of(args, true), plan) &&
+           parse_budget(args->budget_text, plan->file_bytes, &args->budget);
 }
 
 static bool on_token(int32_t token, const char *piece, size_t length, void *user_data)
@@ -151,7 +121,7 @@ static bool run(const arguments *args, bool prefetch, outcome *o)
     int32_t *prompt = NULL;
     size_t count = 0;
     bool good = false;
-    layerline_options *options = make_options(args, prefetch);
+    layerline_options *options = options_of(args, prefetch);
 
     memset(o, 0, sizeof *o);
     if (options == NULL) {
