@@ -14,6 +14,7 @@ use super::budget::{Needs, SharedBudget};
 use super::engine::{Config, Engine, Interrupt};
 use super::schedule::Schedule;
 use super::schedule::testing::schedule_of;
+use super::scripted::{Pattern, byte_at};
 use super::source::Source;
 use super::state::Ledger;
 use super::sync::{Condvar, Mutex};
@@ -59,10 +60,6 @@ fn small() -> Schedule {
     schedule_of(&sizes.map(|(layer, rows)| (layer, 4096, rows)))
 }
 
-fn byte_at(offset: u64) -> u8 {
-    (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
-}
-
 /// Where reads wait while it is shut.
 struct Gate {
     open: Mutex<bool>,
@@ -89,35 +86,31 @@ impl Gate {
 
 /// Gives one block at a time, and others may run before each; some reads fail.
 struct Storage {
-    end: u64,
+    content: Pattern,
     gate: Arc<Gate>,
     fails: bool,
 }
 
 impl Source for Storage {
     fn name(&self) -> &str {
-        "storage"
+        self.content.name()
     }
     fn start(&self) -> u64 {
-        0
+        self.content.start()
     }
     fn end(&self) -> u64 {
-        self.end
+        self.content.end()
     }
     fn alignment(&self) -> u64 {
-        super::source::DIRECT_ALIGNMENT
+        self.content.alignment()
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.gate.pass();
         if self.fails && chance(10) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        let left = self.end.saturating_sub(offset) as usize;
-        let len = buf.len().min(left).min(self.alignment() as usize);
-        for (b, at) in buf[..len].iter_mut().zip(offset..) {
-            *b = byte_at(at);
-        }
-        Ok(len)
+        let len = buf.len().min(self.alignment() as usize);
+        self.content.read_at(offset, &mut buf[..len])
     }
 }
 
@@ -126,7 +119,7 @@ fn engine(storage: (Arc<Gate>, bool), prefetch: bool, frames: u64, seat: Option<
     let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
     let config = Config {
         schedule,
-        sources: vec![Box::new(Storage { end, gate: storage.0, fails: storage.1 })],
+        sources: vec![Box::new(Storage { content: Pattern { end }, gate: storage.0, fails: storage.1 })],
         ledger: Ledger::new(frames, 0, 0),
         prefetch,
         readers: READERS,

@@ -109,8 +109,9 @@ impl ScriptedSource {
     }
 }
 
-struct Pattern {
-    end: u64,
+/// Up to `end`, each byte is [`byte_at`] its offset.
+pub struct Pattern {
+    pub end: u64,
 }
 
 impl Source for Pattern {
