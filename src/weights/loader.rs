@@ -125,12 +125,7 @@ fn take_short_turns() {
 }
 
 fn load(shared: &Shared, queue: &Receiver<Message>, readers: &Sender<Job>) {
-    while queue.recv().is_ok() {
-        start_reads(shared, readers);
-        if shared.state.lock().closing {
-            break;
-        }
-    }
+    while queue.recv().is_ok() && start_reads(shared, readers) {}
     dismiss(readers, shared.fixed.readers);
 }
 
@@ -140,12 +135,12 @@ fn dismiss(readers: &Sender<Job>, count: usize) {
     }
 }
 
-/// Hands to the readers what should be read now.
-fn start_reads(shared: &Shared, readers: &Sender<Job>) {
+/// Hands to the readers what should be read now. False: the model is being closed.
+fn start_reads(shared: &Shared, readers: &Sender<Job>) -> bool {
     loop {
         let mut state = shared.state.lock();
         if state.closing {
-            return;
+            return false;
         }
         let next = state.next_page(&shared.fixed);
         shared.signal_events(&state);
@@ -153,7 +148,7 @@ fn start_reads(shared: &Shared, readers: &Sender<Job>) {
             shared.notify_sweeps();
         }
         drop(state);
-        let Some(requests) = next else { return };
+        let Some(requests) = next else { return true };
         for request in requests {
             let _ = readers.send(Job::Read(request));
         }
