@@ -1,13 +1,26 @@
 // Package layerline runs GGUF language models inside a memory budget, however large the model is: weights that do not
 // fit are streamed from storage while the arithmetic goes on. It is the C library layerline, by cgo.
 //
-//	model, err := layerline.Open("model.gguf", layerline.Options{MemoryBudget: 64 << 20, ContextLength: 512})
-//	session, err := model.NewSession(0)
-//	prompt, err := model.Tokenize("The sea is", layerline.TokenizeBOS)
-//	err = session.Generate(ctx, prompt, 64, nil, func(_ layerline.Token, piece string) bool {
-//		fmt.Print(piece)
-//		return true
-//	})
+//	func write(ctx context.Context, path string) error {
+//		model, err := layerline.Open(path, layerline.Options{MemoryBudget: 64 << 20, ContextLength: 512})
+//		if err != nil {
+//			return err
+//		}
+//		defer model.Close()
+//		session, err := model.NewSession(0)
+//		if err != nil {
+//			return err
+//		}
+//		defer session.Close()
+//		prompt, err := model.Tokenize("The sea is", layerline.TokenizeBOS)
+//		if err != nil {
+//			return err
+//		}
+//		return session.Generate(ctx, prompt, 64, nil, func(_ layerline.Token, piece string) bool {
+//			fmt.Print(piece)
+//			return true
+//		})
+//	}
 //
 // # Linking
 //
