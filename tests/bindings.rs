@@ -2,12 +2,29 @@
 
 use std::path::Path;
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// All files of the Go module, but for its tests.
+fn go() -> String {
+    let folder = std::fs::read_dir(root().join("bindings/go")).expect("bindings/go is there");
+    let names = folder.map(|entry| entry.expect("bindings/go can be listed").file_name().into_string().expect("UTF-8"));
+    let sources = names.filter(|name| name.ends_with(".go") && !name.ends_with("_test.go"));
+    sources.map(|name| read(&format!("bindings/go/{name}"))).collect()
+}
+
 #[test]
 fn each_binding_calls_every_exported_function() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-    for binding in ["include/layerline.hpp", "bindings/python/layerline.py"] {
-        let text = read(binding);
+    for (binding, text) in [
+        ("include/layerline.hpp", read("include/layerline.hpp")),
+        ("bindings/python/layerline.py", read("bindings/python/layerline.py")),
+        ("bindings/go", go()),
+    ] {
         for function in read("include/symbols.txt").lines() {
             let called = text.match_indices(function).any(|(at, _)| {
                 // The whole name, not the beginning of a longer one.
@@ -17,4 +34,12 @@ fn each_binding_calls_every_exported_function() {
             assert!(called || function == "layerline_error_status", "{binding} does not have {function}");
         }
     }
+}
+
+#[test]
+fn the_header_that_travels_with_the_go_module_is_the_librarys() {
+    assert!(
+        read("bindings/go/layerline.h") == read("include/layerline.h"),
+        "bindings/go/layerline.h is stale: run `make header` and commit it"
+    );
 }
