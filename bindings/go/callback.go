@@ -32,7 +32,9 @@ type generated struct {
 	piece string
 }
 
-func (p *pass) generate(session *C.layerline_session, sampler *C.layerline_sampler, prompt []Token, maxTokens C.size_t) error {
+func (p *pass) generate(
+	session *C.layerline_session, sampler *C.layerline_sampler, prompt []Token, maxTokens C.size_t,
+) error {
 	handle := cgo.NewHandle(p)
 	defer handle.Delete()
 	var told *C.layerline_error

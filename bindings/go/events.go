@@ -48,7 +48,8 @@ type Event struct {
 	Err error
 	// Layer is which one, of an EventLayer.
 	Layer int
-	// Bytes were read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one.
+	// Bytes were read from storage for it; for a pass: while it ran, which includes what was read ahead for the next
+	// one.
 	Bytes uint64
 	// Elapsed is the time since the request.
 	Elapsed time.Duration
@@ -91,8 +92,8 @@ func (m *Model) Cancel(ticket Ticket) error {
 
 // Poll takes events that are waiting, up to 64 of them, oldest first, without waiting for more; perhaps none.
 func (m *Model) Poll() ([]Event, error) {
-	return m.events(func(model *C.layerline_model, room *C.layerline_event, cap C.size_t, count *C.size_t) C.layerline_status {
-		return C.layerline_poll(model, room, cap, count)
+	return m.events(func(model *C.layerline_model, room []C.layerline_event, count *C.size_t) C.layerline_status {
+		return C.layerline_poll(model, &room[0], C.size_t(len(room)), count)
 	})
 }
 
@@ -106,8 +107,8 @@ func (m *Model) Wait(ctx context.Context) ([]Event, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, cancelled(err)
 		}
-		events, err := m.events(func(model *C.layerline_model, room *C.layerline_event, cap C.size_t, count *C.size_t) C.layerline_status {
-			return C.layerline_wait(model, C.int32_t(turn.Milliseconds()), room, cap, count)
+		events, err := m.events(func(model *C.layerline_model, room []C.layerline_event, count *C.size_t) C.layerline_status {
+			return C.layerline_wait(model, C.int32_t(turn.Milliseconds()), &room[0], C.size_t(len(room)), count)
 		})
 		if len(events) > 0 || err != nil {
 			return events, err
@@ -115,15 +116,17 @@ func (m *Model) Wait(ctx context.Context) ([]Event, error) {
 	}
 }
 
-func (m *Model) events(take func(*C.layerline_model, *C.layerline_event, C.size_t, *C.size_t) C.layerline_status) ([]Event, error) {
+func (m *Model) events(
+	take func(*C.layerline_model, []C.layerline_event, *C.size_t) C.layerline_status,
+) ([]Event, error) {
 	model, err := m.h.use()
 	if err != nil {
 		return nil, err
 	}
 	defer m.h.done()
-	var room [64]C.layerline_event
+	room := make([]C.layerline_event, 64)
 	var count C.size_t
-	if err := refused(take(model, &room[0], C.size_t(len(room)), &count), "events"); err != nil {
+	if err := refused(take(model, room, &count), "events"); err != nil {
 		return nil, err
 	}
 	var events []Event

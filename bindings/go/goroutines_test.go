@@ -87,8 +87,8 @@ func TestAContextEndsAPass(t *testing.T) {
 	model := open(t, layerline.Options{ContextLength: 256, ChunkLength: 1, Threads: 1, DisablePrefetch: true})
 	session := begin(t, model)
 	tokens := make([]layerline.Token, 250)
-	// With one processor this goroutine sees that the context is done before the one that makes the call runs: the first
-	// interrupt finds no pass yet.
+	// With one processor this goroutine sees that the context is done before the one that makes the call runs: the
+	// first interrupt finds no pass yet.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	ended, tries := 0, 0
 	for ; ended < 5 && tries < 200; tries++ {
@@ -113,7 +113,8 @@ func TestAContextEndsAPass(t *testing.T) {
 	ticket, err := session.SubmitForward(tokens, layerline.LogitsLast)
 	must(t, err)
 	for i := 0; i < 20; i++ {
-		if err := session.Forward(&late{Context: done()}, prompt, layerline.LogitsLast); !errors.Is(err, layerline.ErrBusy) && i == 0 {
+		err := session.Forward(&late{Context: done()}, prompt, layerline.LogitsLast)
+		if !errors.Is(err, layerline.ErrBusy) && i == 0 {
 			t.Error(err)
 		}
 	}

@@ -41,10 +41,10 @@
 //
 // # Goroutines
 //
-// Everything may be used by any goroutine at any time, and closed at any time. A [Model] and a [Budget] serve any number
-// of calls at once. A [Session] and a [Sampler] serve one: a call that finds another one running on them returns ErrBusy
-// and does not wait. So use one session for each sequence, and any number of them on one model. A pass keeps a thread of
-// the system busy while it runs.
+// Everything may be used by any goroutine at any time, and closed at any time. A [Model] and a [Budget] serve any
+// number of calls at once. A [Session] and a [Sampler] serve one: a call that finds another one running on them returns
+// ErrBusy and does not wait. So use one session for each sequence, and any number of them on one model. A pass keeps a
+// thread of the system busy while it runs.
 //
 // # Closing
 //

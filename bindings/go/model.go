@@ -236,7 +236,8 @@ const (
 	TokenizeBOS TokenizeFlags = C.LAYERLINE_TOKENIZE_BOS
 )
 
-// Tokenize turns text, which must be UTF-8, into tokens. ErrUnsupported when the model has no tokeniser that is built in.
+// Tokenize turns text, which must be UTF-8, into tokens. ErrUnsupported when the model has no tokeniser that is built
+// in.
 func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
 	model, err := m.h.use()
 	if err != nil {

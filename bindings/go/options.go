@@ -41,14 +41,14 @@ type Options struct {
 	// scratch, vocabulary, metadata. 0: from the cgroup's limit and the free memory. One that is too small is refused
 	// with ErrMemoryBudget when the model is opened; PlanMemory says beforehand what is needed.
 	MemoryBudget uint64
-	// ContextLength is how many tokens a new session can hold where NewSession is not told otherwise. Its KV cache grows
-	// with them. 0: 4096, or what the model was trained for, the lesser.
+	// ContextLength is how many tokens a new session can hold where NewSession is not told otherwise. Its KV cache
+	// grows with them. 0: 4096, or what the model was trained for, the lesser.
 	ContextLength int
 	// ChunkLength is how many tokens of a prompt share one sweep over the weights: more make a long prompt faster and
 	// scratch memory larger. 0: 256.
 	ChunkLength int
-	// Threads that compute. 0: the CPUs this process may use. Results do not depend on it, and GOMAXPROCS has nothing to
-	// do with it.
+	// Threads that compute. 0: the CPUs this process may use. Results do not depend on it, and GOMAXPROCS has nothing
+	// to do with it.
 	Threads int
 	// DisablePrefetch has every weight loaded on demand, with the same results, in place of a background loader.
 	DisablePrefetch bool
@@ -101,10 +101,12 @@ func (o Options) with(f func(*C.layerline_options) error) error {
 	if err := refused(C.layerline_options_set_io(options, C.int32_t(o.IO)), "IO is %v", o.IO); err != nil {
 		return err
 	}
-	if err := refused(C.layerline_options_set_memory_budget(options, C.uint64_t(o.MemoryBudget)), "MemoryBudget is %d", o.MemoryBudget); err != nil {
+	status := C.layerline_options_set_memory_budget(options, C.uint64_t(o.MemoryBudget))
+	if err := refused(status, "MemoryBudget is %d", o.MemoryBudget); err != nil {
 		return err
 	}
-	if err := refused(C.layerline_options_set_prefetch(options, C.bool(!o.DisablePrefetch)), "DisablePrefetch is %v", o.DisablePrefetch); err != nil {
+	status = C.layerline_options_set_prefetch(options, C.bool(!o.DisablePrefetch))
+	if err := refused(status, "DisablePrefetch is %v", o.DisablePrefetch); err != nil {
 		return err
 	}
 	if o.SharedBudget != nil {

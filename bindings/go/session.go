@@ -31,8 +31,8 @@ type Session struct {
 	calls sync.RWMutex
 }
 
-// NewSession begins a sequence with room for so many tokens; 0: what the model's options say. Its KV cache is taken from
-// the model's budget, and given back when it is closed. ErrMemoryBudget when the budget has no room for it.
+// NewSession begins a sequence with room for so many tokens; 0: what the model's options say. Its KV cache is taken
+// from the model's budget, and given back when it is closed. ErrMemoryBudget when the budget has no room for it.
 func (m *Model) NewSession(contextLength int) (*Session, error) {
 	length, err := u32(contextLength, "contextLength")
 	if err != nil {
@@ -64,8 +64,8 @@ func (s *Session) Close() error {
 // Forward runs tokens, at least one, through the model, after those the session holds already. Layers that are not in
 // memory are waited for. When ctx is done, the pass ends within the time of one page.
 //
-// After an error the session is as it was before the pass: ErrInvalidArgument, also for a token the model does not have;
-// ErrContextFull; ErrMemoryBudget when the budget has no room for the logits of all tokens; ErrCancelled; ErrIO;
+// After an error the session is as it was before the pass: ErrInvalidArgument, also for a token the model does not
+// have; ErrContextFull; ErrMemoryBudget when the budget has no room for the logits of all tokens; ErrCancelled; ErrIO;
 // ErrBusy; ErrOutOfMemory.
 func (s *Session) Forward(ctx context.Context, tokens []Token, rows LogitRows) error {
 	return s.run(ctx, nil, func(session *C.layerline_session, _ *pass) error {
@@ -76,9 +76,9 @@ func (s *Session) Forward(ctx context.Context, tokens []Token, rows LogitRows) e
 }
 
 // SubmitForward begins the same pass on a thread of the library, and returns at once. How it ended is the Err of an
-// EventDone of the model: take it by Poll or Wait. Until then the session is the pass's: calls on it return ErrBusy, but
-// for Interrupt and Close. Submitted passes of one model run one after another, in their order. Model.Cancel gives one
-// up.
+// EventDone of the model: take it by Poll or Wait. Until then the session is the pass's: calls on it return ErrBusy,
+// but for Interrupt and Close. Submitted passes of one model run one after another, in their order. Model.Cancel gives
+// one up.
 func (s *Session) SubmitForward(tokens []Token, rows LogitRows) (Ticket, error) {
 	session, end, err := s.begin()
 	if err != nil {
@@ -92,11 +92,11 @@ func (s *Session) SubmitForward(tokens []Token, rows LogitRows) (Ticket, error) 
 	return Ticket(ticket), err
 }
 
-// Generate runs a prompt and generates up to maxTokens tokens, each given to onToken and fed back. It ends with nil after
-// a token that ends the text, after maxTokens, or when onToken returns false.
+// Generate runs a prompt and generates up to maxTokens tokens, each given to onToken and fed back. It ends with nil
+// after a token that ends the text, after maxTokens, or when onToken returns false.
 //
-// The prompt may be empty: then it goes on from the logits of the session's last pass. With maxTokens 0 the prompt alone
-// is run. A nil sampler chooses the likeliest token.
+// The prompt may be empty: then it goes on from the logits of the session's last pass. With maxTokens 0 the prompt
+// alone is run. A nil sampler chooses the likeliest token.
 //
 // onToken gets the token and the text that became whole with it, whole UTF-8 characters; "" where the token ends inside
 // one. It runs on the caller's goroutine, and may panic or call runtime.Goexit: the generation then ends first. A token
@@ -105,10 +105,13 @@ func (s *Session) SubmitForward(tokens []Token, rows LogitRows) (Ticket, error) 
 // ctx.Done().
 //
 // The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
+// Where a token ended the text, it is that one, so all that onToken got have been fed; Position tells which of both.
 //
 // Errors are those of Forward and Sampler.Sample; ErrContextFull comes after as many tokens as fitted. Tokens passed on
 // before an error stay in the session, but for the last. When ctx is done, it ends within the time of one page.
-func (s *Session) Generate(ctx context.Context, prompt []Token, maxTokens int, sampler *Sampler, onToken func(token Token, piece string) bool) error {
+func (s *Session) Generate(
+	ctx context.Context, prompt []Token, maxTokens int, sampler *Sampler, onToken func(token Token, piece string) bool,
+) error {
 	most, err := size(maxTokens, "maxTokens")
 	if err != nil {
 		return err
@@ -132,8 +135,8 @@ func (s *Session) Generate(ctx context.Context, prompt []Token, maxTokens int, s
 	})
 }
 
-// Interrupt ends the pass or generation of the session, also one that was submitted, with ErrCancelled within the time of
-// one page. It does nothing when there is none, or the session is closed.
+// Interrupt ends the pass or generation of the session, also one that was submitted, with ErrCancelled within the time
+// of one page. It does nothing when there is none, or the session is closed.
 func (s *Session) Interrupt() {
 	session, err := s.h.use()
 	if err != nil {
@@ -144,8 +147,8 @@ func (s *Session) Interrupt() {
 }
 
 // Logits is one row of the last pass, before any softmax: row 0 after LogitsLast, the token's index in the pass after
-// LogitsAll. It is a copy, in the memory of into where that has room; nil makes a new slice. ErrInvalidArgument when the
-// last pass has no such row.
+// LogitsAll. It is a copy, in the memory of into where that has room; nil makes a new slice. ErrInvalidArgument when
+// the last pass has no such row.
 func (s *Session) Logits(row int, into []float32) ([]float32, error) {
 	number, err := size(row, "row")
 	if err != nil {
@@ -221,7 +224,9 @@ func (s *Session) begin() (session *C.layerline_session, end func(), err error) 
 //
 // The call is made on a goroutine of its own, so that this one can watch, and can run onToken: whatever that does never
 // unwinds through frames of C.
-func (s *Session) run(ctx context.Context, onToken func(Token, string) bool, call func(*C.layerline_session, *pass) error) error {
+func (s *Session) run(
+	ctx context.Context, onToken func(Token, string) bool, call func(*C.layerline_session, *pass) error,
+) error {
 	if err := ctx.Err(); err != nil {
 		return cancelled(err)
 	}

@@ -51,7 +51,10 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, path, prompt, budget string, most int, options layerline.Options, sampling layerline.SamplerOptions) error {
+func run(
+	ctx context.Context, path, prompt, budget string, most int, options layerline.Options,
+	sampling layerline.SamplerOptions,
+) error {
 	plan, err := layerline.PlanMemory(path, options)
 	if err != nil {
 		return err
@@ -94,8 +97,9 @@ func run(ctx context.Context, path, prompt, budget string, most int, options lay
 		return err
 	}
 	const mib = 1 << 20
-	fmt.Fprintf(os.Stderr, "%d MiB of weights in a budget of %d MiB: at most %d MiB used, %d MiB read, %v stalled in %d passes\n",
-		plan.WeightBytes/mib, stats.BudgetBytes/mib, stats.PeakBytes/mib, stats.ReadBytes/mib, stats.StallTime, stats.Passes)
+	fmt.Fprintf(os.Stderr, "%d MiB of weights in a budget of %d MiB: at most %d MiB used\n",
+		plan.WeightBytes/mib, stats.BudgetBytes/mib, stats.PeakBytes/mib)
+	fmt.Fprintf(os.Stderr, "%d MiB read, %v stalled in %d passes\n", stats.ReadBytes/mib, stats.StallTime, stats.Passes)
 	return nil
 }
 
