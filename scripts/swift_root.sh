@@ -19,9 +19,9 @@ fail() { echo "swift_root.sh: $*" >&2; exit 1; }
 # The mirror that the machine's own apt uses.
 mirror() {
     local found
-    found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -1)
+    found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian')
     [ -n "$found" ] || fail "apt knows no Debian mirror here; has apt-get update run?"
-    echo "$found"
+    echo "${found%%$'\n'*}"
 }
 
 # In the namespace: what is mounted below $1 is gone when this ends.
@@ -67,7 +67,9 @@ case "${1:-}" in
         root=$(absolute "${2:-${CARGO_TARGET_DIR:-$project/target}/swift-root}")
         [ "$(cat "$root/.complete" 2> /dev/null)" != "$packages" ] || exit 0
         [ "$(id -u)" = 0 ] || fail "needs root"
-        command -v debootstrap > /dev/null || fail "debootstrap is not installed"
+        if ! command -v debootstrap > /dev/null; then
+            apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends debootstrap
+        fi
         exec unshare --mount --propagation private "$0" make-in-namespace "$root"
         ;;
     run)

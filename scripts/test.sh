@@ -225,6 +225,16 @@ python_types() {
     (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py)
 }
 
+# The one on the PATH, or the one that .ci/run has made.
+have_swift() {
+    have swift || [ ! -f "$target/swift-root/.complete" ] || export SWIFT_ROOT=$target/swift-root
+    have swift || [ -n "${SWIFT_ROOT:-}" ]
+}
+swift_binding() {
+    have_swift || { skip "swift is not installed; scripts/swift_root.sh makes a root that has it"; return; }
+    scripts/test_swift.sh "$1" "$target/prefix" "$target/swift"
+}
+
 reference() {
     have doxygen || { skip "doxygen is $(why_missing)"; return; }
     "$MAKE" --no-print-directory docs
@@ -310,6 +320,10 @@ if step "libraries" libraries; then
         step "program by pkg-config, shared" consumer_by_pkg_config shared
         step "program by pkg-config, static" consumer_by_pkg_config static
         step "program by find_package" consumer_by_find_package
+        step "swift binding" swift_binding tests && {
+            step "swift example" swift_binding example
+            step "swift programs of the documents" swift_binding programs
+        }
     }
     step "examples build" examples_build && {
         step "examples run" examples_run

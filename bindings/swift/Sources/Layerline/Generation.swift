@@ -45,8 +45,8 @@ extension Session {
     /// The same on the thread of the caller, for programs without tasks: each token goes to `body`, which returns false to
     /// stop. What it throws ends the generation and comes out of here. It must not use the session, but for
     /// ``interrupt()``.
-    @available(*, noasync, message: "iterate over generate(_:maxTokens:sampler:) instead")
-    public func generate(
+    @available(*, noasync, message: "it blocks the thread: use generate(_:maxTokens:sampler:)")
+    public func generateAndWait(
         _ prompt: [Token], maxTokens: Int, sampler: Sampler? = nil, _ body: (GeneratedToken) throws -> Bool
     ) throws {
         let call = newCall()
@@ -55,8 +55,8 @@ extension Session {
     }
 
     /// The same for a text.
-    @available(*, noasync, message: "iterate over generate(_:maxTokens:sampler:) instead")
-    public func generate(
+    @available(*, noasync, message: "it blocks the thread: use generate(_:maxTokens:sampler:)")
+    public func generateAndWait(
         _ prompt: String, maxTokens: Int, sampler: Sampler? = nil, _ body: (GeneratedToken) throws -> Bool
     ) throws {
         let call = newCall()

@@ -53,8 +53,8 @@ public final class Session: Sendable {
     }
 
     /// The same on the thread of the caller, for programs without tasks.
-    @available(*, noasync)
-    public func forward(_ tokens: [Token], logits: LogitRows = .last) throws {
+    @available(*, noasync, message: "it blocks the thread: use forward(_:logits:)")
+    public func forwardAndWait(_ tokens: [Token], logits: LogitRows = .last) throws {
         let call = newCall()
         try turns.beginHere(call)
         try call.run { try pass(tokens, logits) }

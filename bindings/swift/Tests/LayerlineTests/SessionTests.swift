@@ -26,7 +26,7 @@ final class SessionTests: XCTestCase {
 
     func testPassesRunWithoutTasksToo() throws {
         let session = try Session(try Model(path: modelPath, options: small))
-        try session.forward(prompt)
+        try session.forwardAndWait(prompt)
         let logits = try session.logits()
         let other = try Session(session.model)
         let ticket = try other.submit(prompt)
@@ -130,15 +130,15 @@ final class SessionTests: XCTestCase {
         let whole = try generateHere(session, prompt, maxTokens: 8)
         try session.truncate(to: 0)
         var part: [GeneratedToken] = []
-        try session.generate(prompt, maxTokens: 8) { part.append($0); return part.count < 2 }
+        try session.generateAndWait(prompt, maxTokens: 8) { part.append($0); return part.count < 2 }
         XCTAssertEqual(part, Array(whole.prefix(2)))
         try session.truncate(to: 0)
-        XCTAssertThrowsError(try session.generate("a", maxTokens: 8) { _ in throw Enough() }) {
+        XCTAssertThrowsError(try session.generateAndWait("a", maxTokens: 8) { _ in throw Enough() }) {
             XCTAssertTrue($0 is Enough)
         }
         try session.truncate(to: 0)
         assertThrows(.cancelled) {
-            try session.generate(prompt, maxTokens: 8) { _ in session.interrupt(); return true }
+            try session.generateAndWait(prompt, maxTokens: 8) { _ in session.interrupt(); return true }
         }
         XCTAssertEqual(try session.position, 3)
     }
@@ -197,7 +197,7 @@ final class SessionTests: XCTestCase {
     /// Tokens as a program without tasks gets them.
     private func generateHere(_ session: Session, _ prompt: [Token], maxTokens: Int) throws -> [GeneratedToken] {
         var tokens: [GeneratedToken] = []
-        try session.generate(prompt, maxTokens: maxTokens) { tokens.append($0); return true }
+        try session.generateAndWait(prompt, maxTokens: maxTokens) { tokens.append($0); return true }
         return tokens
     }
 }
