@@ -75,6 +75,28 @@ final class CancellationTests: XCTestCase {
         }
     }
 
+    /// However early: on its way to the pass, in its first pages.
+    func testAPassThatHasJustBegun() async throws {
+        let (model, plan) = try openStreaming()
+        let session = try Session(model)
+        var early = 0
+        for round in 0..<300 {
+            let before = try model.stats.readBytes
+            let task = Task { try await session.forward(someTokens(200)) }
+            for _ in 0..<round % 30 { await Task.yield() }
+            task.cancel()
+            let read = try model.stats.readBytes - before
+            let result = await task.result
+            if read < 100 * plan.streamedBytes {
+                // Half of it was still to come.
+                early += 1
+                XCTAssertThrowsError(try result.get()) { XCTAssertTrue($0 is CancellationError, "\($0)") }
+            }
+            try session.truncate(to: 0)
+        }
+        XCTAssertGreaterThan(early, 0)
+    }
+
     func testATaskThatIsCancelledAlreadyBeginsNothing() async throws {
         let session = try Session(try openStreaming().0)
         let task = Task {
