@@ -16,11 +16,13 @@ suite=trixie
 packages="swiftlang gcc libc6-dev libstdc++-14-dev pkg-config"
 fail() { echo "swift_root.sh: $*" >&2; exit 1; }
 
-# The mirror that the machine's own apt uses.
+# The mirror that the machine's own apt uses. Fresh images have no lists yet, and know none before an update.
+mirrors() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian'; }
 mirror() {
     local found
-    found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian')
-    [ -n "$found" ] || fail "apt knows no Debian mirror here; has apt-get update run?"
+    found=$(mirrors)
+    [ -n "$found" ] || { apt-get update -q >&2 && found=$(mirrors); }
+    [ -n "$found" ] || fail "apt knows no Debian mirror here"
     echo "${found%%$'\n'*}"
 }
 
