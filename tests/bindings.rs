@@ -2,20 +2,18 @@
 
 use std::path::Path;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn read(file: &str) -> String {
-    std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// All files of the Go module, but for its tests.
-fn go() -> String {
-    let folder = std::fs::read_dir(root().join("bindings/go")).expect("bindings/go is there");
-    let names = folder.map(|entry| entry.expect("bindings/go can be listed").file_name().into_string().expect("UTF-8"));
-    let sources = names.filter(|name| name.ends_with(".go") && !name.ends_with("_test.go"));
-    sources.map(|name| read(&format!("bindings/go/{name}"))).collect()
+/// All sources of a folder that end so, but for tests.
+fn read_all(folder: &str, ending: &str) -> String {
+    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    let files = files.unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let names = files.map(|file| file.expect("a folder can be listed").file_name().into_string().expect("UTF-8"));
+    let sources = names.filter(|name| name.ends_with(ending) && !name.ends_with("_test.go"));
+    sources.map(|name| read(&format!("{folder}/{name}"))).collect()
 }
 
 #[test]
@@ -23,7 +21,8 @@ fn each_binding_calls_every_exported_function() {
     for (binding, text) in [
         ("include/layerline.hpp", read("include/layerline.hpp")),
         ("bindings/python/layerline.py", read("bindings/python/layerline.py")),
-        ("bindings/go", go()),
+        ("bindings/go", read_all("bindings/go", ".go")),
+        ("bindings/swift", read_all("bindings/swift/Sources/Layerline", ".swift")),
     ] {
         for function in read("include/symbols.txt").lines() {
             let called = text.match_indices(function).any(|(at, _)| {
