@@ -478,6 +478,22 @@ fn sessions_take_memory_from_frames_and_give_it_back() {
 }
 
 #[test]
+fn what_is_claimed_does_not_count_as_used_beside_frames_that_have_yet_to_go() {
+    // Pages of one size, so that the reads under way take more than the least frames.
+    let matrices: Vec<(u32, u64, u64)> = (0..16).map(|layer| (layer, 65536, 16)).collect();
+    let s = schedule_of(&matrices);
+    let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+    let b = open(s, full, true, |c| c.block_within(0..u64::MAX));
+    b.control.await_blocked(READERS);
+    b.engine.claim(full - floor).unwrap();
+    assert!(b.stats().used_bytes > full, "{:?}", b.stats());
+    assert!(b.stats().peak_bytes <= full, "{:?}", b.stats());
+    b.control.unblock();
+    b.engine.await_room(&b.interrupt, b.interrupt.count()).unwrap();
+    assert!(b.stats().used_bytes <= full && b.stats().peak_bytes <= full, "{:?}", b.stats());
+}
+
+#[test]
 fn rows_are_the_same_from_memory_and_from_storage() {
     let table = MatrixId(84);
     for frames in [Engine::least_frames(&uneven()), Engine::full_frames(&uneven())] {

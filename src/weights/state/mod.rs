@@ -183,18 +183,19 @@ impl State {
     }
 
     pub fn snapshot(&self) -> Stats {
-        let used = self.used();
         Stats {
             budget_bytes: self.ledger.budget,
-            used_bytes: used,
-            peak_bytes: self.ledger.peak.max(used),
+            used_bytes: self.used(),
+            peak_bytes: self.ledger.peak,
             pinned_bytes: self.residency.pinned_bytes,
             ..self.stats
         }
     }
 
     fn note_peak(&mut self) {
-        self.ledger.peak = self.ledger.peak.max(self.used());
+        // Over the budget is what was claimed and waits for frames to go, or frames that a smaller budget waits for, which
+        // were counted when they came.
+        self.ledger.peak = self.ledger.peak.max(self.used().min(self.ledger.budget));
     }
 
     fn capacity(&self, fixed: &Fixed) -> Option<u64> {
