@@ -1,7 +1,7 @@
 //! BPE over bytes: inside each word of the pre-tokeniser, neighbours join in the order of the file's list of merges.
 
 use super::merge::Merger;
-use super::pretokenize::Pretokenizer;
+use super::pretokenize::{Definition, Pretokenizer};
 use super::vocabulary::{Kind, NONE, TextTable, Vocabulary, text_of};
 use crate::error::{Error, Result};
 use crate::gguf::Strings;
@@ -29,13 +29,7 @@ pub(super) struct Bpe {
 impl Bpe {
     /// Reads the list of merges against the texts as the file spells them, and turns the texts of normal tokens into
     /// the bytes they stand for. `spelt` finds those texts as the file spells them.
-    pub fn new(
-        vocabulary: &mut Vocabulary,
-        spelt: TextTable,
-        merges: Strings,
-        pretokenizer: Pretokenizer,
-        whole_words: bool,
-    ) -> Result<Bpe> {
+    pub fn new(vocabulary: &mut Vocabulary, spelt: TextTable, merges: Strings, definition: &Definition) -> Result<Bpe> {
         let may_come_of_text = |&token: &u32| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown);
         let mut bytes = Box::new([NONE; 256]);
         for byte in 0..=255u8 {
@@ -46,7 +40,7 @@ impl Bpe {
         let (merges, starts) = read_merges(vocabulary, &spelt, merges)?;
         drop(spelt);
         let exact = respell(vocabulary);
-        let words = whole_words.then(|| {
+        let words = definition.whole_words.then(|| {
             let tokens = || (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
             let mut table = TextTable::new(tokens().count());
             tokens().for_each(|token| {
@@ -54,13 +48,13 @@ impl Bpe {
             });
             table
         });
-        Ok(Bpe { pretokenizer, bytes, merges, starts, words })
+        Ok(Bpe { pretokenizer: Pretokenizer::new(definition)?, bytes, merges, starts, words })
     }
 
     /// Appends the tokens of a text.
     pub fn encode(&self, vocabulary: &Vocabulary, text: &str, merger: &mut Merger, out: &mut Vec<i32>) {
         self.pretokenizer.split(text, &mut |word| {
-            for word in word.as_bytes().chunks(LONGEST_WORD) {
+            for word in word.chunks(LONGEST_WORD) {
                 self.encode_word(vocabulary, word, merger, out);
             }
         });
@@ -95,7 +89,9 @@ impl Bpe {
 
     pub fn memory_bytes(&self) -> u64 {
         let merges = self.merges.capacity() * size_of::<Merge>() + self.starts.capacity() * size_of::<u32>();
-        self.words.as_ref().map_or(0, TextTable::memory_bytes) + (merges + size_of_val(&*self.bytes)) as u64
+        self.words.as_ref().map_or(0, TextTable::memory_bytes)
+            + self.pretokenizer.memory_bytes()
+            + (merges + size_of_val(&*self.bytes)) as u64
     }
 }
 

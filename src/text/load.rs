@@ -1,7 +1,7 @@
 //! A tokeniser from the metadata of a model file. Everything in the file is doubted.
 
 use super::bpe::Bpe;
-use super::pretokenize::Pretokenizer;
+use super::pretokenize::Definition;
 use super::special::Specials;
 use super::spm::Spm;
 use super::tokenizer::{Rules, Tokenizer};
@@ -72,7 +72,7 @@ impl Tokenizer {
 
         let (default_bos, default_eos) = match family {
             Family::Spm => (Some(1), Some(2)),
-            Family::Bpe { .. } => (None, None),
+            Family::Bpe(_) => (None, None),
         };
         let bos = id("bos", default_bos)?;
         let eos = id("eos", default_eos)?;
@@ -91,10 +91,13 @@ impl Tokenizer {
         let name = metadata.get_str("general.name")?.unwrap_or("").to_ascii_lowercase();
         let strip_after_special = (name.contains("phi-3") || name.contains("phi3"))
             .then(|| ["<unk>", "<s>", "<|endoftext|>"].iter().filter_map(|text| find(text)).collect());
-        let add_bos = metadata.get_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(family.adds_bos());
+        let add_bos = metadata.get_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(match family {
+            Family::Spm => true,
+            Family::Bpe(definition) => definition.add_bos,
+        });
         let add_space_prefix = match family {
             Family::Spm => metadata.get_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
-            Family::Bpe { .. } => false,
+            Family::Bpe(_) => false,
         };
         let user_defined = Specials::new(&vocabulary, &[Kind::UserDefined]);
         let specials = Specials::new(&vocabulary, &[Kind::UserDefined, Kind::Control, Kind::Unknown]);
@@ -106,9 +109,9 @@ impl Tokenizer {
                 drop(spelt);
                 Rules::Spm(Spm::new(&vocabulary, read_scores(scores, count)?, unknown)?)
             }
-            Family::Bpe { pretokenizer, whole_words, .. } => {
+            Family::Bpe(definition) => {
                 let merges = strings(MERGES, merges)?.ok_or_else(|| Error::format(format!("{MERGES} is missing")))?;
-                Rules::Bpe(Bpe::new(&mut vocabulary, spelt, merges, pretokenizer, whole_words)?)
+                Rules::Bpe(Bpe::new(&mut vocabulary, spelt, merges, definition)?)
             }
         };
         Ok(Some(Tokenizer {
@@ -126,39 +129,15 @@ impl Tokenizer {
     }
 }
 
-#[derive(Clone, Copy)]
 enum Family {
     Spm,
-    Bpe { pretokenizer: Pretokenizer, whole_words: bool, add_bos: bool },
+    Bpe(&'static Definition),
 }
 
 impl Family {
-    /// The pre-tokenisers by the names converters give them. Many models share the rules of a few.
     fn bpe(name: &str) -> Result<Family> {
-        let plain = |pretokenizer| Family::Bpe { pretokenizer, whole_words: false, add_bos: false };
-        Ok(match name {
-            "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" => {
-                Family::Bpe { pretokenizer: Pretokenizer::Llama3 { digits: 3 }, whole_words: true, add_bos: true }
-            }
-            "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => plain(Pretokenizer::Llama3 { digits: 3 }),
-            "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "megrez" | "hunyuan" => {
-                plain(Pretokenizer::Llama3 { digits: 1 })
-            }
-            "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "exaone4" | "gigachat" => plain(Pretokenizer::Gpt2),
-            "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" => {
-                plain(Pretokenizer::SingleDigits)
-            }
-            "gpt-4o" | "llama4" => plain(Pretokenizer::Gpt4o),
-            "default" => plain(Pretokenizer::Default),
-            other => return Err(Error::unsupported(format!("{PRE} {other:?} is not built in"))),
-        })
-    }
-
-    fn adds_bos(self) -> bool {
-        match self {
-            Family::Spm => true,
-            Family::Bpe { add_bos, .. } => add_bos,
-        }
+        let definition = Definition::of(name);
+        definition.map(Family::Bpe).ok_or_else(|| Error::unsupported(format!("{PRE} {name:?} is not built in")))
     }
 }
 
