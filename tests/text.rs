@@ -281,8 +281,8 @@ fn a_file_without_a_vocabulary_has_no_tokenizer() {
 
 #[test]
 fn what_is_not_built_in_is_named() {
-    refused(vec![("model", text_value("t5"))], Status::Unsupported, "t5");
-    refused(bpe(&[b"a"], &[], "viking"), Status::Unsupported, "viking");
+    refused(vec![("model", text_value("rwkv"))], Status::Unsupported, "rwkv");
+    refused(bpe(&[b"a"], &[], "gpt-3"), Status::Unsupported, "gpt-3");
 }
 
 #[test]

@@ -45,6 +45,18 @@ pub(in crate::text) enum Numbers {
     Bytes,
 }
 
+impl Numbers {
+    /// The expression of the same meaning, which takes quadratic time.
+    pub fn expression(self) -> &'static str {
+        match self {
+            Numbers::Thousands => r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+            Numbers::ThousandsBeforeBoundary => r"\d{1,3}(?=(?:\d{3})*\b)",
+            Numbers::CutThousands => r"(?=(\d{3})+(?!\d))",
+            Numbers::Bytes => "ByteLevel, Digits, [0-9][0-9][0-9]",
+        }
+    }
+}
+
 impl Definition {
     pub fn of(name: &str) -> Option<&'static Definition> {
         DEFINITIONS.iter().find(|definition| definition.names.contains(&name))

@@ -11,6 +11,25 @@ use pattern::Pattern;
 
 use crate::error::{Error, Result, Status};
 
+/// Every pre-tokeniser: its names, and the expressions that cut one after the other.
+pub fn pretokenizers() -> impl Iterator<Item = (&'static [&'static str], Vec<&'static str>)> {
+    Definition::all().iter().map(|definition| {
+        let expression = |stage: &Stage| match stage {
+            Stage::Split(expression) => expression,
+            Stage::Numbers(numbers) => numbers.expression(),
+        };
+        (definition.names, definition.stages.iter().map(expression).collect())
+    })
+}
+
+/// The words of a text by the pre-tokeniser of a name, if there is one.
+pub fn pretokenize<'a>(name: &str, text: &'a str) -> Option<Vec<&'a [u8]>> {
+    let pretokenizer = Pretokenizer::new(Definition::of(name)?).ok()?;
+    let mut words = Vec::new();
+    pretokenizer.split(text, &mut |word| words.push(word));
+    Some(words)
+}
+
 /// What cuts the text of one tokeniser, ready to use.
 pub(super) struct Pretokenizer {
     cuts: Box<[Cut]>,
