@@ -121,12 +121,12 @@ impl Word<'_> {
     }
 }
 
-/// Control characters, but for those that are spaces.
+/// Control characters and the like, but for those that are spaces.
 fn is_dropped(c: char) -> bool {
     match c {
         '\t' | '\n' | '\r' => false,
         '\u{fffd}' => true,
-        _ => c.general_category_group() == Group::Other,
+        _ => c.general_category_group() == Group::Other && c.general_category() != GeneralCategory::Unassigned,
     }
 }
 

@@ -164,8 +164,9 @@ pub(super) fn is_number(c: char) -> bool {
     c.is_ascii_digit() || !c.is_ascii() && bit(c.general_category()) & NUMBERS != 0
 }
 
-/// `\w`
+/// `\w`, which with the engine in question has the numbers of Latin-1 but no others of their kind.
 pub(super) fn is_word(c: char) -> bool {
     c.is_alphabetic()
+        || matches!(c, '²' | '³' | '¹' | '¼'..='¾')
         || bit(c.general_category()) & (MARKS | bit(Category::DecimalNumber) | bit(Category::ConnectorPunctuation)) != 0
 }

@@ -78,9 +78,7 @@ fn split<'a>(cuts: &[Cut], text: &'a str, word: &mut dyn FnMut(&'a [u8])) {
         Cut::Numbers(Numbers::Thousands) => runs(text, is_number, &mut |run, numbers, _| {
             if numbers { thousands(run, &mut next) } else { next(run) }
         }),
-        Cut::Numbers(Numbers::ThousandsBeforeBoundary) => runs(text, is_digit, &mut |run, digits, after| {
-            if digits && !after.is_some_and(is_word) { thousands(run, &mut next) } else { next(run) }
-        }),
+        Cut::Numbers(Numbers::ThousandsBeforeBoundary) => thousands_before_boundary(text, &mut next),
         Cut::Numbers(Numbers::CutThousands) => cut_thousands(text, &mut next),
         Cut::Numbers(Numbers::Bytes) => digit_bytes(text.as_bytes(), word),
     }
@@ -110,6 +108,20 @@ fn thousands<'a>(run: &'a str, piece: &mut dyn FnMut(&'a str)) {
         rest = tail;
         left -= take;
     }
+}
+
+/// Cuts runs of digits into threes, but those before a letter or the like, which stay with what is around them.
+fn thousands_before_boundary<'a>(text: &'a str, piece: &mut dyn FnMut(&'a str)) {
+    let (mut from, mut at) = (0, 0);
+    runs(text, is_digit, &mut |run, digits, after| {
+        if digits && !after.is_some_and(is_word) {
+            piece(&text[from..at]);
+            thousands(run, piece);
+            from = at + run.len();
+        }
+        at += run.len();
+    });
+    piece(&text[from..]);
 }
 
 /// Cuts before each digit from which on a multiple of three digits follow, and nowhere else: `x1|234|567x`.
