@@ -20,6 +20,9 @@ const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 
+/// The values of `tokenizer.ggml.model` that are built in.
+pub const MODELS: &[&str] = &["llama", "t5", "bert", "gpt2", "gemma4"];
+
 impl Tokenizer {
     /// Takes the vocabulary out of the metadata; `None` where the file has none. Whatever the result, the large arrays
     /// (tokens, scores, types, merges) are gone from the metadata.

@@ -20,6 +20,8 @@ mod vocabulary;
 mod wordpiece;
 
 #[doc(hidden)]
+pub use load::MODELS;
+#[doc(hidden)]
 pub use pretokenize::{pretokenize, pretokenizers};
 pub use tokenizer::Tokenizer;
 pub use utf8::Utf8Stream;

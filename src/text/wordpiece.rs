@@ -62,7 +62,7 @@ impl WordPiece {
         while from < word.len() {
             let start = if from == 0 { first } else { Some(Trie::ROOT) };
             // What begins a word does not go on with one.
-            let found = start.filter(|_| from == 0 || !word[from..].starts_with(SPACE));
+            let found = start.filter(|_| from == 0 || !word.as_bytes()[from..].starts_with(SPACE.as_bytes()));
             match found.and_then(|node| self.longest(node, &word.as_bytes()[from..])) {
                 Some((token, length)) => {
                     out.push(token as i32);

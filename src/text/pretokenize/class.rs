@@ -40,20 +40,29 @@ fn traits(c: char) -> Traits {
 }
 
 /// Looks traits up, and once only for each character in turn, which several sets are asked about.
-pub(super) struct Lookup(Cell<(char, Traits)>);
+pub(super) struct Lookup {
+    last: Cell<(char, Traits)>,
+    /// How often any set was asked for a character: the steps a match takes.
+    #[cfg(test)]
+    pub asked: Cell<u64>,
+}
 
 impl Lookup {
     pub fn new() -> Lookup {
-        Lookup(Cell::new(('\0', bit(Category::Control))))
+        Lookup {
+            last: Cell::new(('\0', bit(Category::Control))),
+            #[cfg(test)]
+            asked: Cell::new(0),
+        }
     }
 
     fn traits(&self, c: char) -> Traits {
-        let (last, found) = self.0.get();
+        let (last, found) = self.last.get();
         if last == c {
             return found;
         }
         let found = traits(c);
-        self.0.set((c, found));
+        self.last.set((c, found));
         found
     }
 }
@@ -72,6 +81,8 @@ pub(super) struct Set {
 
 impl Set {
     pub fn contains(&self, c: char, lookup: &Lookup) -> bool {
+        #[cfg(test)]
+        lookup.asked.set(lookup.asked.get() + 1);
         if c.is_ascii() { self.ascii >> c as u32 & 1 == 1 } else { self.holds(c, lookup) }
     }
 

@@ -101,7 +101,7 @@ fn thousands<'a>(run: &'a str, piece: &mut dyn FnMut(&'a str)) {
     let mut rest = run;
     let mut left = run.chars().count();
     while left > 0 {
-        let take = if left % 3 == 0 { 3 } else { left % 3 };
+        let take = if left.is_multiple_of(3) { 3 } else { left % 3 };
         let end = rest.char_indices().nth(take).map_or(rest.len(), |(at, _)| at);
         let (head, tail) = rest.split_at(end);
         piece(head);

@@ -51,7 +51,11 @@ impl Pattern {
     /// that run: it is not tried there again. Every other alternative that fails has looked at a bounded number of
     /// characters, or the next one takes all that it looked at.
     pub fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
-        let matcher = Matcher { text, lookup: Lookup::new() };
+        self.split_with(&Matcher { text, lookup: Lookup::new() }, piece);
+    }
+
+    fn split_with<'a>(&self, matcher: &Matcher<'a>, piece: &mut dyn FnMut(&'a str)) {
+        let text = matcher.text;
         let mut fails_until = [0; MOST];
         let (mut done, mut at) = (0, 0);
         while at < text.len() {
@@ -361,6 +365,64 @@ mod tests {
         assert_eq!(split(r"[!-/\]\-]+", "a-]!b"), ["a", "-]!", "b"]);
         assert_eq!(split(r"[\p{L}&&[^\p{Han}]]+", "ab漢c"), ["ab", "漢", "c"]);
         assert_eq!(split("[a-]+", "a-b"), ["a-", "b"]);
+    }
+
+    #[test]
+    fn steps_are_linear_in_the_text() {
+        use super::super::definitions::{Definition, Stage};
+        let parts = [
+            "a",
+            "A",
+            " ",
+            "\n",
+            "1",
+            "é",
+            "漢",
+            "🦊",
+            "\u{301}",
+            "'",
+            "'s",
+            " a",
+            "a ",
+            "\n ",
+            " \n",
+            "aA",
+            "Aa",
+            "!\n",
+            "! ",
+            "<sentinel:1",
+            "IMGIMGAB",
+            "\t",
+            "\u{a0}",
+            "한a",
+            "ªA",
+            "\u{301}!",
+            "1a",
+            "½1",
+            "/\n/",
+            "\u{1}",
+            "\u{1} ",
+        ];
+        let expressions =
+            Definition::all().iter().flat_map(|definition| definition.stages).filter_map(|stage| match stage {
+                Stage::Split(expression) => Some(*expression),
+                Stage::Numbers(_) => None,
+            });
+        for expression in expressions {
+            let pattern = Pattern::parse(expression).unwrap();
+            for end in ["", "a", "!", "\n"] {
+                for part in parts {
+                    let steps = |times: usize| {
+                        let text = part.repeat(times) + end;
+                        let matcher = Matcher { text: &text, lookup: Lookup::new() };
+                        pattern.split_with(&matcher, &mut |_| ());
+                        matcher.lookup.asked.get()
+                    };
+                    let (few, many) = (steps(500), steps(4_000));
+                    assert!(many < 9 * few + 1_000, "{expression} on {part:?}…{end:?}: {few} steps, then {many}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Charsmap {
         let fault = |what: String| Error::format(format!("{NAME}: {what}"));
         let (length, rest) = bytes.split_first_chunk().ok_or_else(|| fault(format!("has {} bytes", bytes.len())))?;
         let length = u32::from_le_bytes(*length) as usize;
-        if length % 4 != 0 || length > rest.len() {
+        if !length.is_multiple_of(4) || length > rest.len() {
             return Err(fault(format!("has {} bytes for a trie of {length}", rest.len())));
         }
         let (units, texts) = rest.split_at(length);
