@@ -100,6 +100,7 @@ enum class tokenize_flags : std::uint32_t {
     none = 0,                                /**< Plain text. */
     special = LAYERLINE_TOKENIZE_SPECIAL,    /**< Recognise control tokens: for templates, never for users' text. */
     bos = LAYERLINE_TOKENIZE_BOS,            /**< Add the beginning token where the model wants one. */
+    eos = LAYERLINE_TOKENIZE_EOS,            /**< Add the ending token where the model wants one. */
 };
 
 /** Both sets of flags. */

@@ -227,6 +227,25 @@ python_types() {
     (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py)
 }
 
+# On random text, as much as takes a minute; scripts/compare_tokenizers.py does it at any length.
+tokenizers_agree() {
+    local tools=$target/tokenizer-tools vocabularies=() file out
+    [ -x "$tools/ready" ] || {
+        "$PYTHON" -m venv "$tools" &&
+            "$tools/bin/pip" install --quiet --disable-pip-version-check tokenizers sentencepiece protobuf gguf &&
+            install -m 755 /dev/null "$tools/ready"
+    } > "$target/pip.log" 2>&1 || { skip "the packages to compare with are not installed, and could not be; see $target/pip.log"; return; }
+    "$CARGO" build --release --quiet --example tokenize || return 1
+    mkdir -p "$target/vocabularies"
+    for file in tests/data/vocab/*.gguf.gz; do
+        out=$target/vocabularies/$(basename "$file" .gz)
+        gzip -dc "$file" > "$out" || return 1
+        vocabularies+=("$out")
+    done
+    "$tools/bin/python" scripts/compare_tokenizers.py "$target/release/examples/tokenize" words --characters 20000 &&
+        "$tools/bin/python" scripts/compare_tokenizers.py "$target/release/examples/tokenize" ids "${vocabularies[@]}" --characters 50000
+}
+
 go_binding() {
     have "$GO" || { skip "$GO is $(why_missing)"; return; }
     scripts/test_go.sh "$@"
@@ -315,6 +334,7 @@ step "fetch the small model" fetch_model
 step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
 step "same bits without prefetch" same_bits_without_prefetch
+step "tokenisers agree with other packages" tokenizers_agree
 step "header is what the source says" header_is_fresh
 step "reference" reference
 step "interface of the last release" interface_keeps_its_promise check

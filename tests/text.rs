@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use layerline::gguf::{Array, Metadata, Strings, Value, read_file};
 use layerline::text::{Tokenizer, Utf8Stream};
 use layerline::{Error, Status};
+use unicode_normalization::UnicodeNormalization;
 
 fn data(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/data/vocab", name].iter().collect()
@@ -57,18 +58,34 @@ impl Random {
     }
 }
 
-fn check_reference(name: &str, texts: &str) {
+/// Texts, and what the reference makes of each.
+fn references(name: &str, texts: &str) -> Vec<(String, Vec<i32>)> {
     let texts = std::fs::read_to_string(data(texts)).unwrap();
     let ids = std::fs::read_to_string(data(&format!("{name}.ids"))).unwrap();
-    let tokenizer = tokenizer(name);
-    let texts: Vec<&str> =
-        texts.strip_suffix("\n__ggml_vocab_test__\n").unwrap().split("\n__ggml_vocab_test__\n").collect();
+    let texts: Vec<String> = texts
+        .strip_suffix("\n__ggml_vocab_test__\n")
+        .unwrap()
+        .split("\n__ggml_vocab_test__\n")
+        .map(str::to_string)
+        .collect();
     let ids: Vec<Vec<i32>> =
         ids.lines().map(|line| line.split_whitespace().map(|id| id.parse().unwrap()).collect()).collect();
     assert_eq!(texts.len(), ids.len());
-    for (text, ids) in texts.iter().zip(&ids) {
-        assert_eq!(&tokenizer.encode(text, false, false), ids, "{name}: {text:?}");
-        assert_eq!(String::from_utf8(tokenizer.decode(ids, false).unwrap()).unwrap(), *text, "{name}");
+    texts.into_iter().zip(ids).collect()
+}
+
+fn check_ids(name: &str) {
+    let tokenizer = tokenizer(name);
+    for (text, ids) in references(name, "texts.txt") {
+        assert_eq!(tokenizer.encode(&text, false, false), ids, "{name}: {text:?}");
+    }
+}
+
+fn check_reference(name: &str, texts: &str) {
+    let tokenizer = tokenizer(name);
+    for (text, ids) in references(name, texts) {
+        assert_eq!(tokenizer.encode(&text, false, false), ids, "{name}: {text:?}");
+        assert_eq!(String::from_utf8(tokenizer.decode(&ids, false).unwrap()).unwrap(), text, "{name}");
     }
 }
 
@@ -93,6 +110,47 @@ fn gpt2_ids_are_the_references() {
 }
 
 #[test]
+fn phi3_ids_are_the_references() {
+    check_reference("phi-3", "texts.txt");
+}
+
+#[test]
+fn deepseek_llm_ids_are_the_references() {
+    check_reference("deepseek-llm", "texts.txt");
+}
+
+#[test]
+fn bert_ids_are_the_references() {
+    check_ids("bert-bge");
+}
+
+#[test]
+fn unigram_ids_are_the_references() {
+    check_ids("xlm-r-small");
+}
+
+#[test]
+fn words_are_those_the_expressions_define() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/words.json"].iter().collect();
+    let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut checked = 0;
+    for (names, expressions) in layerline::text::pretokenizers() {
+        let lengths = &vectors[names[0]];
+        assert_eq!(lengths.is_null(), expressions.is_empty(), "{names:?}: scripts/compare_tokenizers.py makes vectors");
+        for (text, lengths) in vectors["texts"].as_array().unwrap().iter().zip(lengths.as_array().into_iter().flatten())
+        {
+            let text = text.as_str().unwrap();
+            let words = layerline::text::pretokenize(names[0], text).unwrap();
+            let lengths: Vec<u64> = lengths.as_array().unwrap().iter().map(|length| length.as_u64().unwrap()).collect();
+            let ours: Vec<u64> = words.iter().map(|word| word.len() as u64).collect();
+            assert_eq!(ours, lengths, "{}: {text:?}", names[0]);
+            checked += 1;
+        }
+    }
+    assert!(checked > 300);
+}
+
+#[test]
 fn smollm_ids_are_the_references() {
     check_reference("smollm2", "smollm2.txt");
 }
@@ -104,6 +162,8 @@ fn byte_level_text_comes_back_as_it_was() {
         let tokenizer = tokenizer(name);
         for _ in 0..50 {
             let text = random.text(400);
+            // Qwen's tokeniser is defined with a normalisation.
+            let text: String = if name == "qwen2" { text.nfc().collect() } else { text };
             for special in [false, true] {
                 let ids = tokenizer.encode(&text, special, false);
                 assert_eq!(String::from_utf8(tokenizer.decode(&ids, true).unwrap()).unwrap(), text, "{name}");
@@ -136,6 +196,12 @@ fn long_runs_take_no_more_than_a_moment() {
             assert!(decoded == *expected, "{name}: {:?}…", &text[..4]);
         }
     }
+    for name in ["bert-bge", "xlm-r-small"] {
+        let tokenizer = tokenizer(name);
+        for text in &texts {
+            tokenizer.encode(text, true, false);
+        }
+    }
 }
 
 #[test]
@@ -161,18 +227,54 @@ fn the_beginning_token_comes_where_the_model_wants_one() {
     assert_eq!(smollm.encode("x", false, true), smollm.encode("x", false, false));
     assert!(!smollm.adds_bos());
     assert_eq!(tokenizer("llama-spm").encode("", false, true), [1]);
-    assert_eq!(tokenizer("llama-spm").encode("", false, false), []);
+    assert!(tokenizer("llama-spm").encode("", false, false).is_empty());
 }
 
 #[test]
 fn ends_are_those_of_the_file_and_the_well_known_ones() {
     let smollm = tokenizer("smollm2");
     let ends: Vec<i32> = (0..smollm.vocab_size() as i32).filter(|&id| smollm.is_end(id).unwrap()).collect();
-    assert_eq!(ends, [0, 2], "<|endoftext|> and <|im_end|>");
+    assert_eq!(ends, [0, 2, 4], "<|endoftext|>, <|im_end|>, and <reponame>, which begins another repository");
     assert_eq!((smollm.bos(), smollm.eos()), (Some(1), Some(2)));
     let llama = tokenizer("llama-bpe");
     let ends: Vec<i32> = (0..llama.vocab_size() as i32).filter(|&id| llama.is_end(id).unwrap()).collect();
     assert_eq!(ends, [128_001, 128_009], "<|end_of_text|> and <|eot_id|>");
+}
+
+#[test]
+fn the_closing_token_is_there_where_the_model_wants_one() {
+    let closing = |name: &str| tokenizer(name).closing();
+    assert_eq!(closing("bert-bge"), Some(102));
+    assert_eq!(closing("xlm-r-small"), Some(2));
+    assert_eq!(closing("llama-spm"), None);
+    assert_eq!(closing("smollm2"), None);
+    assert_eq!(tokenizer("bert-bge").encode("x", false, true)[0], 101);
+    let mut entries = spm(&[b"<unk>", b"<s>", b"</s>"], vec![0.0; 3], vec![2, 3, 3]);
+    entries.push(("add_eos_token", Value::Bool(true)));
+    assert_eq!(load(entries).unwrap().unwrap().closing(), Some(2));
+}
+
+#[test]
+fn what_bert_normalises_is_found() {
+    let tokenizer = tokenizer("bert-bge");
+    let ids = |text: &str| tokenizer.encode(text, false, false);
+    assert_eq!(ids("Résumé, naïve"), ids("resume , naive"));
+    assert_eq!(ids("a\u{200b}b\u{0}c"), ids("abc"), "control characters are left out");
+    assert_eq!(ids("漢字"), ids("漢 字"));
+    assert_eq!(ids(&"a".repeat(101)), [100]);
+    assert_eq!(ids("a\u{2581}the"), [100], "a token that begins a word does not go on with one");
+    assert_eq!(tokenizer.decode(&ids("unaffable words"), false).unwrap(), b"unaffable words");
+}
+
+#[test]
+fn what_unigram_normalises_is_found() {
+    let tokenizer = tokenizer("xlm-r-small");
+    let ids = |text: &str| tokenizer.encode(text, false, false);
+    assert_eq!(ids("  ｆｕｌｌ\u{3000}\twidth  "), ids("full width"));
+    assert_eq!(ids("ﬁne ½"), ids("fine 1⁄2"));
+    assert!(ids(" \n ").is_empty());
+    assert_eq!(ids("🦊🦊 🦊").iter().filter(|&&id| id == 3).count(), 2, "unknown characters in a row are one token");
+    assert_eq!(tokenizer.decode(&ids("some words"), false).unwrap(), b"some words");
 }
 
 #[test]
@@ -195,6 +297,22 @@ fn only_a_whole_sequence_loses_the_space_put_before_it() {
     assert_eq!(pieces, b" Hello world");
     let ids = tokenizer.encode("  two", false, false);
     assert_eq!(tokenizer.decode(&ids, false).unwrap(), b"  two");
+}
+
+#[test]
+fn what_a_token_adds_behind_another_is_its_piece() {
+    for name in ["llama-spm", "phi-3", "smollm2", "bert-bge", "xlm-r-small"] {
+        let tokenizer = tokenizer(name);
+        let ids = tokenizer.encode("a fox  and 🦊 two", false, true);
+        let whole = tokenizer.decode(&ids, false).unwrap();
+        let anchor = *ids.iter().find(|&&id| !tokenizer.decode(&[id], false).unwrap().is_empty()).unwrap();
+        let alone = tokenizer.decode(&[anchor], false).unwrap();
+        let mut streamed = alone.clone();
+        for &id in ids.iter().skip_while(|&&id| id != anchor).skip(1) {
+            streamed.extend_from_slice(&tokenizer.decode(&[anchor, id], false).unwrap()[alone.len()..]);
+        }
+        assert_eq!(streamed, whole, "{name}");
+    }
 }
 
 #[test]
@@ -222,6 +340,23 @@ fn a_vocabulary_stays_in_the_order_of_its_file() {
         let bytes = tokenizer.memory_bytes();
         assert!(bytes < before + before / 4, "{name}: {bytes} of {before}");
         assert!(metadata.memory_bytes() < 100_000, "{name}: the arrays have moved");
+    }
+}
+
+#[test]
+fn the_readme_names_what_is_built_in() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "README.md"].iter().collect();
+    let readme = std::fs::read_to_string(path).unwrap();
+    let named = |row: &str| {
+        let row = readme.lines().find_map(|line| line.strip_prefix(&format!("| {row} | "))).unwrap();
+        row.split('`').skip(1).step_by(2).map(str::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(named("tokenisers"), layerline::text::MODELS);
+    let mut names: Vec<&str> = layerline::text::pretokenizers().flat_map(|(names, _)| names).copied().collect();
+    names.sort_unstable();
+    assert_eq!(named("pre-tokenisers"), names);
+    for model in layerline::text::MODELS {
+        refused(vec![("model", text_value(model))], Status::Format, "tokens is missing");
     }
 }
 
@@ -281,8 +416,12 @@ fn a_file_without_a_vocabulary_has_no_tokenizer() {
 
 #[test]
 fn what_is_not_built_in_is_named() {
-    refused(vec![("model", text_value("t5"))], Status::Unsupported, "t5");
-    refused(bpe(&[b"a"], &[], "viking"), Status::Unsupported, "viking");
+    refused(vec![("model", text_value("rwkv"))], Status::Unsupported, "rwkv");
+    refused(bpe(&[b"a"], &[], "gpt-3"), Status::Unsupported, "gpt-3");
+    let mut long = spm(&[b"<unk>"], vec![0.0; 2], vec![2, 1]);
+    long[0] = ("model", text_value("t5"));
+    long[1] = ("tokens", strings(&[b"<unk>", &[b'a'; 300]]));
+    refused(long, Status::Unsupported, "token 1 has 300 bytes");
 }
 
 #[test]
@@ -314,7 +453,7 @@ fn ids_of_special_tokens_that_do_not_exist_count_as_none() {
     entries.push(("eos_token_id", Value::I64(-1)));
     let tokenizer = load(entries).unwrap().unwrap();
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (None, None));
-    assert_eq!(tokenizer.encode("", false, true), []);
+    assert!(tokenizer.encode("", false, true).is_empty());
 }
 
 #[test]
@@ -368,6 +507,51 @@ fn the_end_of_a_message_is_not_the_end_of_a_turn_that_goes_on() {
 }
 
 #[test]
+fn ends_are_found_by_their_keys_and_by_their_texts() {
+    let ends = |texts: &[&[u8]], kinds: &[i32], keys: &[(&'static str, u32)]| {
+        let mut entries = bpe(texts, &[], "qwen2");
+        entries.push(("token_type", Value::Array(Array::I32(kinds.to_vec()))));
+        entries.extend(keys.iter().map(|&(key, id)| (key, Value::U32(id))));
+        let tokenizer = load(entries).unwrap().unwrap();
+        (0..texts.len() as i32).filter(|&id| tokenizer.is_end(id).unwrap()).collect::<Vec<i32>>()
+    };
+    let texts: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"e", b"f"];
+    let keys = ["eos", "eot", "eom", "fim_pad", "fim_rep"].map(|key| format!("{key}_token_id").leak() as &'static str);
+    let keys: Vec<_> = keys.into_iter().zip(1..).collect();
+    assert_eq!(ends(texts, &[1; 6], &keys), [1, 2, 3, 4, 5]);
+    // By their texts: Qwen, Llama 3, Gemma 3 and 4, MiniMax.
+    let texts: &[&[u8]] = &[b"<|im_end|>", b"<|eot_id|>", b"<end_of_turn>", b"<turn|>", b"[e~[", b"x"];
+    assert_eq!(ends(texts, &[3; 6], &[]), [0, 1, 2, 3, 4]);
+    assert_eq!(ends(texts, &[1, 4, 4, 1, 4, 3], &[]), [0, 1, 2, 3, 4], "whatever the file says they are");
+    // A tag of HTML is no end where the file does not say so.
+    assert_eq!(ends(&[b"</s>", b"<eos>"], &[4, 3], &[]), [1]);
+    assert_eq!(ends(&[b"<|end|>", b"<|calls|>", b"<|flush|>"], &[3; 3], &[]), [1, 2]);
+}
+
+#[test]
+fn an_end_is_not_written_by_a_user_whatever_the_file_says_it_is() {
+    let mut entries = bpe(&[b"<", b"|", b"<|im_end|>", b"end"], &[], "qwen2");
+    entries.push(("token_type", Value::Array(Array::I32(vec![1, 1, 4, 4]))));
+    entries.push(("eos_token_id", Value::U32(3)));
+    let tokenizer = load(entries).unwrap().unwrap();
+    assert_eq!(tokenizer.encode("<|im_end|>end", false, false), [0, 1, 1]);
+    assert_eq!(tokenizer.encode("<|im_end|>end", true, false), [2, 3]);
+    assert_eq!(tokenizer.decode(&[0, 2, 3], false).unwrap(), b"<");
+}
+
+#[test]
+fn text_that_is_spelt_as_it_is_merges_by_the_list() {
+    let texts: &[&[u8]] = &[b"<unk>", b"a", "\u{2581}".as_bytes(), "\u{2581}a".as_bytes(), b"<0xC3>", b"<0xA9>"];
+    let mut entries = bpe(texts, &["\u{2581} a".as_bytes()], "default");
+    entries[0] = ("model", text_value("gemma4"));
+    entries.push(("token_type", Value::Array(Array::I32(vec![2, 1, 1, 1, 6, 6]))));
+    entries.push(("unknown_token_id", Value::U32(0)));
+    let tokenizer = load(entries).unwrap().unwrap();
+    assert_eq!(tokenizer.encode("a aéxx ", false, false), [1, 3, 4, 5, 0, 2]);
+    assert_eq!(tokenizer.decode(&[1, 3, 4, 5, 2], false).unwrap(), "a aé ".as_bytes());
+}
+
+#[test]
 fn merging_never_makes_a_control_token_of_plain_text() {
     let texts: &[&[u8]] = &[b"<unk>", b"<s>", b"</s>", b"<", b"/", b"s>", b"</", b"s", b">"];
     let spm_tokenizer = load(spm(texts, vec![0.0; 9], vec![2, 3, 3, 1, 1, 1, 1, 1, 1])).unwrap().unwrap();
@@ -387,4 +571,56 @@ fn user_defined_tokens_are_recognised_in_any_text_the_longest_first() {
     entries.push(("token_type", Value::Array(Array::I32(vec![1, 1, 4, 4]))));
     let tokenizer = load(entries).unwrap().unwrap();
     assert_eq!(tokenizer.encode("aababba", false, false), [0, 2, 3, 0]);
+}
+
+#[test]
+fn vocabularies_of_chance_do_no_harm() {
+    let mut random = Random(11);
+    let names: Vec<&str> = layerline::text::pretokenizers().flat_map(|(names, _)| names).copied().collect();
+    let mut loaded = 0;
+    for _ in 0..3_000 {
+        let mut texts: Vec<Vec<u8>> = vec![b"<unk>".to_vec()];
+        for _ in 0..random.below(30) {
+            let mut text = random.text(1).into_bytes();
+            text.truncate(1 + random.below(12));
+            if random.below(4) == 0 {
+                text.splice(..0, "\u{2581}".bytes());
+            }
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let count = texts.len();
+        let slices: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
+        let merge = |random: &mut Random| {
+            let (left, right) = (&texts[random.below(count)], &texts[random.below(count)]);
+            let joined = [left.as_slice(), right].concat();
+            texts.contains(&joined).then(|| [left.as_slice(), b" ", right].concat())
+        };
+        let merges: Vec<Vec<u8>> = (0..200).filter_map(|_| merge(&mut random)).collect();
+        let merges: Vec<&[u8]> = merges.iter().map(Vec::as_slice).collect();
+        let scores = (0..count).map(|_| -(random.below(50) as f32)).collect();
+        let kinds = (0..count).map(|_| [1, 1, 1, 1, 3, 4, 5][random.below(7)]).collect();
+        let charsmap = (0..random.below(3) * 40).map(|_| random.below(256) as u8).collect();
+        let entries = vec![
+            ("model", text_value(layerline::text::MODELS[random.below(layerline::text::MODELS.len())])),
+            ("pre", text_value(names[random.below(names.len())])),
+            ("tokens", strings(&slices)),
+            ("merges", strings(&merges)),
+            ("scores", Value::Array(Array::F32(scores))),
+            ("token_type", Value::Array(Array::I32(kinds))),
+            ("precompiled_charsmap", Value::Array(Array::U8(charsmap))),
+            ("remove_extra_whitespaces", Value::Bool(random.below(2) == 0)),
+        ];
+        let Ok(tokenizer) = load(entries) else { continue };
+        loaded += 1;
+        let tokenizer = tokenizer.unwrap();
+        let text = random.text(100);
+        for special in [false, true] {
+            let ids = tokenizer.encode(&text, special, true);
+            assert!(ids.iter().all(|&id| (0..count as i32).contains(&id)));
+            tokenizer.decode(&ids, special).unwrap();
+        }
+    }
+    assert!(loaded > 2_000, "{loaded}");
 }

@@ -13,7 +13,7 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 #[test]
 fn memory_bytes_is_what_the_allocator_counts() {
-    for name in ["llama-spm", "gpt-2", "llama-bpe", "qwen2", "smollm2"] {
+    for name in ["llama-spm", "gpt-2", "llama-bpe", "qwen2", "smollm2", "deepseek-llm", "bert-bge", "xlm-r-small"] {
         let path = format!("{}/tests/data/vocab/{name}.gguf.gz", env!("CARGO_MANIFEST_DIR"));
         let mut bytes = Vec::new();
         flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();

@@ -700,6 +700,12 @@ layerline_status layerline_session_truncate(layerline_session *session, size_t t
 #define LAYERLINE_TOKENIZE_BOS 2
 
 /**
+ * Add the ending token where the model wants one: for a text that is complete, as encoders take it, never for one that
+ * is to be gone on with.
+ */
+#define LAYERLINE_TOKENIZE_EOS 4
+
+/**
  * Turns text into tokens.
  *
  * `text`, `length`: UTF-8, `length` bytes; it need not end in NUL.
@@ -723,6 +729,10 @@ layerline_status layerline_tokenize(const layerline_model *model,
  * Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
  * character: then so does the text. A space that the tokeniser puts before every text is left out: that is right for a
  * whole sequence, not for parts of one to be joined.
+ *
+ * To print tokens as they come: the bytes of a token in a text that goes on are what detokenising it behind some token
+ * that has text gives more than that token alone. They may be part of a character, to be kept until the rest has come.
+ * layerline_generate hands out whole characters itself.
  *
  * `tokens`, `count`: may be none.
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.

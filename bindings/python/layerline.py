@@ -281,7 +281,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_generate": (_STATUS, [_HANDLE, _HANDLE, _OUT, _SIZE, _SIZE, _CALLBACK, ctypes.c_void_p, _OUT]),
 }
 _MAJOR = 0  # of the interface that this file is written for
-_TOKENIZE_SPECIAL, _TOKENIZE_BOS = 1, 2
+_TOKENIZE_SPECIAL, _TOKENIZE_BOS, _TOKENIZE_EOS = 1, 2, 4
 
 _library: Optional[ctypes.CDLL] = None
 _library_lock = threading.Lock()
@@ -598,11 +598,11 @@ class Model(_Handle):
             _check(_c().layerline_layer_state(own, _u32(layer, "layer"), ctypes.byref(state)))
         return _named(LayerState, state.value)
 
-    def tokenize(self, text: str, *, special: bool = False, bos: bool = False) -> List[int]:
-        """The tokens of a text. `special`: recognise control tokens, for templates, never for users' text. `bos`: begin
-        with the beginning token, where the model wants one."""
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = False, eos: bool = False) -> List[int]:
+        """The tokens of a text. `special`: recognise control tokens, for templates, never for users' text. `bos`, `eos`:
+        begin with the beginning token, end with the ending one, where the model wants one."""
         data = text.encode()
-        flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS
+        flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS | eos * _TOKENIZE_EOS
         room, needed = len(data) + 8, ctypes.c_size_t()
         with self._use() as own:
             while True:

@@ -56,6 +56,7 @@ class Interface(Case):
         self.assertEqual(int(defines["EVENT_DONE"]), EventKind.DONE)
         self.assertEqual(int(defines["TOKENIZE_SPECIAL"]), layerline._TOKENIZE_SPECIAL)
         self.assertEqual(int(defines["TOKENIZE_BOS"]), layerline._TOKENIZE_BOS)
+        self.assertEqual(int(defines["TOKENIZE_EOS"]), layerline._TOKENIZE_EOS)
 
     def test_functions_have_as_many_parameters_as_in_the_header(self) -> None:
         header = re.sub(r"/\*.*?\*/", "", (ROOT / "include/layerline.h").read_text(), flags=re.S)

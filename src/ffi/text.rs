@@ -11,6 +11,9 @@ use crate::error::Error;
 pub const LAYERLINE_TOKENIZE_SPECIAL: u32 = 1;
 /// Add the beginning token where the model wants one.
 pub const LAYERLINE_TOKENIZE_BOS: u32 = 2;
+/// Add the ending token where the model wants one: for a text that is complete, as encoders take it, never for one that
+/// is to be gone on with.
+pub const LAYERLINE_TOKENIZE_EOS: u32 = 4;
 
 /// Turns text into tokens.
 ///
@@ -36,11 +39,14 @@ pub unsafe extern "C" fn layerline_tokenize(
     boundary::status(|| unsafe {
         let (model, text) = (enter(model)?, self::text(text, length, "text")?);
         let (out, needed) = (OutArray::new(tokens, cap, "tokens")?, Out::new(needed, "needed")?);
-        if flags & !(LAYERLINE_TOKENIZE_SPECIAL | LAYERLINE_TOKENIZE_BOS) != 0 {
+        let known = LAYERLINE_TOKENIZE_SPECIAL | LAYERLINE_TOKENIZE_BOS | LAYERLINE_TOKENIZE_EOS;
+        if flags & !known != 0 {
             return Err(Error::invalid(format!("{flags:#x} holds unknown LAYERLINE_TOKENIZE_ flags")));
         }
         let (special, bos) = (flags & LAYERLINE_TOKENIZE_SPECIAL != 0, flags & LAYERLINE_TOKENIZE_BOS != 0);
-        let tokens = model.model.tokenizer()?.encode(text, special, bos);
+        let tokenizer = model.model.tokenizer()?;
+        let mut tokens = tokenizer.encode(text, special, bos);
+        tokens.extend(tokenizer.closing().filter(|_| flags & LAYERLINE_TOKENIZE_EOS != 0));
         needed.set(tokens.len());
         out.set(&tokens)
     })
@@ -49,6 +55,10 @@ pub unsafe extern "C" fn layerline_tokenize(
 /// Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
 /// character: then so does the text. A space that the tokeniser puts before every text is left out: that is right for a
 /// whole sequence, not for parts of one to be joined.
+///
+/// To print tokens as they come: the bytes of a token in a text that goes on are what detokenising it behind some token
+/// that has text gives more than that token alone. They may be part of a character, to be kept until the rest has come.
+/// layerline_generate hands out whole characters itself.
 ///
 /// `tokens`, `count`: may be none.
 /// `buf`, `cap`, `needed`: the text, as described for strings at the top.

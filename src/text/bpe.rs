@@ -1,7 +1,12 @@
-//! BPE over bytes: inside each word of the pre-tokeniser, neighbours join in the order of the file's list of merges.
+//! BPE: inside each word of the pre-tokeniser, neighbours join in the order of the file's list of merges.
 
+use std::borrow::Cow;
+
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+use super::escape::{Fallback, Words};
 use super::merge::Merger;
-use super::pretokenize::Pretokenizer;
+use super::pretokenize::{Definition, Pretokenizer, Spelling};
 use super::vocabulary::{Kind, NONE, TextTable, Vocabulary, text_of};
 use crate::error::{Error, Result};
 use crate::gguf::Strings;
@@ -17,13 +22,29 @@ struct Merge {
 }
 
 pub(super) struct Bpe {
-    pretokenizer: Pretokenizer,
-    bytes: Box<[u32; 256]>,
+    units: Units,
+    /// The text is brought to Unicode normalisation form C first.
+    nfc: bool,
     /// The merges whose left side is token t stand at `starts[t]..starts[t + 1]`, in the order of their right sides.
     merges: Vec<Merge>,
     starts: Vec<u32>,
-    /// Where a word that is itself a token is taken as that token, whatever the merges say.
-    words: Option<TextTable>,
+}
+
+/// What merging begins with.
+enum Units {
+    Bytes {
+        pretokenizer: Pretokenizer,
+        /// The token of each byte.
+        bytes: Box<[u32; 256]>,
+        /// Where a word that is itself a token is taken as that token, whatever the merges say.
+        whole: Option<TextTable>,
+    },
+    Characters {
+        words: Words,
+        /// The tokens of single characters.
+        characters: TextTable,
+        fallback: Fallback,
+    },
 }
 
 impl Bpe {
@@ -33,57 +54,67 @@ impl Bpe {
         vocabulary: &mut Vocabulary,
         spelt: TextTable,
         merges: Strings,
-        pretokenizer: Pretokenizer,
-        whole_words: bool,
+        definition: &Definition,
+        unknown: Option<u32>,
     ) -> Result<Bpe> {
-        let may_come_of_text = |&token: &u32| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown);
-        let mut bytes = Box::new([NONE; 256]);
-        for byte in 0..=255u8 {
-            let spelling = spelling(byte).to_string();
-            let token = spelt.get(&vocabulary.texts, spelling.as_bytes()).filter(may_come_of_text);
-            bytes[byte as usize] = token.unwrap_or(NONE);
-        }
         let (merges, starts) = read_merges(vocabulary, &spelt, merges)?;
-        drop(spelt);
-        let exact = respell(vocabulary);
-        let words = whole_words.then(|| {
-            let tokens = || (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
-            let mut table = TextTable::new(tokens().count());
-            tokens().for_each(|token| {
-                table.insert(&vocabulary.texts, token);
-            });
-            table
-        });
-        Ok(Bpe { pretokenizer, bytes, merges, starts, words })
+        let units = match definition.spelling {
+            Spelling::Bytes => bytes_of(vocabulary, spelt, definition)?,
+            Spelling::Text => characters_of(vocabulary, unknown)?,
+        };
+        Ok(Bpe { units, nfc: definition.nfc, merges, starts })
+    }
+
+    /// Whether texts of tokens have U+2581 for a space.
+    pub fn escapes_spaces(&self) -> bool {
+        matches!(self.units, Units::Characters { .. })
     }
 
     /// Appends the tokens of a text.
     pub fn encode(&self, vocabulary: &Vocabulary, text: &str, merger: &mut Merger, out: &mut Vec<i32>) {
-        self.pretokenizer.split(text, &mut |word| {
-            for word in word.as_bytes().chunks(LONGEST_WORD) {
-                self.encode_word(vocabulary, word, merger, out);
+        let text = if self.nfc && !is_nfc(text) { Cow::Owned(text.nfc().collect()) } else { Cow::Borrowed(text) };
+        match &self.units {
+            Units::Bytes { pretokenizer, bytes, whole } => pretokenizer.split(&text, &mut |word| {
+                if let Some(token) = whole.as_ref().and_then(|whole| whole.get(&vocabulary.texts, word)) {
+                    return out.push(token as i32);
+                }
+                for part in word.chunks(LONGEST_WORD) {
+                    merger.clear();
+                    for (at, &byte) in part.iter().enumerate() {
+                        merger.push(at as u32, bytes[byte as usize]);
+                    }
+                    // A few vocabularies lack bytes that no UTF-8 text, or hardly any, has; like their own tools, we
+                    // leave those out.
+                    let merged = self.merge(merger, part.len()).filter(|&(.., token)| token != NONE);
+                    out.extend(merged.map(|(.., token)| token as i32));
+                }
+            }),
+            Units::Characters { words, characters, fallback } => {
+                let from = out.len();
+                words.each(&text, false, &mut |word| {
+                    merger.clear();
+                    let mut buffer = [0; 4];
+                    for (start, c) in word.char_indices() {
+                        let token = characters.get(&vocabulary.texts, c.encode_utf8(&mut buffer).as_bytes());
+                        merger.push(start as u32, token.unwrap_or(NONE));
+                    }
+                    for (start, end, token) in self.merge(merger, word.len()) {
+                        if token != NONE {
+                            out.push(token as i32);
+                        } else {
+                            fallback.spell(&word.as_bytes()[start as usize..end as usize], from, out);
+                        }
+                    }
+                });
             }
-        });
+        }
     }
 
-    fn encode_word(&self, vocabulary: &Vocabulary, word: &[u8], merger: &mut Merger, out: &mut Vec<i32>) {
-        if let Some(token) = self.words.as_ref().and_then(|words| words.get(&vocabulary.texts, word)) {
-            out.push(token as i32);
-            return;
-        }
-        merger.clear();
-        for (at, &byte) in word.iter().enumerate() {
-            merger.push(at as u32, self.bytes[byte as usize]);
-        }
-        let end = word.len() as u32;
+    /// Joins what the merger holds: start, end and token of what is left.
+    fn merge<'a>(&self, merger: &'a mut Merger, length: usize) -> impl Iterator<Item = (u32, u32, u32)> + use<'a> {
+        let end = length as u32;
         merger.merge(end, |left, right, _| self.joined(left.token, right.token));
-        for (_, _, token) in merger.symbols(end) {
-            // A few vocabularies lack bytes that no UTF-8 text, or hardly any, has; like their own tools, we leave
-            // those out.
-            if token != NONE {
-                out.push(token as i32);
-            }
-        }
+        merger.symbols(end)
     }
 
     fn joined(&self, left: u32, right: u32) -> Option<(u32, u32)> {
@@ -95,8 +126,53 @@ impl Bpe {
 
     pub fn memory_bytes(&self) -> u64 {
         let merges = self.merges.capacity() * size_of::<Merge>() + self.starts.capacity() * size_of::<u32>();
-        self.words.as_ref().map_or(0, TextTable::memory_bytes) + (merges + size_of_val(&*self.bytes)) as u64
+        let units = match &self.units {
+            Units::Bytes { pretokenizer, bytes, whole } => {
+                let whole = whole.as_ref().map_or(0, TextTable::memory_bytes);
+                pretokenizer.memory_bytes() + size_of_val(&**bytes) as u64 + whole
+            }
+            Units::Characters { words, characters, fallback } => {
+                words.memory_bytes() + characters.memory_bytes() + fallback.memory_bytes()
+            }
+        };
+        merges as u64 + units
     }
+}
+
+fn bytes_of(vocabulary: &mut Vocabulary, spelt: TextTable, definition: &Definition) -> Result<Units> {
+    let may_come_of_text = |&token: &u32| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown);
+    let mut bytes = Box::new([NONE; 256]);
+    for byte in 0..=255u8 {
+        let spelling = spelling(byte).to_string();
+        let token = spelt.get(&vocabulary.texts, spelling.as_bytes()).filter(may_come_of_text);
+        bytes[byte as usize] = token.unwrap_or(NONE);
+    }
+    drop(spelt);
+    let exact = respell(vocabulary);
+    let whole = definition.whole_words.then(|| table_of(vocabulary, |token| exact(vocabulary, token)));
+    Ok(Units::Bytes { pretokenizer: Pretokenizer::new(definition)?, bytes, whole })
+}
+
+fn characters_of(vocabulary: &Vocabulary, unknown: Option<u32>) -> Result<Units> {
+    let is_text = |&token: &u32| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown | Kind::Byte);
+    let texts = (0..vocabulary.len() as u32).filter(is_text).map(|token| vocabulary.text(token));
+    let single = |token: u32| {
+        is_text(&token) && std::str::from_utf8(vocabulary.text(token)).is_ok_and(|text| text.chars().count() == 1)
+    };
+    Ok(Units::Characters {
+        words: Words::new(texts),
+        characters: table_of(vocabulary, single),
+        fallback: Fallback::new(vocabulary, unknown)?,
+    })
+}
+
+fn table_of(vocabulary: &Vocabulary, is_in: impl Fn(u32) -> bool) -> TextTable {
+    let tokens = || (0..vocabulary.len() as u32).filter(|&token| is_in(token));
+    let mut table = TextTable::new(tokens().count());
+    tokens().for_each(|token| {
+        table.insert(&vocabulary.texts, token);
+    });
+    table
 }
 
 /// The merges and where those of each left side start. A pair that is listed twice counts where it stands first; one

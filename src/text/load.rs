@@ -1,11 +1,14 @@
 //! A tokeniser from the metadata of a model file. Everything in the file is doubted.
 
 use super::bpe::Bpe;
-use super::pretokenize::Pretokenizer;
+use super::ends;
+use super::pretokenize::Definition;
 use super::special::Specials;
 use super::spm::Spm;
 use super::tokenizer::{Rules, Tokenizer};
+use super::unigram::{Charsmap, Normalizer, Unigram};
 use super::vocabulary::{Kind, TextTable, Vocabulary};
+use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, Metadata, Strings, Value};
 
@@ -15,30 +18,10 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 
-/// Texts that end a turn or a document, where they are control tokens.
-const END_TEXTS: &[&str] = &[
-    "</s>",
-    "<eos>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<end_of_turn>",
-    "<end_of_utterance>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "[EOS]",
-    "<｜end▁of▁sentence｜>",
-    "<|fim_pad|>",
-    "<|repo_name|>",
-    "<|file_sep|>",
-];
+/// The values of `tokenizer.ggml.model` that are built in.
+pub const MODELS: &[&str] = &["llama", "t5", "bert", "gpt2", "gemma4"];
 
 impl Tokenizer {
     /// Takes the vocabulary out of the metadata; `None` where the file has none. Whatever the result, the large arrays
@@ -51,10 +34,14 @@ impl Tokenizer {
         let scores = metadata.take(SCORES);
         let kinds = metadata.take(TOKEN_TYPE);
         let merges = metadata.take(MERGES);
+        let charsmap = metadata.take(CHARSMAP);
         let family = match metadata.get_str(MODEL)? {
             None | Some("none" | "no_vocab") => return Ok(None),
             Some("llama") => Family::Spm,
+            Some("t5") => Family::Unigram,
+            Some("bert") => Family::WordPiece,
             Some("gpt2") => Family::bpe(metadata.get_str(PRE)?.unwrap_or("default"))?,
+            Some("gemma4") => Family::bpe("gemma4")?,
             Some(other) => return Err(Error::unsupported(format!("{MODEL} {other:?} is not built in"))),
         };
 
@@ -67,48 +54,54 @@ impl Tokenizer {
         vocabulary.texts.bytes.shrink_to_fit();
         vocabulary.texts.ends.shrink_to_fit();
         let spelt = table_of_all(&vocabulary)?;
-        let find = |text: &str| spelt.get(&vocabulary.texts, text.as_bytes());
-        let id = |name: &str, default: Option<u32>| read_id(metadata, name, default, count);
+        let defaults = family.defaults();
+        let id = |metadata: &Metadata, name: &str| read_id(metadata, name, defaults.id(name), count);
+        let flag = |name: &str, default: bool| {
+            Ok::<_, Error>(metadata.get_bool(&format!("tokenizer.ggml.{name}"))?.unwrap_or(default))
+        };
 
-        let (default_bos, default_eos) = match family {
-            Family::Spm => (Some(1), Some(2)),
-            Family::Bpe { .. } => (None, None),
+        let ends = ends::find(metadata, &mut vocabulary, &spelt, id)?;
+        let eos = id(metadata, "eos")?;
+        let (bos, closing) = match family {
+            // The classifier's token begins a text, the separator ends it.
+            Family::WordPiece => (id(metadata, "cls")?.or(id(metadata, "bos")?), id(metadata, "seperator")?),
+            _ => (id(metadata, "bos")?, eos),
         };
-        let bos = id("bos", default_bos)?;
-        let eos = id("eos", default_eos)?;
-        let mut ends: Vec<u32> = eos.into_iter().chain(id("eot", None)?).chain(id("eom", None)?).collect();
-        let control = |text: &&str| find(text).filter(|&token| vocabulary.kind(token) == Kind::Control);
-        ends.extend(END_TEXTS.iter().filter_map(control));
-        // Where a message ends with `<|end|>` and a turn with one of these, the first is not the end.
-        if ["<|return|>", "<|call|>"].iter().all(|text| find(text).is_some()) {
-            ends.retain(|&token| vocabulary.text(token) != b"<|end|>" || Some(token) == eos);
-        }
-        ends.sort_unstable();
-        ends.dedup();
-        ends.shrink_to_fit();
-        // Phi-3's special tokens were trained with the white space after them taken away; the file only tells by its
-        // name.
-        let name = metadata.get_str("general.name")?.unwrap_or("").to_ascii_lowercase();
-        let strip_after_special = (name.contains("phi-3") || name.contains("phi3"))
-            .then(|| ["<unk>", "<s>", "<|endoftext|>"].iter().filter_map(|text| find(text)).collect());
-        let add_bos = metadata.get_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(family.adds_bos());
-        let add_space_prefix = match family {
-            Family::Spm => metadata.get_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true),
-            Family::Bpe { .. } => false,
-        };
+        let closes = flag("add_eos_token", defaults.add_eos)?
+            || matches!(family, Family::WordPiece) && flag("add_sep_token", true)?;
+        let add_bos = flag("add_bos_token", defaults.add_bos)?;
+        let add_space_prefix = !matches!(family, Family::Bpe(_)) && flag("add_space_prefix", true)?;
+        // A control token is no stand-in for text, but where the file names it as one.
+        let unknown = id(metadata, "unknown")?;
         let user_defined = Specials::new(&vocabulary, &[Kind::UserDefined]);
         let specials = Specials::new(&vocabulary, &[Kind::UserDefined, Kind::Control, Kind::Unknown]);
+        let strip_after_special = strip_after_special(metadata, &vocabulary, &spelt)?;
 
         let rules = match family {
             Family::Spm => {
-                // A control token is no stand-in for text.
-                let unknown = id("unknown", Some(0))?.filter(|&token| vocabulary.kind(token) != Kind::Control);
+                let unknown = unknown.filter(|&token| vocabulary.kind(token) != Kind::Control);
                 drop(spelt);
                 Rules::Spm(Spm::new(&vocabulary, read_scores(scores, count)?, unknown)?)
             }
-            Family::Bpe { pretokenizer, whole_words, .. } => {
+            Family::Unigram => {
+                drop(spelt);
+                let normalizer = Normalizer {
+                    charsmap: Charsmap::new(&bytes(CHARSMAP, charsmap)?)?,
+                    add_space: add_space_prefix,
+                    space_is_suffix: flag("treat_whitespace_as_suffix", false)?,
+                    merge_spaces: flag("remove_extra_whitespaces", false)?,
+                };
+                Rules::Unigram(Unigram::new(&vocabulary, read_scores(scores, count)?, unknown, normalizer)?)
+            }
+            Family::WordPiece => {
+                drop(spelt);
+                let lowercase = flag("normalizer.lowercase", true)?;
+                let strip_accents = flag("normalizer.strip_accents", lowercase)?;
+                Rules::WordPiece(WordPiece::new(&vocabulary, unknown, lowercase, strip_accents))
+            }
+            Family::Bpe(definition) => {
                 let merges = strings(MERGES, merges)?.ok_or_else(|| Error::format(format!("{MERGES} is missing")))?;
-                Rules::Bpe(Bpe::new(&mut vocabulary, spelt, merges, pretokenizer, whole_words)?)
+                Rules::Bpe(Bpe::new(&mut vocabulary, spelt, merges, definition, unknown)?)
             }
         };
         Ok(Some(Tokenizer {
@@ -119,6 +112,7 @@ impl Tokenizer {
             bos,
             eos,
             add_bos,
+            closing: closing.filter(|_| closes),
             add_space_prefix,
             strip_after_special,
             ends,
@@ -126,39 +120,59 @@ impl Tokenizer {
     }
 }
 
-#[derive(Clone, Copy)]
+/// Phi-3's special tokens were trained with the white space after them taken away; the file only tells by its name.
+fn strip_after_special(metadata: &Metadata, vocabulary: &Vocabulary, texts: &TextTable) -> Result<Option<Vec<u32>>> {
+    let name = metadata.get_str("general.name")?.unwrap_or("").to_ascii_lowercase();
+    let find = |text: &&str| texts.get(&vocabulary.texts, text.as_bytes());
+    let is_phi3 = name.contains("phi-3") || name.contains("phi3");
+    Ok(is_phi3.then(|| ["<unk>", "<s>", "<|endoftext|>"].iter().filter_map(find).collect()))
+}
+
 enum Family {
     Spm,
-    Bpe { pretokenizer: Pretokenizer, whole_words: bool, add_bos: bool },
+    Unigram,
+    WordPiece,
+    Bpe(&'static Definition),
+}
+
+/// What holds where the file does not say.
+struct Defaults {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unknown: Option<u32>,
+    separator: Option<u32>,
+    add_bos: bool,
+    add_eos: bool,
+}
+
+impl Defaults {
+    fn id(&self, name: &str) -> Option<u32> {
+        match name {
+            "bos" => self.bos,
+            "eos" => self.eos,
+            "unknown" => self.unknown,
+            "seperator" => self.separator,
+            _ => None,
+        }
+    }
 }
 
 impl Family {
-    /// The pre-tokenisers by the names converters give them. Many models share the rules of a few.
-    fn bpe(name: &str) -> Result<Family> {
-        let plain = |pretokenizer| Family::Bpe { pretokenizer, whole_words: false, add_bos: false };
-        Ok(match name {
-            "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" => {
-                Family::Bpe { pretokenizer: Pretokenizer::Llama3 { digits: 3 }, whole_words: true, add_bos: true }
+    fn defaults(&self) -> Defaults {
+        let none = Defaults { bos: None, eos: None, unknown: None, separator: None, add_bos: false, add_eos: false };
+        match self {
+            Family::Spm => Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), add_bos: true, ..none },
+            Family::Unigram => Defaults { eos: Some(1), unknown: Some(2), add_eos: true, ..none },
+            Family::WordPiece => {
+                Defaults { bos: Some(101), unknown: Some(100), separator: Some(102), add_bos: true, ..none }
             }
-            "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => plain(Pretokenizer::Llama3 { digits: 3 }),
-            "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "megrez" | "hunyuan" => {
-                plain(Pretokenizer::Llama3 { digits: 1 })
-            }
-            "gpt-2" | "phi-2" | "mpt" | "olmo" | "jais" | "exaone4" | "gigachat" => plain(Pretokenizer::Gpt2),
-            "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" => {
-                plain(Pretokenizer::SingleDigits)
-            }
-            "gpt-4o" | "llama4" => plain(Pretokenizer::Gpt4o),
-            "default" => plain(Pretokenizer::Default),
-            other => return Err(Error::unsupported(format!("{PRE} {other:?} is not built in"))),
-        })
+            Family::Bpe(definition) => Defaults { add_bos: definition.add_bos, ..none },
+        }
     }
 
-    fn adds_bos(self) -> bool {
-        match self {
-            Family::Spm => true,
-            Family::Bpe { add_bos, .. } => add_bos,
-        }
+    fn bpe(name: &str) -> Result<Family> {
+        let definition = Definition::of(name);
+        definition.map(Family::Bpe).ok_or_else(|| Error::unsupported(format!("{PRE} {name:?} is not built in")))
     }
 }
 
@@ -167,6 +181,15 @@ fn strings(key: &str, value: Option<Value>) -> Result<Option<Strings>> {
         None => Ok(None),
         Some(Value::Array(Array::String(strings))) => Ok(Some(strings)),
         Some(_) => Err(Error::format(format!("{key} is not an array of strings"))),
+    }
+}
+
+fn bytes(key: &str, value: Option<Value>) -> Result<Vec<u8>> {
+    match value {
+        None => Ok(Vec::new()),
+        Some(Value::Array(Array::U8(bytes))) => Ok(bytes),
+        Some(Value::Array(Array::I8(bytes))) => Ok(bytes.into_iter().map(|byte| byte as u8).collect()),
+        Some(_) => Err(Error::format(format!("{key} is not an array of bytes"))),
     }
 }
 

@@ -1,17 +1,27 @@
 //! Tokenisers and detokenisation.
 //!
-//! Two families are built in: `llama` (SentencePiece BPE: merges chosen by the score of the token they make, bytes as
-//! a last resort) and `gpt2` (BPE over bytes, inside the words a pre-tokeniser cuts).
+//! Four families are built in: `llama` (SentencePiece BPE: merges chosen by the score of the token they make, bytes as
+//! a last resort), `t5` (SentencePiece unigram), `bert` (WordPiece) and `gpt2` (BPE by a list of merges, inside the
+//! words that one of many pre-tokenisers cuts), of which `gemma4` is one.
 
 mod bpe;
+mod ends;
+mod escape;
 mod load;
 mod merge;
 mod pretokenize;
 mod special;
 mod spm;
 mod tokenizer;
+mod trie;
+mod unigram;
 mod utf8;
 mod vocabulary;
+mod wordpiece;
 
+#[doc(hidden)]
+pub use load::MODELS;
+#[doc(hidden)]
+pub use pretokenize::{pretokenize, pretokenizers};
 pub use tokenizer::Tokenizer;
 pub use utf8::Utf8Stream;

@@ -2,6 +2,9 @@
 
 use super::vocabulary::{Kind, Vocabulary};
 
+/// The longest token that is looked for, in bytes: at each place of a text up to as many bytes are compared.
+const LONGEST: usize = 256;
+
 /// Special tokens in the order of their texts.
 pub(super) struct Specials {
     tokens: Vec<u32>,
@@ -10,11 +13,13 @@ pub(super) struct Specials {
 }
 
 impl Specials {
-    /// The tokens of these kinds. A text that is not UTF-8 cannot be found in UTF-8 and is left out.
+    /// The tokens of these kinds. A text that is not UTF-8 cannot be found in UTF-8 and is left out, as is one of more
+    /// than 256 bytes.
     pub fn new(vocabulary: &Vocabulary, kinds: &[Kind]) -> Specials {
         let mut tokens: Vec<u32> = (0..vocabulary.len() as u32)
             .filter(|&token| kinds.contains(&vocabulary.kind(token)))
-            .filter(|&token| !vocabulary.text(token).is_empty() && std::str::from_utf8(vocabulary.text(token)).is_ok())
+            .filter(|&token| (1..=LONGEST).contains(&vocabulary.text(token).len()))
+            .filter(|&token| std::str::from_utf8(vocabulary.text(token)).is_ok())
             .collect();
         tokens.sort_unstable_by_key(|&token| vocabulary.text(token));
         tokens.shrink_to_fit();

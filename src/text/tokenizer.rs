@@ -1,10 +1,13 @@
 //! Text to tokens and back.
 
 use super::bpe::Bpe;
+use super::escape::push_unescaped;
 use super::merge::Merger;
 use super::special::Specials;
-use super::spm::{SPACE, Spm};
+use super::spm::Spm;
+use super::unigram::Unigram;
 use super::vocabulary::{Kind, Vocabulary, named_byte};
+use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
 
 /// A model's vocabulary and the rules that turn text into its tokens. Any number of threads may use one at once.
@@ -18,6 +21,8 @@ pub struct Tokenizer {
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,
     pub(super) add_bos: bool,
+    /// The token that goes behind a text where the model wants one.
+    pub(super) closing: Option<u32>,
     /// Put a space before text that starts the sequence or follows a special token, and take it off again.
     pub(super) add_space_prefix: bool,
     /// Special tokens swallow the white space after them, but for those listed.
@@ -28,7 +33,19 @@ pub struct Tokenizer {
 
 pub(super) enum Rules {
     Spm(Spm),
+    Unigram(Unigram),
+    WordPiece(WordPiece),
     Bpe(Bpe),
+}
+
+impl Rules {
+    /// Whether texts of tokens have U+2581 for a space.
+    fn escape_spaces(&self) -> bool {
+        match self {
+            Rules::Spm(_) | Rules::Unigram(_) | Rules::WordPiece(_) => true,
+            Rules::Bpe(bpe) => bpe.escapes_spaces(),
+        }
+    }
 }
 
 impl Tokenizer {
@@ -58,6 +75,8 @@ impl Tokenizer {
                         let prefix = self.add_space_prefix && after_special;
                         spm.encode(&self.vocabulary, part, prefix, &mut merger, &mut out);
                     }
+                    Rules::Unigram(unigram) => unigram.encode(part, &mut out),
+                    Rules::WordPiece(pieces) => pieces.encode(part, &mut out),
                     Rules::Bpe(bpe) => bpe.encode(&self.vocabulary, part, &mut merger, &mut out),
                 }
             }
@@ -81,10 +100,8 @@ impl Tokenizer {
         let token = self.check(token)?;
         let text = self.vocabulary.text(token);
         match self.vocabulary.kind(token) {
-            Kind::Normal => match self.rules {
-                Rules::Spm(_) => push_unescaped(text, out),
-                Rules::Bpe(_) => out.extend_from_slice(text),
-            },
+            Kind::Normal if self.rules.escape_spaces() => push_unescaped(text, out),
+            Kind::Normal => out.extend_from_slice(text),
             Kind::UserDefined => out.extend_from_slice(text),
             Kind::Byte => out.extend(named_byte(text)),
             Kind::Undefined | Kind::Unknown | Kind::Control | Kind::Unused if special => out.extend_from_slice(text),
@@ -132,6 +149,11 @@ impl Tokenizer {
         self.add_bos && self.bos.is_some()
     }
 
+    /// The token to put behind a text that is complete, where the model wants one: what an encoder was trained with.
+    pub fn closing(&self) -> Option<i32> {
+        self.closing.map(|token| token as i32)
+    }
+
     /// Whether a generation is over with this token. A token that is not in the vocabulary is `INVALID_ARGUMENT`.
     pub fn is_end(&self, token: i32) -> Result<bool> {
         Ok(self.ends.binary_search(&self.check(token)?).is_ok())
@@ -141,6 +163,8 @@ impl Tokenizer {
     pub fn memory_bytes(&self) -> u64 {
         let rules = match &self.rules {
             Rules::Spm(spm) => spm.memory_bytes(),
+            Rules::Unigram(unigram) => unigram.memory_bytes(),
+            Rules::WordPiece(pieces) => pieces.memory_bytes(),
             Rules::Bpe(bpe) => bpe.memory_bytes(),
         };
         let lists = self.ends.capacity() + self.strip_after_special.as_ref().map_or(0, Vec::capacity);
@@ -157,23 +181,6 @@ impl Tokenizer {
             _ => {
                 let size = self.vocabulary.len();
                 Err(Error::invalid(format!("token {token} is not in the vocabulary of {size} tokens")))
-            }
-        }
-    }
-}
-
-/// Appends a SentencePiece text with its spaces as spaces.
-fn push_unescaped(mut text: &[u8], out: &mut Vec<u8>) {
-    let space = SPACE.as_bytes();
-    while let Some((&byte, rest)) = text.split_first() {
-        match text.strip_prefix(space) {
-            Some(rest) => {
-                out.push(b' ');
-                text = rest;
-            }
-            None => {
-                out.push(byte);
-                text = rest;
             }
         }
     }

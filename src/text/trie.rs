@@ -1,0 +1,67 @@
+//! The tokens that a text begins with.
+
+use std::collections::VecDeque;
+
+use super::vocabulary::{NONE, Vocabulary};
+
+/// A tree of tokens by their bytes. Nodes stand in the order of their depth, the children of one beside each other.
+pub(super) struct Trie {
+    /// The byte that leads to a node from its parent.
+    bytes: Vec<u8>,
+    /// Where the children of a node start; they end where the next node's start.
+    children: Vec<u32>,
+    /// The token that ends at a node.
+    tokens: Vec<u32>,
+}
+
+/// A place in the tree, reached by some bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Node(u32);
+
+impl Trie {
+    pub const ROOT: Node = Node(0);
+
+    /// Of tokens with different texts, none empty.
+    pub fn new(vocabulary: &Vocabulary, mut entries: Vec<u32>) -> Trie {
+        entries.sort_unstable_by_key(|&token| vocabulary.text(token));
+        let (mut bytes, mut children, mut tokens) = (vec![0], vec![], vec![]);
+        // The entries below each node that is still to be entered, and how many bytes they share.
+        let mut below = VecDeque::from([(0, entries.len(), 0)]);
+        while let Some((mut from, to, depth)) = below.pop_front() {
+            let ends = from < to && vocabulary.text(entries[from]).len() == depth;
+            tokens.push(if ends { entries[from] } else { NONE });
+            from += usize::from(ends);
+            children.push(bytes.len() as u32);
+            while from < to {
+                let byte = vocabulary.text(entries[from])[depth];
+                let count = entries[from..to].partition_point(|&token| vocabulary.text(token)[depth] == byte);
+                bytes.push(byte);
+                below.push_back((from, from + count, depth + 1));
+                from += count;
+            }
+        }
+        children.push(bytes.len() as u32);
+        for list in [&mut children, &mut tokens] {
+            list.shrink_to_fit();
+        }
+        bytes.shrink_to_fit();
+        Trie { bytes, children, tokens }
+    }
+
+    /// The node that a byte leads to.
+    pub fn step(&self, node: Node, byte: u8) -> Option<Node> {
+        let from = self.children[node.0 as usize] as usize;
+        let to = self.children[node.0 as usize + 1] as usize;
+        let child = self.bytes[from..to].binary_search(&byte).ok()?;
+        Some(Node((from + child) as u32))
+    }
+
+    /// The token whose text leads to a node.
+    pub fn token(&self, node: Node) -> Option<u32> {
+        Some(self.tokens[node.0 as usize]).filter(|&token| token != NONE)
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        (self.bytes.capacity() + (self.children.capacity() + self.tokens.capacity()) * size_of::<u32>()) as u64
+    }
+}
