@@ -6,7 +6,7 @@ use super::{Described, Description, Linear, VectorId};
 use crate::error::{Error, Result};
 use crate::gguf::{Directory, Tensor};
 use crate::quant::Format;
-use crate::weights::{Builder, MatrixId, Page};
+use crate::weights::{Builder, MatrixId, Use};
 
 /// Where a small tensor lies.
 #[derive(Clone, Debug)]
@@ -19,6 +19,9 @@ pub struct VectorSource {
     pub offset: u64,
     pub bytes: u64,
 }
+
+/// A layer has no more small tensors than these.
+const RECENT: usize = 32;
 
 /// Collects a model's tensors while it is described.
 pub struct Tensors<'a> {
@@ -48,12 +51,13 @@ impl<'a> Tensors<'a> {
     /// A matrix with `rows` outputs and `columns` inputs, the next of its layer.
     pub fn matrix(&mut self, layer: u32, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64])?;
-        self.schedule.add(layer, tensor)
+        self.schedule.add(Use::Always { layer }, tensor, 0, rows as u64)
     }
 
     /// A matrix that rows are taken from singly.
     pub fn table(&mut self, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
-        self.matrix(Page::TABLE, name, columns, rows)
+        let tensor = self.take(name, &[columns as u64, rows as u64])?;
+        self.schedule.add(Use::Table, tensor, 0, rows as u64)
     }
 
     /// `NAME.weight`, and `NAME.bias` where there is one.
@@ -63,22 +67,65 @@ impl<'a> Tensors<'a> {
         Ok(Linear { weight, bias })
     }
 
+    /// The parts of `NAME.weight`, and of `NAME.bias` where there is one, that `rows` rows each make up.
+    pub fn fused<const N: usize>(
+        &mut self,
+        layer: u32,
+        name: &str,
+        columns: usize,
+        rows: [usize; N],
+    ) -> Result<[Linear; N]> {
+        let total = rows.iter().sum::<usize>() as u64;
+        let weight = self.take(&format!("{name}.weight"), &[columns as u64, total])?;
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.take(&bias, &[total])?) } else { None };
+        let mut first = 0;
+        let mut parts = Vec::with_capacity(N);
+        for count in rows {
+            let weight = self.schedule.add(Use::Always { layer }, weight, first as u64, count as u64)?;
+            let bias = bias.map(|tensor| self.stretch(tensor, first, count)).transpose()?;
+            parts.push(Linear { weight, bias });
+            first += count;
+        }
+        Ok(parts.try_into().expect("a part was made for each number of rows"))
+    }
+
     pub fn vector(&mut self, name: &str, elements: usize) -> Result<VectorId> {
-        let tensor = self.take(name, &[elements as u64])?;
-        let id = VectorId(self.vectors.len() as u32);
-        self.vectors.push(VectorSource {
-            name: tensor.name.clone(),
-            format: tensor.format,
-            elements,
-            file: tensor.file,
-            offset: self.starts[tensor.file as usize] + tensor.offset,
-            bytes: tensor.bytes,
-        });
-        Ok(id)
+        self.vector_of(name, &[elements as u64])
+    }
+
+    /// A small tensor of these dimensions, its elements one after the other.
+    pub fn vector_of(&mut self, name: &str, dims: &[u64]) -> Result<VectorId> {
+        let tensor = self.take(name, dims)?;
+        // A tensor is no larger than its file.
+        self.stretch(tensor, 0, dims.iter().product::<u64>() as usize)
     }
 
     pub fn optional_vector(&mut self, name: &str, elements: usize) -> Result<Option<VectorId>> {
         if self.has(name) { self.vector(name, elements).map(Some) } else { Ok(None) }
+    }
+
+    /// Elements `first` to `first + elements` of a small tensor; what a layer names twice is read once.
+    fn stretch(&mut self, tensor: &Tensor, first: usize, elements: usize) -> Result<VectorId> {
+        let bytes = |n: usize| {
+            let cut = || Error::unsupported(format!("tensor {:?} is cut within a block", tensor.name));
+            tensor.format.row_bytes(n).map(|n| n as u64).ok_or_else(cut)
+        };
+        let source = VectorSource {
+            name: tensor.name.clone(),
+            format: tensor.format,
+            elements,
+            file: tensor.file,
+            offset: self.starts[tensor.file as usize] + tensor.offset + bytes(first)?,
+            bytes: bytes(elements)?,
+        };
+        let same = |v: &VectorSource| (v.file, v.offset, v.elements) == (source.file, source.offset, elements);
+        let recent = self.vectors.len().saturating_sub(RECENT);
+        if let Some(at) = self.vectors[recent..].iter().position(same) {
+            return Ok(VectorId((recent + at) as u32));
+        }
+        self.vectors.push(source);
+        Ok(VectorId(self.vectors.len() as u32 - 1))
     }
 
     /// Ends the description. A tensor that was not used means that the file computes something else than described:
@@ -92,7 +139,7 @@ impl<'a> Tensors<'a> {
             )));
         }
         let layers = description.layers.len() as u32;
-        let schedule = self.schedule.finish(layers, description.head, alignment)?;
+        let schedule = self.schedule.finish(layers, description.head.weight, alignment)?;
         Ok(Described { description, schedule, vectors: self.vectors })
     }
 }

@@ -1,15 +1,20 @@
 //! Architectures as data: a description of what each layer computes and of which tensors, which the one forward routine
-//! executes. Each family has a file that makes its description from the metadata and the tensor directory.
+//! executes. `table` says what sets each architecture apart, `transformer` makes a description of that, the metadata and
+//! the tensor directory.
 
 mod build;
-mod llama;
+mod metadata;
+mod table;
+mod transformer;
 
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::kernel::rope::{Pairing, Scaling};
+use crate::kernel::vector::Activation;
 use crate::weights::{MatrixId, Schedule};
 
 pub use build::VectorSource;
+pub use table::{ARCHITECTURES, Architecture};
 
 /// A small tensor that is read at open and stays, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +27,30 @@ pub struct Linear {
     pub bias: Option<VectorId>,
 }
 
-/// Sizes that do not change from layer to layer.
+/// What all norms of a model compute; the weights and biases are each norm's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / √(mean(x²) + eps) · w.
+    Rms,
+    /// (x − mean(x)) / √(variance(x) + eps) · w + b.
+    Layer,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    pub weight: VectorId,
+    pub bias: Option<VectorId>,
+}
+
+/// A norm of each stretch of `span` elements of a row. Its weights go on through the stretches and begin again where
+/// they end: one set for all heads, a set for each, or one for the row as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanNorm {
+    pub norm: Norm,
+    pub span: usize,
+}
+
+/// Sizes and constants that do not change from layer to layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub embedding: usize,
@@ -30,62 +58,101 @@ pub struct Shape {
     pub kv_heads: usize,
     pub key_dim: usize,
     pub value_dim: usize,
+    /// The longest of the layers' feed-forward blocks.
     pub feed_forward: usize,
     pub vocab: usize,
     /// Tokens the model was trained for.
     pub context: u32,
+    pub norm: NormKind,
     pub norm_eps: f32,
 }
 
-/// The rotary embedding of queries and keys.
+/// A rotary embedding of queries and keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     pub pairing: Pairing,
-    /// Rotated elements of each head.
+    /// Rotated elements of each head, from its first.
     pub dims: usize,
     pub base: f64,
     pub scaling: Scaling,
     /// One divisor per pair.
     pub divisors: Option<VectorId>,
+    /// Other divisors for sessions with room for more tokens than this.
+    pub beyond: Option<(u32, VectorId)>,
 }
 
-/// x += W_o·attention(rope(W_q·h), rope(W_k·h), W_v·h), h = rms_norm(x).
+/// attention(rope(norm(W_q·h)), rope(norm(W_k·h)), W_v·h), h = norm(x); what is `None` is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
-    pub norm: VectorId,
+    pub norm: Option<Norm>,
     pub query: Linear,
     pub key: Linear,
     pub value: Linear,
-    pub output: Linear,
+    pub query_norm: Option<SpanNorm>,
+    pub key_norm: Option<SpanNorm>,
+    /// Of the description's.
+    pub rope: Option<usize>,
     /// Multiplies q·k.
     pub scale: f32,
+    /// Scores become cap·tanh(score / cap).
+    pub softcap: Option<f32>,
+    /// One extra logit per head, in the softmax's denominator only.
+    pub sinks: Option<VectorId>,
+    /// A token sees itself and the `window - 1` before it; `None`: all.
+    pub window: Option<usize>,
+    pub output: Linear,
+    pub post_norm: Option<Norm>,
 }
 
-/// x += W_down·(silu(W_gate·h) ⊙ W_up·h), h = rms_norm(x).
+/// W_down·(f(W_gate·h) ⊙ W_up·h), or W_down·f(W_up·h) without a gate.
 #[derive(Clone, Copy, Debug)]
-pub struct FeedForward {
-    pub norm: VectorId,
-    pub gate: Linear,
+pub struct Mlp {
+    pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
+    pub activation: Activation,
 }
 
+impl Mlp {
+    /// The matrices that share its input.
+    pub fn ways_up(&self) -> [Linear; 2] {
+        [self.gate.unwrap_or(self.up), self.up]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct FeedForward {
+    pub norm: Option<Norm>,
+    pub mlp: Mlp,
+    pub post_norm: Option<Norm>,
+}
+
+/// x += s·post_norm(attention(x)), then x += s·post_norm(feed_forward(x)), s the description's `residual_scale`.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
     pub attention: Attention,
     pub feed_forward: FeedForward,
+    /// Both blocks read the x that the layer began with.
+    pub parallel: bool,
 }
 
 /// What a model computes.
 #[derive(Debug)]
 pub struct Description {
     pub shape: Shape,
-    pub rope: Rope,
+    pub ropes: Vec<Rope>,
     /// Rows of it are the tokens' embeddings; may be the head's matrix.
     pub embedding: MatrixId,
+    pub embedding_scale: f32,
+    /// Rows of it are added to the embeddings, by position.
+    pub positions: Option<MatrixId>,
     pub layers: Vec<Layer>,
-    pub output_norm: VectorId,
-    pub head: MatrixId,
+    pub residual_scale: f32,
+    pub output_norm: Norm,
+    pub head: Linear,
+    pub logit_scale: f32,
+    /// Logits become cap·tanh(logit / cap).
+    pub logit_softcap: Option<f32>,
 }
 
 /// A described model: what it computes, the schedule of its pages, and the small tensors to read at open.
@@ -102,8 +169,13 @@ pub struct Described {
 /// `UNSUPPORTED` names an architecture, or a feature of it, that is not built in; `FORMAT` a key or tensor that is
 /// missing or does not fit.
 pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Result<Described> {
-    match directory.metadata.require_str("general.architecture")? {
-        "llama" => llama::describe(directory, starts, alignment),
-        other => Err(Error::unsupported(format!("architecture {other:?} is not built in (built in: llama)"))),
+    let name = directory.metadata.require_str("general.architecture")?;
+    match ARCHITECTURES.iter().find(|a| a.name == name) {
+        Some(architecture) => transformer::describe(architecture, directory, starts, alignment),
+        None => {
+            let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.name).collect();
+            let known = known.join(", ");
+            Err(Error::unsupported(format!("architecture {name:?} is not built in (built in: {known})")))
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::weights::frames::Memory;
 pub struct Layout {
     /// Residual stream: [tokens][embedding], f32.
     residual: usize,
+    /// A copy of it, where blocks stand side by side.
+    before: usize,
     /// Queries, keys, values and attention's result; or gate and up; or a normed or projected copy of the residual.
     work: usize,
     /// Activations in the forms that the weights want.
@@ -29,30 +31,31 @@ impl Layout {
         let attention = s.heads * (s.key_dim + s.value_dim) + s.kv_heads * (s.key_dim + s.value_dim);
         let work = attention.max(2 * s.feed_forward).max(s.embedding);
         let stage = |linears: &[Linear]| forms_bytes(schedule, linears, chunk);
-        let head = Linear { weight: d.head, bias: None };
         let forms = d
             .layers
             .iter()
             .flat_map(|l| {
-                let (a, f) = (l.attention, l.feed_forward);
-                [stage(&[a.query, a.key, a.value]), stage(&[a.output]), stage(&[f.gate, f.up]), stage(&[f.down])]
+                let (a, mlp) = (&l.attention, &l.feed_forward.mlp);
+                [stage(&[a.query, a.key, a.value]), stage(&[a.output]), stage(&mlp.ways_up()), stage(&[mlp.down])]
             })
-            .chain([stage(&[head])])
+            .chain([stage(&[d.head])])
             .max()
             .unwrap_or(0);
+        let row_bytes = [Some(d.embedding), d.positions].into_iter().flatten().map(|m| schedule.matrix(m).row_bytes);
         let floats = |per_token: usize| per_token.saturating_mul(chunk).saturating_mul(4);
         Layout {
             residual: floats(s.embedding),
+            before: if d.layers.iter().any(|l| l.parallel) { floats(s.embedding) } else { 0 },
             work: floats(work),
             forms,
-            angles: floats(d.rope.dims / 2 * 2),
+            angles: floats(d.ropes.iter().map(|r| r.dims / 2 * 2).sum()),
             positions: floats(1),
-            row: Engine::row_buffer_bytes(schedule.matrix(d.embedding).row_bytes),
+            row: Engine::row_buffer_bytes(row_bytes.max().unwrap_or(0)),
         }
     }
 
     pub fn bytes(&self) -> u64 {
-        [self.residual, self.work, self.forms, self.angles, self.positions, self.row]
+        [self.residual, self.before, self.work, self.forms, self.angles, self.positions, self.row]
             .iter()
             .map(|&n| n as u64 + 4096)
             .sum()
@@ -83,6 +86,7 @@ fn forms_bytes(schedule: &Schedule, linears: &[Linear], chunk: usize) -> usize {
 /// The buffers of a running sweep; a model has one set, which the sweep whose turn it is uses.
 pub struct Scratch {
     pub residual: Memory,
+    pub before: Memory,
     pub work: Memory,
     pub forms: Memory,
     pub angles: Memory,
@@ -94,6 +98,7 @@ impl Scratch {
     pub fn new(layout: &Layout) -> io::Result<Scratch> {
         Ok(Scratch {
             residual: Memory::new(layout.residual)?,
+            before: Memory::new(layout.before)?,
             work: Memory::new(layout.work)?,
             forms: Memory::new(layout.forms)?,
             angles: Memory::new(layout.angles)?,

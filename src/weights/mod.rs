@@ -21,5 +21,5 @@ mod tests;
 
 pub use budget::SharedBudget;
 pub use engine::{Config, Engine, HeldPage, Interrupt, Sweep};
-pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule};
+pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
 pub use state::Ledger;

@@ -5,6 +5,7 @@
 //! rows are taken from them singly.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gguf::Tensor;
@@ -17,19 +18,41 @@ const PAGE_TARGET_LEAST: u64 = 1 << 20;
 /// Rows of a page are a multiple of this, so that the kernels' row groups do not straddle pages.
 const ROW_GROUP: u64 = 16;
 
+/// When a pass uses a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// In every pass.
+    Always { layer: u32 },
+    /// A row of it now and then.
+    Table,
+}
+
+impl Use {
+    fn layer(self) -> u32 {
+        match self {
+            Use::Always { layer } => layer,
+            Use::Table => Page::TABLE,
+        }
+    }
+}
+
 /// A matrix of the schedule, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixId(pub u32);
 
-/// A weight matrix of `rows` × `columns`: y = W·x has `rows` outputs.
+/// A weight matrix of `rows` × `columns`, y = W·x has `rows` outputs: a tensor, or some of its rows.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    pub name: String,
+    /// The tensor's.
+    pub name: Arc<str>,
+    /// Of the tensor's rows.
+    pub first_row: u64,
     pub format: Format,
     pub rows: usize,
     pub columns: usize,
     pub row_bytes: usize,
     file: u32,
+    /// Absolute offset of its first row.
     offset: u64,
     pages: Range<u32>,
 }
@@ -119,14 +142,14 @@ impl Schedule {
     pub fn memory_bytes(&self) -> usize {
         self.pages.capacity() * size_of::<Page>()
             + self.matrices.capacity() * size_of::<Matrix>()
-            + self.matrices.iter().map(|m| m.name.capacity()).sum::<usize>()
+            + self.matrices.iter().map(|m| m.name.len()).sum::<usize>()
             + self.layers.capacity() * size_of::<Range<u32>>()
     }
 }
 
 /// Collects matrices in the order of their use.
 pub struct Builder {
-    matrices: Vec<(Matrix, u32)>,
+    matrices: Vec<(Matrix, Use)>,
     starts: Vec<u64>,
 }
 
@@ -136,24 +159,29 @@ impl Builder {
         Builder { matrices: Vec::new(), starts }
     }
 
-    /// Adds a checked two-dimensional tensor as the next matrix of `layer` ([`Page::TABLE`]: of none).
-    pub fn add(&mut self, layer: u32, tensor: &Tensor) -> Result<MatrixId> {
-        let (columns, rows) = (tensor.dims[0], tensor.dims[1]);
+    /// Adds `rows` rows from `first_row` of a checked tensor, all rows of all its planes counted on, as the next matrix.
+    pub fn add(&mut self, when: Use, tensor: &Tensor, first_row: u64, rows: u64) -> Result<MatrixId> {
+        let columns = tensor.dims[0];
         let too_large = || Error::unsupported(format!("{}: {columns} × {rows} is too large", tensor.name));
         let row_bytes = tensor.format.row_bytes(columns as usize).ok_or_else(too_large)?;
         let id = MatrixId(self.matrices.len() as u32);
         let rows32 = u32::try_from(rows).map_err(|_| too_large())?;
+        let name = match self.matrices.last() {
+            Some((before, _)) if *before.name == *tensor.name => before.name.clone(),
+            _ => tensor.name.as_str().into(),
+        };
         let matrix = Matrix {
-            name: tensor.name.clone(),
+            name,
+            first_row,
             format: tensor.format,
             rows: rows32 as usize,
             columns: columns as usize,
             row_bytes,
             file: tensor.file,
-            offset: self.starts[tensor.file as usize] + tensor.offset,
+            offset: self.starts[tensor.file as usize] + tensor.offset + first_row * row_bytes as u64,
             pages: 0..0,
         };
-        self.matrices.push((matrix, layer));
+        self.matrices.push((matrix, when));
         Ok(id)
     }
 
@@ -172,11 +200,12 @@ impl Builder {
         };
         let mut order: Vec<usize> = (0..self.matrices.len()).collect();
         // Tables last; the sort is stable, so the rest stays in the order of use.
-        order.sort_by_key(|&i| self.matrices[i].1 == Page::TABLE);
-        let mut matrices: Vec<Option<(Matrix, u32)>> = self.matrices.into_iter().map(Some).collect();
+        order.sort_by_key(|&i| self.matrices[i].1 == Use::Table);
+        let mut matrices: Vec<Option<(Matrix, Use)>> = self.matrices.into_iter().map(Some).collect();
         let mut placed: Vec<Option<Matrix>> = vec![None; matrices.len()];
         for i in order {
-            let Some((mut m, layer)) = matrices[i].take() else { continue };
+            let Some((mut m, when)) = matrices[i].take() else { continue };
+            let layer = when.layer();
             let first = schedule.pages.len() as u32;
             if i == head.0 as usize {
                 schedule.head_start = first as usize;
@@ -237,7 +266,8 @@ pub mod testing {
                 offset,
                 bytes: row_bytes * rows,
             };
-            last = builder.add(layer, &tensor).unwrap();
+            let when = if layer == Page::TABLE { Use::Table } else { Use::Always { layer } };
+            last = builder.add(when, &tensor, 0, rows).unwrap();
             if layer != Page::TABLE {
                 layers = layers.max(layer + 1);
             }

@@ -52,7 +52,8 @@ impl Fixed {
     pub fn describe(&self, p: usize) -> String {
         let page = self.page(p);
         let m = self.schedule.matrix(page.matrix);
-        format!("{}: rows {} to {}", m.name, page.first_row, page.first_row + page.rows)
+        let first = m.first_row + u64::from(page.first_row);
+        format!("{}: rows {first} to {}", m.name, first + u64::from(page.rows))
     }
 }
 

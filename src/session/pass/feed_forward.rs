@@ -1,0 +1,42 @@
+//! The feed-forward block of a layer.
+
+use super::{Buffers, Step};
+use crate::arch::{FeedForward, Mlp};
+use crate::error::Result;
+use crate::kernel::matmul::Activations;
+use crate::kernel::page::Then;
+use crate::weights::Sweep;
+
+impl Step<'_> {
+    /// `parallel`: the block reads what the layer began with.
+    pub fn feed_forward(&self, f: &FeedForward, parallel: bool, b: &mut Buffers, sweep: &mut Sweep) -> Result<()> {
+        let from = if parallel { &b.before[..b.x.len()] } else { &*b.x };
+        let input = self.normed(f.norm, from, b.work);
+        let acts = self.quantize(&f.mlp.ways_up(), input, b.forms);
+        let inner = self.inner(&f.mlp, &acts, b.work, sweep)?;
+        let acts = self.quantize(&[f.mlp.down], inner, b.forms);
+        self.add_block(f.mlp.down, &acts, f.post_norm, b.work, b.x, sweep)
+    }
+
+    /// f(W_gate·h) ⊙ W_up·h, or f(W_up·h), in `work`.
+    fn inner<'b>(
+        &self,
+        mlp: &Mlp,
+        acts: &[Activations],
+        work: &'b mut [f32],
+        sweep: &mut Sweep,
+    ) -> Result<&'b [f32]> {
+        let length = self.model.engine().schedule().matrix(mlp.up.weight).rows * self.tokens;
+        let (up, rest) = work.split_at_mut(length);
+        let then = match mlp.gate {
+            Some(gate) => {
+                let out = &mut rest[..length];
+                self.multiply(gate, acts, out, Then::Keep, sweep)?;
+                Then::Gate(mlp.activation, out)
+            }
+            None => Then::Activate(mlp.activation),
+        };
+        self.multiply(mlp.up, acts, up, then, sweep)?;
+        Ok(up)
+    }
+}
