@@ -1,6 +1,7 @@
 //! What the descriptions of all families are made with: tensors by name and shape, in the order of their use.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{Described, Description, Linear, VectorId};
 use crate::error::{Error, Result};
@@ -51,13 +52,43 @@ impl<'a> Tensors<'a> {
     /// A matrix with `rows` outputs and `columns` inputs, the next of its layer.
     pub fn matrix(&mut self, layer: u32, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64])?;
-        self.schedule.add(Use::Always { layer }, tensor, 0, rows as u64)
+        self.schedule.add(Use::Always { layer }, &name.into(), tensor, 0, rows as u64)
     }
 
     /// A matrix that rows are taken from singly.
     pub fn table(&mut self, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64])?;
-        self.schedule.add(Use::Table, tensor, 0, rows as u64)
+        self.schedule.add(Use::Table, &name.into(), tensor, 0, rows as u64)
+    }
+
+    /// The three matrices of `count` experts, given by name, columns and rows, each expert's after the other's; that of the
+    /// first, with the three biases where there are some.
+    pub fn experts(
+        &mut self,
+        layer: u32,
+        count: usize,
+        parts: [(&str, usize, usize); 3],
+    ) -> Result<(MatrixId, [Option<VectorId>; 3])> {
+        let mut tensors = Vec::with_capacity(3);
+        let mut biases = [None; 3];
+        for ((name, columns, rows), bias) in parts.into_iter().zip(&mut biases) {
+            let weight = format!("{name}.weight");
+            let tensor = self.take(&weight, &[columns as u64, rows as u64, count as u64])?;
+            tensors.push((Arc::from(weight), tensor, rows as u64));
+            let name = format!("{name}.bias");
+            if self.has(&name) {
+                *bias = Some(self.vector_of(&name, &[rows as u64, count as u64])?);
+            }
+        }
+        let mut first = None;
+        for expert in 0..count as u64 {
+            for (name, tensor, rows) in &tensors {
+                let id = self.schedule.add(Use::Routed { layer }, name, tensor, expert * rows, *rows)?;
+                first.get_or_insert(id);
+            }
+        }
+        let none = || Error::format(format!("layer {layer} has no experts"));
+        Ok((first.ok_or_else(none)?, biases))
     }
 
     /// `NAME.weight`, and `NAME.bias` where there is one.
@@ -79,10 +110,10 @@ impl<'a> Tensors<'a> {
         let weight = self.take(&format!("{name}.weight"), &[columns as u64, total])?;
         let bias = format!("{name}.bias");
         let bias = if self.has(&bias) { Some(self.take(&bias, &[total])?) } else { None };
-        let mut first = 0;
+        let (mut first, label) = (0, Arc::from(weight.name.as_str()));
         let mut parts = Vec::with_capacity(N);
         for count in rows {
-            let weight = self.schedule.add(Use::Always { layer }, weight, first as u64, count as u64)?;
+            let weight = self.schedule.add(Use::Always { layer }, &label, weight, first as u64, count as u64)?;
             let bias = bias.map(|tensor| self.stretch(tensor, first, count)).transpose()?;
             parts.push(Linear { weight, bias });
             first += count;
@@ -139,7 +170,10 @@ impl<'a> Tensors<'a> {
             )));
         }
         let layers = description.layers.len() as u32;
-        let schedule = self.schedule.finish(layers, description.head.weight, alignment)?;
+        let mut schedule = self.schedule.finish(layers, description.head.weight, alignment)?;
+        if let Some(experts) = description.experts() {
+            schedule.routed_share = (experts.used as u64, experts.count as u64);
+        }
         Ok(Described { description, schedule, vectors: self.vectors })
     }
 }

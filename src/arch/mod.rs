@@ -27,6 +27,13 @@ pub struct Linear {
     pub bias: Option<VectorId>,
 }
 
+impl Linear {
+    /// y = W·x.
+    pub fn plain(weight: MatrixId) -> Linear {
+        Linear { weight, bias: None }
+    }
+}
+
 /// What all norms of a model compute; the weights and biases are each norm's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -58,8 +65,6 @@ pub struct Shape {
     pub kv_heads: usize,
     pub key_dim: usize,
     pub value_dim: usize,
-    /// The longest of the layers' feed-forward blocks.
-    pub feed_forward: usize,
     pub vocab: usize,
     /// Tokens the model was trained for.
     pub context: u32,
@@ -120,10 +125,70 @@ impl Mlp {
     }
 }
 
+/// Blocks of which each token uses the few that its router chooses: Σ weight·expert(h), plus the shared one's.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    pub router: Linear,
+    pub choice: Choice,
+    pub count: usize,
+    pub used: usize,
+    /// The gate of expert 0; its way up and down follow, then those of the other experts.
+    pub first: MatrixId,
+    /// Of all experts' gates, ways up and ways down, end to end.
+    pub biases: [Option<VectorId>; 3],
+    pub activation: Activation,
+    pub shared: Option<Shared>,
+}
+
+impl Experts {
+    /// The matrices that share the input of the router. The experts take theirs row by row.
+    pub fn first_stage(&self) -> Vec<Linear> {
+        let shared = self.shared.into_iter().flat_map(|shared| shared.mlp.ways_up());
+        [self.router].into_iter().chain(shared).collect()
+    }
+
+    /// The gate, way up and way down of an expert.
+    pub fn matrices(&self, expert: usize) -> [MatrixId; 3] {
+        let first = self.first.0 + 3 * expert as u32;
+        [first, first + 1, first + 2].map(MatrixId)
+    }
+}
+
+/// A block that all tokens use beside their experts; times σ(gate·h) where it has a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    pub mlp: Mlp,
+    pub gate: Option<VectorId>,
+}
+
+/// How a router's scores become experts and their weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    pub gating: Gating,
+    /// The weights of the chosen are divided by their sum.
+    pub renormalised: bool,
+    /// Multiplies the weights.
+    pub scale: f32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gating {
+    /// Softmax over all experts, of which the greatest are chosen.
+    Softmax,
+    /// Softmax over the greatest scores.
+    SoftmaxOfChosen,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Block {
+    Dense(Mlp),
+    Experts(Experts),
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward {
     pub norm: Option<Norm>,
-    pub mlp: Mlp,
+    pub block: Block,
     pub post_norm: Option<Norm>,
 }
 
@@ -153,6 +218,16 @@ pub struct Description {
     pub logit_scale: f32,
     /// Logits become cap·tanh(logit / cap).
     pub logit_softcap: Option<f32>,
+}
+
+impl Description {
+    /// The experts of the first layer that has some.
+    pub fn experts(&self) -> Option<&Experts> {
+        self.layers.iter().find_map(|l| match &l.feed_forward.block {
+            Block::Dense(_) => None,
+            Block::Experts(experts) => Some(experts),
+        })
+    }
 }
 
 /// A described model: what it computes, the schedule of its pages, and the small tensors to read at open.

@@ -1,7 +1,7 @@
 //! What sets the architectures apart. What a file may have or not have (biases, fused matrices, norms of queries and keys,
 //! divisors of angles) is found by its tensors; what no tensor tells is here.
 
-use super::NormKind;
+use super::{Gating, NormKind};
 use crate::kernel::rope::Pairing;
 use crate::kernel::vector::Activation;
 
@@ -20,6 +20,8 @@ pub struct Architecture {
     pub(super) activation: Activation,
     /// Whether a feed-forward block has a gate beside the way up.
     pub(super) gated: bool,
+    /// Whether its layers may have experts, and how they are chosen.
+    pub(super) experts: Option<ExpertRule>,
     pub(super) windows: Option<Windows>,
     /// Of so many layers the last is not rotated.
     pub(super) rotation_skips: Option<usize>,
@@ -47,6 +49,12 @@ pub(super) struct Norms {
     pub after_feed_forward: &'static [&'static str],
 }
 
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExpertRule {
+    pub gating: Gating,
+    pub renormalised: bool,
+}
+
 /// The norms of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum QueryKeyNorm {
@@ -63,6 +71,8 @@ pub(super) enum QueryKeyNorm {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     pub pattern: usize,
+    /// How long they are where no key tells, 0: there are none. `None`: a key must tell.
+    pub length: Option<usize>,
     pub rotation: WindowRotation,
 }
 
@@ -70,6 +80,8 @@ pub(super) struct Windows {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum WindowRotation {
     Same,
+    /// They alone are.
+    Alone,
     /// With this base unless the file has another, unscaled.
     Base(f64),
 }
@@ -87,6 +99,7 @@ pub(super) enum EmbeddingScale {
 pub(super) enum LogitScale {
     None,
     Divisor,
+    Factor,
 }
 
 const PRE_NORMS: Norms =
@@ -99,15 +112,22 @@ const POST_NORMS: Norms = Norms {
 };
 const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_norm"], ..POST_NORMS };
 
+/// Both blocks read the same normed rows.
+const SHARED_NORM: Norms = Norms { feed_forward: &["attn_norm"], ..PRE_NORMS };
+
+const SOFTMAX: Option<ExpertRule> = Some(ExpertRule { gating: Gating::Softmax, renormalised: false });
+const RENORMALISED: Option<ExpertRule> = Some(ExpertRule { gating: Gating::Softmax, renormalised: true });
+
 const LLAMA: Architecture = Architecture {
     name: "llama",
-    models: "Llama 1 to 3, Mistral, SmolLM 1 and 2, TinyLlama",
+    models: "Llama 1 to 3, Mistral, Mixtral, SmolLM 1 and 2, TinyLlama",
     positions: Positions::Rotary(Pairing::Norm),
     norm: NormKind::Rms,
     norms: PRE_NORMS,
     query_key_norm: QueryKeyNorm::None,
     activation: Activation::Silu,
     gated: true,
+    experts: RENORMALISED,
     windows: None,
     rotation_skips: None,
     embedding_scale: EmbeddingScale::Key,
@@ -116,43 +136,112 @@ const LLAMA: Architecture = Architecture {
     scaled_by_width: None,
 };
 
-/// As LLAMA, with the halves of a head as pairs.
-const NEOX: Architecture = Architecture { positions: Positions::Rotary(Pairing::Neox), ..LLAMA };
+/// As LLAMA without experts.
+const DENSE: Architecture = Architecture { experts: None, ..LLAMA };
 
-const GEMMA2: Architecture = Architecture {
-    name: "gemma2",
-    models: "Gemma 2",
-    norms: SANDWICH,
+/// As DENSE, with the halves of a head as pairs.
+const NEOX: Architecture = Architecture { positions: Positions::Rotary(Pairing::Neox), ..DENSE };
+
+/// As NEOX, with layer norms and blocks without a gate.
+const PLAIN: Architecture =
+    Architecture { norm: NormKind::Layer, activation: Activation::GeluTanh, gated: false, ..NEOX };
+
+const GEMMA: Architecture = Architecture {
+    name: "gemma",
+    models: "Gemma 1",
     activation: Activation::GeluTanh,
     embedding_scale: EmbeddingScale::RootOfWidth,
-    windows: Some(Windows { pattern: 2, rotation: WindowRotation::Same }),
-    softcaps: [Some(50.0), Some(30.0)],
-    scaled_by_width: Some(46),
     ..NEOX
 };
+
+const COMMAND_R: Architecture = Architecture {
+    name: "command-r",
+    models: "Command R and R+",
+    norm: NormKind::Layer,
+    norms: SHARED_NORM,
+    query_key_norm: QueryKeyNorm::EachHead,
+    logit_scale: LogitScale::Factor,
+    ..DENSE
+};
+
+const GRANITE: Architecture =
+    Architecture { name: "granite", models: "Granite 3 and 4, dense", logit_scale: LogitScale::Divisor, ..DENSE };
 
 /// All that is built in, in the order of the README's table.
 pub const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
     Architecture { name: "qwen2", models: "Qwen 2 and 2.5", ..NEOX },
+    Architecture { name: "qwen2moe", models: "Qwen 1.5 and 2 with experts", experts: SOFTMAX, ..NEOX },
     Architecture { name: "qwen3", models: "Qwen 3", query_key_norm: QueryKeyNorm::Heads, ..NEOX },
-    GEMMA2,
+    Architecture {
+        name: "qwen3moe",
+        models: "Qwen 3 with experts",
+        query_key_norm: QueryKeyNorm::Heads,
+        experts: RENORMALISED,
+        ..NEOX
+    },
+    GEMMA,
+    Architecture {
+        name: "gemma2",
+        models: "Gemma 2",
+        norms: SANDWICH,
+        windows: Some(Windows { pattern: 2, length: Some(4096), rotation: WindowRotation::Same }),
+        softcaps: [Some(50.0), Some(30.0)],
+        scaled_by_width: Some(46),
+        ..GEMMA
+    },
     Architecture {
         name: "gemma3",
         models: "Gemma 3",
+        norms: SANDWICH,
         query_key_norm: QueryKeyNorm::Heads,
-        windows: Some(Windows { pattern: 6, rotation: WindowRotation::Base(10_000.0) }),
-        softcaps: [None, None],
+        windows: Some(Windows { pattern: 6, length: Some(0), rotation: WindowRotation::Base(10_000.0) }),
         scaled_by_width: Some(62),
-        ..GEMMA2
+        ..GEMMA
     },
-    Architecture { name: "phi3", models: "Phi 3 and 4", ..NEOX },
-    Architecture { name: "granite", models: "Granite 3 and 4, dense", logit_scale: LogitScale::Divisor, ..LLAMA },
     Architecture {
-        name: "olmo2",
-        models: "OLMo 2",
-        norms: POST_NORMS,
-        query_key_norm: QueryKeyNorm::Whole,
+        name: "gpt-oss",
+        models: "gpt-oss",
+        norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
+        activation: Activation::ClampedSwiglu { slope: 1.702, limit: 7.0 },
+        experts: Some(ExpertRule { gating: Gating::SoftmaxOfChosen, renormalised: false }),
+        windows: Some(Windows { pattern: 2, length: None, rotation: WindowRotation::Same }),
         ..NEOX
     },
+    Architecture { name: "phi2", models: "Phi 1, 1.5 and 2", norms: SHARED_NORM, ..PLAIN },
+    Architecture { name: "phi3", models: "Phi 3 and 4", ..NEOX },
+    GRANITE,
+    Architecture { name: "granitemoe", models: "Granite 3 with experts", experts: RENORMALISED, ..GRANITE },
+    Architecture { name: "olmo2", models: "OLMo 2", norms: POST_NORMS, query_key_norm: QueryKeyNorm::Whole, ..NEOX },
+    Architecture { name: "olmoe", models: "OLMoE", query_key_norm: QueryKeyNorm::Whole, experts: SOFTMAX, ..NEOX },
+    Architecture { name: "smollm3", models: "SmolLM 3", rotation_skips: Some(4), ..DENSE },
+    Architecture { name: "exaone", models: "EXAONE 3", ..NEOX },
+    Architecture { name: "glm4", models: "GLM 4 of 2025", norms: SANDWICH, ..DENSE },
+    Architecture { name: "chatglm", models: "ChatGLM 3, GLM 4 of 2024", ..DENSE },
+    Architecture { name: "internlm2", models: "InternLM 2", ..DENSE },
+    COMMAND_R,
+    Architecture {
+        name: "cohere2",
+        models: "Command R7B and A",
+        query_key_norm: QueryKeyNorm::None,
+        windows: Some(Windows { pattern: 4, length: None, rotation: WindowRotation::Alone }),
+        ..COMMAND_R
+    },
+    Architecture {
+        name: "stablelm",
+        models: "StableLM 2, StableLM 3B",
+        norm: NormKind::Layer,
+        norms: Norms { feed_forward: &["ffn_norm", "attn_norm"], ..PRE_NORMS },
+        query_key_norm: QueryKeyNorm::EachHead,
+        ..NEOX
+    },
+    Architecture { name: "starcoder2", models: "StarCoder 2", ..PLAIN },
+    Architecture {
+        name: "falcon",
+        models: "Falcon 7B and 40B",
+        norms: Norms { attention: &["attn_norm_2", "attn_norm"], ..SHARED_NORM },
+        ..PLAIN
+    },
+    Architecture { name: "gptneox", models: "GPT-NeoX, Pythia", ..PLAIN },
+    Architecture { name: "gpt2", models: "GPT-2", positions: Positions::Learned, ..PLAIN },
 ];

@@ -2,14 +2,18 @@
 
 use super::build::Tensors;
 use super::metadata::Keys;
-use super::table::{Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, WindowRotation};
+use super::table::{Architecture, EmbeddingScale, ExpertRule, LogitScale, Positions, QueryKeyNorm, WindowRotation};
 use super::{
-    Attention, Described, Description, FeedForward, Layer, Linear, Mlp, Norm, NormKind, Rope, Shape, SpanNorm,
+    Attention, Block, Choice, Described, Description, Experts, FeedForward, Layer, Linear, Mlp, Norm, NormKind, Rope,
+    Shape, Shared, SpanNorm,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::kernel::attention::MAX_HEAD_DIM;
 use crate::kernel::rope::{Pairing, Scaling};
+
+/// Bounds the tables of a hostile file; real models have a few hundred.
+const MOST_EXPERTS: usize = 1024;
 
 pub fn describe(
     architecture: &Architecture,
@@ -25,10 +29,6 @@ pub fn describe(
 }
 
 fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Result<Shape> {
-    if let experts @ 1.. = keys.number("expert_count")? {
-        let name = architecture.name;
-        return Err(Error::unsupported(format!("architecture {name:?} with {experts} experts is not built in")));
-    }
     let embedding = keys.count("embedding_length")?;
     let heads = keys.count("attention.head_count")?;
     let kv_heads = keys.count_or("attention.head_count_kv", heads)?;
@@ -50,7 +50,6 @@ fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Res
         kv_heads,
         key_dim,
         value_dim,
-        feed_forward: keys.count("feed_forward_length")?,
         vocab,
         context: keys.count_or("context_length", 4096)? as u32,
         norm: architecture.norm,
@@ -87,12 +86,15 @@ impl Maker<'_> {
                 Some(self.tensors.table("position_embd.weight", embedding, context)?)
             }
         };
-        let windows = self.architecture.windows;
-        if windows.is_some() {
-            self.window = self.keys.number("attention.sliding_window")?;
+        let mut pattern = 1;
+        if let Some(windows) = self.architecture.windows {
+            self.window = match windows.length {
+                Some(length) if !self.keys.has("attention.sliding_window") => length,
+                Some(_) => self.keys.number("attention.sliding_window")?,
+                None => self.keys.count("attention.sliding_window")?,
+            };
+            pattern = self.keys.count_or("attention.sliding_window_pattern", windows.pattern)?;
         }
-        let pattern = windows.map_or(1, |w| w.pattern);
-        let pattern = self.keys.count_or("attention.sliding_window_pattern", pattern)?;
         let mut layers = Vec::new();
         for i in 0..layer_count {
             layers.push(self.layer(i as u32, i % pattern < pattern - 1)?);
@@ -119,6 +121,7 @@ impl Maker<'_> {
             logit_scale: match (self.architecture.logit_scale, self.keys.factor("logit_scale")?) {
                 (LogitScale::None, _) | (_, None) => 1.0,
                 (LogitScale::Divisor, Some(scale)) => 1.0 / scale,
+                (LogitScale::Factor, Some(scale)) => scale,
             },
             logit_softcap,
         };
@@ -164,10 +167,11 @@ impl Maker<'_> {
     fn layer(&mut self, i: u32, windowed: bool) -> Result<Layer> {
         let norms = self.architecture.norms;
         let feed_forward_norm = self.first_of(i, norms.feed_forward);
+        let same_norm = feed_forward_norm.is_some_and(|name| norms.attention.contains(&name));
         Ok(Layer {
             attention: self.attention(i, windowed)?,
             feed_forward: self.feed_forward(i, feed_forward_norm)?,
-            parallel: feed_forward_norm.is_some_and(|name| norms.attention.contains(&name)),
+            parallel: same_norm || self.keys.flag("use_parallel_residual", false)?,
         })
     }
 
@@ -220,6 +224,7 @@ impl Maker<'_> {
         let rope = match a.windows.map(|w| w.rotation) {
             _ if self.ropes.is_empty() || skipped => None,
             Some(WindowRotation::Base(_)) if windowed => Some(1),
+            Some(WindowRotation::Alone) if !windowed => None,
             _ => Some(0),
         };
         Ok(Attention {
@@ -255,27 +260,72 @@ impl Maker<'_> {
     fn feed_forward(&mut self, i: u32, norm: Option<&'static str>) -> Result<FeedForward> {
         let name = |part: &str| format!("blk.{i}.{part}");
         let norm = self.layer_norm(i, norm)?;
-        let length = self.shape.feed_forward;
-        let mlp = self.mlp(i, [&name("ffn_gate"), &name("ffn_up"), &name("ffn_down")], length)?;
+        let block = match (self.keys.number("expert_count")?, self.architecture.experts) {
+            (0, _) => {
+                let length = self.keys.count("feed_forward_length")?;
+                Block::Dense(self.mlp(i, ["ffn_gate", "ffn_up", "ffn_down"].map(name), length)?)
+            }
+            (count, Some(rule)) => Block::Experts(self.experts(i, count, rule)?),
+            (count, None) => {
+                let name = self.architecture.name;
+                return Err(Error::unsupported(format!("architecture {name:?} with {count} experts is not built in")));
+            }
+        };
         let post_norm = self.layer_norm(i, self.first_of(i, self.architecture.norms.after_feed_forward))?;
-        Ok(FeedForward { norm, mlp, post_norm })
+        Ok(FeedForward { norm, block, post_norm })
+    }
+
+    fn experts(&mut self, i: u32, count: usize, rule: ExpertRule) -> Result<Experts> {
+        let width = self.shape.embedding;
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let used = self.keys.count("expert_used_count")?;
+        if used > count || count > MOST_EXPERTS {
+            return Err(Error::format(format!("{used} of {count} experts; at most {MOST_EXPERTS} are built in")));
+        }
+        let mut length = "feed_forward_length";
+        if self.keys.has("expert_feed_forward_length") {
+            length = "expert_feed_forward_length";
+        }
+        let length = self.keys.count(length)?;
+        let router = self.tensors.linear(i, &name("ffn_gate_inp"), width, count)?;
+        // Before the experts, so that they are read while it is computed.
+        let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i)?) } else { None };
+        let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
+        let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
+        let (first, biases) = self.tensors.experts(i, count, parts)?;
+        let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
+        let choice = Choice { gating: rule.gating, renormalised: rule.renormalised, scale };
+        let activation = self.architecture.activation;
+        Ok(Experts { router, choice, count, used, first, biases, activation, shared })
+    }
+
+    fn shared(&mut self, i: u32) -> Result<Shared> {
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let mut length = "feed_forward_length";
+        if self.keys.has("expert_shared_feed_forward_length") {
+            length = "expert_shared_feed_forward_length";
+        }
+        let length = self.keys.count(length)?;
+        let gate = self.tensors.optional_vector(&name("ffn_gate_inp_shexp.weight"), self.shape.embedding)?;
+        let mlp = self.mlp(i, ["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(name), length)?;
+        Ok(Shared { mlp, gate })
     }
 
     /// A block by the names of its matrices; without one for the gate, that is the first half of the way up.
-    fn mlp(&mut self, i: u32, [gate, up, down]: [&str; 3], length: usize) -> Result<Mlp> {
+    fn mlp(&mut self, i: u32, [gate, up, down]: [String; 3], length: usize) -> Result<Mlp> {
         let width = self.shape.embedding;
         let t = &mut self.tensors;
         let (gate, up) = match self.architecture.gated {
-            false => (None, t.linear(i, up, width, length)?),
+            false => (None, t.linear(i, &up, width, length)?),
             true if t.has(&format!("{gate}.weight")) => {
-                (Some(t.linear(i, gate, width, length)?), t.linear(i, up, width, length)?)
+                (Some(t.linear(i, &gate, width, length)?), t.linear(i, &up, width, length)?)
             }
             true => {
-                let [gate, up] = t.fused(i, up, width, [length; 2])?;
+                let [gate, up] = t.fused(i, &up, width, [length; 2])?;
                 (Some(gate), up)
             }
         };
-        let down = t.linear(i, down, length, width)?;
+        let down = t.linear(i, &down, length, width)?;
         Ok(Mlp { gate, up, down, activation: self.architecture.activation })
     }
 }

@@ -80,6 +80,7 @@ impl Model {
     pub fn info(&self) -> Info {
         let s = self.description.shape;
         let text = self.tokenizer.as_ref().ok();
+        let experts = self.description.experts();
         Info {
             layer_count: self.description.layers.len() as u32,
             embedding_length: s.embedding as u32,
@@ -87,8 +88,8 @@ impl Model {
             head_count_kv: s.kv_heads as u32,
             vocab_size: s.vocab as u32,
             context_length: s.context,
-            expert_count: 0,
-            expert_used_count: 0,
+            expert_count: experts.map_or(0, |e| e.count as u32),
+            expert_used_count: experts.map_or(0, |e| e.used as u32),
             bos_token: text.and_then(Tokenizer::bos),
             eos_token: text.and_then(Tokenizer::eos),
             parameter_count: self.parameter_count,

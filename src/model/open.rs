@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::rotation::Rotation;
 use super::types::{Io, Options, Plan};
 use super::{Model, memory};
-use super::rotation::Rotation;
 use crate::arch::{self, Described, VectorSource};
 use crate::error::{Error, Result, Status};
 use crate::gguf::{self, Directory, Metadata};

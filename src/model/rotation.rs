@@ -13,9 +13,8 @@ pub struct Rotation {
 
 impl Rotation {
     pub fn new<'a>(rope: &Rope, vector: impl Fn(VectorId) -> &'a [f32]) -> Result<Rotation> {
-        let table = |divisors: Option<VectorId>| {
-            RopeTable::new(rope.dims, rope.base, rope.scaling, divisors.map(&vector))
-        };
+        let table =
+            |divisors: Option<VectorId>| RopeTable::new(rope.dims, rope.base, rope.scaling, divisors.map(&vector));
         let beyond = rope.beyond.map(|(tokens, divisors)| Ok((tokens as usize, table(Some(divisors))?)));
         Ok(Rotation { pairing: rope.pairing, usual: table(rope.divisors)?, beyond: beyond.transpose()? })
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::arch::{Description, Linear};
+use crate::arch::{Block, Description, Experts, Linear, Mlp};
 use crate::kernel::matmul::{Form, activation_bytes};
 use crate::weights::Schedule;
 use crate::weights::engine::Engine;
@@ -23,24 +23,56 @@ pub struct Layout {
     angles: usize,
     positions: usize,
     row: usize,
+    /// [tokens][experts used], and the order of all experts.
+    routes: [usize; 2],
+}
+
+/// A token's way to one of its experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub expert: u32,
+    pub token: u32,
+    pub weight: f32,
 }
 
 impl Layout {
     pub fn new(d: &Description, schedule: &Schedule, chunk: usize) -> Layout {
         let s = d.shape;
         let attention = s.heads * (s.key_dim + s.value_dim) + s.kv_heads * (s.key_dim + s.value_dim);
-        let work = attention.max(2 * s.feed_forward).max(s.embedding);
-        let stage = |linears: &[Linear]| forms_bytes(schedule, linears, chunk);
+        let rows = |m| schedule.matrix(m).rows;
+        let inner = |mlp: &Mlp| 2 * rows(mlp.up.weight);
+        // Beside the inner rows: normed, mixed and gathered ones, and the router's scores.
+        let routed = |e: &Experts| {
+            let shared = e.shared.map_or(0, |shared| inner(&shared.mlp));
+            2 * s.embedding + e.count + shared.max(s.embedding + 2 * rows(e.matrices(0)[1]))
+        };
+        let blocks = d.layers.iter().map(|l| match &l.feed_forward.block {
+            Block::Dense(mlp) => inner(mlp),
+            Block::Experts(experts) => routed(experts),
+        });
+        let work = blocks.max().unwrap_or(0).max(attention).max(s.embedding);
         let forms = d
             .layers
             .iter()
             .flat_map(|l| {
-                let (a, mlp) = (&l.attention, &l.feed_forward.mlp);
-                [stage(&[a.query, a.key, a.value]), stage(&[a.output]), stage(&mlp.ways_up()), stage(&[mlp.down])]
+                let a = &l.attention;
+                let mut stages = vec![vec![a.query, a.key, a.value], vec![a.output]];
+                stages.extend(match &l.feed_forward.block {
+                    Block::Dense(mlp) => vec![mlp.ways_up().to_vec(), vec![mlp.down]],
+                    Block::Experts(e) => {
+                        let [_, up, down] = e.matrices(0).map(Linear::plain);
+                        let mut stages = vec![e.first_stage(), vec![up], vec![down]];
+                        stages.extend(e.shared.map(|shared| vec![shared.mlp.down]));
+                        stages
+                    }
+                });
+                stages
             })
-            .chain([stage(&[d.head])])
+            .chain([vec![d.head]])
+            .map(|stage| forms_bytes(schedule, &stage, chunk))
             .max()
             .unwrap_or(0);
+        let routes = d.experts().map_or([0; 2], |e| [e.used.saturating_mul(chunk), e.count]);
         let row_bytes = [Some(d.embedding), d.positions].into_iter().flatten().map(|m| schedule.matrix(m).row_bytes);
         let floats = |per_token: usize| per_token.saturating_mul(chunk).saturating_mul(4);
         Layout {
@@ -51,11 +83,14 @@ impl Layout {
             angles: floats(d.ropes.iter().map(|r| r.dims / 2 * 2).sum()),
             positions: floats(1),
             row: Engine::row_buffer_bytes(row_bytes.max().unwrap_or(0)),
+            routes,
         }
     }
 
     pub fn bytes(&self) -> u64 {
-        [self.residual, self.before, self.work, self.forms, self.angles, self.positions, self.row]
+        let [routes, experts] = self.routes;
+        let routes = routes.saturating_mul(size_of::<Route>()) + experts * size_of::<u32>();
+        [routes, self.residual, self.before, self.work, self.forms, self.angles, self.positions, self.row]
             .iter()
             .map(|&n| n as u64 + 4096)
             .sum()
@@ -92,6 +127,8 @@ pub struct Scratch {
     pub angles: Memory,
     pub positions: Vec<u32>,
     pub row: Memory,
+    pub routes: Vec<Route>,
+    pub ranking: Vec<u32>,
 }
 
 impl Scratch {
@@ -104,6 +141,8 @@ impl Scratch {
             angles: Memory::new(layout.angles)?,
             positions: Vec::with_capacity(layout.positions / 4),
             row: Memory::new(layout.row)?,
+            routes: Vec::with_capacity(layout.routes[0]),
+            ranking: Vec::with_capacity(layout.routes[1]),
         })
     }
 }

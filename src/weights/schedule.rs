@@ -1,8 +1,9 @@
 //! The schedule: every page in the order in which a pass uses it.
 //!
-//! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of a pass
-//! come first, layer 0 to the output head; table pages (a token embedding of its own) follow: no pass sweeps over them,
-//! rows are taken from them singly.
+//! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of every
+//! pass come first, layer 0 to the output head: the circle. Those of experts follow, each of one expert: a pass takes those
+//! that its tokens are routed to, at the gate of their layer. Table pages (a token embedding of its own) come last: no pass
+//! sweeps over them, rows are taken from them singly.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ const ROW_GROUP: u64 = 16;
 pub enum Use {
     /// In every pass.
     Always { layer: u32 },
+    /// In passes of which a token is routed to it, after what its layer always uses.
+    Routed { layer: u32 },
     /// A row of it now and then.
     Table,
 }
@@ -30,8 +33,17 @@ pub enum Use {
 impl Use {
     fn layer(self) -> u32 {
         match self {
-            Use::Always { layer } => layer,
+            Use::Always { layer } | Use::Routed { layer } => layer,
             Use::Table => Page::TABLE,
+        }
+    }
+
+    /// Where its pages stand among the others.
+    fn rank(self) -> u32 {
+        match self {
+            Use::Always { .. } => 0,
+            Use::Routed { .. } => 1,
+            Use::Table => 2,
         }
     }
 }
@@ -100,8 +112,14 @@ impl Page {
 pub struct Schedule {
     pub matrices: Vec<Matrix>,
     pub pages: Vec<Page>,
-    /// How many of `pages` a full pass sweeps over; the rest are tables.
+    /// How many of `pages` every full pass sweeps over: the circle.
     pub sweep_len: usize,
+    /// Where the pages of experts end, which follow the circle; the rest are tables.
+    pub routed_end: usize,
+    /// Places of the circle before which routed pages are taken, ascending.
+    pub gates: Vec<u32>,
+    /// Of how many experts (second) a token is routed to how many (first).
+    pub routed_share: (u64, u64),
     /// Where the output head begins: a pass without logits ends there.
     pub head_start: usize,
     pub layer_count: u32,
@@ -121,28 +139,44 @@ impl Schedule {
     }
 
     pub fn largest_span(&self) -> u64 {
-        self.pages[..self.sweep_len].iter().map(|p| p.span_bytes).max().unwrap_or(0)
+        self.pages[..self.routed_end].iter().map(|p| p.span_bytes).max().unwrap_or(0)
     }
 
-    /// Frame bytes that all pages of a pass need.
+    /// Frame bytes that all pages of the circle need.
     pub fn sweep_bytes(&self) -> u64 {
         self.pages[..self.sweep_len].iter().map(|p| p.span_bytes).sum()
     }
 
-    /// Frame bytes that the tables need.
-    pub fn table_bytes(&self) -> u64 {
-        self.pages[self.sweep_len..].iter().map(|p| p.span_bytes).sum()
+    /// Frame bytes that all experts need.
+    pub fn routed_bytes(&self) -> u64 {
+        self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.span_bytes).sum()
     }
 
+    /// Frame bytes that the tables need.
+    pub fn table_bytes(&self) -> u64 {
+        self.pages[self.routed_end..].iter().map(|p| p.span_bytes).sum()
+    }
+
+    /// Frame bytes of the largest layer, without its experts.
     pub fn largest_layer_bytes(&self) -> u64 {
         let bytes = |l: u32| self.pages[self.layer_pages(l)].iter().map(|p| p.span_bytes).sum();
         (0..self.layer_count).map(bytes).max().unwrap_or(0)
     }
 
+    /// The same with all experts of a layer.
+    pub fn largest_layer_with_experts(&self) -> u64 {
+        let mut routed = vec![0u64; self.layer_count as usize];
+        for page in &self.pages[self.sweep_len..self.routed_end] {
+            routed[page.layer as usize] += page.span_bytes;
+        }
+        self.largest_layer_bytes() + routed.into_iter().max().unwrap_or(0)
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.pages.capacity() * size_of::<Page>()
             + self.matrices.capacity() * size_of::<Matrix>()
-            + self.matrices.iter().map(|m| m.name.len()).sum::<usize>()
+            + self.matrices.iter().filter(|m| m.first_row == 0).map(|m| m.name.len()).sum::<usize>()
+            + self.gates.capacity() * size_of::<u32>()
             + self.layers.capacity() * size_of::<Range<u32>>()
     }
 }
@@ -159,19 +193,16 @@ impl Builder {
         Builder { matrices: Vec::new(), starts }
     }
 
-    /// Adds `rows` rows from `first_row` of a checked tensor, all rows of all its planes counted on, as the next matrix.
-    pub fn add(&mut self, when: Use, tensor: &Tensor, first_row: u64, rows: u64) -> Result<MatrixId> {
+    /// Adds `rows` rows from `first_row` of a checked tensor called `name`, the rows of all its planes counted on, as the
+    /// next matrix.
+    pub fn add(&mut self, when: Use, name: &Arc<str>, tensor: &Tensor, first_row: u64, rows: u64) -> Result<MatrixId> {
         let columns = tensor.dims[0];
         let too_large = || Error::unsupported(format!("{}: {columns} × {rows} is too large", tensor.name));
         let row_bytes = tensor.format.row_bytes(columns as usize).ok_or_else(too_large)?;
         let id = MatrixId(self.matrices.len() as u32);
         let rows32 = u32::try_from(rows).map_err(|_| too_large())?;
-        let name = match self.matrices.last() {
-            Some((before, _)) if *before.name == *tensor.name => before.name.clone(),
-            _ => tensor.name.as_str().into(),
-        };
         let matrix = Matrix {
-            name,
+            name: name.clone(),
             first_row,
             format: tensor.format,
             rows: rows32 as usize,
@@ -194,13 +225,17 @@ impl Builder {
             matrices: Vec::with_capacity(self.matrices.len()),
             pages: Vec::new(),
             sweep_len: 0,
+            routed_end: 0,
+            gates: Vec::new(),
+            routed_share: (1, 1),
             head_start: 0,
             layer_count,
             layers: vec![0..0; layer_count as usize],
         };
         let mut order: Vec<usize> = (0..self.matrices.len()).collect();
-        // Tables last; the sort is stable, so the rest stays in the order of use.
-        order.sort_by_key(|&i| self.matrices[i].1 == Use::Table);
+        // The sort is stable, so that each kind stays in the order of use.
+        order.sort_by_key(|&i| self.matrices[i].1.rank());
+        let uses: Vec<Use> = self.matrices.iter().map(|(_, when)| *when).collect();
         let mut matrices: Vec<Option<(Matrix, Use)>> = self.matrices.into_iter().map(Some).collect();
         let mut placed: Vec<Option<Matrix>> = vec![None; matrices.len()];
         for i in order {
@@ -232,7 +267,10 @@ impl Builder {
                 row += rows;
             }
             m.pages = first..schedule.pages.len() as u32;
-            if layer != Page::TABLE {
+            if when != Use::Table {
+                schedule.routed_end = schedule.pages.len();
+            }
+            if let Use::Always { .. } = when {
                 schedule.sweep_len = schedule.pages.len();
                 let l = &mut schedule.layers[layer as usize];
                 *l = if l.start == l.end { m.pages.clone() } else { l.start..m.pages.end };
@@ -240,6 +278,14 @@ impl Builder {
             placed[i] = Some(m);
         }
         schedule.matrices = placed.into_iter().flatten().collect();
+        let mut circle = 0;
+        for (when, m) in uses.iter().zip(&schedule.matrices) {
+            match when {
+                Use::Always { .. } => circle = m.pages.end,
+                Use::Routed { .. } if schedule.gates.last() != Some(&circle) => schedule.gates.push(circle),
+                Use::Routed { .. } | Use::Table => {}
+            }
+        }
         schedule.pages.shrink_to_fit();
         if schedule.largest_span() > u32::MAX as u64 {
             return Err(Error::unsupported("a single row of a weight matrix exceeds 4 GiB"));
@@ -252,7 +298,11 @@ impl Builder {
 pub mod testing {
     use super::*;
 
-    /// A schedule of F32 matrices given as (layer, bytes per row, rows), laid end to end in one file; the last is the head.
+    /// Marks the layer of a matrix that a pass may be routed to.
+    pub const ROUTED: u32 = 1 << 30;
+
+    /// A schedule of F32 matrices given as (layer, bytes per row, rows), laid end to end in one file; the last that every
+    /// pass uses is the head.
     pub fn schedule_of(matrices: &[(u32, u64, u64)]) -> Schedule {
         let mut builder = Builder::new(vec![0]);
         let (mut offset, mut last, mut layers) = (64, MatrixId(0), 0);
@@ -266,9 +316,14 @@ pub mod testing {
                 offset,
                 bytes: row_bytes * rows,
             };
-            let when = if layer == Page::TABLE { Use::Table } else { Use::Always { layer } };
-            last = builder.add(when, &tensor, 0, rows).unwrap();
-            if layer != Page::TABLE {
+            let when = match layer {
+                Page::TABLE => Use::Table,
+                layer if layer & ROUTED != 0 => Use::Routed { layer: layer ^ ROUTED },
+                layer => Use::Always { layer },
+            };
+            let id = builder.add(when, &tensor.name.as_str().into(), &tensor, 0, rows).unwrap();
+            if let Use::Always { layer } = when {
+                last = id;
                 layers = layers.max(layer + 1);
             }
             offset += tensor.bytes;

@@ -1,10 +1,11 @@
 //! One sweep: a chunk of tokens through all layers, page by page, as the model's description says.
 
 mod attention;
+mod experts;
 mod feed_forward;
 
 use super::Session;
-use super::scratch::{FORM_ALIGNMENT, Scratch, forms_of};
+use super::scratch::{FORM_ALIGNMENT, Route, Scratch, forms_of};
 use crate::arch::{Linear, Norm, NormKind};
 use crate::error::Result;
 use crate::kernel::matmul::{Activations, Form, activation_bytes};
@@ -13,11 +14,12 @@ use crate::kernel::pool::Pool;
 use crate::kernel::{Isa, rows, vector};
 use crate::model::Model;
 use crate::quant;
-use crate::weights::Sweep;
 use crate::weights::frames::Memory;
+use crate::weights::{MatrixId, Sweep};
 use attention::{Place, Turned};
 
 /// What every step of a sweep needs.
+#[derive(Clone, Copy)]
 struct Step<'a> {
     model: &'a Model,
     pool: &'a Pool,
@@ -47,6 +49,9 @@ struct Buffers<'a> {
     before: &'a mut [f32],
     work: &'a mut [f32],
     forms: &'a mut [u8],
+    routes: &'a mut Vec<Route>,
+    /// Experts in the order of a token's scores.
+    ranking: &'a mut Vec<u32>,
 }
 
 /// Takes a chunk through the layers in a sweep that has begun. `place`: the chunk's position, and the context's length.
@@ -62,7 +67,7 @@ fn run_chunk(
     let d = model.description();
     let s = d.shape;
     let mut scratch = model.scratch().lock();
-    let Scratch { residual, before, work, forms, angles, positions, row } = &mut *scratch;
+    let Scratch { residual, before, work, forms, angles, positions, row, routes, ranking } = &mut *scratch;
     let n = tokens.len();
     let step = Step { model, pool: model.pool(), isa: model.isa(), tokens: n };
     let mut b = Buffers {
@@ -70,6 +75,8 @@ fn run_chunk(
         before: before.as_slice_mut(),
         work: work.as_slice_mut(),
         forms: forms.bytes_mut(),
+        routes,
+        ranking,
     };
     step.embed(tokens, position, b.x, b.work, row, sweep)?;
 
@@ -226,14 +233,27 @@ impl Step<'_> {
         linear: Linear,
         acts: &[Activations],
         out: &mut [f32],
+        then: Then,
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        let bias = linear.bias.map(|b| self.model.vector(b));
+        self.multiply_with(linear.weight, bias, acts, out, then, sweep)
+    }
+
+    /// The same with a bias of its own.
+    fn multiply_with(
+        &self,
+        matrix: MatrixId,
+        bias: Option<&[f32]>,
+        acts: &[Activations],
+        out: &mut [f32],
         mut then: Then,
         sweep: &mut Sweep,
     ) -> Result<()> {
         let schedule = self.model.engine().schedule();
-        let matrix = schedule.matrix(linear.weight);
+        let matrix = schedule.matrix(matrix);
         let form = Form::of(matrix.format);
         let acts = acts.iter().find(|a| a.form() == form).expect("every form a stage wants was made");
-        let bias = linear.bias.map(|b| self.model.vector(b));
         for p in matrix.pages() {
             let held = sweep.page(p)?;
             let (first, count) = (held.page().first_row as usize, held.page().rows as usize);
