@@ -254,3 +254,37 @@ pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Resu
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the README's table.
+    fn table() -> String {
+        ARCHITECTURES.iter().map(|a| format!("| `{}` | {} |\n", a.name, a.models)).collect()
+    }
+
+    #[test]
+    fn the_readme_lists_what_is_built_in() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&table()), "the table of architectures in README.md should be:\n{}", table());
+    }
+
+    #[test]
+    fn every_architecture_has_a_model_with_logits_that_another_program_computed() {
+        let root: std::path::PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden"].iter().collect();
+        let mut proved = std::collections::BTreeSet::new();
+        for folder in ["arch", "peer"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|e| e == "gguf") && path.with_extension("npz").is_file() {
+                    let bytes = std::fs::read(&path).unwrap();
+                    let file = crate::gguf::read_file(&bytes, "golden").unwrap();
+                    proved.insert(file.metadata.require_str("general.architecture").unwrap().to_string());
+                }
+            }
+        }
+        let built_in = ARCHITECTURES.iter().map(|a| a.name.to_string()).collect();
+        assert_eq!(proved, built_in);
+    }
+}

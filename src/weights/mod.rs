@@ -9,6 +9,8 @@ pub mod frames;
 mod interleaved;
 mod loader;
 mod residency;
+#[cfg(all(test, feature = "prefetch"))]
+mod routed_tests;
 pub mod schedule;
 #[cfg(all(test, feature = "prefetch"))]
 pub mod scripted;
