@@ -284,6 +284,42 @@ def granitemoe(shared):
     return c.head_and_norm(tied=True)
 
 
+def deepseek2(lite):
+    """Latent attention: queries and keys meet in the space of the compressed keys and values."""
+    latent, nope, rope, value, ranks = 16, 8, 4, 12, 20
+    # That queries are not compressed is known by the number of layers.
+    size = {"layers": 27, "width": 16, "heads": 2, "gain": 0.05} if lite else {"layers": 3, "heads": 4}
+    # Few routers, that no rounding changes a choice.
+    dense = 24 if lite else 1
+    c = Case("deepseek2-lite" if lite else "deepseek2", "deepseek2", kv_heads=1, expert_count=4, expert_used_count=2, **{
+        "expert_feed_forward_length": 16, "expert_shared_count": 2, "leading_dense_block_count": dense,
+        "attention.kv_lora_rank": latent, "attention.key_length": latent + rope, "attention.value_length": latent,
+        "attention.key_length_mla": nope + rope, "attention.value_length_mla": value, "rope.dimension_count": rope,
+        "rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 32,
+        "rope.scaling.yarn_log_multiplier": 0.0707, "expert_weights_scale": 1.0 if lite else 2.5,
+    }, **size)  # fmt: skip
+    if not lite:
+        c.set(**{"attention.q_lora_rank": ranks, "expert_gating_func": 2, "expert_weights_norm": True})
+    for i in range(c.layers):
+        b = f"blk.{i}."
+        c.norm(b + "attn_norm").norm(b + "ffn_norm").norm(b + "attn_kv_a_norm", latent)
+        if lite:
+            c.matrix(b + "attn_q", c.width, c.heads * (nope + rope), scale=0.4)
+        else:
+            c.matrix(b + "attn_q_a", c.width, ranks).norm(b + "attn_q_a_norm", ranks)
+            c.matrix(b + "attn_q_b", ranks, c.heads * (nope + rope))
+        c.matrix(b + "attn_kv_a_mqa", c.width, latent + rope)
+        c.matrix(b + "attn_k_b", nope, c.heads, latent).matrix(b + "attn_v_b", latent, c.heads, value)
+        c.matrix(b + "attn_output", c.heads * value, c.width, scale=c.gain)
+        if i < dense:
+            c.feed_forward(i)
+            continue
+        c.experts(i, 4, 16).feed_forward(i, names=("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"), inner=32)
+        if not lite:
+            c.bias(b + "exp_probs_b", 4)
+    return c.head_and_norm()
+
+
 def wide_gemma(arch, layers):
     """The largest models of both, whose heads are scaled by the width and known by their number of layers."""
     c = Case(f"{arch}-27b", arch, layers=layers, width=32, heads=2, kv_heads=1, inner=16, head=8, gain=0.2, **{
@@ -307,7 +343,7 @@ def all_cases():
         cohere2(), falcon(False), falcon(True), gpt2(), like_llama("smollm3", "smollm3", layers=5, tied=True),
         like_llama("exaone", "exaone", divisors=True), glm4(False), glm4(True), chatglm(),
         like_llama("internlm2", "internlm2"), phi2(), gptneox(True), gptneox(False),
-        qwen2moe(), olmoe(), granitemoe(False), granitemoe(True),
+        qwen2moe(), olmoe(), granitemoe(False), granitemoe(True), deepseek2(True), deepseek2(False),
     ]  # fmt: skip
 
 

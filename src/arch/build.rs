@@ -55,6 +55,12 @@ impl<'a> Tensors<'a> {
         self.schedule.add(Use::Always { layer }, &name.into(), tensor, 0, rows as u64)
     }
 
+    /// One matrix for each of `heads`, end to end, the next of its layer.
+    pub fn heads(&mut self, layer: u32, name: &str, columns: usize, rows: usize, heads: usize) -> Result<MatrixId> {
+        let tensor = self.take(name, &[columns as u64, rows as u64, heads as u64])?;
+        self.schedule.add(Use::Always { layer }, &name.into(), tensor, 0, (rows * heads) as u64)
+    }
+
     /// A matrix that rows are taken from singly.
     pub fn table(&mut self, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64])?;

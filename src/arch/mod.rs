@@ -86,13 +86,57 @@ pub struct Rope {
     pub beyond: Option<(u32, VectorId)>,
 }
 
-/// attention(rope(norm(W_q·h)), rope(norm(W_k·h)), W_v·h), h = norm(x); what is `None` is left out.
+/// What makes queries, keys and values of h.
+#[derive(Clone, Copy, Debug)]
+pub enum Projection {
+    Direct { query: Linear, key: Linear, value: Linear },
+    Latent(Latent),
+}
+
+/// Multi-head latent attention (arXiv 2405.04434), with keys and values left compressed: all heads share the latent c, and
+/// each head's query is taken into its space. [c | k] = W_kv·h and for each head [q | r] = W_q·h; then its query is
+/// [r | W_k·q], the key [k | norm(c)], the value norm(c), and W_v takes what it sees back.
+#[derive(Clone, Copy, Debug)]
+pub struct Latent {
+    /// What h is compressed by before W_q.
+    pub query_down: Option<(Linear, Norm)>,
+    pub query: Linear,
+    pub key_value: Linear,
+    pub norm: Norm,
+    /// W_k of all heads, end to end, each [latent][plain].
+    pub key: MatrixId,
+    /// W_v of all heads, end to end, each [value][latent].
+    pub value: MatrixId,
+    /// Elements of q, of which none are rotated.
+    pub plain: usize,
+    /// Elements of r and k.
+    pub rotated: usize,
+    /// Elements of a head's result.
+    pub head_value: usize,
+}
+
+impl Latent {
+    /// Numbers per token that its steps keep beside queries, keys, values and what heads see: the query of each head, c
+    /// and k, a head's part of one of these, and the heads' results. `compressed`: rows of `query_down`.
+    pub fn work(&self, heads: usize, latent: usize, compressed: usize) -> usize {
+        heads * (self.plain + self.rotated)
+            + latent
+            + self.rotated
+            + compressed.max(self.plain).max(latent)
+            + heads * self.head_value
+    }
+
+    /// The matrices that share the input h.
+    pub fn first_stage(&self) -> [Linear; 2] {
+        [self.query_down.map_or(self.query, |(down, _)| down), self.key_value]
+    }
+}
+
+/// attention(rope(norm(query)), rope(norm(key)), value) of h = norm(x); what is `None` is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     pub norm: Option<Norm>,
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
+    pub projection: Projection,
     pub query_norm: Option<SpanNorm>,
     pub key_norm: Option<SpanNorm>,
     /// Of the description's.
@@ -169,6 +213,8 @@ pub struct Choice {
     pub renormalised: bool,
     /// Multiplies the weights.
     pub scale: f32,
+    /// Added to the scores of experts for the choice alone.
+    pub bias: Option<VectorId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +223,8 @@ pub enum Gating {
     Softmax,
     /// Softmax over the greatest scores.
     SoftmaxOfChosen,
+    /// σ of each score.
+    Sigmoid,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -17,6 +17,8 @@ pub struct Architecture {
     pub(super) norm: NormKind,
     pub(super) norms: Norms,
     pub(super) query_key_norm: QueryKeyNorm,
+    /// Whether keys and values are compressed.
+    pub(super) latent: bool,
     pub(super) activation: Activation,
     /// Whether a feed-forward block has a gate beside the way up.
     pub(super) gated: bool,
@@ -125,6 +127,7 @@ const LLAMA: Architecture = Architecture {
     norm: NormKind::Rms,
     norms: PRE_NORMS,
     query_key_norm: QueryKeyNorm::None,
+    latent: false,
     activation: Activation::Silu,
     gated: true,
     experts: RENORMALISED,
@@ -214,6 +217,13 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "granitemoe", models: "Granite 3 with experts", experts: RENORMALISED, ..GRANITE },
     Architecture { name: "olmo2", models: "OLMo 2", norms: POST_NORMS, query_key_norm: QueryKeyNorm::Whole, ..NEOX },
     Architecture { name: "olmoe", models: "OLMoE", query_key_norm: QueryKeyNorm::Whole, experts: SOFTMAX, ..NEOX },
+    Architecture {
+        name: "deepseek2",
+        models: "DeepSeek V2 Lite and others without groups of experts",
+        latent: true,
+        experts: SOFTMAX,
+        ..DENSE
+    },
     Architecture { name: "smollm3", models: "SmolLM 3", rotation_skips: Some(4), ..DENSE },
     Architecture { name: "exaone", models: "EXAONE 3", ..NEOX },
     Architecture { name: "glm4", models: "GLM 4 of 2025", norms: SANDWICH, ..DENSE },

@@ -4,13 +4,15 @@ use super::build::Tensors;
 use super::metadata::Keys;
 use super::table::{Architecture, EmbeddingScale, ExpertRule, LogitScale, Positions, QueryKeyNorm, WindowRotation};
 use super::{
-    Attention, Block, Choice, Described, Description, Experts, FeedForward, Layer, Linear, Mlp, Norm, NormKind, Rope,
-    Shape, Shared, SpanNorm,
+    Attention, Block, Choice, Described, Description, Experts, FeedForward, Gating, Latent, Layer, Linear, Mlp, Norm,
+    NormKind, Projection, Rope, Shape, Shared, SpanNorm,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::kernel::attention::MAX_HEAD_DIM;
 use crate::kernel::rope::{Pairing, Scaling};
+
+const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 
 /// Bounds the tables of a hostile file; real models have a few hundred.
 const MOST_EXPERTS: usize = 1024;
@@ -155,7 +157,14 @@ impl Maker<'_> {
             }
             None => None,
         };
-        let scaling = self.keys.scaling(context)?;
+        let mut scaling = self.keys.scaling(context)?;
+        if let Scaling::Yarn { log_multiplier, .. } = &mut scaling
+            && self.architecture.latent
+            && self.keys.has(LOG_MULTIPLIER)
+        {
+            // The scores are scaled in place of the angles' magnitude: see `latent_scale`.
+            *log_multiplier = 0.0;
+        }
         self.ropes.push(Rope { pairing, dims, base, scaling, divisors: divisors.or(short), beyond });
         if let Some(WindowRotation::Base(base)) = self.architecture.windows.map(|w| w.rotation) {
             let base = self.keys.float("rope.freq_base_swa")?.map_or(base, f64::from);
@@ -200,22 +209,29 @@ impl Maker<'_> {
         let name = |part: &str| format!("blk.{i}.{part}");
         let norm = self.layer_norm(i, self.first_of(i, a.norms.attention))?;
         let rows = [heads * key_dim, kv_heads * key_dim, kv_heads * value_dim];
-        let [query, key, value] = if self.tensors.has(&name("attn_qkv.weight")) {
-            self.tensors.fused(i, &name("attn_qkv"), embedding, rows)?
+        let mut seen = value_dim;
+        let projection = if a.latent {
+            let latent = self.latent(i)?;
+            seen = latent.head_value;
+            Projection::Latent(latent)
+        } else if self.tensors.has(&name("attn_qkv.weight")) {
+            let [query, key, value] = self.tensors.fused(i, &name("attn_qkv"), embedding, rows)?;
+            Projection::Direct { query, key, value }
         } else {
             let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(name);
             let t = &mut self.tensors;
-            [
-                t.linear(i, &q, embedding, rows[0])?,
-                t.linear(i, &k, embedding, rows[1])?,
-                t.linear(i, &v, embedding, rows[2])?,
-            ]
+            Projection::Direct {
+                query: t.linear(i, &q, embedding, rows[0])?,
+                key: t.linear(i, &k, embedding, rows[1])?,
+                value: t.linear(i, &v, embedding, rows[2])?,
+            }
         };
         let query_norm = self.span_norm(&name("attn_q_norm"), heads)?;
         let key_norm = self.span_norm(&name("attn_k_norm"), kv_heads)?;
-        let output = self.tensors.linear(i, &name("attn_output"), heads * value_dim, embedding)?;
+        let output = self.tensors.linear(i, &name("attn_output"), heads * seen, embedding)?;
         let layers = self.keys.count("block_count")?;
         let default_scale = match a.scaled_by_width {
+            _ if a.latent => self.latent_scale()?,
             Some(count) if count == layers => 1.0 / (embedding as f32 / heads as f32).sqrt(),
             _ => 1.0 / (key_dim as f32).sqrt(),
         };
@@ -229,9 +245,7 @@ impl Maker<'_> {
         };
         Ok(Attention {
             norm,
-            query,
-            key,
-            value,
+            projection,
             query_norm,
             key_norm,
             rope,
@@ -241,6 +255,71 @@ impl Maker<'_> {
             window: windowed.then_some(self.window),
             output,
             post_norm: self.layer_norm(i, self.first_of(i, a.norms.after_attention))?,
+        })
+    }
+
+    fn latent(&mut self, i: u32) -> Result<Latent> {
+        let Shape { embedding, heads, kv_heads, key_dim, value_dim: latent, .. } = self.shape;
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let whole = self.latent_head()?;
+        let head_value = self.keys.count("attention.value_length_mla")?;
+        let rotated = self.ropes.first().map_or(0, |rope| rope.dims);
+        if kv_heads != 1 || key_dim != latent + rotated || whole <= rotated {
+            return Err(Error::format(format!(
+                "latent attention with {kv_heads} key heads of {key_dim} elements, {rotated} of them rotated, and values of {latent}; heads of {whole}"
+            )));
+        }
+        let rank = self.keys.number("attention.q_lora_rank")?;
+        let down = if self.tensors.has(&name("attn_q.weight")) {
+            None
+        } else {
+            Some(self.tensors.linear(i, &name("attn_q_a"), embedding, rank)?)
+        };
+        // In the order of their use: what shares the input h comes first.
+        let direct = match down {
+            None => Some(self.tensors.linear(i, &name("attn_q"), embedding, heads * whole)?),
+            Some(_) => None,
+        };
+        let key_value = self.tensors.linear(i, &name("attn_kv_a_mqa"), embedding, key_dim)?;
+        let query = match direct {
+            Some(query) => query,
+            None => self.tensors.linear(i, &name("attn_q_b"), rank, heads * whole)?,
+        };
+        let query_down = match down {
+            Some(down) => Some((down, self.norm(&name("attn_q_a_norm"), rank)?)),
+            None => None,
+        };
+        let plain = whole - rotated;
+        Ok(Latent {
+            query_down,
+            query,
+            key_value,
+            norm: self.norm(&name("attn_kv_a_norm"), latent)?,
+            key: self.tensors.heads(i, &name("attn_k_b.weight"), plain, latent, heads)?,
+            value: self.tensors.heads(i, &name("attn_v_b.weight"), latent, head_value, heads)?,
+            plain,
+            rotated,
+            head_value,
+        })
+    }
+
+    /// Elements of a head's query before it is taken into the space of the latents.
+    fn latent_head(&self) -> Result<usize> {
+        if !self.keys.has("attention.key_length_mla") {
+            return Err(Error::unsupported(
+                "latent attention in a file from before key_length_mla is not built in: convert the model anew",
+            ));
+        }
+        self.keys.count("attention.key_length_mla")
+    }
+
+    /// 1/√(length of a head), and with YaRN (1 + m·ln(factor))² more, m being `yarn_log_multiplier`.
+    fn latent_scale(&self) -> Result<f32> {
+        let scale = 1.0 / (self.latent_head()? as f32).sqrt();
+        let multiplier = self.keys.float(LOG_MULTIPLIER)?.unwrap_or(0.0);
+        Ok(match self.ropes.first().map(|rope| rope.scaling) {
+            Some(Scaling::Yarn { factor, .. }) => scale * (1.0 + multiplier * factor.ln() as f32).powi(2),
+            _ => scale,
         })
     }
 
@@ -260,8 +339,9 @@ impl Maker<'_> {
     fn feed_forward(&mut self, i: u32, norm: Option<&'static str>) -> Result<FeedForward> {
         let name = |part: &str| format!("blk.{i}.{part}");
         let norm = self.layer_norm(i, norm)?;
+        let dense = (i as usize) < self.keys.number("leading_dense_block_count")?;
         let block = match (self.keys.number("expert_count")?, self.architecture.experts) {
-            (0, _) => {
+            (count, _) if count == 0 || dense => {
                 let length = self.keys.count("feed_forward_length")?;
                 Block::Dense(self.mlp(i, ["ffn_gate", "ffn_up", "ffn_down"].map(name), length)?)
             }
@@ -289,23 +369,38 @@ impl Maker<'_> {
         let length = self.keys.count(length)?;
         let router = self.tensors.linear(i, &name("ffn_gate_inp"), width, count)?;
         // Before the experts, so that they are read while it is computed.
-        let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i)?) } else { None };
+        let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i, length)?) } else { None };
         let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
         let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
         let (first, biases) = self.tensors.experts(i, count, parts)?;
         let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
-        let choice = Choice { gating: rule.gating, renormalised: rule.renormalised, scale };
+        if let groups @ 2.. = self.keys.number("expert_group_count")? {
+            return Err(Error::unsupported(format!("experts in {groups} groups are not built in")));
+        }
+        let gating = match self.keys.number("expert_gating_func")? {
+            0 => rule.gating,
+            1 => Gating::Softmax,
+            2 => Gating::Sigmoid,
+            3 => Gating::SoftmaxOfChosen,
+            other => return Err(Error::unsupported(format!("expert gating function {other} is not built in"))),
+        };
+        let renormalised = self.keys.flag("expert_weights_norm", rule.renormalised)?;
+        let bias = self.tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
+        let choice = Choice { gating, renormalised, scale, bias };
         let activation = self.architecture.activation;
         Ok(Experts { router, choice, count, used, first, biases, activation, shared })
     }
 
-    fn shared(&mut self, i: u32) -> Result<Shared> {
+    /// `expert`: the length of an expert.
+    fn shared(&mut self, i: u32, expert: usize) -> Result<Shared> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let mut length = "feed_forward_length";
-        if self.keys.has("expert_shared_feed_forward_length") {
-            length = "expert_shared_feed_forward_length";
-        }
-        let length = self.keys.count(length)?;
+        let length = if self.keys.has("expert_shared_feed_forward_length") {
+            self.keys.count("expert_shared_feed_forward_length")?
+        } else if self.keys.has("expert_shared_count") {
+            self.keys.count("expert_shared_count")?.saturating_mul(expert)
+        } else {
+            self.keys.count("feed_forward_length")?
+        };
         let gate = self.tensors.optional_vector(&name("ffn_gate_inp_shexp.weight"), self.shape.embedding)?;
         let mlp = self.mlp(i, ["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(name), length)?;
         Ok(Shared { mlp, gate })

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::arch::{Block, Description, Experts, Linear, Mlp};
+use crate::arch::{Block, Description, Experts, Layer, Linear, Mlp, Projection};
 use crate::kernel::matmul::{Form, activation_bytes};
 use crate::weights::Schedule;
 use crate::weights::engine::Engine;
@@ -40,6 +40,11 @@ impl Layout {
         let s = d.shape;
         let attention = s.heads * (s.key_dim + s.value_dim) + s.kv_heads * (s.key_dim + s.value_dim);
         let rows = |m| schedule.matrix(m).rows;
+        let latent = |l: &Layer| match &l.attention.projection {
+            Projection::Direct { .. } => 0,
+            Projection::Latent(l) => l.work(s.heads, s.value_dim, l.query_down.map_or(0, |(d, _)| rows(d.weight))),
+        };
+        let attention = attention + d.layers.iter().map(latent).max().unwrap_or(0);
         let inner = |mlp: &Mlp| 2 * rows(mlp.up.weight);
         // Beside the inner rows: normed, mixed and gathered ones, and the router's scores.
         let routed = |e: &Experts| {
@@ -51,25 +56,31 @@ impl Layout {
             Block::Experts(experts) => routed(experts),
         });
         let work = blocks.max().unwrap_or(0).max(attention).max(s.embedding);
+        let stage = |linears: &[Linear]| forms_bytes(schedule, linears, chunk);
         let forms = d
             .layers
             .iter()
             .flat_map(|l| {
                 let a = &l.attention;
-                let mut stages = vec![vec![a.query, a.key, a.value], vec![a.output]];
-                stages.extend(match &l.feed_forward.block {
-                    Block::Dense(mlp) => vec![mlp.ways_up().to_vec(), vec![mlp.down]],
-                    Block::Experts(e) => {
-                        let [_, up, down] = e.matrices(0).map(Linear::plain);
-                        let mut stages = vec![e.first_stage(), vec![up], vec![down]];
-                        stages.extend(e.shared.map(|shared| vec![shared.mlp.down]));
-                        stages
+                let mut sizes = vec![stage(&[a.output])];
+                match &a.projection {
+                    Projection::Direct { query, key, value } => sizes.push(stage(&[*query, *key, *value])),
+                    Projection::Latent(l) => {
+                        sizes.extend([stage(&l.first_stage()), stage(&[l.query])]);
+                        sizes.extend([l.key, l.value].map(|m| s.heads * stage(&[Linear::plain(m)])));
                     }
-                });
-                stages
+                }
+                match &l.feed_forward.block {
+                    Block::Dense(mlp) => sizes.extend([stage(&mlp.ways_up()), stage(&[mlp.down])]),
+                    Block::Experts(e) => {
+                        let [gate, up, down] = e.matrices(0).map(Linear::plain);
+                        sizes.extend([stage(&e.first_stage()), stage(&[gate, up]), stage(&[down])]);
+                        sizes.extend(e.shared.map(|shared| stage(&[shared.mlp.down])));
+                    }
+                }
+                sizes
             })
-            .chain([vec![d.head]])
-            .map(|stage| forms_bytes(schedule, &stage, chunk))
+            .chain([stage(&[d.head])])
             .max()
             .unwrap_or(0);
         let routes = d.experts().map_or([0; 2], |e| [e.used.saturating_mul(chunk), e.count]);

@@ -1,7 +1,7 @@
 //! The attention block of a layer.
 
 use super::{Buffers, Step};
-use crate::arch::{Attention, SpanNorm};
+use crate::arch::{Attention, Projection, SpanNorm};
 use crate::error::Result;
 use crate::kernel::attention::{LayerCache, Rule, attend_layer};
 use crate::kernel::page::Then;
@@ -56,14 +56,25 @@ impl Step<'_> {
         let n = self.tokens;
         let (q_len, k_len, v_len) = (s.heads * s.key_dim, s.kv_heads * s.key_dim, s.kv_heads * s.value_dim);
         let input = self.normed(a.norm, b.x, b.work);
-        let acts = self.quantize(&[a.query, a.key, a.value], input, b.forms);
+        let acts = match &a.projection {
+            Projection::Direct { query, key, value } => self.quantize(&[*query, *key, *value], input, b.forms),
+            Projection::Latent(latent) => self.quantize(&latent.first_stage(), input, b.forms),
+        };
         let (q, rest) = b.work.split_at_mut(n * q_len);
         let (k, rest) = rest.split_at_mut(n * k_len);
         let (v, rest) = rest.split_at_mut(n * v_len);
-        let mixed = &mut rest[..n * s.heads * s.value_dim];
-        self.multiply(a.query, &acts, q, Then::Keep, sweep)?;
-        self.multiply(a.key, &acts, k, Then::Keep, sweep)?;
-        self.multiply(a.value, &acts, v, Then::Keep, sweep)?;
+        let (mixed, rest) = rest.split_at_mut(n * s.heads * s.value_dim);
+        match &a.projection {
+            Projection::Direct { query, key, value } => {
+                self.multiply(*query, &acts, q, Then::Keep, sweep)?;
+                self.multiply(*key, &acts, k, Then::Keep, sweep)?;
+                self.multiply(*value, &acts, v, Then::Keep, sweep)?;
+            }
+            Projection::Latent(latent) => {
+                let made = self.latent_start(latent, &acts, rest, sweep)?;
+                self.latent_heads(latent, made, (q, k, v), b.forms, sweep)?;
+            }
+        }
 
         let turned = a.rope.map(|rope| &place.turned[rope]);
         self.prepare_heads(q, q_len, a.query_norm, turned);
@@ -83,6 +94,10 @@ impl Step<'_> {
         let rule = Rule { scale: a.scale, softcap: a.softcap, sinks, window: a.window };
         attend_layer(self.pool, self.isa, &cache, &rule, s.heads, place.position, q, mixed);
 
+        let mixed = match &a.projection {
+            Projection::Direct { .. } => mixed,
+            Projection::Latent(latent) => self.latent_result(latent, mixed, rest, b.forms, sweep)?,
+        };
         let acts = self.quantize(&[a.output], mixed, b.forms);
         self.add_block(a.output, &acts, a.post_norm, b.work, b.x, sweep)
     }

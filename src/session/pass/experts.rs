@@ -31,7 +31,8 @@ impl Step<'_> {
         let stage = e.first_stage();
         let acts = self.quantize(&stage, input, b.forms);
         self.multiply(e.router, &acts, scores, Then::Keep, sweep)?;
-        choose(self.isa, e, scores, b.ranking, b.routes);
+        let bias = e.choice.bias.map(|bias| self.model.vector(bias));
+        choose(self.isa, e, bias, scores, b.ranking, b.routes);
         let schedule = self.model.engine().schedule();
         let chosen = b.routes.chunk_by(|a, b| a.expert == b.expert).map(|routes| routes[0].expert as usize);
         sweep.route(chosen.flat_map(|expert| e.matrices(expert)).flat_map(|m| schedule.matrix(m).pages()));
@@ -75,7 +76,7 @@ impl Step<'_> {
         let [gate, up, down] = e.matrices(expert);
         let bias =
             |part: usize, length: usize| e.biases[part].map(|b| &self.model.vector(b)[expert * length..][..length]);
-        let length = self.model.engine().schedule().matrix(up).rows;
+        let length = self.rows_of(up);
         let (gathered, rest) = work.split_at_mut(routes.len() * width);
         let (ups, rest) = rest.split_at_mut(routes.len() * length);
         let gates = &mut rest[..routes.len() * length];
@@ -94,17 +95,27 @@ impl Step<'_> {
     }
 }
 
-/// The experts of each token by its row of `scores`, which change, in ascending order of experts, then of tokens.
-fn choose(isa: Isa, e: &Experts, scores: &mut [f32], ranking: &mut Vec<u32>, routes: &mut Vec<Route>) {
+/// The experts of each token by its row of `scores`, which change, and `bias`, in ascending order of experts, then of tokens.
+fn choose(
+    isa: Isa,
+    e: &Experts,
+    bias: Option<&[f32]>,
+    scores: &mut [f32],
+    ranking: &mut Vec<u32>,
+    routes: &mut Vec<Route>,
+) {
     routes.clear();
     for (token, scores) in scores.chunks_exact_mut(e.count).enumerate() {
-        if e.choice.gating == Gating::Softmax {
-            vector::softmax_in_place(isa, scores);
+        match e.choice.gating {
+            Gating::Softmax => vector::softmax_in_place(isa, scores),
+            Gating::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
+            Gating::SoftmaxOfChosen => {}
         }
         ranking.clear();
         ranking.extend(0..e.count as u32);
         // Of equals the first. A total order, so that the choice does not depend on how it is found.
-        let order = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b));
+        let rank = |expert: u32| scores[expert as usize] + bias.map_or(0.0, |bias| bias[expert as usize]);
+        let order = |a: &u32, b: &u32| rank(*b).total_cmp(&rank(*a)).then(a.cmp(b));
         ranking.select_nth_unstable_by(e.used - 1, order);
         let chosen = &mut ranking[..e.used];
         chosen.sort_unstable();
@@ -119,6 +130,9 @@ fn choose(isa: Isa, e: &Experts, scores: &mut [f32], ranking: &mut Vec<u32>, rou
     routes.sort_unstable_by_key(|r| (r.expert, r.token));
 }
 
+/// Weights are not divided by less than this, the least half float that is normal: as models are trained and run elsewhere.
+const LEAST_SUM: f32 = 6.103_515_6e-5;
+
 /// Makes weights of a token's chosen scores.
 fn weigh(choice: &Choice, routes: &mut [Route]) {
     if choice.gating == Gating::SoftmaxOfChosen {
@@ -127,7 +141,7 @@ fn weigh(choice: &Choice, routes: &mut [Route]) {
     }
     let sum: f32 = routes.iter().map(|r| r.weight).sum();
     let divided = choice.renormalised || choice.gating == Gating::SoftmaxOfChosen;
-    let factor = if divided { choice.scale / sum } else { choice.scale };
+    let factor = if divided { choice.scale / sum.max(LEAST_SUM) } else { choice.scale };
     routes.iter_mut().for_each(|r| r.weight *= factor);
 }
 

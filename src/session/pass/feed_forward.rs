@@ -30,7 +30,7 @@ impl Step<'_> {
         work: &'b mut [f32],
         sweep: &mut Sweep,
     ) -> Result<&'b [f32]> {
-        let length = self.model.engine().schedule().matrix(mlp.up.weight).rows * self.tokens;
+        let length = self.rows_of(mlp.up.weight) * self.tokens;
         let (up, rest) = work.split_at_mut(length);
         let then = match mlp.gate {
             Some(gate) => {

@@ -3,6 +3,7 @@
 mod attention;
 mod experts;
 mod feed_forward;
+mod latent;
 
 use super::Session;
 use super::scratch::{FORM_ALIGNMENT, Route, Scratch, forms_of};
@@ -215,16 +216,33 @@ impl Step<'_> {
     fn quantize<'b>(&self, linears: &[Linear], input: &[f32], mut forms: &'b mut [u8]) -> Vec<Activations<'b>> {
         let schedule = self.model.engine().schedule();
         let k = schedule.matrix(linears[0].weight).columns;
-        let input = &input[..self.tokens * k];
         let wanted = forms_of(schedule, linears);
         let mut made = Vec::with_capacity(wanted.len());
         for form in wanted {
-            let bytes = activation_bytes(form, k, self.tokens).next_multiple_of(FORM_ALIGNMENT);
-            let (here, rest) = forms.split_at_mut(bytes);
-            made.push(rows::quantize(self.pool, self.isa, form, k, input, self.tokens, here));
-            forms = rest;
+            let acts;
+            (acts, forms) = self.quantize_to(form, k, input, forms);
+            made.push(acts);
         }
         made
+    }
+
+    /// Rows of `k` elements, at the beginning of `input`, in a form; and what is left of `forms`.
+    fn quantize_to<'b>(
+        &self,
+        form: Form,
+        k: usize,
+        input: &[f32],
+        forms: &'b mut [u8],
+    ) -> (Activations<'b>, &'b mut [u8]) {
+        let input = &input[..self.tokens * k];
+        let bytes = activation_bytes(form, k, self.tokens).next_multiple_of(FORM_ALIGNMENT);
+        let (here, rest) = forms.split_at_mut(bytes);
+        (rows::quantize(self.pool, self.isa, form, k, input, self.tokens, here), rest)
+    }
+
+    /// Rows of a matrix.
+    fn rows_of(&self, matrix: MatrixId) -> usize {
+        self.model.engine().schedule().matrix(matrix).rows
     }
 
     /// out = W·acts + b, page by page as they come.
