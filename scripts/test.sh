@@ -231,6 +231,15 @@ go_binding() {
     have "$GO" || { skip "$GO is $(why_missing)"; return; }
     scripts/test_go.sh "$@"
 }
+# The one on the PATH, or the one that .ci/run has made.
+have_swift() {
+    have swift || [ ! -f "$target/swift-root/.complete" ] || export SWIFT_ROOT=$target/swift-root
+    have swift || [ -n "${SWIFT_ROOT:-}" ]
+}
+swift_binding() {
+    have_swift || { skip "swift is not installed; scripts/swift_root.sh makes a root that has it"; return; }
+    scripts/test_swift.sh "$1" "$target/prefix" "$target/swift"
+}
 
 reference() {
     have doxygen || { skip "doxygen is $(why_missing)"; return; }
@@ -331,6 +340,10 @@ if step "libraries" libraries; then
         step "program by find_package" consumer_by_find_package
         step "docs: go programs, shared" go_programs shared
         step "docs: go programs, static" go_programs static
+        step "swift binding" swift_binding tests && {
+            step "swift example" swift_binding example
+            step "swift programs of the documents" swift_binding programs
+        }
     }
     step "examples build" examples_build && {
         step "examples run" examples_run
