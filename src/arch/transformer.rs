@@ -277,13 +277,13 @@ impl Maker<'_> {
         };
         // In the order of their use: what shares the input h comes first.
         let direct = match down {
-            None => Some(self.tensors.linear(i, &name("attn_q"), embedding, heads * whole)?),
+            None => Some(self.tensors.linear(i, &name("attn_q"), embedding, heads.saturating_mul(whole))?),
             Some(_) => None,
         };
         let key_value = self.tensors.linear(i, &name("attn_kv_a_mqa"), embedding, key_dim)?;
         let query = match direct {
             Some(query) => query,
-            None => self.tensors.linear(i, &name("attn_q_b"), rank, heads * whole)?,
+            None => self.tensors.linear(i, &name("attn_q_b"), rank, heads.saturating_mul(whole))?,
         };
         let query_down = match down {
             Some(down) => Some((down, self.norm(&name("attn_q_a_norm"), rank)?)),

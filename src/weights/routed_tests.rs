@@ -150,8 +150,8 @@ fn experts_are_kept_with_what_the_circle_leaves_and_never_read_again() {
         b.control.take_reads();
         pass(&b, &[0, 1, 2, 3, 4, 5], || {}).unwrap();
         let times = times_read(&s, &b.control.take_reads());
-        for p in 0..s.routed_end {
-            assert_eq!(times[p], usize::from(!plan.pinned[p]), "{frames}: page {p}");
+        for (p, (&times, &kept)) in times.iter().zip(&plan.pinned).enumerate().take(s.routed_end) {
+            assert_eq!(times, usize::from(!kept), "{frames}: page {p}");
         }
     }
 }
