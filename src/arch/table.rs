@@ -84,6 +84,8 @@ pub(super) enum WindowRotation {
     Same,
     /// They alone are.
     Alone,
+    /// As the others, without their scaling.
+    Unscaled,
     /// With this base unless the file has another, unscaled.
     Base(f64),
 }
