@@ -271,6 +271,18 @@ def olmoe():
     return c.head_and_norm()
 
 
+def olmo3():
+    c = Case("olmo3", "olmo2", layers=5, kv_heads=2, **{
+        "attention.sliding_window": 8, "rope.scaling.type": "yarn", "rope.scaling.factor": 8.0,
+        "rope.scaling.original_context_length": 32,
+    })  # fmt: skip
+    for i in range(c.layers):
+        b = f"blk.{i}."
+        c.attention(i).norm(b + "attn_q_norm").norm(b + "attn_k_norm", KV_HEADS * HEAD).norm(b + "post_attention_norm")
+        c.feed_forward(i).norm(b + "post_ffw_norm")
+    return c.head_and_norm()
+
+
 def granitemoe(shared):
     c = Case("granitemoe-shared" if shared else "granitemoe", "granitemoe", expert_count=5, expert_used_count=2, **{
         "logit_scale": 6.0, "embedding_scale": 12.0, "residual_scale": 0.22, "attention.scale": 0.2,
@@ -343,7 +355,7 @@ def all_cases():
         cohere2(), falcon(False), falcon(True), gpt2(), like_llama("smollm3", "smollm3", layers=5, tied=True),
         like_llama("exaone", "exaone", divisors=True), glm4(False), glm4(True), chatglm(),
         like_llama("internlm2", "internlm2"), phi2(), gptneox(True), gptneox(False),
-        qwen2moe(), olmoe(), granitemoe(False), granitemoe(True), deepseek2(True), deepseek2(False),
+        qwen2moe(), olmoe(), olmo3(), granitemoe(False), granitemoe(True), deepseek2(True), deepseek2(False),
     ]  # fmt: skip
 
 

@@ -170,7 +170,7 @@ const COMMAND_R: Architecture = Architecture {
 };
 
 const GRANITE: Architecture =
-    Architecture { name: "granite", models: "Granite 3 and 4, dense", logit_scale: LogitScale::Divisor, ..DENSE };
+    Architecture { name: "granite", models: "Granite 3, dense", logit_scale: LogitScale::Divisor, ..DENSE };
 
 /// All that is built in, in the order of the README's table.
 pub const ARCHITECTURES: &[Architecture] = &[
@@ -217,7 +217,14 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "phi3", models: "Phi 3 and 4", ..NEOX },
     GRANITE,
     Architecture { name: "granitemoe", models: "Granite 3 with experts", experts: RENORMALISED, ..GRANITE },
-    Architecture { name: "olmo2", models: "OLMo 2", norms: POST_NORMS, query_key_norm: QueryKeyNorm::Whole, ..NEOX },
+    Architecture {
+        name: "olmo2",
+        models: "OLMo 2 and 3",
+        norms: POST_NORMS,
+        query_key_norm: QueryKeyNorm::Whole,
+        windows: Some(Windows { pattern: 4, length: Some(0), rotation: WindowRotation::Unscaled }),
+        ..NEOX
+    },
     Architecture { name: "olmoe", models: "OLMoE", query_key_norm: QueryKeyNorm::Whole, experts: SOFTMAX, ..NEOX },
     Architecture {
         name: "deepseek2",

@@ -166,8 +166,12 @@ impl Maker<'_> {
             *log_multiplier = 0.0;
         }
         self.ropes.push(Rope { pairing, dims, base, scaling, divisors: divisors.or(short), beyond });
-        if let Some(WindowRotation::Base(base)) = self.architecture.windows.map(|w| w.rotation) {
-            let base = self.keys.float("rope.freq_base_swa")?.map_or(base, f64::from);
+        let own = match self.architecture.windows.map(|w| w.rotation) {
+            Some(WindowRotation::Base(base)) => Some(self.keys.float("rope.freq_base_swa")?.map_or(base, f64::from)),
+            Some(WindowRotation::Unscaled) => Some(base),
+            Some(WindowRotation::Same | WindowRotation::Alone) | None => None,
+        };
+        if let Some(base) = own {
             self.ropes.push(Rope { pairing, dims, base, scaling: Scaling::None, divisors: None, beyond: None });
         }
         Ok(())
@@ -239,7 +243,7 @@ impl Maker<'_> {
         let skipped = a.rotation_skips.is_some_and(|n| (i as usize + 1).is_multiple_of(n));
         let rope = match a.windows.map(|w| w.rotation) {
             _ if self.ropes.is_empty() || skipped => None,
-            Some(WindowRotation::Base(_)) if windowed => Some(1),
+            Some(WindowRotation::Base(_) | WindowRotation::Unscaled) if windowed => Some(1),
             Some(WindowRotation::Alone) if !windowed => None,
             _ => Some(0),
         };
