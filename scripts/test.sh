@@ -103,7 +103,7 @@ why_missing() {
 
 # -- steps ---------------------------------------------------------------------------------------------------------
 
-fetch_model() { "$PYTHON" scripts/fetch_model.py; }
+fetch_model() { "$PYTHON" scripts/fetch_model.py --model "$1"; }
 # cargo_test NAME ARGUMENT...: a test that cannot run says so in a line "skipped: ..." and counts as passed for cargo.
 cargo_test() {
     local log=$target/$1.log part status
@@ -330,7 +330,8 @@ budget_holds_in_a_cgroup() {
 
 mkdir -p "$target"
 install_tools
-step "fetch the small model" fetch_model
+step "fetch the small model" fetch_model smollm2
+step "fetch Gemma 3" fetch_model gemma3
 step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
 step "same bits without prefetch" same_bits_without_prefetch

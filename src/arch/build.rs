@@ -1,12 +1,13 @@
 //! What the descriptions of all families are made with: tensors by name and shape, in the order of their use.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{Described, Description, Linear, VectorId};
 use crate::error::{Error, Result};
 use crate::gguf::{Directory, Tensor};
 use crate::quant::Format;
-use crate::weights::{Builder, MatrixId, Page};
+use crate::weights::{Builder, MatrixId, Use};
 
 /// Where a small tensor lies.
 #[derive(Clone, Debug)]
@@ -19,6 +20,9 @@ pub struct VectorSource {
     pub offset: u64,
     pub bytes: u64,
 }
+
+/// A layer has no more small tensors than these.
+const RECENT: usize = 32;
 
 /// Collects a model's tensors while it is described.
 pub struct Tensors<'a> {
@@ -48,12 +52,49 @@ impl<'a> Tensors<'a> {
     /// A matrix with `rows` outputs and `columns` inputs, the next of its layer.
     pub fn matrix(&mut self, layer: u32, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64])?;
-        self.schedule.add(layer, tensor)
+        self.schedule.add(Use::Always { layer }, &name.into(), tensor, 0, rows as u64)
+    }
+
+    /// One matrix for each of `heads`, end to end, the next of its layer.
+    pub fn heads(&mut self, layer: u32, name: &str, columns: usize, rows: usize, heads: usize) -> Result<MatrixId> {
+        let tensor = self.take(name, &[columns as u64, rows as u64, heads as u64])?;
+        self.schedule.add(Use::Always { layer }, &name.into(), tensor, 0, (rows * heads) as u64)
     }
 
     /// A matrix that rows are taken from singly.
     pub fn table(&mut self, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
-        self.matrix(Page::TABLE, name, columns, rows)
+        let tensor = self.take(name, &[columns as u64, rows as u64])?;
+        self.schedule.add(Use::Table, &name.into(), tensor, 0, rows as u64)
+    }
+
+    /// The three matrices of `count` experts, given by name, columns and rows, each expert's after the other's; that of the
+    /// first, with the three biases where there are some.
+    pub fn experts(
+        &mut self,
+        layer: u32,
+        count: usize,
+        parts: [(&str, usize, usize); 3],
+    ) -> Result<(MatrixId, [Option<VectorId>; 3])> {
+        let mut tensors = Vec::with_capacity(3);
+        let mut biases = [None; 3];
+        for ((name, columns, rows), bias) in parts.into_iter().zip(&mut biases) {
+            let weight = format!("{name}.weight");
+            let tensor = self.take(&weight, &[columns as u64, rows as u64, count as u64])?;
+            tensors.push((Arc::from(weight), tensor, rows as u64));
+            let name = format!("{name}.bias");
+            if self.has(&name) {
+                *bias = Some(self.vector_of(&name, &[rows as u64, count as u64])?);
+            }
+        }
+        let mut first = None;
+        for expert in 0..count as u64 {
+            for (name, tensor, rows) in &tensors {
+                let id = self.schedule.add(Use::Routed { layer }, name, tensor, expert * rows, *rows)?;
+                first.get_or_insert(id);
+            }
+        }
+        let none = || Error::format(format!("layer {layer} has no experts"));
+        Ok((first.ok_or_else(none)?, biases))
     }
 
     /// `NAME.weight`, and `NAME.bias` where there is one.
@@ -63,22 +104,65 @@ impl<'a> Tensors<'a> {
         Ok(Linear { weight, bias })
     }
 
+    /// The parts of `NAME.weight`, and of `NAME.bias` where there is one, that `rows` rows each make up.
+    pub fn fused<const N: usize>(
+        &mut self,
+        layer: u32,
+        name: &str,
+        columns: usize,
+        rows: [usize; N],
+    ) -> Result<[Linear; N]> {
+        let total = rows.iter().sum::<usize>() as u64;
+        let weight = self.take(&format!("{name}.weight"), &[columns as u64, total])?;
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.take(&bias, &[total])?) } else { None };
+        let (mut first, label) = (0, Arc::from(weight.name.as_str()));
+        let mut parts = Vec::with_capacity(N);
+        for count in rows {
+            let weight = self.schedule.add(Use::Always { layer }, &label, weight, first as u64, count as u64)?;
+            let bias = bias.map(|tensor| self.stretch(tensor, first, count)).transpose()?;
+            parts.push(Linear { weight, bias });
+            first += count;
+        }
+        Ok(parts.try_into().expect("a part was made for each number of rows"))
+    }
+
     pub fn vector(&mut self, name: &str, elements: usize) -> Result<VectorId> {
-        let tensor = self.take(name, &[elements as u64])?;
-        let id = VectorId(self.vectors.len() as u32);
-        self.vectors.push(VectorSource {
-            name: tensor.name.clone(),
-            format: tensor.format,
-            elements,
-            file: tensor.file,
-            offset: self.starts[tensor.file as usize] + tensor.offset,
-            bytes: tensor.bytes,
-        });
-        Ok(id)
+        self.vector_of(name, &[elements as u64])
+    }
+
+    /// A small tensor of these dimensions, its elements one after the other.
+    pub fn vector_of(&mut self, name: &str, dims: &[u64]) -> Result<VectorId> {
+        let tensor = self.take(name, dims)?;
+        // A tensor is no larger than its file.
+        self.stretch(tensor, 0, dims.iter().product::<u64>() as usize)
     }
 
     pub fn optional_vector(&mut self, name: &str, elements: usize) -> Result<Option<VectorId>> {
         if self.has(name) { self.vector(name, elements).map(Some) } else { Ok(None) }
+    }
+
+    /// Elements `first` to `first + elements` of a small tensor; what a layer names twice is read once.
+    fn stretch(&mut self, tensor: &Tensor, first: usize, elements: usize) -> Result<VectorId> {
+        let bytes = |n: usize| {
+            let cut = || Error::unsupported(format!("tensor {:?} is cut within a block", tensor.name));
+            tensor.format.row_bytes(n).map(|n| n as u64).ok_or_else(cut)
+        };
+        let source = VectorSource {
+            name: tensor.name.clone(),
+            format: tensor.format,
+            elements,
+            file: tensor.file,
+            offset: self.starts[tensor.file as usize] + tensor.offset + bytes(first)?,
+            bytes: bytes(elements)?,
+        };
+        let same = |v: &VectorSource| (v.file, v.offset, v.elements) == (source.file, source.offset, elements);
+        let recent = self.vectors.len().saturating_sub(RECENT);
+        if let Some(at) = self.vectors[recent..].iter().position(same) {
+            return Ok(VectorId((recent + at) as u32));
+        }
+        self.vectors.push(source);
+        Ok(VectorId(self.vectors.len() as u32 - 1))
     }
 
     /// Ends the description. A tensor that was not used means that the file computes something else than described:
@@ -92,7 +176,10 @@ impl<'a> Tensors<'a> {
             )));
         }
         let layers = description.layers.len() as u32;
-        let schedule = self.schedule.finish(layers, description.head, alignment)?;
+        let mut schedule = self.schedule.finish(layers, description.head.weight, alignment)?;
+        if let Some(experts) = description.experts() {
+            schedule.routed_share = (experts.used as u64, experts.count as u64);
+        }
         Ok(Described { description, schedule, vectors: self.vectors })
     }
 }

@@ -1,15 +1,20 @@
 //! Architectures as data: a description of what each layer computes and of which tensors, which the one forward routine
-//! executes. Each family has a file that makes its description from the metadata and the tensor directory.
+//! executes. `table` says what sets each architecture apart, `transformer` makes a description of that, the metadata and
+//! the tensor directory.
 
 mod build;
-mod llama;
+mod metadata;
+mod table;
+mod transformer;
 
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::kernel::rope::{Pairing, Scaling};
+use crate::kernel::vector::Activation;
 use crate::weights::{MatrixId, Schedule};
 
 pub use build::VectorSource;
+pub use table::{ARCHITECTURES, Architecture};
 
 /// A small tensor that is read at open and stays, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +27,37 @@ pub struct Linear {
     pub bias: Option<VectorId>,
 }
 
-/// Sizes that do not change from layer to layer.
+impl Linear {
+    /// y = W·x.
+    pub fn plain(weight: MatrixId) -> Linear {
+        Linear { weight, bias: None }
+    }
+}
+
+/// What all norms of a model compute; the weights and biases are each norm's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / √(mean(x²) + eps) · w.
+    Rms,
+    /// (x − mean(x)) / √(variance(x) + eps) · w + b.
+    Layer,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    pub weight: VectorId,
+    pub bias: Option<VectorId>,
+}
+
+/// A norm of each stretch of `span` elements of a row. Its weights go on through the stretches and begin again where
+/// they end: one set for all heads, a set for each, or one for the row as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanNorm {
+    pub norm: Norm,
+    pub span: usize,
+}
+
+/// Sizes and constants that do not change from layer to layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub embedding: usize,
@@ -30,62 +65,217 @@ pub struct Shape {
     pub kv_heads: usize,
     pub key_dim: usize,
     pub value_dim: usize,
-    pub feed_forward: usize,
     pub vocab: usize,
     /// Tokens the model was trained for.
     pub context: u32,
+    pub norm: NormKind,
     pub norm_eps: f32,
 }
 
-/// The rotary embedding of queries and keys.
+/// A rotary embedding of queries and keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     pub pairing: Pairing,
-    /// Rotated elements of each head.
+    /// Rotated elements of each head, from its first.
     pub dims: usize,
     pub base: f64,
     pub scaling: Scaling,
     /// One divisor per pair.
     pub divisors: Option<VectorId>,
+    /// Other divisors for sessions with room for more tokens than this.
+    pub beyond: Option<(u32, VectorId)>,
 }
 
-/// x += W_o·attention(rope(W_q·h), rope(W_k·h), W_v·h), h = rms_norm(x).
+/// What makes queries, keys and values of h.
+#[derive(Clone, Copy, Debug)]
+pub enum Projection {
+    Direct { query: Linear, key: Linear, value: Linear },
+    Latent(Latent),
+}
+
+/// Multi-head latent attention (arXiv 2405.04434), with keys and values left compressed: all heads share the latent c, and
+/// each head's query is taken into its space. [c | k] = W_kv·h and for each head [q | r] = W_q·h; then its query is
+/// [r | W_k·q], the key [k | norm(c)], the value norm(c), and W_v takes what it sees back.
+#[derive(Clone, Copy, Debug)]
+pub struct Latent {
+    /// What h is compressed by before W_q.
+    pub query_down: Option<(Linear, Norm)>,
+    pub query: Linear,
+    pub key_value: Linear,
+    pub norm: Norm,
+    /// W_k of all heads, end to end, each [latent][plain].
+    pub key: MatrixId,
+    /// W_v of all heads, end to end, each [value][latent].
+    pub value: MatrixId,
+    /// Elements of q, of which none are rotated.
+    pub plain: usize,
+    /// Elements of r and k.
+    pub rotated: usize,
+    /// Elements of a head's result.
+    pub head_value: usize,
+}
+
+impl Latent {
+    /// Numbers per token that its steps keep beside queries, keys, values and what heads see: the query of each head, c
+    /// and k, a head's part of one of these, and the heads' results. `compressed`: rows of `query_down`.
+    pub fn work(&self, heads: usize, latent: usize, compressed: usize) -> usize {
+        heads * (self.plain + self.rotated)
+            + latent
+            + self.rotated
+            + compressed.max(self.plain).max(latent)
+            + heads * self.head_value
+    }
+
+    /// The matrices that share the input h.
+    pub fn first_stage(&self) -> [Linear; 2] {
+        [self.query_down.map_or(self.query, |(down, _)| down), self.key_value]
+    }
+}
+
+/// attention(rope(norm(query)), rope(norm(key)), value) of h = norm(x); what is `None` is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
-    pub norm: VectorId,
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    pub output: Linear,
+    pub norm: Option<Norm>,
+    pub projection: Projection,
+    pub query_norm: Option<SpanNorm>,
+    pub key_norm: Option<SpanNorm>,
+    /// Of the description's.
+    pub rope: Option<usize>,
     /// Multiplies q·k.
     pub scale: f32,
+    /// Scores become cap·tanh(score / cap).
+    pub softcap: Option<f32>,
+    /// One extra logit per head, in the softmax's denominator only.
+    pub sinks: Option<VectorId>,
+    /// A token sees itself and the `window - 1` before it; `None`: all.
+    pub window: Option<usize>,
+    pub output: Linear,
+    pub post_norm: Option<Norm>,
 }
 
-/// x += W_down·(silu(W_gate·h) ⊙ W_up·h), h = rms_norm(x).
+/// W_down·(f(W_gate·h) ⊙ W_up·h), or W_down·f(W_up·h) without a gate.
 #[derive(Clone, Copy, Debug)]
-pub struct FeedForward {
-    pub norm: VectorId,
-    pub gate: Linear,
+pub struct Mlp {
+    pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
+    pub activation: Activation,
 }
 
+impl Mlp {
+    /// The matrices that share its input.
+    pub fn ways_up(&self) -> [Linear; 2] {
+        [self.gate.unwrap_or(self.up), self.up]
+    }
+}
+
+/// Blocks of which each token uses the few that its router chooses: Σ weight·expert(h), plus the shared one's.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    pub router: Linear,
+    pub choice: Choice,
+    pub count: usize,
+    pub used: usize,
+    /// The gate of expert 0; its way up and down follow, then those of the other experts.
+    pub first: MatrixId,
+    /// Of all experts' gates, ways up and ways down, end to end.
+    pub biases: [Option<VectorId>; 3],
+    pub activation: Activation,
+    pub shared: Option<Shared>,
+}
+
+impl Experts {
+    /// The matrices that share the input of the router. The experts take theirs row by row.
+    pub fn first_stage(&self) -> Vec<Linear> {
+        let shared = self.shared.into_iter().flat_map(|shared| shared.mlp.ways_up());
+        [self.router].into_iter().chain(shared).collect()
+    }
+
+    /// The gate, way up and way down of an expert.
+    pub fn matrices(&self, expert: usize) -> [MatrixId; 3] {
+        let first = self.first.0 + 3 * expert as u32;
+        [first, first + 1, first + 2].map(MatrixId)
+    }
+}
+
+/// A block that all tokens use beside their experts; times σ(gate·h) where it has a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    pub mlp: Mlp,
+    pub gate: Option<VectorId>,
+}
+
+/// How a router's scores become experts and their weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    pub gating: Gating,
+    /// The weights of the chosen are divided by their sum.
+    pub renormalised: bool,
+    /// Multiplies the weights.
+    pub scale: f32,
+    /// Added to the scores of experts for the choice alone.
+    pub bias: Option<VectorId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gating {
+    /// Softmax over all experts, of which the greatest are chosen.
+    Softmax,
+    /// Softmax over the greatest scores.
+    SoftmaxOfChosen,
+    /// σ of each score.
+    Sigmoid,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Block {
+    Dense(Mlp),
+    Experts(Experts),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct FeedForward {
+    pub norm: Option<Norm>,
+    pub block: Block,
+    pub post_norm: Option<Norm>,
+}
+
+/// x += s·post_norm(attention(x)), then x += s·post_norm(feed_forward(x)), s the description's `residual_scale`.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
     pub attention: Attention,
     pub feed_forward: FeedForward,
+    /// Both blocks read the x that the layer began with.
+    pub parallel: bool,
 }
 
 /// What a model computes.
 #[derive(Debug)]
 pub struct Description {
     pub shape: Shape,
-    pub rope: Rope,
+    pub ropes: Vec<Rope>,
     /// Rows of it are the tokens' embeddings; may be the head's matrix.
     pub embedding: MatrixId,
+    pub embedding_scale: f32,
+    /// Rows of it are added to the embeddings, by position.
+    pub positions: Option<MatrixId>,
     pub layers: Vec<Layer>,
-    pub output_norm: VectorId,
-    pub head: MatrixId,
+    pub residual_scale: f32,
+    pub output_norm: Norm,
+    pub head: Linear,
+    pub logit_scale: f32,
+    /// Logits become cap·tanh(logit / cap).
+    pub logit_softcap: Option<f32>,
+}
+
+impl Description {
+    /// The experts of the first layer that has some.
+    pub fn experts(&self) -> Option<&Experts> {
+        self.layers.iter().find_map(|l| match &l.feed_forward.block {
+            Block::Dense(_) => None,
+            Block::Experts(experts) => Some(experts),
+        })
+    }
 }
 
 /// A described model: what it computes, the schedule of its pages, and the small tensors to read at open.
@@ -102,8 +292,47 @@ pub struct Described {
 /// `UNSUPPORTED` names an architecture, or a feature of it, that is not built in; `FORMAT` a key or tensor that is
 /// missing or does not fit.
 pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Result<Described> {
-    match directory.metadata.require_str("general.architecture")? {
-        "llama" => llama::describe(directory, starts, alignment),
-        other => Err(Error::unsupported(format!("architecture {other:?} is not built in (built in: llama)"))),
+    let name = directory.metadata.require_str("general.architecture")?;
+    match ARCHITECTURES.iter().find(|a| a.name == name) {
+        Some(architecture) => transformer::describe(architecture, directory, starts, alignment),
+        None => {
+            let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.name).collect();
+            let known = known.join(", ");
+            Err(Error::unsupported(format!("architecture {name:?} is not built in (built in: {known})")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the README's table.
+    fn table() -> String {
+        ARCHITECTURES.iter().map(|a| format!("| `{}` | {} |\n", a.name, a.models)).collect()
+    }
+
+    #[test]
+    fn the_readme_lists_what_is_built_in() {
+        let readme = include_str!("../../README.md");
+        assert!(readme.contains(&table()), "the table of architectures in README.md should be:\n{}", table());
+    }
+
+    #[test]
+    fn every_architecture_has_a_model_with_logits_that_another_program_computed() {
+        let root: std::path::PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden"].iter().collect();
+        let mut proved = std::collections::BTreeSet::new();
+        for folder in ["arch", "peer"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|e| e == "gguf") && path.with_extension("npz").is_file() {
+                    let bytes = std::fs::read(&path).unwrap();
+                    let file = crate::gguf::read_file(&bytes, "golden").unwrap();
+                    proved.insert(file.metadata.require_str("general.architecture").unwrap().to_string());
+                }
+            }
+        }
+        let built_in = ARCHITECTURES.iter().map(|a| a.name.to_string()).collect();
+        assert_eq!(proved, built_in);
     }
 }

@@ -34,7 +34,7 @@ pub struct layerline_plan {
     pub tables_bytes: u64,
     /// Weights that stay, at these options: the memory they take, in whole pages of the system.
     pub pinned_bytes: u64,
-    /// Weights read from storage in each forward pass, at these options.
+    /// Weights read from storage in each forward pass, at these options; experts as for one token.
     pub streamed_bytes: u64,
 }
 

@@ -66,7 +66,8 @@ impl From<Event> for layerline_event {
 /// is there, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
 /// cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
 /// because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
-/// need, or that earlier prefetches keep them all.
+/// need, or that earlier prefetches keep them all. Of a layer with experts it is what every pass uses: which experts a pass
+/// needs, its router tells.
 ///
 /// `first_layer`, `count`: which layers, counted from 0.
 /// `ticket`: set to a number that events and `layerline_cancel` use; never 0.

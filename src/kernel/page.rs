@@ -2,6 +2,7 @@
 
 use super::matmul::{Activations, Output, multiply};
 use super::pool::Pool;
+use super::vector::Activation;
 use super::{Isa, vector};
 use crate::quant::Format;
 
@@ -12,10 +13,12 @@ const GRAIN: usize = 16;
 pub enum Then<'a> {
     /// They stay.
     Keep,
-    /// x += y; x has the target's shape.
-    AddTo(&'a mut [f32]),
-    /// y = silu(gate) · y; gate has the target's shape.
-    SiluGate(&'a [f32]),
+    /// x += factor · y; x has the target's shape.
+    AddTo(&'a mut [f32], f32),
+    /// y = f(gate) · y; gate has the target's shape.
+    Gate(Activation, &'a [f32]),
+    /// y = f(y).
+    Activate(Activation),
 }
 
 impl Then<'_> {
@@ -23,8 +26,9 @@ impl Then<'_> {
     pub fn again(&mut self) -> Then<'_> {
         match self {
             Then::Keep => Then::Keep,
-            Then::AddTo(x) => Then::AddTo(x),
-            Then::SiluGate(gate) => Then::SiluGate(gate),
+            Then::AddTo(x, factor) => Then::AddTo(x, *factor),
+            Then::Gate(f, gate) => Then::Gate(*f, gate),
+            Then::Activate(f) => Then::Activate(*f),
         }
     }
 }
@@ -43,6 +47,14 @@ pub struct Rows<'a> {
     pub format: Format,
     pub k: usize,
     pub count: usize,
+}
+
+/// [`Then`], as threads share it.
+enum Next<'a> {
+    Keep,
+    AddTo(Shared, f32),
+    Gate(Activation, &'a [f32]),
+    Activate(Activation),
 }
 
 struct Shared(*mut f32);
@@ -66,19 +78,21 @@ pub fn multiply_page(
     let tokens = acts.tokens();
     assert!(column + rows.count <= stride && out.len() >= tokens * stride);
     assert!(bias.is_none_or(|b| b.len() == rows.count));
-    let (residual, gate) = match then {
-        Then::Keep => (None, None),
-        Then::AddTo(x) => {
-            assert!(x.len() >= tokens * stride);
-            (Some(Shared(x.as_mut_ptr())), None)
+    let shape_fits = |other: &[f32]| assert!(other.len() >= tokens * stride);
+    let next = match then {
+        Then::Keep => Next::Keep,
+        Then::AddTo(x, factor) => {
+            shape_fits(x);
+            Next::AddTo(Shared(x.as_mut_ptr()), factor)
         }
-        Then::SiluGate(g) => {
-            assert!(g.len() >= tokens * stride);
-            (None, Some(g))
+        Then::Gate(f, gate) => {
+            shape_fits(gate);
+            Next::Gate(f, gate)
         }
+        Then::Activate(f) => Next::Activate(f),
     };
     let out = Shared(out.as_mut_ptr());
-    let (out, residual) = (&out, &residual);
+    let (out, next) = (&out, &next);
     pool.for_ranges(rows.count, GRAIN, &|range| {
         // SAFETY: columns `range` of each token belong to this call alone, and lie inside, as checked above; `isa` was
         // found on this processor.
@@ -86,7 +100,7 @@ pub fn multiply_page(
             let to = Output { ptr: out.0.add(column), stride };
             multiply(isa, rows.format, rows.bytes, rows.k, range.clone(), acts, to);
         }
-        if bias.is_none() && residual.is_none() && gate.is_none() {
+        if bias.is_none() && matches!(next, Next::Keep) {
             return;
         }
         for t in 0..tokens {
@@ -96,13 +110,16 @@ pub fn multiply_page(
             if let Some(bias) = bias {
                 vector::add_assign(isa, y, &bias[range.clone()]);
             }
-            if let Some(x) = residual {
-                // SAFETY: as above: the residual has the target's shape.
-                let x = unsafe { std::slice::from_raw_parts_mut(x.0.add(at), range.len()) };
-                vector::add_assign(isa, x, y);
-            }
-            if let Some(gate) = gate {
-                vector::silu_mul_assign(isa, &gate[at..at + range.len()], y);
+            match next {
+                Next::Keep => {}
+                Next::AddTo(x, factor) => {
+                    // SAFETY: as above: the residual has the target's shape.
+                    let x = unsafe { std::slice::from_raw_parts_mut(x.0.add(at), range.len()) };
+                    // With a factor of 1 the product is exact: a plain addition.
+                    vector::add_scaled(isa, x, y, *factor);
+                }
+                Next::Gate(f, gate) => vector::gate_assign(isa, *f, &gate[at..at + range.len()], y),
+                Next::Activate(f) => vector::activate(isa, *f, y),
             }
         }
     });

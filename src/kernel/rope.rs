@@ -21,9 +21,10 @@ pub enum Pairing {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scaling {
     None,
-    /// All angles divided by `factor`.
+    /// All angles divided by `factor`, cosines and sines multiplied by `magnitude`.
     Linear {
         factor: f64,
+        magnitude: f64,
     },
     /// Slow pairs divided by `factor`, fast ones left, those between blended (YaRN, arXiv 2309.00071).
     Yarn {
@@ -90,9 +91,10 @@ impl RopeTable {
         });
         let (inv_freq, magnitude) = match scaling {
             Scaling::None => (plain.collect(), 1.0),
-            Scaling::Linear { factor } => {
+            Scaling::Linear { factor, magnitude } => {
                 positive("scaling factor", factor)?;
-                (plain.map(|angle| angle / factor).collect(), 1.0)
+                positive("magnitude", magnitude)?;
+                (plain.map(|angle| angle / factor).collect(), magnitude)
             }
             Scaling::Yarn {
                 factor,

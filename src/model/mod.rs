@@ -2,6 +2,7 @@
 
 mod memory;
 mod open;
+mod rotation;
 mod types;
 
 use std::fs::File;
@@ -16,13 +17,13 @@ use crate::error::{Error, Result};
 use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
-use crate::kernel::rope::RopeTable;
 use crate::session::{Passes, Scratch};
 use crate::text::Tokenizer;
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
 
+use rotation::Rotation;
 pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, Stats};
 
 #[cfg(all(test, feature = "prefetch"))]
@@ -33,7 +34,7 @@ pub struct Model {
     description: Description,
     /// The small tensors, by [`VectorId`].
     vectors: Vec<Box<[f32]>>,
-    rope: RopeTable,
+    rotations: Vec<Rotation>,
     metadata: Metadata,
     tokenizer: std::result::Result<Tokenizer, Error>,
     parameter_count: u64,
@@ -79,6 +80,7 @@ impl Model {
     pub fn info(&self) -> Info {
         let s = self.description.shape;
         let text = self.tokenizer.as_ref().ok();
+        let experts = self.description.experts();
         Info {
             layer_count: self.description.layers.len() as u32,
             embedding_length: s.embedding as u32,
@@ -86,8 +88,8 @@ impl Model {
             head_count_kv: s.kv_heads as u32,
             vocab_size: s.vocab as u32,
             context_length: s.context,
-            expert_count: 0,
-            expert_used_count: 0,
+            expert_count: experts.map_or(0, |e| e.count as u32),
+            expert_used_count: experts.map_or(0, |e| e.used as u32),
             bos_token: text.and_then(Tokenizer::bos),
             eos_token: text.and_then(Tokenizer::eos),
             parameter_count: self.parameter_count,
@@ -160,8 +162,9 @@ impl Model {
         &self.vectors[id.0 as usize]
     }
 
-    pub(crate) fn rope(&self) -> &RopeTable {
-        &self.rope
+    /// By the description's `ropes`.
+    pub(crate) fn rotations(&self) -> &[Rotation] {
+        &self.rotations
     }
 
     pub(crate) fn isa(&self) -> Isa {

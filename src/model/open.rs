@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::rotation::Rotation;
 use super::types::{Io, Options, Plan};
 use super::{Model, memory};
 use crate::arch::{self, Described, VectorSource};
@@ -15,7 +16,6 @@ use crate::error::{Error, Result, Status};
 use crate::gguf::{self, Directory, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
-use crate::kernel::rope::RopeTable;
 use crate::quant;
 use crate::session::{Layout, Passes, Scratch, session_bytes};
 use crate::text::Tokenizer;
@@ -149,7 +149,7 @@ fn needs(read: &Read, options: &Options) -> Needs {
     let tables = read.metadata.memory_bytes()
         + read.tokenizer.as_ref().map_or(0, Tokenizer::memory_bytes)
         + vector_bytes
-        + (d.rope.dims / 2 * 8) as u64
+        + d.ropes.iter().map(Rotation::memory_bytes).sum::<usize>() as u64
         + (d.layers.capacity() * size_of::<arch::Layer>()) as u64
         + Engine::overhead_bytes(schedule, options.prefetch && cfg!(feature = "prefetch"), READERS);
     let scratch = layout.bytes() + (Pool::memory_needed(threads) + Passes::memory_needed()) as u64;
@@ -216,9 +216,8 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
     let isa = Isa::detect();
     let vectors = read_vectors(&read.files, &read.described.vectors)?;
     let Described { description, schedule, .. } = read.described;
-    let rope = description.rope;
-    let divisors = rope.divisors.map(|id| &*vectors[id.0 as usize]);
-    let rope = RopeTable::new(rope.dims, rope.base, rope.scaling, divisors).map_err(|e| e.context(&read.name))?;
+    let rotation = |rope| Rotation::new(rope, |id| &vectors[id.0 as usize]).map_err(|e| e.context(&read.name));
+    let rotations = description.ropes.iter().map(rotation).collect::<Result<Vec<_>>>()?;
     let (sources, io) = in_mode(read.files, options.io)?;
     let scratch = Scratch::new(&needs.layout)
         .map_err(|e| Error::out_of_memory(format!("{}: {} bytes of scratch memory: {e}", read.name, needs.scratch)))?;
@@ -235,8 +234,8 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
     })?;
     Ok(Arc::new(Model {
         description,
+        rotations,
         vectors,
-        rope,
         metadata: read.metadata,
         tokenizer: read.tokenizer,
         parameter_count: read.parameter_count,

@@ -71,7 +71,7 @@ pub struct Plan {
     pub tables_bytes: u64,
     /// Weights that stay, at these options.
     pub pinned_bytes: u64,
-    /// Weights read from storage in each forward pass, at these options.
+    /// Weights read from storage in each forward pass, at these options; experts as for one token.
     pub streamed_bytes: u64,
 }
 

@@ -90,6 +90,14 @@ impl Session {
     /// `MEMORY_BUDGET`: its cache does not fit; `OUT_OF_MEMORY`: the system has none.
     pub fn new(model: &Arc<Model>, context_length: u32) -> Result<Session> {
         let context = if context_length == 0 { model.default_context() } else { context_length as usize };
+        if let Some(table) = model.description().positions {
+            let learned = model.engine().schedule().matrix(table).rows;
+            if context > learned {
+                return Err(Error::invalid(format!(
+                    "a session of {context} tokens: the model has learned {learned} positions"
+                )));
+            }
+        }
         let reserved = session_bytes(model.description(), context);
         model.engine().reserve(reserved).map_err(|e| e.context(format!("a session of {context} tokens")))?;
         let cache = match usize::try_from(cache_bytes(model.description(), context)).map(Memory::new) {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::arch::{Description, Linear};
+use crate::arch::{Block, Description, Experts, Layer, Linear, Mlp, Projection};
 use crate::kernel::matmul::{Form, activation_bytes};
 use crate::weights::Schedule;
 use crate::weights::engine::Engine;
@@ -13,6 +13,8 @@ use crate::weights::frames::Memory;
 pub struct Layout {
     /// Residual stream: [tokens][embedding], f32.
     residual: usize,
+    /// A copy of it, where blocks stand side by side.
+    before: usize,
     /// Queries, keys, values and attention's result; or gate and up; or a normed or projected copy of the residual.
     work: usize,
     /// Activations in the forms that the weights want.
@@ -21,38 +23,85 @@ pub struct Layout {
     angles: usize,
     positions: usize,
     row: usize,
+    /// [tokens][experts used], and the order of all experts.
+    routes: [usize; 2],
+}
+
+/// A token's way to one of its experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub expert: u32,
+    pub token: u32,
+    pub weight: f32,
 }
 
 impl Layout {
     pub fn new(d: &Description, schedule: &Schedule, chunk: usize) -> Layout {
         let s = d.shape;
         let attention = s.heads * (s.key_dim + s.value_dim) + s.kv_heads * (s.key_dim + s.value_dim);
-        let work = attention.max(2 * s.feed_forward).max(s.embedding);
+        let rows = |m| schedule.matrix(m).rows;
+        let latent = |l: &Layer| match &l.attention.projection {
+            Projection::Direct { .. } => 0,
+            Projection::Latent(l) => l.work(s.heads, s.value_dim, l.query_down.map_or(0, |(d, _)| rows(d.weight))),
+        };
+        let attention = attention + d.layers.iter().map(latent).max().unwrap_or(0);
+        let inner = |mlp: &Mlp| 2 * rows(mlp.up.weight);
+        // Beside the inner rows: normed, mixed and gathered ones, and the router's scores.
+        let routed = |e: &Experts| {
+            let shared = e.shared.map_or(0, |shared| inner(&shared.mlp));
+            2 * s.embedding + e.count + shared.max(s.embedding + 2 * rows(e.matrices(0)[1]))
+        };
+        let blocks = d.layers.iter().map(|l| match &l.feed_forward.block {
+            Block::Dense(mlp) => inner(mlp),
+            Block::Experts(experts) => routed(experts),
+        });
+        let work = blocks.max().unwrap_or(0).max(attention).max(s.embedding);
         let stage = |linears: &[Linear]| forms_bytes(schedule, linears, chunk);
-        let head = Linear { weight: d.head, bias: None };
         let forms = d
             .layers
             .iter()
             .flat_map(|l| {
-                let (a, f) = (l.attention, l.feed_forward);
-                [stage(&[a.query, a.key, a.value]), stage(&[a.output]), stage(&[f.gate, f.up]), stage(&[f.down])]
+                let a = &l.attention;
+                let mut sizes = vec![stage(&[a.output])];
+                match &a.projection {
+                    Projection::Direct { query, key, value } => sizes.push(stage(&[*query, *key, *value])),
+                    Projection::Latent(l) => {
+                        sizes.extend([stage(&l.first_stage()), stage(&[l.query])]);
+                        sizes.extend([l.key, l.value].map(|m| s.heads * stage(&[Linear::plain(m)])));
+                    }
+                }
+                match &l.feed_forward.block {
+                    Block::Dense(mlp) => sizes.extend([stage(&mlp.ways_up()), stage(&[mlp.down])]),
+                    Block::Experts(e) => {
+                        let [gate, up, down] = e.matrices(0).map(Linear::plain);
+                        sizes.extend([stage(&e.first_stage()), stage(&[gate, up]), stage(&[down])]);
+                        sizes.extend(e.shared.map(|shared| stage(&[shared.mlp.down])));
+                    }
+                }
+                sizes
             })
-            .chain([stage(&[head])])
+            .chain([stage(&[d.head])])
             .max()
             .unwrap_or(0);
+        let routes = d.experts().map_or([0; 2], |e| [e.used.saturating_mul(chunk), e.count]);
+        let row_bytes = [Some(d.embedding), d.positions].into_iter().flatten().map(|m| schedule.matrix(m).row_bytes);
         let floats = |per_token: usize| per_token.saturating_mul(chunk).saturating_mul(4);
         Layout {
             residual: floats(s.embedding),
+            before: if d.layers.iter().any(|l| l.parallel) { floats(s.embedding) } else { 0 },
             work: floats(work),
             forms,
-            angles: floats(d.rope.dims / 2 * 2),
+            angles: floats(d.ropes.iter().map(|r| r.dims / 2 * 2).sum()),
             positions: floats(1),
-            row: Engine::row_buffer_bytes(schedule.matrix(d.embedding).row_bytes),
+            row: Engine::row_buffer_bytes(row_bytes.max().unwrap_or(0)),
+            routes,
         }
     }
 
     pub fn bytes(&self) -> u64 {
-        [self.residual, self.work, self.forms, self.angles, self.positions, self.row]
+        let [routes, experts] = self.routes;
+        let routes = routes.saturating_mul(size_of::<Route>()) + experts * size_of::<u32>();
+        [routes, self.residual, self.before, self.work, self.forms, self.angles, self.positions, self.row]
             .iter()
             .map(|&n| n as u64 + 4096)
             .sum()
@@ -83,22 +132,28 @@ fn forms_bytes(schedule: &Schedule, linears: &[Linear], chunk: usize) -> usize {
 /// The buffers of a running sweep; a model has one set, which the sweep whose turn it is uses.
 pub struct Scratch {
     pub residual: Memory,
+    pub before: Memory,
     pub work: Memory,
     pub forms: Memory,
     pub angles: Memory,
     pub positions: Vec<u32>,
     pub row: Memory,
+    pub routes: Vec<Route>,
+    pub ranking: Vec<u32>,
 }
 
 impl Scratch {
     pub fn new(layout: &Layout) -> io::Result<Scratch> {
         Ok(Scratch {
             residual: Memory::new(layout.residual)?,
+            before: Memory::new(layout.before)?,
             work: Memory::new(layout.work)?,
             forms: Memory::new(layout.forms)?,
             angles: Memory::new(layout.angles)?,
             positions: Vec::with_capacity(layout.positions / 4),
             row: Memory::new(layout.row)?,
+            routes: Vec::with_capacity(layout.routes[0]),
+            ranking: Vec::with_capacity(layout.routes[1]),
         })
     }
 }

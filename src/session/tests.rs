@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Session, SharedSession};
+use crate::arch::Block;
 use crate::error::Status;
 use crate::model::{Logits, Model, Options};
 use crate::weights::scripted::{Control, ScriptedSource};
@@ -79,6 +80,58 @@ fn assert_unharmed(session: &mut Session) {
     assert_eq!(rows(session), first);
     session.forward(&SECOND, Logits::All).unwrap();
     assert_eq!(rows(session), second);
+}
+
+/// The experts that reads touched, as (layer, expert).
+fn experts_in(model: &Model, reads: &[Range<u64>]) -> std::collections::BTreeSet<(u32, usize)> {
+    let schedule = model.engine().schedule();
+    let mut found = std::collections::BTreeSet::new();
+    for (layer, l) in model.description().layers.iter().enumerate() {
+        let Block::Experts(experts) = &l.feed_forward.block else { continue };
+        for expert in 0..experts.count {
+            let pages = experts.matrices(expert).into_iter().flat_map(|m| schedule.matrix(m).pages());
+            let mut middles = pages.map(|p| schedule.pages[p].offset + schedule.pages[p].bytes / 2);
+            if middles.any(|middle| reads.iter().any(|r| r.contains(&middle))) {
+                found.insert((layer as u32, expert));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn at_the_floor_a_token_reads_its_own_experts_and_a_chunk_each_of_its_tokens_experts_once() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden/arch/qwen3moe.gguf"].iter().collect();
+    let mut options = Options { context_length: CONTEXT, threads: 2, ..Options::default() };
+    options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
+    let control = Control::default();
+    let door = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let (count, used) = model.description().experts().map(|e| (e.count, e.used)).unwrap();
+    let layers = model.description().layers.len();
+    let read = |tokens: &[i32]| {
+        let mut session = Session::new(&model, CONTEXT).unwrap();
+        model.engine().settle();
+        control.take_reads();
+        session.forward(tokens, Logits::None).unwrap();
+        let reads = control.take_reads();
+        let middle = |p: &crate::weights::Page| p.offset + p.bytes / 2;
+        let routed = model.engine().schedule().sweep_len..model.engine().schedule().routed_end;
+        for page in &model.engine().schedule().pages[routed] {
+            assert!(reads.iter().filter(|r| r.contains(&middle(page))).count() <= 1, "a page was read twice");
+        }
+        experts_in(&model, &reads)
+    };
+    let mut all = std::collections::BTreeSet::new();
+    for token in FIRST {
+        let mine = read(&[token]);
+        assert_eq!(mine.len(), layers * used, "{mine:?}");
+        all.extend(mine.into_iter().filter(|(layer, _)| *layer == 0));
+    }
+    // The first token's choice in the first layer is what it would be alone; later ones see others before them.
+    let together = read(&FIRST);
+    assert!(together.is_superset(&read(&FIRST[..1])), "{together:?}");
+    assert!(together.len() > layers * used && together.len() <= layers * count && all.len() > used, "{together:?}");
 }
 
 #[test]

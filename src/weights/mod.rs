@@ -9,6 +9,8 @@ pub mod frames;
 mod interleaved;
 mod loader;
 mod residency;
+#[cfg(all(test, feature = "prefetch"))]
+mod routed_tests;
 pub mod schedule;
 #[cfg(all(test, feature = "prefetch"))]
 pub mod scripted;
@@ -21,5 +23,5 @@ mod tests;
 
 pub use budget::SharedBudget;
 pub use engine::{Config, Engine, HeldPage, Interrupt, Sweep};
-pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule};
+pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
 pub use state::Ledger;

@@ -1,6 +1,9 @@
 //! Which pages stay. The sweep is a circle, so recency says nothing: with room for C of N pages the least reading is
 //! reached by keeping C − ring of them for good and passing the rest through the ring. The kept ones are spread evenly,
-//! so that every stretch of reading has arithmetic to hide behind.
+//! so that every stretch of reading has arithmetic to hide behind. Of experts a pass needs a few, so they are kept with
+//! what the circle leaves.
+
+use std::ops::Range;
 
 use super::schedule::Schedule;
 
@@ -12,15 +15,20 @@ pub struct Residency {
     pub pinned_bytes: u64,
     /// Frames that the other pages pass through; 0 where all stay.
     pub ring_bytes: u64,
-    /// Bytes a full pass reads.
+    /// Bytes a full pass of one token reads; of experts that do not stay, the share that a token is routed to.
     pub streamed_bytes: u64,
 }
 
 /// The least ring: with one page in use anywhere in it, either side of that page has room for the largest one, so the
 /// next page can always be read while this one is computed.
 pub fn least_ring(schedule: &Schedule) -> u64 {
-    if schedule.sweep_len < 3 { schedule.sweep_bytes() } else { 3 * schedule.largest_span() }
-        .min(schedule.sweep_bytes())
+    let all = schedule.sweep_bytes() + schedule.routed_bytes();
+    if schedule.routed_end < 3 { all } else { all.min(3 * schedule.largest_span()) }
+}
+
+/// Frames of everything: with them nothing is streamed.
+pub fn full(schedule: &Schedule) -> u64 {
+    schedule.sweep_bytes() + schedule.routed_bytes() + schedule.table_bytes()
 }
 
 /// A ring this deep keeps all readers busy while a page is computed: what is in flight, beside the least.
@@ -37,43 +45,66 @@ pub fn usable(schedule: &Schedule, capacity: u64, most: u64) -> u64 {
 /// Plans `capacity` bytes of frames; `capacity` is at least [`least_ring`]. The ring is made [`good_ring`] deep for what
 /// is in flight, or what the host prefetches, and takes at most half of the frames for it.
 pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residency {
-    let pages = &schedule.pages;
-    let sweep = schedule.sweep_bytes();
-    let mut pinned = vec![false; pages.len()];
-    if capacity >= sweep {
-        pinned[..schedule.sweep_len].fill(true);
-        let mut pinned_bytes = sweep;
+    let (sweep, routed) = (schedule.sweep_bytes(), schedule.routed_bytes());
+    let mut kept = Kept { schedule, pinned: vec![false; schedule.pages.len()], bytes: 0 };
+    if capacity >= sweep + routed {
         // Tables come last: a row of them costs one small read, a page of a pass a whole one.
-        if capacity - sweep >= schedule.table_bytes() {
-            pinned.fill(true);
-            pinned_bytes += schedule.table_bytes();
-        }
-        return Residency { pinned, pinned_bytes, ring_bytes: 0, streamed_bytes: 0 };
+        let tables = capacity - sweep - routed >= schedule.table_bytes();
+        let end = if tables { schedule.pages.len() } else { schedule.routed_end };
+        kept.keep_evenly(0..end, u64::MAX);
+        return Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes: 0, streamed_bytes: 0 };
     }
     let least = least_ring(schedule);
     let ring_bytes = (capacity / 2).clamp(least, good_ring(schedule, in_flight_bytes).max(least)).min(capacity);
     let room = capacity - ring_bytes;
-    // Every page earns credit in proportion to its size, and is kept when the credit covers it.
-    let (mut credit, mut pinned_bytes) = (0u128, 0u64);
-    for (i, page) in pages[..schedule.sweep_len].iter().enumerate() {
-        credit += page.span_bytes as u128 * room as u128;
-        let price = page.span_bytes as u128 * sweep as u128;
-        if credit >= price {
-            credit -= price;
-            pinned[i] = true;
-            pinned_bytes += page.span_bytes;
+    kept.keep_evenly(0..schedule.sweep_len, room);
+    let circle = kept.bytes;
+    kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - circle);
+    let (used, of) = schedule.routed_share;
+    let missed = routed - (kept.bytes - circle);
+    let missed = (u128::from(missed) * u128::from(used) / u128::from(of.max(1))) as u64;
+    let streamed_bytes = sweep - circle + missed;
+    Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes, streamed_bytes }
+}
+
+/// Pages that a plan keeps.
+struct Kept<'a> {
+    schedule: &'a Schedule,
+    pinned: Vec<bool>,
+    bytes: u64,
+}
+
+impl Kept<'_> {
+    /// Keeps pages of a range in `room` bytes, spread evenly.
+    fn keep_evenly(&mut self, range: Range<usize>, room: u64) {
+        let pages = &self.schedule.pages;
+        let all: u64 = pages[range.clone()].iter().map(|p| p.span_bytes).sum();
+        let room = room.min(all);
+        let end = self.bytes + room;
+        // Every page earns credit in proportion to its size, and is kept when the credit covers it.
+        let mut credit = 0u128;
+        for i in range.clone() {
+            credit += u128::from(pages[i].span_bytes) * u128::from(room);
+            let price = u128::from(pages[i].span_bytes) * u128::from(all);
+            if credit >= price {
+                credit -= price;
+                self.keep(i);
+            }
+        }
+        // What is left over keeps any page that fits, largest first.
+        let mut rest: Vec<usize> = range.filter(|&i| !self.pinned[i]).collect();
+        rest.sort_by_key(|&i| std::cmp::Reverse(pages[i].span_bytes));
+        for i in rest {
+            if self.bytes + pages[i].span_bytes <= end {
+                self.keep(i);
+            }
         }
     }
-    // What is left over keeps any page that fits, largest first.
-    let mut rest: Vec<usize> = (0..schedule.sweep_len).filter(|&i| !pinned[i]).collect();
-    rest.sort_by_key(|&i| std::cmp::Reverse(pages[i].span_bytes));
-    for i in rest {
-        if pinned_bytes + pages[i].span_bytes <= room {
-            pinned[i] = true;
-            pinned_bytes += pages[i].span_bytes;
-        }
+
+    fn keep(&mut self, page: usize) {
+        self.pinned[page] = true;
+        self.bytes += self.schedule.pages[page].span_bytes;
     }
-    Residency { pinned, pinned_bytes, ring_bytes, streamed_bytes: sweep - pinned_bytes }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The schedule: every page in the order in which a pass uses it.
 //!
-//! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of a pass
-//! come first, layer 0 to the output head; table pages (a token embedding of its own) follow: no pass sweeps over them,
-//! rows are taken from them singly.
+//! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of every
+//! pass come first, layer 0 to the output head: the circle. Those of experts follow, each of one expert: a pass takes those
+//! that its tokens are routed to, at the gate of their layer. Table pages (a token embedding of its own) come last: no pass
+//! sweeps over them, rows are taken from them singly.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gguf::Tensor;
@@ -17,19 +19,52 @@ const PAGE_TARGET_LEAST: u64 = 1 << 20;
 /// Rows of a page are a multiple of this, so that the kernels' row groups do not straddle pages.
 const ROW_GROUP: u64 = 16;
 
+/// When a pass uses a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// In every pass.
+    Always { layer: u32 },
+    /// In passes of which a token is routed to it, after what its layer always uses.
+    Routed { layer: u32 },
+    /// A row of it now and then.
+    Table,
+}
+
+impl Use {
+    fn layer(self) -> u32 {
+        match self {
+            Use::Always { layer } | Use::Routed { layer } => layer,
+            Use::Table => Page::TABLE,
+        }
+    }
+
+    /// Where its pages stand among the others.
+    fn rank(self) -> u32 {
+        match self {
+            Use::Always { .. } => 0,
+            Use::Routed { .. } => 1,
+            Use::Table => 2,
+        }
+    }
+}
+
 /// A matrix of the schedule, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixId(pub u32);
 
-/// A weight matrix of `rows` × `columns`: y = W·x has `rows` outputs.
+/// A weight matrix of `rows` × `columns`, y = W·x has `rows` outputs: a tensor, or some of its rows.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    pub name: String,
+    /// The tensor's.
+    pub name: Arc<str>,
+    /// Of the tensor's rows.
+    pub first_row: u64,
     pub format: Format,
     pub rows: usize,
     pub columns: usize,
     pub row_bytes: usize,
     file: u32,
+    /// Absolute offset of its first row.
     offset: u64,
     pages: Range<u32>,
 }
@@ -77,8 +112,14 @@ impl Page {
 pub struct Schedule {
     pub matrices: Vec<Matrix>,
     pub pages: Vec<Page>,
-    /// How many of `pages` a full pass sweeps over; the rest are tables.
+    /// How many of `pages` every full pass sweeps over: the circle.
     pub sweep_len: usize,
+    /// Where the pages of experts end, which follow the circle; the rest are tables.
+    pub routed_end: usize,
+    /// Places of the circle before which routed pages are taken, ascending.
+    pub gates: Vec<u32>,
+    /// Of how many experts (second) a token is routed to how many (first).
+    pub routed_share: (u64, u64),
     /// Where the output head begins: a pass without logits ends there.
     pub head_start: usize,
     pub layer_count: u32,
@@ -98,35 +139,51 @@ impl Schedule {
     }
 
     pub fn largest_span(&self) -> u64 {
-        self.pages[..self.sweep_len].iter().map(|p| p.span_bytes).max().unwrap_or(0)
+        self.pages[..self.routed_end].iter().map(|p| p.span_bytes).max().unwrap_or(0)
     }
 
-    /// Frame bytes that all pages of a pass need.
+    /// Frame bytes that all pages of the circle need.
     pub fn sweep_bytes(&self) -> u64 {
         self.pages[..self.sweep_len].iter().map(|p| p.span_bytes).sum()
     }
 
-    /// Frame bytes that the tables need.
-    pub fn table_bytes(&self) -> u64 {
-        self.pages[self.sweep_len..].iter().map(|p| p.span_bytes).sum()
+    /// Frame bytes that all experts need.
+    pub fn routed_bytes(&self) -> u64 {
+        self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.span_bytes).sum()
     }
 
+    /// Frame bytes that the tables need.
+    pub fn table_bytes(&self) -> u64 {
+        self.pages[self.routed_end..].iter().map(|p| p.span_bytes).sum()
+    }
+
+    /// Frame bytes of the largest layer, without its experts.
     pub fn largest_layer_bytes(&self) -> u64 {
         let bytes = |l: u32| self.pages[self.layer_pages(l)].iter().map(|p| p.span_bytes).sum();
         (0..self.layer_count).map(bytes).max().unwrap_or(0)
     }
 
+    /// The same with all experts of a layer.
+    pub fn largest_layer_with_experts(&self) -> u64 {
+        let mut routed = vec![0u64; self.layer_count as usize];
+        for page in &self.pages[self.sweep_len..self.routed_end] {
+            routed[page.layer as usize] += page.span_bytes;
+        }
+        self.largest_layer_bytes() + routed.into_iter().max().unwrap_or(0)
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.pages.capacity() * size_of::<Page>()
             + self.matrices.capacity() * size_of::<Matrix>()
-            + self.matrices.iter().map(|m| m.name.capacity()).sum::<usize>()
+            + self.matrices.iter().filter(|m| m.first_row == 0).map(|m| m.name.len()).sum::<usize>()
+            + self.gates.capacity() * size_of::<u32>()
             + self.layers.capacity() * size_of::<Range<u32>>()
     }
 }
 
 /// Collects matrices in the order of their use.
 pub struct Builder {
-    matrices: Vec<(Matrix, u32)>,
+    matrices: Vec<(Matrix, Use)>,
     starts: Vec<u64>,
 }
 
@@ -136,24 +193,26 @@ impl Builder {
         Builder { matrices: Vec::new(), starts }
     }
 
-    /// Adds a checked two-dimensional tensor as the next matrix of `layer` ([`Page::TABLE`]: of none).
-    pub fn add(&mut self, layer: u32, tensor: &Tensor) -> Result<MatrixId> {
-        let (columns, rows) = (tensor.dims[0], tensor.dims[1]);
+    /// Adds `rows` rows from `first_row` of a checked tensor called `name`, the rows of all its planes counted on, as the
+    /// next matrix.
+    pub fn add(&mut self, when: Use, name: &Arc<str>, tensor: &Tensor, first_row: u64, rows: u64) -> Result<MatrixId> {
+        let columns = tensor.dims[0];
         let too_large = || Error::unsupported(format!("{}: {columns} × {rows} is too large", tensor.name));
         let row_bytes = tensor.format.row_bytes(columns as usize).ok_or_else(too_large)?;
         let id = MatrixId(self.matrices.len() as u32);
         let rows32 = u32::try_from(rows).map_err(|_| too_large())?;
         let matrix = Matrix {
-            name: tensor.name.clone(),
+            name: name.clone(),
+            first_row,
             format: tensor.format,
             rows: rows32 as usize,
             columns: columns as usize,
             row_bytes,
             file: tensor.file,
-            offset: self.starts[tensor.file as usize] + tensor.offset,
+            offset: self.starts[tensor.file as usize] + tensor.offset + first_row * row_bytes as u64,
             pages: 0..0,
         };
-        self.matrices.push((matrix, layer));
+        self.matrices.push((matrix, when));
         Ok(id)
     }
 
@@ -166,17 +225,22 @@ impl Builder {
             matrices: Vec::with_capacity(self.matrices.len()),
             pages: Vec::new(),
             sweep_len: 0,
+            routed_end: 0,
+            gates: Vec::new(),
+            routed_share: (1, 1),
             head_start: 0,
             layer_count,
             layers: vec![0..0; layer_count as usize],
         };
         let mut order: Vec<usize> = (0..self.matrices.len()).collect();
-        // Tables last; the sort is stable, so the rest stays in the order of use.
-        order.sort_by_key(|&i| self.matrices[i].1 == Page::TABLE);
-        let mut matrices: Vec<Option<(Matrix, u32)>> = self.matrices.into_iter().map(Some).collect();
+        // The sort is stable, so that each kind stays in the order of use.
+        order.sort_by_key(|&i| self.matrices[i].1.rank());
+        let uses: Vec<Use> = self.matrices.iter().map(|(_, when)| *when).collect();
+        let mut matrices: Vec<Option<(Matrix, Use)>> = self.matrices.into_iter().map(Some).collect();
         let mut placed: Vec<Option<Matrix>> = vec![None; matrices.len()];
         for i in order {
-            let Some((mut m, layer)) = matrices[i].take() else { continue };
+            let Some((mut m, when)) = matrices[i].take() else { continue };
+            let layer = when.layer();
             let first = schedule.pages.len() as u32;
             if i == head.0 as usize {
                 schedule.head_start = first as usize;
@@ -203,7 +267,10 @@ impl Builder {
                 row += rows;
             }
             m.pages = first..schedule.pages.len() as u32;
-            if layer != Page::TABLE {
+            if when != Use::Table {
+                schedule.routed_end = schedule.pages.len();
+            }
+            if let Use::Always { .. } = when {
                 schedule.sweep_len = schedule.pages.len();
                 let l = &mut schedule.layers[layer as usize];
                 *l = if l.start == l.end { m.pages.clone() } else { l.start..m.pages.end };
@@ -211,6 +278,14 @@ impl Builder {
             placed[i] = Some(m);
         }
         schedule.matrices = placed.into_iter().flatten().collect();
+        let mut circle = 0;
+        for (when, m) in uses.iter().zip(&schedule.matrices) {
+            match when {
+                Use::Always { .. } => circle = m.pages.end,
+                Use::Routed { .. } if schedule.gates.last() != Some(&circle) => schedule.gates.push(circle),
+                Use::Routed { .. } | Use::Table => {}
+            }
+        }
         schedule.pages.shrink_to_fit();
         if schedule.largest_span() > u32::MAX as u64 {
             return Err(Error::unsupported("a single row of a weight matrix exceeds 4 GiB"));
@@ -223,7 +298,11 @@ impl Builder {
 pub mod testing {
     use super::*;
 
-    /// A schedule of F32 matrices given as (layer, bytes per row, rows), laid end to end in one file; the last is the head.
+    /// Marks the layer of a matrix that a pass may be routed to.
+    pub const ROUTED: u32 = 1 << 30;
+
+    /// A schedule of F32 matrices given as (layer, bytes per row, rows), laid end to end in one file; the last that every
+    /// pass uses is the head.
     pub fn schedule_of(matrices: &[(u32, u64, u64)]) -> Schedule {
         let mut builder = Builder::new(vec![0]);
         let (mut offset, mut last, mut layers) = (64, MatrixId(0), 0);
@@ -237,8 +316,14 @@ pub mod testing {
                 offset,
                 bytes: row_bytes * rows,
             };
-            last = builder.add(layer, &tensor).unwrap();
-            if layer != Page::TABLE {
+            let when = match layer {
+                Page::TABLE => Use::Table,
+                layer if layer & ROUTED != 0 => Use::Routed { layer: layer ^ ROUTED },
+                layer => Use::Always { layer },
+            };
+            let id = builder.add(when, &tensor.name.as_str().into(), &tensor, 0, rows).unwrap();
+            if let Use::Always { layer } = when {
+                last = id;
                 layers = layers.max(layer + 1);
             }
             offset += tensor.bytes;

@@ -21,6 +21,8 @@ struct Script {
     fault: Option<Range<u64>>,
     waiting: usize,
     failed: usize,
+    /// What was read, as it was asked for.
+    reads: Vec<Range<u64>>,
 }
 
 /// The commands of a [`ScriptedSource`]; clones share one script.
@@ -72,6 +74,11 @@ impl Control {
     /// Reads that were made to fail so far.
     pub fn failed_reads(&self) -> usize {
         self.script.0.lock().failed
+    }
+
+    /// What was read since this was asked last.
+    pub fn take_reads(&self) -> Vec<Range<u64>> {
+        std::mem::take(&mut self.script.0.lock().reads)
     }
 
     /// From now on no read fails.
@@ -172,6 +179,7 @@ impl Source for ScriptedSource {
             script.failed += 1;
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
+        script.reads.push(read);
         let most = script.most.unwrap_or(usize::MAX);
         drop(script);
         let len = buf.len().min(most);

@@ -28,10 +28,10 @@ fn uneven() -> Schedule {
     schedule_of(&matrices)
 }
 
-struct Bench {
-    engine: Engine,
-    control: Control,
-    interrupt: Arc<Interrupt>,
+pub struct Bench {
+    pub engine: Engine,
+    pub control: Control,
+    pub interrupt: Arc<Interrupt>,
 }
 
 /// An engine over `source`, with `frames` bytes of frames and nothing else in its budget.
@@ -48,7 +48,7 @@ fn config(schedule: Schedule, source: impl Source + 'static, frames: u64) -> Con
     }
 }
 
-fn open(schedule: Schedule, frames: u64, prefetch: bool, setup: impl FnOnce(&Control)) -> Bench {
+pub fn open(schedule: Schedule, frames: u64, prefetch: bool, setup: impl FnOnce(&Control)) -> Bench {
     let control = Control::default();
     setup(&control);
     let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
@@ -81,7 +81,7 @@ impl Bench {
         Ok(())
     }
 
-    fn stats(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use layerline::model::{Io, Logits, Model, Options};
 use layerline::session::Session;
-use layerline::{Error, Result, gguf};
+use layerline::{Error, Result, Status, gguf};
 
 use crate::support::*;
 
@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-/// A copy of the tiny model that may be broken, removed at the end.
+/// A copy of a tiny model that may be broken, removed at the end.
 struct Victim {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -32,7 +32,11 @@ struct Victim {
 
 impl Victim {
     fn new(name: &str) -> Victim {
-        let bytes = std::fs::read(golden("arch/llama.gguf")).unwrap();
+        Victim::of("arch/llama.gguf", name)
+    }
+
+    fn of(model: &str, name: &str) -> Victim {
+        let bytes = std::fs::read(golden(model)).unwrap();
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.gguf", std::process::id()));
         std::fs::write(&path, &bytes).unwrap();
         Victim { path, bytes }
@@ -121,28 +125,85 @@ fn a_truncated_file_is_refused_with_a_message() {
 
 #[test]
 fn changed_bytes_end_in_an_error_with_a_message_or_in_a_model_that_runs() {
+    change_bytes(Victim::new("changed"), 2000);
+}
+
+#[test]
+fn changed_bytes_of_other_architectures_end_so_too() {
+    for model in ["arch/gpt-oss", "arch/gemma3", "peer/qwen2moe", "peer/gpt2", "peer/phi3-longrope-32"] {
+        change_bytes(Victim::of(&format!("{model}.gguf"), "changed-other"), 500);
+    }
+}
+
+fn change_bytes(victim: Victim, times: u64) {
     watch_background_threads();
-    let victim = Victim::new("changed");
     let file = OpenOptions::new().write(true).open(&victim.path).unwrap();
     let length = victim.bytes.len() as u64;
     let header = header_length(&victim.bytes);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut refused, mut ran) = (0, 0);
-    for i in 0..2000u64 {
+    for i in 0..times {
         // Three of four in the header and directory, the others anywhere.
         let place = random.below(if i.is_multiple_of(4) { length } else { header });
         let flip = 1 + random.below(255) as u8;
         let original = victim.bytes[place as usize];
         file.write_all_at(&[original ^ flip], place).unwrap();
-        match outcome(&victim.path, i, &format!("byte {place} ^ {flip:#04x}")) {
+        match outcome(&victim.path, i, &format!("{}: byte {place} ^ {flip:#04x}", victim.path.display())) {
             Some(_) => refused += 1,
             None => ran += 1,
         }
         file.write_all_at(&[original], place).unwrap();
     }
     // Both happen, or the bytes did not go where they should.
-    assert!(refused > 200 && ran > 200, "{refused} refused, {ran} ran");
+    assert!(refused > times / 10 && ran > times / 10, "{refused} refused, {ran} ran");
     assert_eq!(BACKGROUND_PANICS.load(Ordering::Relaxed), 0);
+}
+
+/// The file with another number, of four bytes, under a key.
+fn with_number(model: &str, key: &str, number: [u8; 4]) -> Error {
+    let victim = Victim::of(model, "number");
+    // Keys and strings are preceded by their lengths, which tells them from others that contain them.
+    let name = [&(key.len() as u64).to_le_bytes()[..], key.as_bytes()].concat();
+    let at = victim.bytes.windows(name.len()).position(|w| w == name).unwrap_or_else(|| panic!("{model} has no {key}"));
+    let file = OpenOptions::new().write(true).open(&victim.path).unwrap();
+    // The value follows its type.
+    file.write_all_at(&number, (at + name.len() + 4) as u64).unwrap();
+    outcome(&victim.path, 0, key).unwrap_or_else(|| panic!("{model} runs with {key} = {number:?}"))
+}
+
+#[test]
+fn a_description_that_contradicts_the_tensors_or_itself_is_refused_by_name_and_figure() {
+    let moe = "arch/qwen3moe.gguf";
+    let cases: [(&str, &str, [u8; 4], &[&str]); 13] = [
+        (moe, "qwen3moe.expert_count", 7u32.to_le_bytes(), &["blk.0.ffn_gate_inp.weight", "7"]),
+        (moe, "qwen3moe.expert_count", u32::MAX.to_le_bytes(), &["4294967295"]),
+        (moe, "qwen3moe.expert_count", 0u32.to_le_bytes(), &["blk.0.ffn_"]),
+        (moe, "qwen3moe.expert_used_count", 9u32.to_le_bytes(), &["9 of 8 experts"]),
+        (moe, "qwen3moe.expert_used_count", 0u32.to_le_bytes(), &["expert_used_count"]),
+        (moe, "qwen3moe.expert_feed_forward_length", 33u32.to_le_bytes(), &["ffn_gate_exps.weight", "33"]),
+        (moe, "qwen3moe.attention.head_count", 3u32.to_le_bytes(), &["3 query heads"]),
+        (moe, "qwen3moe.rope.dimension_count", 18u32.to_le_bytes(), &["18", "16"]),
+        ("arch/gpt-oss.gguf", "gpt-oss.attention.sliding_window", 0u32.to_le_bytes(), &["sliding_window"]),
+        ("arch/gemma2.gguf", "gemma2.attn_logit_softcapping", f32::NAN.to_le_bytes(), &["softcapping", "NaN"]),
+        ("arch/gemma2.gguf", "gemma2.final_logit_softcapping", (-1f32).to_le_bytes(), &["softcapping", "-1"]),
+        ("peer/gpt2.gguf", "gpt2.context_length", 65u32.to_le_bytes(), &["position_embd.weight", "65"]),
+        ("arch/granite.gguf", "granite.block_count", 3u32.to_le_bytes(), &["blk.2.attn_norm.weight"]),
+    ];
+    for (model, key, number, wanted) in cases {
+        let error = with_number(model, key, number);
+        for part in wanted {
+            assert!(error.message().contains(part), "{key}: {:?} does not say {part:?}", error.message());
+        }
+        assert!(matches!(error.status(), Status::Format | Status::Unsupported), "{key}: {:?}", error.status());
+    }
+}
+
+#[test]
+fn a_session_longer_than_the_positions_that_a_model_has_learned_is_refused() {
+    let model = open(&golden("peer/gpt2.gguf"), &options());
+    let error = Session::new(&model, 65).err().expect("there are 64 positions");
+    assert_eq!(error.status(), Status::InvalidArgument);
+    assert!(error.message().contains("65") && error.message().contains("64"), "{}", error.message());
 }
 
 /// Where the weights begin.

@@ -51,6 +51,35 @@ fn the_small_model_is_as_near_to_its_exact_distribution_as_the_peer() {
     );
 }
 
+/// The gate is what the peer's own file of the same model costs, at the same positions. Of the exact distribution the
+/// 16384 most probable tokens are known, and what all others have together.
+#[test]
+fn gemma_3_is_as_near_to_its_exact_distribution_as_the_peer() {
+    let Some(path) = model_file("gemma-3-270m-Q4_K_M.gguf", "golden: fidelity of Gemma 3") else { return };
+    let full = plan(&path, &options()).full_bytes;
+    let model = open(&path, &Options { memory_budget: full + (64 << 20), ..options() });
+    let vocab = model.info().vocab_size as usize;
+    let mut arrays = Arrays::open(&golden("real/gemma3.npz"));
+    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    for i in 0..4 {
+        let tokens = arrays.get::<i32>(&format!("tokens{i}"));
+        let top = arrays.get::<i32>(&format!("top_tokens{i}"));
+        let exact = arrays.get::<f32>(&format!("top_logprobs{i}"));
+        let peers = arrays.get::<f64>(&format!("peer_kl{i}"));
+        const ROWS: usize = 6;
+        let logits = logits_of(&model, &tokens, tokens.len());
+        let last = logits[(tokens.len() - ROWS) * vocab..].chunks_exact(vocab);
+        let known = top.len() / ROWS;
+        for ((top, exact), row) in top.chunks_exact(known).zip(exact.chunks_exact(known)).zip(last) {
+            ours.push(divergence_of_top(top, exact, row));
+        }
+        peer.extend_from_slice(&peers[peers.len() - ROWS..]);
+    }
+    assert_eq!(ours.len(), 24);
+    let (ours, peer) = (mean(&ours), mean(&peer));
+    assert!(ours <= 1.1 * peer, "mean divergence {ours:.3e}, the peer's {peer:.3e} at the same positions");
+}
+
 fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len() as f64
 }

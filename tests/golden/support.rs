@@ -34,7 +34,12 @@ pub fn stem(path: &Path) -> &str {
 /// The small real model where it has been fetched. Without it the test named `test` cannot run; that is written past
 /// the harness, which keeps the output of passing tests to itself, for `scripts/test.sh` to count.
 pub fn small_model(test: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    model_file("SmolLM2-135M-Instruct.Q4_1.gguf", test)
+}
+
+/// A model of `scripts/fetch_model.py` by its file, as [`small_model`].
+pub fn model_file(name: &str, test: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
     if path.is_file() {
         return Some(path);
     }
@@ -124,6 +129,21 @@ pub fn divergence(exact: &[f32], other: &[f32]) -> f64 {
     assert_eq!(exact.len(), other.len());
     let (p, q) = (log_softmax(exact), log_softmax(other));
     p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
+}
+
+/// The same where of the exact distribution some tokens' log-probabilities are known, and of the others what they have
+/// together.
+pub fn divergence_of_top(tokens: &[i32], exact: &[f32], other: &[f32]) -> f64 {
+    let q = log_softmax(other);
+    let (mut sum, mut rest_p, mut rest_q) = (0.0, 1.0, 1.0);
+    for (&token, &p) in tokens.iter().zip(exact) {
+        let (p, q) = (f64::from(p), q[token as usize]);
+        sum += p.exp() * (p - q);
+        rest_p -= p.exp();
+        rest_q -= q.exp();
+    }
+    let rest = if rest_p > 0.0 && rest_q > 0.0 { rest_p * (rest_p / rest_q).ln() } else { 0.0 };
+    sum + rest
 }
 
 /// Mean of [`divergence`] over rows of `vocab` logits.

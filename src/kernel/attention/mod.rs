@@ -20,8 +20,9 @@ use std::array;
 /// Positions whose scores are taken into the softmax at once.
 pub const BLOCK: usize = 64;
 
-/// Longest key or value vector: sizes the scratch on the stack (about 24 KiB in all).
-pub const MAX_HEAD_DIM: usize = 512;
+/// Longest key or value vector: sizes the scratch on the stack (about 27 KiB in all). The longest known are those of
+/// latent attention.
+pub const MAX_HEAD_DIM: usize = 576;
 
 /// What scores are and which of them count.
 #[derive(Clone, Copy, Debug)]

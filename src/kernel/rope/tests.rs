@@ -6,7 +6,8 @@ const DIMS: [usize; 8] = [2, 6, 16, 32, 64, 80, 96, 128];
 fn scalings() -> Vec<Scaling> {
     vec![
         Scaling::None,
-        Scaling::Linear { factor: 8.0 },
+        Scaling::Linear { factor: 8.0, magnitude: 1.0 },
+        Scaling::Linear { factor: 1.0, magnitude: 1.19 },
         Scaling::yarn(32.0, 4096),
         Scaling::yarn(4.0, 131_072),
         Scaling::yarn(4.0, 64), // few turns: the correction range is clamped at both ends
@@ -27,7 +28,7 @@ fn direct(n: usize, base: f64, scaling: Scaling, divisor: f64, i: usize, positio
     let plain = position / (base.powf(2.0 * i as f64 / n as f64) * divisor);
     match scaling {
         Scaling::None => (plain, 1.0),
-        Scaling::Linear { factor } => (plain / factor, 1.0),
+        Scaling::Linear { factor, magnitude } => (plain / factor, magnitude),
         Scaling::Yarn { factor, original_context, ext_factor, attn_factor, log_multiplier, .. } => {
             let at =
                 |turns: f64| n as f64 * (f64::from(original_context) / (turns * 2.0 * PI)).ln() / (2.0 * base.ln());
@@ -115,8 +116,9 @@ fn figures_that_make_no_angle_are_refused() {
     bad(7, 1e4, Scaling::None, None);
     bad(8, 0.0, Scaling::None, None);
     bad(8, f64::NAN, Scaling::None, None);
-    bad(8, 1e4, Scaling::Linear { factor: 0.0 }, None);
-    bad(8, 1e4, Scaling::Linear { factor: f64::INFINITY }, None);
+    bad(8, 1e4, Scaling::Linear { factor: 0.0, magnitude: 1.0 }, None);
+    bad(8, 1e4, Scaling::Linear { factor: f64::INFINITY, magnitude: 1.0 }, None);
+    bad(8, 1e4, Scaling::Linear { factor: 8.0, magnitude: f64::NAN }, None);
     bad(8, 1e4, Scaling::yarn(-1.0, 4096), None);
     bad(8, 1e4, Scaling::yarn(4.0, 0), None);
     bad(8, 1.0, Scaling::yarn(4.0, 4096), None);

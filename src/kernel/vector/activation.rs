@@ -5,8 +5,49 @@ use super::math;
 use super::simd::Simd;
 use crate::kernel::Isa;
 
+/// The function f of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// x·σ(x).
+    Silu,
+    /// ½x(1 + tanh(√(2/π)(x + 0.044715·x³))).
+    GeluTanh,
+    /// x·σ(slope·x) of x held below `limit`; as a gate it multiplies up + 1, with up held within ±`limit`: gpt-oss.
+    ClampedSwiglu { slope: f32, limit: f32 },
+}
+
+/// up = f(gate) · up: [`silu_mul`], [`gelu_tanh_mul`] or [`clamped_swiglu_mul`] in place, bit for bit.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn gate_assign(isa: Isa, f: Activation, gate: &[f32], up: &mut [f32]) {
+    match f {
+        Activation::Silu => update_with(isa, Flipped(Silu), up, gate),
+        Activation::GeluTanh => update_with(isa, Flipped(GeluTanh), up, gate),
+        Activation::ClampedSwiglu { slope, limit } => {
+            update_with(isa, Flipped(ClampedSwiglu { slope, limit }), up, gate);
+        }
+    }
+}
+
+/// x = f(x), for blocks without a gate.
+pub fn activate(isa: Isa, f: Activation, x: &mut [f32]) {
+    match f {
+        Activation::Silu => update(isa, Silu, x),
+        Activation::GeluTanh => update(isa, GeluTanh, x),
+        Activation::ClampedSwiglu { slope, limit } => update(isa, ClampedSwiglu { slope, limit }, x),
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Silu;
+
+impl Unary for Silu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        math::swish(s, x, 1.0)
+    }
+}
 
 impl Binary for Silu {
     #[inline(always)]
@@ -29,6 +70,13 @@ impl<F: Binary> Binary for Flipped<F> {
 #[derive(Clone, Copy)]
 struct GeluTanh;
 
+impl Unary for GeluTanh {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        math::gelu_tanh(s, x)
+    }
+}
+
 impl Binary for GeluTanh {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, gate: S::V, up: S::V) -> S::V {
@@ -40,6 +88,13 @@ impl Binary for GeluTanh {
 struct ClampedSwiglu {
     slope: f32,
     limit: f32,
+}
+
+impl Unary for ClampedSwiglu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        math::swish(s, s.min(s.splat(self.limit), x), self.slope)
+    }
 }
 
 impl Binary for ClampedSwiglu {
@@ -70,14 +125,6 @@ impl Unary for Softcap {
 /// If the lengths differ.
 pub fn silu_mul(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
     combine(isa, Silu, gate, up, out);
-}
-
-/// up = silu(gate) · up: [`silu_mul`] in place, bit for bit.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn silu_mul_assign(isa: Isa, gate: &[f32], up: &mut [f32]) {
-    update_with(isa, Flipped(Silu), up, gate);
 }
 
 /// out = gelu(gate) · up, with the tanh form gelu(x) = ½x(1 + tanh(√(2/π)(x + 0.044715·x³))); the error of gelu is

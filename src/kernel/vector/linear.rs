@@ -1,4 +1,4 @@
-//! Sums, products and scalings of rows, RMS norms.
+//! Sums, products and scalings of rows, RMS and layer norms.
 
 use super::map::{Binary, Unary, combine, update, update_with};
 use super::simd::{Kernel, LANES, Simd, dispatch};
@@ -31,6 +31,16 @@ impl Unary for Scale {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
         s.mul(x, s.splat(self.0))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Shift(f32);
+
+impl Unary for Shift {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        s.add(x, s.splat(self.0))
     }
 }
 
@@ -83,6 +93,19 @@ pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
     update_with(isa, Weighted(factor), x, weight);
 }
 
+/// x = (x − mean(x)) / √(variance(x) + eps) · weight + bias, the variance that of all elements. Sums as in [`rms_norm`].
+///
+/// # Panics
+/// If the lengths differ.
+pub fn layer_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], bias: Option<&[f32]>, eps: f32) {
+    let mean = dispatch(isa, Sum { x }) / x.len().max(1) as f64;
+    update(isa, Shift(-mean as f32), x);
+    rms_norm_in_place(isa, x, weight, eps);
+    if let Some(bias) = bias {
+        add_assign(isa, x, bias);
+    }
+}
+
 fn rms_factor(isa: Isa, x: &[f32], eps: f32) -> f32 {
     let mean = dispatch(isa, Dot { a: x, b: x }) / x.len().max(1) as f64;
     (1.0 / (mean + f64::from(eps)).sqrt()) as f32
@@ -97,6 +120,28 @@ pub fn dot_f32(isa: Isa, a: &[f32], b: &[f32]) -> f32 {
     dispatch(isa, Dot { a, b }) as f32
 }
 
+/// Elements summed in f32 before the sum goes to f64.
+const RUN: usize = 512;
+
+/// Σ x, in the order of [`Dot`] with one chain.
+struct Sum<'a> {
+    x: &'a [f32],
+}
+
+impl Kernel for Sum<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut total = 0.0;
+        for run in self.x.chunks(RUN) {
+            let sum = run.chunks(LANES).fold(s.splat(0.0), |sum, x| s.add(sum, s.load_part(x, 0.0)));
+            total += f64::from(s.sum(sum));
+        }
+        total
+    }
+}
+
 struct Dot<'a> {
     a: &'a [f32],
     b: &'a [f32],
@@ -109,8 +154,6 @@ impl Kernel for Dot<'_> {
     fn run<S: Simd>(self, s: S) -> f64 {
         /// Sums in flight, to hide the latency of the addition.
         const CHAINS: usize = 4;
-        /// Elements summed in f32 before the sum goes to f64.
-        const RUN: usize = 512;
         let mut total = 0.0;
         for (a, b) in self.a.chunks(RUN).zip(self.b.chunks(RUN)) {
             let mut sums = [s.splat(0.0); CHAINS];

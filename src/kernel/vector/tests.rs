@@ -202,6 +202,59 @@ fn rms_norm_agrees_with_f64_and_in_place_gives_the_same_bits() {
 }
 
 #[test]
+fn layer_norm_agrees_with_f64() {
+    for isa in Isa::available() {
+        for n in LENGTHS.into_iter().skip(1) {
+            let x: Vec<f32> = noise(3, n).iter().map(|x| x * 3.0 + 1.5).collect();
+            let (weight, bias) = (noise(4, n), noise(5, n));
+            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+            let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n as f64;
+            for bias in [None, Some(&*bias)] {
+                let mut got = x.clone();
+                layer_norm_in_place(isa, &mut got, &weight, bias, 1e-5);
+                for i in 0..n {
+                    let exact = (f64::from(x[i]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[i]);
+                    let exact = exact + bias.map_or(0.0, |b| f64::from(b[i]));
+                    assert!((f64::from(got[i]) - exact).abs() < 4e-6, "{isa:?} n {n}: {} is not {exact}", got[i]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gates_in_place_are_the_functions_of_two_rows_bit_for_bit_and_plain_ones_of_a_row_of_ones() {
+    let clamped = Activation::ClampedSwiglu { slope: 1.702, limit: 7.0 };
+    for isa in Isa::available() {
+        for n in LENGTHS {
+            let gate: Vec<f32> = noise(1, n).iter().map(|x| x * 12.0).collect();
+            let up: Vec<f32> = noise(2, n).iter().map(|x| x * 12.0).collect();
+            for f in [Activation::Silu, Activation::GeluTanh, clamped] {
+                let two = |up: &[f32]| {
+                    let mut out = vec![f32::NAN; n];
+                    match f {
+                        Activation::Silu => silu_mul(isa, &gate, up, &mut out),
+                        Activation::GeluTanh => gelu_tanh_mul(isa, &gate, up, &mut out),
+                        Activation::ClampedSwiglu { slope, limit } => {
+                            clamped_swiglu_mul(isa, &gate, up, slope, limit, &mut out);
+                        }
+                    }
+                    out
+                };
+                let mut in_place = up.clone();
+                gate_assign(isa, f, &gate, &mut in_place);
+                assert_eq!(in_place, two(&up), "{isa:?} {f:?}");
+                let mut plain = gate.clone();
+                activate(isa, f, &mut plain);
+                // What multiplies the clamped one is 1 more than the way up.
+                let neutral = if f == clamped { 0.0 } else { 1.0 };
+                assert_eq!(plain, two(&vec![neutral; n]), "{isa:?} {f:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn sums_and_scalings_reach_every_element() {
     for isa in Isa::available() {
         for n in LENGTHS {

@@ -175,7 +175,7 @@ impl Engine {
 
     /// Frame bytes at which nothing is streamed.
     pub fn full_frames(schedule: &Schedule) -> u64 {
-        schedule.sweep_bytes() + schedule.table_bytes()
+        residency::full(schedule)
     }
 
     /// What `frames` bytes of frames, under the limit of `cache_layers` layers, keep and stream.
@@ -194,13 +194,14 @@ impl Engine {
 
     /// Frames that `capacity` bytes make under the limit of `cache_layers` layers.
     pub fn frames_limit(schedule: &Schedule, cache_layers: u32) -> u64 {
-        schedule.largest_layer_bytes().saturating_mul(cache_layers as u64)
+        schedule.largest_layer_with_experts().saturating_mul(cache_layers as u64)
     }
 
     /// Starts the engine; the loader begins to read at once. The ledger must leave [`Engine::least_frames`].
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
-        let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.sweep_bytes());
+        let streamable = config.schedule.sweep_bytes() + config.schedule.routed_bytes();
+        let largest_ring = residency::good_ring(&config.schedule, depth).min(streamable);
         let ring_memory = Memory::for_frames(largest_ring as usize, 0)
             .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
         let fixed = Fixed {
@@ -279,7 +280,7 @@ impl Engine {
         let shared = &*self.shared;
         let fixed = &shared.fixed;
         let mut state = shared.state.lock();
-        state.move_to(p);
+        state.move_to(fixed, p);
         let mut since = None;
         let mut retried = false;
         loop {

@@ -31,7 +31,15 @@ impl<'a> Sweep<'a> {
         self.engine.shared.state.lock().stats.read_bytes - self.read_before
     }
 
-    /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, one at a time.
+    /// Says which pages of experts will be taken after what their layer always uses, so that they are read meanwhile.
+    pub fn route(&mut self, pages: impl Iterator<Item = usize>) {
+        let shared = &*self.engine.shared;
+        shared.state.lock().route(&shared.fixed, pages);
+        shared.wake_loader();
+    }
+
+    /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, those of experts in the
+    /// order of [`Sweep::route`], one at a time.
     pub fn page(&mut self, p: usize) -> Result<HeldPage<'a>> {
         self.check()?;
         let layer = self.engine.schedule().pages[p].layer;

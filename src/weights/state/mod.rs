@@ -52,7 +52,8 @@ impl Fixed {
     pub fn describe(&self, p: usize) -> String {
         let page = self.page(p);
         let m = self.schedule.matrix(page.matrix);
-        format!("{}: rows {} to {}", m.name, page.first_row, page.first_row + page.rows)
+        let first = m.first_row + u64::from(page.first_row);
+        format!("{}: rows {first} to {}", m.name, first + u64::from(page.rows))
     }
 }
 
@@ -115,8 +116,12 @@ pub struct State {
     pub ledger: Ledger,
     pub tickets: Tickets,
     pub stats: Stats,
-    /// The page the sweep uses or needs next.
+    /// The page of the circle that the sweep uses or needs next.
     cursor: usize,
+    /// Pages of experts that the sweep was routed to and has not let go of, in the order in which it takes them.
+    routed: VecDeque<usize>,
+    /// The place of the circle before which it takes them.
+    gate: usize,
     /// Where the running sweep ends.
     end: usize,
     sweeping: bool,
@@ -124,7 +129,7 @@ pub struct State {
     pub turns: VecDeque<u64>,
     pub last_turn: u64,
     outstanding: usize,
-    /// Pages that are neither there nor on their way.
+    /// Pages of the circle, or to be kept, that are neither there nor on their way.
     absent: usize,
     /// Ring bytes for layers that the host prefetches. 0 until it asks for one: a deeper ring keeps fewer pages, and every
     /// pass of a host that never prefetches would pay for it.
@@ -152,12 +157,14 @@ impl State {
             tickets: Tickets::default(),
             stats: Stats::default(),
             cursor: 0,
+            routed: VecDeque::new(),
+            gate: 0,
             end: fixed.schedule.sweep_len,
             sweeping: false,
             turns: VecDeque::new(),
             last_turn: 0,
             outstanding: 0,
-            absent: fixed.schedule.pages.len(),
+            absent: fixed.schedule.sweep_len,
             host_depth: 0,
             planned_for: None,
             host_next: false,
@@ -212,7 +219,7 @@ impl State {
         let base = l.fixed.saturating_add(l.sessions.saturating_add(more).max(l.session_reserve));
         Needs {
             least: base.saturating_add(residency::least_ring(&fixed.schedule)),
-            full: base.saturating_add(fixed.schedule.sweep_bytes() + fixed.schedule.table_bytes()),
+            full: base.saturating_add(residency::full(&fixed.schedule)),
         }
     }
 
@@ -277,7 +284,13 @@ impl State {
                 self.give_up(fixed, p);
             }
         }
+        self.absent = (0..self.slots.len()).filter(|&p| self.is_absent(p) && self.is_expected(fixed, p)).count();
         self.note_peak();
+    }
+
+    /// Whether the page is read sooner or later, whatever passes are routed to.
+    fn is_expected(&self, fixed: &Fixed, p: usize) -> bool {
+        p < fixed.schedule.sweep_len || self.is_pinned(p)
     }
 
     /// Whether the present plan keeps the page where it is.
@@ -374,7 +387,9 @@ impl State {
         self.slots[p].holds -= 1;
         if used {
             self.slots[p].protectors.clear();
-            if self.cursor == p {
+            if self.routed.front() == Some(&p) {
+                self.routed.pop_front();
+            } else if self.cursor == p {
                 self.cursor = p + 1;
             }
         }
@@ -394,7 +409,7 @@ impl State {
         if let (Some(_), Some(window)) = (fixed.sources[page.file as usize].mapping(), self.window(fixed, p)) {
             window.forget();
         }
-        self.absent += 1;
+        self.absent += usize::from(self.is_expected(fixed, p));
         let slot = &mut self.slots[p];
         slot.presence = Presence::Absent;
         slot.protectors.clear();
@@ -413,40 +428,110 @@ impl State {
     // --- the sweep ------------------------------------------------------------------------------------------------
 
     pub fn begin_sweep(&mut self, end: usize) {
-        self.cursor = 0;
-        self.end = end;
+        self.start_over(end);
         self.sweeping = true;
     }
 
     pub fn end_sweep(&mut self, fixed: &Fixed) {
-        self.sweeping = false;
         // A page that the plan does not keep came for the sweep, which has ended before it took it.
-        let next = self.cursor;
-        if next < self.end && self.is_idle(next) && !self.is_planned(fixed, next) {
+        if let Some(next) = self.needed()
+            && self.is_idle(next)
+            && !self.is_planned(fixed, next)
+        {
             self.give_up(fixed, next);
             self.fit_ring(fixed);
         }
+        self.sweeping = false;
+        self.start_over(fixed.schedule.sweep_len);
+    }
+
+    fn start_over(&mut self, end: usize) {
         self.cursor = 0;
-        self.end = fixed.schedule.sweep_len;
+        self.end = end;
+        self.routed.clear();
+        self.gate = 0;
     }
 
     pub fn sweeping(&self) -> bool {
         self.sweeping
     }
 
-    pub fn move_to(&mut self, p: usize) {
-        self.cursor = p;
+    /// The sweep will take these pages at the next gate, in this order.
+    pub fn route(&mut self, fixed: &Fixed, pages: impl Iterator<Item = usize>) {
+        let gates = &fixed.schedule.gates;
+        let next = gates.partition_point(|&gate| (gate as usize) < self.cursor);
+        self.gate = gates.get(next).map_or(self.cursor, |&gate| gate as usize);
+        self.routed.clear();
+        self.routed.extend(pages);
     }
 
-    /// How many pages the sweep uses before this one; the next sweep starts at the top.
-    fn distance(&self, p: usize) -> usize {
-        if (self.cursor..self.end).contains(&p) { p - self.cursor } else { self.end - self.cursor + p }
+    /// The sweep takes page `p` now.
+    pub fn move_to(&mut self, fixed: &Fixed, p: usize) {
+        if p < fixed.schedule.sweep_len {
+            self.cursor = p;
+            if p >= self.gate {
+                self.routed.clear();
+            }
+            return;
+        }
+        self.gate = self.cursor;
+        if self.routed.contains(&p) {
+            while self.routed.front() != Some(&p) {
+                self.routed.pop_front();
+            }
+        } else {
+            self.routed.push_front(p);
+        }
     }
 
-    /// Pages in the order in which they are needed from here.
-    fn pages_ahead(&self, fixed: &Fixed) -> impl Iterator<Item = usize> + use<> {
-        let (cursor, end, len) = (self.cursor, self.end, fixed.schedule.sweep_len);
-        (cursor..end).chain(0..cursor).chain(end..len)
+    /// The page that the running sweep uses or needs next.
+    fn needed(&self) -> Option<usize> {
+        let here = if self.cursor < self.gate { None } else { self.routed.front().copied() };
+        here.or((self.cursor < self.end).then_some(self.cursor)).filter(|_| self.sweeping)
+    }
+
+    /// How many pages the sweep uses before this one; the next sweep starts at the top. Experts that nobody is routed to
+    /// come last.
+    fn distance(&self, fixed: &Fixed, p: usize) -> usize {
+        let before_gate = self.gate.saturating_sub(self.cursor);
+        if p >= fixed.schedule.sweep_len {
+            let place = self.routed.iter().position(|&q| q == p);
+            return place.map_or(usize::MAX, |at| before_gate + at);
+        }
+        let ahead = if (self.cursor..self.end).contains(&p) {
+            p - self.cursor
+        } else {
+            self.end.max(self.cursor) - self.cursor + p
+        };
+        if ahead < before_gate { ahead } else { ahead + self.routed.len() }
+    }
+
+    /// The page that is needed after `i` others from here; pages beyond the end of the sweep come last.
+    fn page_ahead(&self, fixed: &Fixed, i: usize) -> Option<usize> {
+        let before_gate = self.gate.saturating_sub(self.cursor);
+        let i = match i.checked_sub(before_gate) {
+            None => i,
+            Some(at) if at < self.routed.len() => return Some(self.routed[at]),
+            Some(_) => i - self.routed.len(),
+        };
+        let left = self.end.saturating_sub(self.cursor);
+        let p = match i {
+            i if i < left => self.cursor + i,
+            i if i < left + self.cursor => i - left,
+            i => i,
+        };
+        (p < fixed.schedule.sweep_len).then_some(p)
+    }
+
+    /// Whether the sweep takes pages before `p` of which it is not known yet which they are.
+    fn is_beyond_gate(&self, fixed: &Fixed, p: usize) -> bool {
+        let gates = fixed.schedule.gates.iter().map(|&gate| gate as usize);
+        let here = self.cursor.max(self.gate);
+        match gates.clone().find(|&gate| gate > here) {
+            Some(next) => p >= next || p < self.cursor,
+            // The next sweep comes to the first gate again.
+            None => p < self.cursor && gates.min().is_some_and(|first| p >= first),
+        }
     }
 
     // --- the host ---------------------------------------------------------------------------------------------------
@@ -491,19 +576,20 @@ impl State {
             return false;
         }
         let pinned = (0..self.slots.len()).any(|p| self.wanted(p) && self.is_pinned(p));
-        let Some(p) = self.pages_ahead(fixed).find(|&p| self.wanted(p) && !self.is_pinned(p)) else { return pinned };
+        let mut ahead = (0..).map_while(|i| self.page_ahead(fixed, i));
+        let Some(p) = ahead.find(|&p| self.wanted(p) && !self.is_pinned(p)) else { return pinned };
         pinned || self.ring.has_room(fixed.page(p).span_bytes)
     }
 
     /// Whether somebody should look for pages to read. While as many reads are under way as may be, whoever finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
-        self.absent > 0 && self.outstanding < fixed.most_outstanding
+        (self.absent > 0 || !self.routed.is_empty()) && self.outstanding < fixed.most_outstanding
     }
 
     /// Whether the page the sweep waits for has failed.
     pub fn has_stuck_sweep(&self) -> bool {
-        self.sweeping && self.cursor < self.slots.len() && self.slots[self.cursor].failure.is_some()
+        self.needed().is_some_and(|p| self.slots[p].failure.is_some())
     }
 
     /// Reads under way or waiting for a reader.

@@ -8,10 +8,9 @@ impl State {
         if self.closing || self.outstanding >= fixed.most_outstanding {
             return None;
         }
-        if self.sweeping
-            && self.cursor < self.end
-            && self.wanted(self.cursor)
-            && let Some(requests) = self.start_for_sweep(fixed, self.cursor)
+        if let Some(p) = self.needed()
+            && self.wanted(p)
+            && let Some(requests) = self.start_for_sweep(fixed, p)
         {
             return Some(requests);
         }
@@ -32,11 +31,13 @@ impl State {
         let layer_of = |p: usize| fixed.page(p).layer;
         let here = if self.cursor < self.end { layer_of(self.cursor) } else { 0 };
         let mut ring_is_full = false;
-        for p in self.pages_ahead(fixed) {
+        let mut ahead = 0;
+        while let Some(p) = self.page_ahead(fixed, ahead) {
+            ahead += 1;
             if !self.wanted(p) {
                 continue;
             }
-            if fixed.prefetch_distance > 0 {
+            if fixed.prefetch_distance > 0 && p < fixed.schedule.sweep_len {
                 let ahead = (layer_of(p) + fixed.schedule.layer_count - here) % fixed.schedule.layer_count;
                 if ahead > fixed.prefetch_distance {
                     continue;
@@ -55,9 +56,12 @@ impl State {
                 return Some(requests);
             }
         }
-        let tables = fixed.schedule.sweep_len..fixed.schedule.pages.len();
-        let table = tables.into_iter().find(|&p| self.is_pinned(p) && self.wanted(p))?;
-        self.start_for_sweep(fixed, table)
+        if self.absent == 0 {
+            return None;
+        }
+        let others = fixed.schedule.sweep_len..fixed.schedule.pages.len();
+        let other = others.into_iter().find(|&p| self.is_pinned(p) && self.wanted(p))?;
+        self.start_for_sweep(fixed, other)
     }
 
     fn next_for_host(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
@@ -109,17 +113,28 @@ impl State {
     }
 
     /// Starts to read a page where the plan puts it; room in the ring is made of pages needed later than it.
+    ///
+    /// What lies beyond a gate is read ahead only above the least ring, which is for the experts that the gate will ask for.
+    /// These, until the sweep stands still for them, take no room from pages that are there: giving one up would be to read
+    /// it twice.
     pub fn start_for_sweep(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
         if self.is_pinned(p) {
             return self.start_own(fixed, p);
         }
-        let bytes = fixed.page(p).span_bytes;
+        let page = fixed.page(p);
+        let needed = self.needed() == Some(p);
+        let from = if !needed && p < fixed.schedule.sweep_len && self.is_beyond_gate(fixed, p) {
+            residency::least_ring(&fixed.schedule)
+        } else {
+            0
+        };
+        let near = if needed || p < fixed.schedule.sweep_len { self.distance(fixed, p) } else { usize::MAX - 1 };
         loop {
-            if let Some(offset) = self.ring.allocate(bytes, 0) {
+            if let Some(offset) = self.ring.allocate(page.span_bytes, from) {
                 return Some(self.start(fixed, p, Place::Ring(offset)));
             }
-            let near = self.distance(p);
-            let victim = self.evictable(|state, q| state.distance(q) > near)?;
+            let victim =
+                self.evictable(fixed, |state, q| state.distance(fixed, q) > near && state.ring_end(fixed, q) > from)?;
             self.give_up(fixed, victim);
         }
     }
@@ -135,7 +150,7 @@ impl State {
             if let Some(offset) = self.ring.allocate(bytes, from) {
                 return HostFrame::Found(self.start(fixed, p, Place::Ring(offset)));
             }
-            if let Some(victim) = self.evictable(|state, q| state.ring_end(fixed, q) > from) {
+            if let Some(victim) = self.evictable(fixed, |state, q| state.ring_end(fixed, q) > from) {
                 self.give_up(fixed, victim);
                 continue;
             }
@@ -156,7 +171,7 @@ impl State {
     }
 
     /// The ring page needed last among those that may go: ready, in nobody's hands, kept for nobody.
-    fn evictable(&self, admit: impl Fn(&State, usize) -> bool) -> Option<usize> {
+    fn evictable(&self, fixed: &Fixed, admit: impl Fn(&State, usize) -> bool) -> Option<usize> {
         (0..self.slots.len())
             .filter(|&q| {
                 matches!(self.slots[q].place, Some(Place::Ring(_)))
@@ -164,7 +179,7 @@ impl State {
                     && self.slots[q].protectors.is_empty()
                     && admit(self, q)
             })
-            .max_by_key(|&q| self.distance(q))
+            .max_by_key(|&q| self.distance(fixed, q))
     }
 
     fn start_own(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
@@ -209,7 +224,7 @@ impl State {
                 window: window.part(at as usize, piece.min(len - at) as usize),
             })
             .collect();
-        self.absent -= 1;
+        self.absent -= usize::from(self.is_expected(fixed, p));
         self.slots[p].presence = Presence::Loading { left: requests.len(), failure: None };
         self.outstanding += requests.len();
         requests
@@ -231,7 +246,7 @@ impl State {
         let failure = failure.take();
         let status = failure.as_ref().map(Error::status);
         self.slots[p].presence = Presence::Ready;
-        let needed_now = self.sweeping && self.cursor == p && p < self.end;
+        let needed_now = self.needed() == Some(p);
         if let Some(e) = failure {
             self.give_up(fixed, p);
             self.stats.evictions -= 1;
