@@ -1,6 +1,6 @@
 //! Products of floating-point weights: 256 columns at a time, eight partial sums each.
 
-use super::{prefetch, store4};
+use super::{ahead, prefetch, store4};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{COLUMNS, Floats};
 use std::arch::x86_64::*;
@@ -88,7 +88,7 @@ unsafe fn rows<F: Float>(job: &Job) {
             for block in 0..job.k / COLUMNS {
                 let at = COLUMNS * F::BYTES * block;
                 for row in rows {
-                    prefetch(row, job.row_bytes, at, COLUMNS * F::BYTES);
+                    prefetch(row.wrapping_add(at + ahead(job.row_bytes, at)), COLUMNS * F::BYTES);
                 }
                 let here = rows.map(|row| row.wrapping_add(at));
                 // SAFETY: the rows hold this block whole.

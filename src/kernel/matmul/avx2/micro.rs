@@ -6,6 +6,7 @@ use super::tile::{GROUPS, ROWS, Tile32, Tile256};
 use super::{load, products};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Tokens that share a pass over the tile.
@@ -99,65 +100,46 @@ impl<Tile, X> Step<'_, Tile, X> {
     }
 }
 
-/// Results so far of the rows from `group` on.
-///
-/// # Safety
-/// `y` holds the results of `T` tokens.
+/// `v`, which the compiler has to have at this very place. It would otherwise turn a chain of sums into a tree, whose
+/// branches do not fit in the registers: half as many instructions again.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn results<const T: usize>(y: *const [f32; ROWS], group: usize) -> Sums<__m256, T> {
-    // SAFETY: the caller's promise; a pair of groups lies in the rows of a tile.
-    std::array::from_fn(|t| std::array::from_fn(|g| unsafe { _mm256_load_ps(y.add(t).cast::<f32>().add(8 * (group + g))) }))
+fn in_order(mut v: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) v, options(nomem, nostack, preserves_flags)) };
+    v
 }
 
-/// # Safety
-/// As [`results`].
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn keep<const T: usize>(y: *mut [f32; ROWS], group: usize, sums: Sums<__m256, T>) {
-    for (t, sums) in sums.into_iter().enumerate() {
-        for (g, sum) in sums.into_iter().enumerate() {
-            // SAFETY: as in `results`.
-            unsafe { _mm256_store_ps(y.add(t).cast::<f32>().add(8 * (group + g)), sum) };
-        }
-    }
-}
-
-/// The columns `4 * quads` of two groups of rows with `T` tokens, summed in 16 bits as far as `flush` says, multiplied
-/// with `factors` and added to `sums`.
+/// The columns `4 * quads` of two groups of rows with `T` tokens: sums of two columns each in 16 bits, of as many quads as
+/// there are in `codes`.
 ///
 /// # Safety
-/// Each address of `q` is valid for reading 256 activations.
+/// Each address of `q` is valid for reading four activations for each of `codes`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn dot<const T: usize>(
-    (signed, flush): (bool, usize),
+unsafe fn dot<const T: usize, const ORDERED: bool>(
+    signed: bool,
     codes: &[[[u8; 32]; GROUPS]],
     group: usize,
     q: [*const i8; T],
-    factors: [__m256i; PAIR],
-    sums: &mut Sums<__m256i, T>,
-) {
-    for (part, codes) in codes.chunks_exact(flush).enumerate() {
-        let mut narrow = [[_mm256_setzero_si256(); PAIR]; T];
-        for (quad, codes) in codes.iter().enumerate() {
-            // SAFETY: a tile's vectors are 32 bytes; the activations are the caller's promise.
-            unsafe {
-                let w = [load(codes[group].as_ptr()), load(codes[group + 1].as_ptr())];
-                for (narrow, q) in narrow.iter_mut().zip(q) {
-                    let x = _mm256_set1_epi32(q.add(4 * (flush * part + quad)).cast::<i32>().read_unaligned());
-                    for (narrow, w) in narrow.iter_mut().zip(w) {
-                        *narrow = _mm256_add_epi16(*narrow, products(signed, w, x));
+) -> Sums<__m256i, T> {
+    let mut narrow = [[_mm256_setzero_si256(); PAIR]; T];
+    for (quad, codes) in codes.iter().enumerate() {
+        // SAFETY: a tile's vectors are 32 bytes; the activations are the caller's promise.
+        unsafe {
+            let w = [load(codes[group].as_ptr()), load(codes[group + 1].as_ptr())];
+            for (narrow, q) in narrow.iter_mut().zip(q) {
+                let x = _mm256_set1_epi32(q.add(4 * quad).cast::<i32>().read_unaligned());
+                for (narrow, w) in narrow.iter_mut().zip(w) {
+                    *narrow = _mm256_add_epi16(*narrow, products(signed, w, x));
+                    if ORDERED {
+                        *narrow = in_order(*narrow);
                     }
                 }
             }
         }
-        for (sums, narrow) in sums.iter_mut().zip(narrow) {
-            for ((sum, narrow), factor) in sums.iter_mut().zip(narrow).zip(factors) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(narrow, factor));
-            }
-        }
     }
+    narrow
 }
 
 /// All rows of the tile with the tokens `t..t + T`, added to the results at `to`.
@@ -167,29 +149,37 @@ unsafe fn dot<const T: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
-    let ones = [_mm256_set1_epi16(1); PAIR];
+    let ones = _mm256_set1_epi16(1);
     for group in step.groups() {
-        // SAFETY: the caller's promises; every address is that of a field.
-        unsafe {
-            let mut y = results::<T>(to, group);
-            for sub in 0..step.columns / 32 {
-                let mut sums = [[_mm256_setzero_si256(); PAIR]; T];
-                let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub));
-                dot((F::SIGNED, F::FLUSH), &step.tile.codes[8 * sub..][..8], group, q, ones, &mut sums);
-                let d = pair(&step.tile.d[sub], group);
-                let min = pair(&step.tile.min[sub], group);
-                for ((y, sums), x) in y.iter_mut().zip(sums).zip(x) {
-                    let off = _mm256_set1_epi32(F::OFFSET * x.sum[sub]);
-                    for g in 0..PAIR {
-                        let scale = _mm256_mul_ps(d[g], _mm256_set1_ps(x.d[sub]));
-                        y[g] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sums[g], off)), scale, y[g]);
-                        if F::MIN {
-                            y[g] = _mm256_fmadd_ps(min[g], _mm256_set1_ps(x.s[sub]), y[g]);
+        for sub in 0..step.columns / 32 {
+            // SAFETY: the caller's promises; every address is that of a field.
+            unsafe {
+                let mut wide = [[_mm256_setzero_si256(); PAIR]; T];
+                for (part, codes) in step.tile.codes[8 * sub..][..8].chunks_exact(F::FLUSH).enumerate() {
+                    let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub + 4 * F::FLUSH * part));
+                    let narrow = dot::<T, true>(F::SIGNED, codes, group, q);
+                    for (wide, narrow) in wide.iter_mut().zip(narrow) {
+                        for (wide, narrow) in wide.iter_mut().zip(narrow) {
+                            *wide = _mm256_add_epi32(*wide, _mm256_madd_epi16(narrow, ones));
                         }
                     }
                 }
+                let d = pair(&step.tile.d[sub], group);
+                let min = pair(&step.tile.min[sub], group);
+                for (i, (wide, x)) in wide.into_iter().zip(x).enumerate() {
+                    let off = _mm256_set1_epi32(F::OFFSET * x.sum[sub]);
+                    for (g, wide) in wide.into_iter().enumerate() {
+                        let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, off));
+                        let scale = _mm256_mul_ps(d[g], _mm256_set1_ps(x.d[sub]));
+                        let to = to.add(i).cast::<f32>().add(8 * (group + g));
+                        let mut y = _mm256_fmadd_ps(sum, scale, _mm256_load_ps(to));
+                        if F::MIN {
+                            y = _mm256_fmadd_ps(min[g], _mm256_set1_ps(x.s[sub]), y);
+                        }
+                        _mm256_store_ps(to, y);
+                    }
+                }
             }
-            keep(to, group, y);
         }
     }
 }
@@ -206,9 +196,16 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
         unsafe {
             let mut sums = [[_mm256_setzero_si256(); PAIR]; T];
             for (sub, codes) in step.tile.codes.chunks_exact(F::SUB / 4).enumerate() {
-                let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(F::SUB * sub));
                 let scales = whole_pair(&step.tile.scales[sub], group);
-                dot((F::SIGNED, F::FLUSH), codes, group, q, scales, &mut sums);
+                for (part, codes) in codes.chunks_exact(F::FLUSH).enumerate() {
+                    let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(F::SUB * sub + 4 * F::FLUSH * part));
+                    let narrow = dot::<T, false>(F::SIGNED, codes, group, q);
+                    for (sums, narrow) in sums.iter_mut().zip(narrow) {
+                        for ((sum, narrow), scale) in sums.iter_mut().zip(narrow).zip(scales) {
+                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(narrow, scale));
+                        }
+                    }
+                }
             }
             let mut mins = [[_mm256_setzero_si256(); PAIR]; T];
             if F::MINS || F::OFFSET != 0 {
@@ -218,18 +215,18 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
                 }
             }
             let (d, dmin) = (pair(&step.tile.d, group), pair(&step.tile.dmin, group));
-            let mut y = results::<T>(to, group);
-            for (((y, sums), mins), x) in y.iter_mut().zip(sums).zip(mins).zip(x) {
+            for (i, ((sums, mins), x)) in sums.into_iter().zip(mins).zip(x).enumerate() {
                 let dx = _mm256_set1_ps(x.d);
                 for g in 0..PAIR {
+                    let to = to.add(i).cast::<f32>().add(8 * (group + g));
                     let sum = if F::OFFSET != 0 { _mm256_sub_epi32(sums[g], mins[g]) } else { sums[g] };
-                    y[g] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d[g], dx), y[g]);
+                    let mut y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d[g], dx), _mm256_load_ps(to));
                     if F::MINS {
-                        y[g] = _mm256_fnmadd_ps(_mm256_mul_ps(dmin[g], dx), _mm256_cvtepi32_ps(mins[g]), y[g]);
+                        y = _mm256_fnmadd_ps(_mm256_mul_ps(dmin[g], dx), _mm256_cvtepi32_ps(mins[g]), y);
                     }
+                    _mm256_store_ps(to, y);
                 }
             }
-            keep(to, group, y);
         }
     }
 }

@@ -74,7 +74,9 @@ unsafe fn dot<const T: usize>(
 #[target_feature(enable = "avx512f")]
 unsafe fn results<const T: usize>(y: *const [f32; ROWS]) -> Sums<__m512, T> {
     // SAFETY: the caller's promise; there are two vectors for each token.
-    std::array::from_fn(|t| std::array::from_fn(|half| unsafe { _mm512_load_ps(y.add(t).cast::<f32>().add(16 * half)) }))
+    std::array::from_fn(|t| {
+        std::array::from_fn(|half| unsafe { _mm512_load_ps(y.add(t).cast::<f32>().add(16 * half)) })
+    })
 }
 
 /// # Safety
