@@ -82,7 +82,7 @@ impl<'a> Runner<'a> {
         let kept = cache::forget(self.model)?;
         let mut arguments = vec![what.into(), self.model_name()];
         arguments.extend(numbers.iter().map(u64::to_string));
-        arguments.push(self.options.seconds.to_string());
+        arguments.extend([self.options.seconds.to_string(), self.options.before.to_string()]);
         let mut result = self.work(limit, &arguments)?;
         result["cached_bytes"] = json!(kept);
         Ok(result)
@@ -116,6 +116,7 @@ impl<'a> Runner<'a> {
             ("--chunk", o.chunk as usize),
             ("--tokens", o.tokens),
             ("--seconds", o.seconds as usize),
+            ("--before", o.before),
         ] {
             arguments.extend([name.into(), value.to_string()]);
         }
