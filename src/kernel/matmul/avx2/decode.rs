@@ -53,14 +53,13 @@ macro_rules! decode_kernels {
         #[target_feature(enable = $features)]
         unsafe fn dot32<F: Block32>(job: &Job, r: usize, x: &[Codes32]) -> __m128 {
             let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
+            let next = rows[0].wrapping_add(ahead(job.row_bytes));
             let mut y = _mm_setzero_ps();
             for group in 0..job.k.div_ceil(256) {
                 // SAFETY: there is a block of each token for 256 columns or what is left of them.
                 let x = unsafe { x.get_unchecked(group * job.acts.tokens()) };
                 let at = 8 * F::BYTES * group;
-                for row in rows {
-                    prefetch(row.wrapping_add(at + ahead(job.row_bytes, at)), 8 * F::BYTES);
-                }
+                prefetch(next.wrapping_add(4 * at), 4 * 8 * F::BYTES);
                 let count = (job.k / 32 - 8 * group).min(8);
                 // SAFETY: `count` is that of the blocks that the rows have; `x` has eight times 32 codes.
                 unsafe {
@@ -106,6 +105,7 @@ macro_rules! decode_kernels {
         #[target_feature(enable = $features)]
         unsafe fn dot256<F: Block256>(job: &Job, r: usize, x: &[Codes256]) -> __m128 {
             let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
+            let next = rows[0].wrapping_add(ahead(job.row_bytes));
             let mut y = _mm_setzero_ps();
             for block in 0..job.k / 256 {
                 let at = F::BYTES * block;
@@ -113,7 +113,7 @@ macro_rules! decode_kernels {
                 unsafe {
                     let x = x.get_unchecked(block * job.acts.tokens());
                     let blocks = rows.map(|row| row.wrapping_add(at));
-                    let sums = super::sums256::<F>(blocks, ahead(job.row_bytes, at), x);
+                    let sums = super::sums256::<F>(blocks, next.wrapping_add(4 * at), x);
                     let dx = _mm_set1_ps(x.d);
                     y = _mm_fmadd_ps(_mm_cvtepi32_ps(sums.codes), _mm_mul_ps(sums.d, dx), y);
                     if F::MINS {
@@ -221,19 +221,21 @@ pub(in crate::kernel::matmul) struct Sums256 {
     pub dmin: __m128,
 }
 
+/// `next` is what will be needed after them.
+///
 /// # Safety
 /// Each of `blocks` is a whole block; the processor has AVX2, FMA and F16C.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], ahead: usize, x: &Codes256) -> Sums256 {
+unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise.
     unsafe {
         match F::MINS && F::SUB == 32 {
-            true => sums_of_six_bits::<F>(blocks, ahead, x),
+            true => sums_of_six_bits::<F>(blocks, next, x),
             false => {
                 let mut parts = [_mm256_setzero_si256(); 4];
-                for (part, block) in parts.iter_mut().zip(blocks) {
-                    prefetch(block.wrapping_add(ahead), F::BYTES);
+                for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
+                    prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
                     *part = parts256::<F>(block, x);
                 }
                 separate::<F>(blocks, parts)
@@ -273,7 +275,7 @@ pub(in crate::kernel::matmul) unsafe fn separate<F: Block256>(blocks: [*const u8
 /// As [`sums256`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], ahead: usize, x: &Codes256) -> Sums256 {
+unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
         let heads = [
@@ -285,10 +287,10 @@ unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], ahead: usize, x:
         // Sixteen bits each: the scales of one block in the low half, those of the other in the high one.
         let scales = bytes.map(|bytes| _mm256_unpacklo_epi8(bytes, zero));
         let parts = [
-            scaled::<F>(blocks[0], ahead, _mm256_permute4x64_epi64::<0x44>(scales[0]), x),
-            scaled::<F>(blocks[1], ahead, _mm256_permute4x64_epi64::<0xee>(scales[0]), x),
-            scaled::<F>(blocks[2], ahead, _mm256_permute4x64_epi64::<0x44>(scales[1]), x),
-            scaled::<F>(blocks[3], ahead, _mm256_permute4x64_epi64::<0xee>(scales[1]), x),
+            scaled::<F>(blocks[0], next, _mm256_permute4x64_epi64::<0x44>(scales[0]), x),
+            scaled::<F>(blocks[1], next.wrapping_add(F::BYTES), _mm256_permute4x64_epi64::<0xee>(scales[0]), x),
+            scaled::<F>(blocks[2], next.wrapping_add(2 * F::BYTES), _mm256_permute4x64_epi64::<0x44>(scales[1]), x),
+            scaled::<F>(blocks[3], next.wrapping_add(3 * F::BYTES), _mm256_permute4x64_epi64::<0xee>(scales[1]), x),
         ];
         let sums32 = _mm256_broadcastsi128_si256(load128(x.sum32.as_ptr().cast()));
         let mins = bytes.map(|bytes| _mm256_madd_epi16(_mm256_unpackhi_epi8(bytes, zero), sums32));
@@ -326,8 +328,8 @@ fn six_bits(heads: __m256i) -> __m256i {
 /// `block` is a whole block; the processor has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn scaled<F: Block256>(block: *const u8, ahead: usize, scales: __m256i, x: &Codes256) -> __m256i {
-    prefetch(block.wrapping_add(ahead), F::BYTES);
+unsafe fn scaled<F: Block256>(block: *const u8, next: *const u8, scales: __m256i, x: &Codes256) -> __m256i {
+    prefetch(next, F::BYTES);
     // SAFETY: the caller's promise.
     let codes = unsafe { F::codes(block) };
     let q = opaque(x.q.as_ptr());

@@ -87,9 +87,7 @@ unsafe fn rows<F: Float>(job: &Job) {
             let mut y = _mm_setzero_ps();
             for block in 0..job.k / COLUMNS {
                 let at = COLUMNS * F::BYTES * block;
-                for row in rows {
-                    prefetch(row.wrapping_add(at + ahead(job.row_bytes, at)), COLUMNS * F::BYTES);
-                }
+                prefetch(rows[0].wrapping_add(ahead(job.row_bytes) + 4 * at), 4 * COLUMNS * F::BYTES);
                 let here = rows.map(|row| row.wrapping_add(at));
                 // SAFETY: the rows hold this block whole.
                 y = _mm_add_ps(y, unsafe { dot_block::<F>(here, &x[block * tokens + t]) });

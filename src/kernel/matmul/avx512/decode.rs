@@ -56,12 +56,12 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
 /// Each of `blocks` is a whole block; the processor has the instruction set.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], ahead: usize, x: &Codes256) -> Sums256 {
+unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise.
     unsafe {
         let mut parts = [_mm256_setzero_si256(); 4];
-        for (part, block) in parts.iter_mut().zip(blocks) {
-            prefetch(block.wrapping_add(ahead), F::BYTES);
+        for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
+            prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
             *part = parts256::<F>(block, x);
         }
         separate::<F>(blocks, parts)
