@@ -142,6 +142,8 @@ fn measure(wanted: &Wanted, model: &Path, task: &str, before: usize, figure: &st
     options.before = before;
     options.tokens = tokens;
     options.chunk = 512;
+    // Nothing of the model is read while something is measured.
+    options.forget = false;
     options.context = (before + tokens + 16).next_multiple_of(256) as u32;
     if wanted.skip_peer {
         options.peer_python = None;
