@@ -6,7 +6,7 @@
 #   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
 #   make lib        the shared and the static library
 #   make examples   the C programs of examples/
-#   make header     include/layerline.h, from the doc comments of the source
+#   make header     include/layerline.h, from the doc comments of the source, and the copy in the Go module
 #   make docs       the reference of the headers (Doxygen) and of the Rust interface, in target/docs and target/doc
 #   make symbols    include/symbols.txt, from the library just built
 #   make abi        whether programs built with the last release run with this; abi-release: this is the release
@@ -73,6 +73,7 @@ $(BIN)/%: examples/%.c examples/common.h include/layerline.h $(LIBRARY)
 
 header:
 	$(CARGO) build --features generate-header
+	cp include/layerline.h bindings/go/layerline.h
 
 # Shapes such as [heads][dim] in the comments of internal modules look like links, and lead nowhere.
 docs:

@@ -2,11 +2,12 @@
 # Every test there is, step by step. What cannot run here is named at the end, with the reason.
 #
 #   LAYERLINE_REQUIRE_ALL=1   a skipped step is a failure
-#   CARGO, CC, PYTHON, MAKE   the programs to use
+#   CARGO, CC, GO, PYTHON, MAKE   the programs to use
 set -u
 cd "$(dirname "$0")/.."
 root=$PWD
 CARGO=${CARGO:-cargo}
+export GO=${GO:-go}
 PYTHON=${PYTHON:-python3}
 MAKE=${MAKE:-make}
 target=${CARGO_TARGET_DIR:-target}
@@ -71,6 +72,7 @@ install_tools() {
     have pkg-config && pkg-config --exists glib-2.0 || wanted+=(libglib2.0-dev)
     have pkg-config && pkg-config --exists libuv || wanted+=(libuv1-dev)
     have_cargo_c || wanted+=(libssl-dev)
+    have "$GO" || wanted+=(golang-go)
     [ ${#wanted[@]} -gt 0 ] || return 0
     if may_install; then
         echo "installing ${wanted[*]}"
@@ -225,6 +227,20 @@ python_types() {
     (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py)
 }
 
+go_binding() {
+    have "$GO" || { skip "$GO is $(why_missing)"; return; }
+    scripts/test_go.sh "$@"
+}
+# The one on the PATH, or the one that .ci/run has made.
+have_swift() {
+    have swift || [ ! -f "$target/swift-root/.complete" ] || export SWIFT_ROOT=$target/swift-root
+    have swift || [ -n "${SWIFT_ROOT:-}" ]
+}
+swift_binding() {
+    have_swift || { skip "swift is not installed; scripts/swift_root.sh makes a root that has it"; return; }
+    scripts/test_swift.sh "$1" "$target/prefix" "$target/swift"
+}
+
 reference() {
     have doxygen || { skip "doxygen is $(why_missing)"; return; }
     "$MAKE" --no-print-directory docs
@@ -249,6 +265,11 @@ consumer_by_find_package() {
     scripts/test_install.sh find_package "$target/prefix"
 }
 
+go_programs() {
+    have pkg-config || { skip "pkg-config is $(why_missing)"; return; }
+    go_binding consumer "$1" "$target/prefix"
+}
+
 examples_build() { "$MAKE" --no-print-directory examples; }
 
 small_model=$root/models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -265,6 +286,11 @@ examples_run() {
     # What is wrong is said, and is no success.
     ! "$bin/generate" /no/such/model "text" && ! "$bin/generate" "$small_model" "text" --budget 1MiB &&
         ! "$bin/generate" "$small_model" "text" --budget nonsense && ! "$bin/generate" 2> /dev/null
+}
+
+go_example() {
+    [ -f "$small_model" ] || { skip "the model is not fetched"; return; }
+    go_binding example "$target/release" "$small_model" "$target/go"
 }
 
 budget_holds_in_a_cgroup() {
@@ -306,13 +332,22 @@ if step "libraries" libraries; then
     done
     step "python binding" python_tests
     step "python types" python_types
+    step "go binding" go_binding tests "$target/release"
+    step "go binding under AddressSanitizer" go_binding leaks "$target/release" "$target/go"
     step "install in a scratch prefix" installs && {
         step "program by pkg-config, shared" consumer_by_pkg_config shared
         step "program by pkg-config, static" consumer_by_pkg_config static
         step "program by find_package" consumer_by_find_package
+        step "docs: go programs, shared" go_programs shared
+        step "docs: go programs, static" go_programs static
+        step "swift binding" swift_binding tests && {
+            step "swift example" swift_binding example
+            step "swift programs of the documents" swift_binding programs
+        }
     }
     step "examples build" examples_build && {
         step "examples run" examples_run
+        step "go example runs" go_example
         step "budget holds in a memory cgroup" budget_holds_in_a_cgroup
     }
 fi

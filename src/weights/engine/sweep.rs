@@ -101,7 +101,8 @@ impl Drop for HeldPage<'_> {
         let shared = &*self.engine.shared;
         let mut state = shared.state.lock();
         let freed = state.let_go(&shared.fixed, self.page, true);
-        let more = state.may_start_reads(&shared.fixed);
+        // A page that stays makes no room; moving on past it only matters where reading ahead is limited.
+        let more = (freed || shared.fixed.prefetch_distance > 0) && state.may_start_reads(&shared.fixed);
         if freed {
             shared.changed.notify_all();
         }

@@ -494,7 +494,6 @@ impl State {
         pinned || self.ring.has_room(fixed.page(p).span_bytes)
     }
 
-    /// Whether anything is left that could be read ahead.
     /// Whether somebody should look for pages to read. While as many reads are under way as may be, whoever finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {

@@ -1,0 +1,3 @@
+module layerline
+
+go 1.19

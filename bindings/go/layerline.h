@@ -1,0 +1,868 @@
+/* layerline: runs GGUF language models inside a memory budget, however large the model is. Weights that do not fit are
+ * streamed from storage by a background worker while the arithmetic goes on.
+ *
+ * Made from src/ffi by `cargo build --features generate-header`; do not edit.
+ *
+ * Rules that hold for every function
+ *
+ *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only;
+ *               the one exception is `needed`, see below. A call that fails leaves everything as it was, unless its
+ *               description says otherwise.
+ *   Errors      A last parameter `layerline_error **err` may be NULL. It is set to NULL on success, and on failure to an
+ *               error that the caller frees with layerline_error_free.
+ *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT, but for `err`, `user_data` and
+ *               arrays of length 0. A free function takes NULL and does nothing.
+ *   Ownership   What a _new or _open function gives, the caller frees with the _free function of the same noun. Strings
+ *               and arrays given to a function are not kept after it returns. `const char *` results are the library's.
+ *   Threads     "Any thread": at any time, at once with any other call but free. "One thread at a time": no two calls on
+ *               that handle at once; handles may move between threads. A call that finds its handle in use returns
+ *               LAYERLINE_ERROR_BUSY and does not wait. Functions on a const handle may run at once with each other.
+ *   Strings in  UTF-8 with an explicit length, or NUL-terminated. Paths are NUL-terminated and taken as bytes.
+ *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
+ *               buffer is too small: then nothing else is written and the call returns LAYERLINE_ERROR_BUFFER_TOO_SMALL.
+ *               The text always ends in a NUL, so it fits when `cap` is greater than `*needed`. To learn the length
+ *               alone, pass NULL and 0: LAYERLINE_ERROR_BUFFER_TOO_SMALL, as the NUL has no room. Arrays of tokens have
+ *               no NUL: they fit when `cap` is at least `*needed`.
+ *   Structs     Structs that begin with `struct_size` grow at their end in later versions. Set it to sizeof the struct
+ *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
+ *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
+ *               return LAYERLINE_ERROR_INTERNAL from every function and can only be freed; all others are unharmed.
+ *   Manners     Nothing is printed, no signal handler is installed, no environment variable is needed.
+ */
+
+#ifndef LAYERLINE_H
+#define LAYERLINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* -- version ------------------------------------------------------------------------------------------------------- */
+
+/** The version this header belongs to. Compare with `layerline_version_number`, which is that of the library loaded. */
+#define LAYERLINE_VERSION_MAJOR 0
+
+/** Grows when something is added. */
+#define LAYERLINE_VERSION_MINOR 1
+
+/** Grows when something is mended. */
+#define LAYERLINE_VERSION_PATCH 0
+
+/** MAJOR * 1000000 + MINOR * 1000 + PATCH. */
+#define LAYERLINE_VERSION_NUMBER (((LAYERLINE_VERSION_MAJOR * 1000000) + (LAYERLINE_VERSION_MINOR * 1000)) + LAYERLINE_VERSION_PATCH)
+
+/** The version of the library as a number, made as LAYERLINE_VERSION_NUMBER is. Cannot fail; any thread. */
+uint32_t layerline_version_number(void);
+
+/**
+ * The version of the library as text, "MAJOR.MINOR.PATCH". The string is the library's and always valid.
+ * Cannot fail; any thread.
+ */
+const char *layerline_version(void);
+
+/**
+ * What the library was built for and runs with: target, instruction set in use on this processor, features; separated
+ * by "; ". For logs: the wording may change. The string is the library's and always valid. Cannot fail; any thread.
+ */
+const char *layerline_build_info(void);
+
+/* -- status and errors --------------------------------------------------------------------------------------------- */
+
+/**
+ * Why a call failed: a status and a message that names the file, the tensor, the figures concerned. Functions with a
+ * last parameter `err` set it to an error that the caller owns, or to NULL on success.
+ */
+typedef struct layerline_error layerline_error;
+
+/**
+ * How a call ended: LAYERLINE_OK, or one of the negative LAYERLINE_ERROR_ numbers, which never change. A newer library
+ * may return numbers this header does not have: treat every other number than LAYERLINE_OK as a failure.
+ */
+typedef int32_t layerline_status;
+
+/** Success. */
+#define LAYERLINE_OK 0
+
+/** An argument is NULL, out of range or not UTF-8. */
+#define LAYERLINE_ERROR_INVALID_ARGUMENT -1
+
+/** Missing file, short read, device error. */
+#define LAYERLINE_ERROR_IO -2
+
+/** The file is not GGUF, truncated, contradictory or out of range. */
+#define LAYERLINE_ERROR_FORMAT -3
+
+/** A valid file that needs what is not built in; the message names it. */
+#define LAYERLINE_ERROR_UNSUPPORTED -4
+
+/** The memory budget is below the floor; the message gives both figures. */
+#define LAYERLINE_ERROR_MEMORY_BUDGET -5
+
+/** The system gave no memory. */
+#define LAYERLINE_ERROR_OUT_OF_MEMORY -6
+
+/** The call was interrupted, or its ticket cancelled. */
+#define LAYERLINE_ERROR_CANCELLED -7
+
+/** The tokens do not fit into the session's context. */
+#define LAYERLINE_ERROR_CONTEXT_FULL -8
+
+/** The result is longer than the buffer; *needed says how long. */
+#define LAYERLINE_ERROR_BUFFER_TOO_SMALL -9
+
+/** Another call is using the handle, which this call needs for itself; or too many events wait to be taken. */
+#define LAYERLINE_ERROR_BUSY -10
+
+/** A fault inside the library. The handles of that call can only be freed; all others are unharmed. */
+#define LAYERLINE_ERROR_INTERNAL -11
+
+/**
+ * A short English description of a status, "unknown status" for a number that is none. The string is the library's and
+ * always valid. Cannot fail; any thread.
+ */
+const char *layerline_status_string(layerline_status status);
+
+/** The status of an error; LAYERLINE_OK for NULL. Cannot fail; any thread. */
+layerline_status layerline_error_status(const layerline_error *error);
+
+/**
+ * The message of an error, UTF-8; "" for NULL. The string is the error's and valid until it is freed.
+ * Cannot fail; any thread.
+ */
+const char *layerline_error_message(const layerline_error *error);
+
+/** Frees an error; NULL is a no-op. Cannot fail; any thread, once. */
+void layerline_error_free(layerline_error *error);
+
+/* -- options ------------------------------------------------------------------------------------------------------- */
+
+/** Direct reads where the file system takes them, else buffered ones; `layerline_stats.io` says which. */
+#define LAYERLINE_IO_AUTO 0
+
+/** Direct reads, past the page cache. */
+#define LAYERLINE_IO_DIRECT 1
+
+/** Reads through the page cache. */
+#define LAYERLINE_IO_BUFFERED 2
+
+/** A mapping of the file. A file that is truncated while it is mapped can kill the process. */
+#define LAYERLINE_IO_MMAP 3
+
+/** Settings for opening a model. The model takes a copy: options may be changed, used again and freed at any time. */
+typedef struct layerline_options layerline_options;
+
+/**
+ * Makes options with every setting at its default. The caller owns them: `layerline_options_free`. NULL when there is
+ * no memory. Any thread.
+ */
+layerline_options *layerline_options_new(void);
+
+/** Frees options; NULL is a no-op. Models opened with them are not concerned. Any thread, once. */
+void layerline_options_free(layerline_options *options);
+
+/**
+ * Bytes that the library may allocate for a model and all its sessions: weights, KV caches, scratch, vocabulary,
+ * metadata. 0, the default: from the cgroup's limit and the free memory. A budget that is too small is refused when the
+ * model is opened, with LAYERLINE_ERROR_MEMORY_BUDGET; `layerline_plan_memory` says beforehand what is needed.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_memory_budget(layerline_options *options, uint64_t bytes);
+
+/**
+ * Tokens that a new session can hold where `layerline_session_new` is not told otherwise. Its KV cache grows with
+ * them. 0, the default: 4096 or what the model was trained for, the lesser.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_context_length(layerline_options *options, uint32_t tokens);
+
+/**
+ * Tokens of a prompt that share one sweep over the weights: more make a long prompt faster and scratch memory larger.
+ * 0, the default: 256. It is never derived from the budget, so that the bits of a result do not change with it.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_chunk_length(layerline_options *options, uint32_t tokens);
+
+/**
+ * Threads that compute. 0, the default: the CPUs this process may use. Results do not depend on it.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_threads(layerline_options *options, uint32_t threads);
+
+/**
+ * Whether a background loader reads ahead of the pass. True is the default; false: every load is on demand, with the
+ * same results.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_prefetch(layerline_options *options, bool enabled);
+
+/**
+ * How many layers ahead of the pass the loader reads. 0, the default: as far as the budget allows.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_prefetch_distance(layerline_options *options, uint32_t layers);
+
+/**
+ * At most this many layers held in memory, be the budget ever so large. 0, the default: by budget alone.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_cache_layers(layerline_options *options, uint32_t layers);
+
+/**
+ * How weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is no mode. One thread at a time.
+ */
+layerline_status layerline_options_set_io(layerline_options *options, int32_t io);
+
+/* -- a budget for several models ----------------------------------------------------------------------------------- */
+
+/**
+ * A memory budget that several models share. Each gets what it cannot do without, and the rest is divided in proportion
+ * to what each would need to stream nothing. Shares follow as models and sessions come and go; the sum of what the
+ * models use never exceeds the total. Models keep the budget alive: the handle may be freed at any time.
+ */
+typedef struct layerline_budget layerline_budget;
+
+/**
+ * Makes a budget of `bytes` to be shared. The caller owns it: `layerline_budget_free`. NULL when there is no memory.
+ * Any thread.
+ */
+layerline_budget *layerline_budget_new(uint64_t bytes);
+
+/** Frees the handle; NULL is a no-op. Models opened with the budget go on sharing it. Any thread, once. */
+void layerline_budget_free(layerline_budget *budget);
+
+/**
+ * Changes the total, while passes run. When it returns, the models use no more than that; this may take one page's
+ * time of their running passes.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_MEMORY_BUDGET when the open models need more: the message
+ * gives both figures, and nothing has changed. Any thread.
+ */
+layerline_status layerline_budget_set_bytes(const layerline_budget *budget,
+                                            uint64_t bytes,
+                                            layerline_error **err);
+
+/**
+ * Models opened with these options live on `budget`, together with all others opened with it, in place of a memory
+ * budget of their own; NULL: of their own again. `layerline_model_set_memory_budget` is refused for such models.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_shared_budget(layerline_options *options, const layerline_budget *budget);
+
+/* -- planning: what a model needs, before anything is loaded ------------------------------------------------------- */
+
+/** What a model needs at given options. All sizes in bytes. */
+typedef struct layerline_plan {
+    /** Set by the caller to sizeof(layerline_plan) before the call. */
+    uint32_t struct_size;
+    /** Layers of the model. */
+    uint32_t layer_count;
+    /** The file, or all files of a model in several. */
+    uint64_t file_bytes;
+    /** All weights, as they are in the file. */
+    uint64_t weight_bytes;
+    /** The least budget that works. */
+    uint64_t floor_bytes;
+    /** The budget at which nothing is streamed. */
+    uint64_t full_bytes;
+    /** Part of both: the KV cache of one session. */
+    uint64_t kv_bytes;
+    /** Part of both: activations, logits, the stacks of compute threads. */
+    uint64_t scratch_bytes;
+    /** Part of both: vocabulary, metadata, and small tensors that always stay. */
+    uint64_t tables_bytes;
+    /** Weights that stay, at these options: the memory they take, in whole pages of the system. */
+    uint64_t pinned_bytes;
+    /** Weights read from storage in each forward pass, at these options. */
+    uint64_t streamed_bytes;
+} layerline_plan;
+
+/**
+ * Says what a model would need at these options. Reads the directory of the file, no weights; a budget below the floor
+ * is not an error here.
+ *
+ * `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows).
+ * `options`: as for `layerline_model_open`; only read.
+ * `plan`: filled; set `plan->struct_size` before the call.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_plan_memory(const char *path,
+                                       const layerline_options *options,
+                                       layerline_plan *plan,
+                                       layerline_error **err);
+
+/* -- model --------------------------------------------------------------------------------------------------------- */
+
+/**
+ * An open model. It is reference-counted inside: sessions keep what they need of it, so that it may be freed before
+ * them. All its functions may be called from several threads at once.
+ */
+typedef struct layerline_model layerline_model;
+
+/** Facts of a model. */
+typedef struct layerline_model_info {
+    /** Set by the caller to sizeof(layerline_model_info) before the call. */
+    uint32_t struct_size;
+    /** Layers, counted from 0 wherever one is named. */
+    uint32_t layer_count;
+    /** Numbers in the hidden state of a token. */
+    uint32_t embedding_length;
+    /** Attention heads of a layer. */
+    uint32_t head_count;
+    /** Heads of keys and values, which attention heads share. */
+    uint32_t head_count_kv;
+    /** Tokens of the vocabulary, which are numbered from 0. */
+    uint32_t vocab_size;
+    /** Tokens of context the model was trained for. */
+    uint32_t context_length;
+    /** 0: the model has no experts. */
+    uint32_t expert_count;
+    /** Experts that a token is routed to. */
+    uint32_t expert_used_count;
+    /** The token that begins a text; -1: none. */
+    int32_t bos_token;
+    /** The token that ends a text; -1: none. */
+    int32_t eos_token;
+    /** Weights, each counted as one whatever its format. */
+    uint64_t parameter_count;
+} layerline_model_info;
+
+/**
+ * Opens a model. Returns as soon as the file's directory is read and checked; weights arrive in the background.
+ *
+ * `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows). Of a model in several files, the first.
+ * `options`: copied.
+ * `model`: set to a model that the caller owns: `layerline_model_free`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
+ * LAYERLINE_ERROR_MEMORY_BUDGET, LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_model_open(const char *path,
+                                      const layerline_options *options,
+                                      layerline_model **model,
+                                      layerline_error **err);
+
+/**
+ * Opens a model from a file descriptor, for hosts that are given files without paths or keep a model inside an archive.
+ *
+ * `fd`: a regular file open for reading. It is duplicated: the caller keeps and closes its own. Its file position is
+ * neither used nor moved.
+ * `offset`, `length`: where in the file the model lies, in bytes; length 0: to the end of the file.
+ * `options`, `model`: as for `layerline_model_open`.
+ *
+ * Errors: those of `layerline_model_open`; LAYERLINE_ERROR_UNSUPPORTED where the system has no such descriptors.
+ * Any thread.
+ */
+layerline_status layerline_model_open_fd(int fd,
+                                         uint64_t offset,
+                                         uint64_t length,
+                                         const layerline_options *options,
+                                         layerline_model **model,
+                                         layerline_error **err);
+
+/**
+ * Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are given up.
+ * Any thread, once, with no call on this handle running.
+ */
+void layerline_model_free(layerline_model *model);
+
+/**
+ * Fills `info` with facts of the model; set `info->struct_size` before the call.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
+ */
+layerline_status layerline_model_get_info(const layerline_model *model, layerline_model_info *info);
+
+/**
+ * One value of the file's metadata, as text: any scalar or string.
+ *
+ * `key`: NUL-terminated, such as "general.name".
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also when the file has no such key or an array there;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+ */
+layerline_status layerline_model_metadata(const layerline_model *model,
+                                          const char *key,
+                                          char *buf,
+                                          size_t cap,
+                                          size_t *needed);
+
+/**
+ * Changes the memory budget while passes run, and returns at once. Of a smaller one, memory goes back to the system now,
+ * but for what a running pass or a read under way uses, which follows within one page's time; `used_bytes` of the stats
+ * tells. Of a larger one, more pages are kept from the next pass on. `bytes` 0: from the cgroup's limit and the free
+ * memory.
+ *
+ * Errors: LAYERLINE_ERROR_MEMORY_BUDGET when it is below what the open sessions need, and nothing changes;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
+ */
+layerline_status layerline_model_set_memory_budget(layerline_model *model,
+                                                   uint64_t bytes,
+                                                   layerline_error **err);
+
+/* -- prefetch and completion: nothing in this section waits, but layerline_wait ------------------------------------ */
+
+/** One layer of a prefetch is ready, or failed. */
+#define LAYERLINE_EVENT_LAYER 1
+
+/** A ticket is finished: all its layers, or its forward pass. */
+#define LAYERLINE_EVENT_DONE 2
+
+/** The layer is not in memory. */
+#define LAYERLINE_LAYER_ABSENT 0
+
+/** Reads of it are queued or in flight. */
+#define LAYERLINE_LAYER_LOADING 1
+
+/** All of it is in memory. */
+#define LAYERLINE_LAYER_READY 2
+
+/** Ready, and stays. */
+#define LAYERLINE_LAYER_PINNED 3
+
+/** A completion. Each is given out once, to whichever thread polls or waits first. */
+typedef struct layerline_event {
+    /** What the request returned. */
+    uint64_t ticket;
+    /** LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE. */
+    uint32_t kind;
+    /** LAYERLINE_OK, or why it failed. */
+    layerline_status status;
+    /** For LAYERLINE_EVENT_LAYER. */
+    uint32_t layer;
+    /** 0. */
+    uint32_t reserved;
+    /** Read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one. */
+    uint64_t bytes;
+    /** Since the request. */
+    uint64_t elapsed_ns;
+} layerline_event;
+
+/** Counters since the model was opened. */
+typedef struct layerline_stats {
+    /** Set by the caller to sizeof(layerline_stats) before the call. */
+    uint32_t struct_size;
+    /** The LAYERLINE_IO_ mode in use. */
+    int32_t io;
+    /** The budget now: the model's own, or its share. */
+    uint64_t budget_bytes;
+    /** What is allocated of it now. */
+    uint64_t used_bytes;
+    /** The most that was ever allocated. */
+    uint64_t peak_bytes;
+    /** Weights that stay, as planned now. */
+    uint64_t pinned_bytes;
+    /** Passes that ended well. */
+    uint64_t passes;
+    /** Tokens of those passes. */
+    uint64_t tokens;
+    /** Layer visits that found every page pinned and there. */
+    uint64_t layers_resident;
+    /** Layer visits with streamed pages, all there in time. */
+    uint64_t layers_prefetched;
+    /** Layer visits that had to wait. */
+    uint64_t layers_stalled;
+    /** Time that passes waited for pages. */
+    uint64_t stall_ns;
+    /** Time that passes computed. */
+    uint64_t compute_ns;
+    /** Summed over all reads; reads overlap. */
+    uint64_t read_ns;
+    /** Read from storage, for passes and prefetches. */
+    uint64_t read_bytes;
+    /** Calls of `layerline_prefetch` that returned a ticket. */
+    uint64_t prefetch_requests;
+    /** Layers of them that failed. */
+    uint64_t prefetch_failures;
+    /** Pages given up to make room for others. */
+    uint64_t evictions;
+} layerline_stats;
+
+/**
+ * Asks for layers to be loaded ahead of their use, and returns at once. Each layer gives a LAYERLINE_EVENT_LAYER when it
+ * is there, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
+ * cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
+ * because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
+ * need, or that earlier prefetches keep them all.
+ *
+ * `first_layer`, `count`: which layers, counted from 0.
+ * `ticket`: set to a number that events and `layerline_cancel` use; never 0.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layers; LAYERLINE_ERROR_BUSY when too many events
+ * wait to be taken. Any thread.
+ */
+layerline_status layerline_prefetch(layerline_model *model,
+                                    uint32_t first_layer,
+                                    uint32_t count,
+                                    uint64_t *ticket,
+                                    layerline_error **err);
+
+/**
+ * Cancels a request: what it still asks for is given up, and its LAYERLINE_EVENT_DONE comes with
+ * LAYERLINE_ERROR_CANCELLED. For a prefetch, and for a submitted pass that waits for its turn, it has come when this
+ * returns; a pass that runs ends within the time of one page. A ticket that is finished already is not an error.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when there never was such a ticket. Any thread.
+ */
+layerline_status layerline_cancel(layerline_model *model, uint64_t ticket);
+
+/**
+ * Takes events that are waiting, at most `cap` of them, oldest first, without waiting for more.
+ *
+ * `events`, `cap`: where they go; there must be room for at least one.
+ * `count`: set to how many there were, perhaps 0.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
+ */
+layerline_status layerline_poll(layerline_model *model, layerline_event *events, size_t cap, size_t *count);
+
+/**
+ * As `layerline_poll`, but waits for the first event.
+ *
+ * `timeout_ms`: how long at most; -1: no limit. When it passes without an event, the call succeeds with *count 0.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread; the one function of this section that waits.
+ */
+layerline_status layerline_wait(layerline_model *model,
+                                int32_t timeout_ms,
+                                layerline_event *events,
+                                size_t cap,
+                                size_t *count);
+
+/**
+ * A file descriptor that is readable while events wait, for event loops; -1 where the system has none or on a fault.
+ * It is the model's: do not read, write or close it. Any thread.
+ */
+int layerline_event_fd(const layerline_model *model);
+
+/**
+ * Where a layer is: sets `state` to one of LAYERLINE_LAYER_.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layer. Any thread.
+ */
+layerline_status layerline_layer_state(const layerline_model *model, uint32_t layer, int32_t *state);
+
+/**
+ * Fills `stats` with the model's counters; set `stats->struct_size` before the call.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while passes run.
+ */
+layerline_status layerline_model_get_stats(const layerline_model *model, layerline_stats *stats);
+
+/* -- session: one sequence, its KV cache, its passes --------------------------------------------------------------- */
+
+/** Logits for the last token of a pass. */
+#define LAYERLINE_LOGITS_LAST 0
+
+/** Logits for every token of a pass. */
+#define LAYERLINE_LOGITS_ALL 1
+
+/** No logits. */
+#define LAYERLINE_LOGITS_NONE 2
+
+/**
+ * One sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at once, each
+ * by one thread at a time.
+ */
+typedef struct layerline_session layerline_session;
+
+/**
+ * Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when it is freed.
+ *
+ * `context_length`: tokens it can hold; 0: what the model's options say.
+ * `session`: set to a session that the caller owns: `layerline_session_free`. It keeps the model alive.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache,
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_session_new(layerline_model *model,
+                                       uint32_t context_length,
+                                       layerline_session **session,
+                                       layerline_error **err);
+
+/**
+ * Frees a session; NULL is a no-op. A submitted pass may be running or waiting: it is ended as by
+ * `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when it has ended,
+ * and then its LAYERLINE_EVENT_DONE comes. Any thread, once, with no call on the session running.
+ */
+void layerline_session_free(layerline_session *session);
+
+/**
+ * Runs tokens through the model, after those the session holds already. Layers that are not in memory are waited for.
+ *
+ * `tokens`, `count`: at least one.
+ * `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row. Memory for one row is
+ * part of what every session takes; more rows are taken from the budget until the next pass or truncation.
+ *
+ * After an error the session is as it was before the pass.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_CONTEXT_FULL;
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL;
+ * LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
+ * call on the session is running or a pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_forward(layerline_session *session,
+                                   const int32_t *tokens,
+                                   size_t count,
+                                   int32_t logits,
+                                   layerline_error **err);
+
+/**
+ * Begins the same pass as `layerline_forward` on a thread of the library, and returns at once. How it ended is the
+ * status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_poll` or `layerline_wait`, or be told by
+ * `layerline_event_fd`. Until then the session is the pass's: functions on it return LAYERLINE_ERROR_BUSY, but for
+ * `layerline_session_interrupt` and `layerline_session_free`. When the event is there the session is free again, with
+ * the logits asked for; after a failure it is as it was before the pass.
+ *
+ * Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
+ * the thread, whose stack is part of every plan. On a budget that several models share, logits
+ * of all tokens may have to wait here for one page's time of another model; nothing else ever waits.
+ *
+ * `tokens`, `count`, `logits`: as for `layerline_forward`; the tokens are copied.
+ * `ticket`: set to a number that the event and `layerline_cancel` use; never 0. Another thread that polls may see the
+ * event before this returns.
+ *
+ * Errors, all before anything is begun: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_CONTEXT_FULL;
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the logits of all tokens; LAYERLINE_ERROR_BUSY when
+ * another call or a submitted pass has the session, or too many events wait to be taken;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_UNSUPPORTED in a library built without threads of its own. Statuses of
+ * the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
+ * LAYERLINE_ERROR_INTERNAL. One thread at a time.
+ */
+layerline_status layerline_forward_submit(layerline_session *session,
+                                          const int32_t *tokens,
+                                          size_t count,
+                                          int32_t logits,
+                                          uint64_t *ticket,
+                                          layerline_error **err);
+
+/**
+ * Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
+ * a submitted one that waits for its turn at once. The session is then as before that pass. Does nothing when there is
+ * none. NULL is a no-op. Any thread, and the one function that may be called while another call on the session is
+ * running; also from a `layerline_token_callback`.
+ */
+void layerline_session_interrupt(const layerline_session *session);
+
+/**
+ * The logits of one position of the last pass, before any softmax.
+ *
+ * `row`: 0 after a pass with LAYERLINE_LOGITS_LAST; the token's index in the pass after one with LAYERLINE_LOGITS_ALL.
+ * `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation or
+ * free.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
+ * is submitted.
+ * Any thread.
+ */
+layerline_status layerline_logits(const layerline_session *session,
+                                  size_t row,
+                                  const float **logits,
+                                  size_t *vocab_size);
+
+/**
+ * Sets `tokens` to how many tokens the session holds.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
+ */
+layerline_status layerline_session_position(const layerline_session *session, size_t *tokens);
+
+/**
+ * Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs or is
+ * submitted. One thread at a time.
+ */
+layerline_status layerline_session_truncate(layerline_session *session, size_t tokens);
+
+/* -- text ---------------------------------------------------------------------------------------------------------- */
+
+/** Recognise control tokens in the text: for templates, never for users' text. */
+#define LAYERLINE_TOKENIZE_SPECIAL 1
+
+/** Add the beginning token where the model wants one. */
+#define LAYERLINE_TOKENIZE_BOS 2
+
+/**
+ * Turns text into tokens.
+ *
+ * `text`, `length`: UTF-8, `length` bytes; it need not end in NUL.
+ * `flags`: LAYERLINE_TOKENIZE_ values or-ed together.
+ * `tokens`, `cap`: where the tokens go; NULL with 0 asks for their count.
+ * `needed`: set to the count of tokens, also when there is no room for them.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for text that is not UTF-8 and for unknown flags;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in.
+ * Any thread.
+ */
+layerline_status layerline_tokenize(const layerline_model *model,
+                                    const char *text,
+                                    size_t length,
+                                    uint32_t flags,
+                                    int32_t *tokens,
+                                    size_t cap,
+                                    size_t *needed);
+
+/**
+ * Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
+ * character: then so does the text. A space that the tokeniser puts before every text is left out: that is right for a
+ * whole sequence, not for parts of one to be joined.
+ *
+ * `tokens`, `count`: may be none.
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
+ * LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in. Any thread.
+ */
+layerline_status layerline_detokenize(const layerline_model *model,
+                                      const int32_t *tokens,
+                                      size_t count,
+                                      char *buf,
+                                      size_t cap,
+                                      size_t *needed);
+
+/**
+ * Whether a token ends a text or a turn: sets `end`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED when
+ * the model has no tokeniser that is built in. Any thread.
+ */
+layerline_status layerline_token_is_end(const layerline_model *model, int32_t token, bool *end);
+
+/* -- sampling and generation --------------------------------------------------------------------------------------- */
+
+/**
+ * Chooses tokens for one sequence: greedy until told otherwise, and of equal logits the lowest token.
+ *
+ * The chain is llama.cpp's default order, each step on what the one before left: repeat penalty, top-k, top-p, min-p,
+ * temperature, draw. Top-p and min-p look at probabilities before the temperature is applied. Logits that are NaN are
+ * never chosen. The same seed, settings and logits give the same tokens on one platform.
+ *
+ * The repeat penalty looks at the tokens that this sampler chose and at the prompts given to `layerline_generate`; not
+ * at what was given to `layerline_forward`.
+ */
+typedef struct layerline_sampler layerline_sampler;
+
+/**
+ * Gets each generated token, on the thread that called `layerline_generate`; false stops.
+ *
+ * `token`: what was sampled.
+ * `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
+ * one. Not NUL-terminated; valid during the call.
+ * `user_data`: as given to `layerline_generate`.
+ *
+ * It must return: no C++ exception and no longjmp may leave it. Of functions on this session and sampler it may call
+ * `layerline_session_interrupt` alone; others return LAYERLINE_ERROR_BUSY, and free is not allowed.
+ */
+typedef bool (*layerline_token_callback)(int32_t token, const char *piece, size_t length, void *user_data);
+
+/** Makes a greedy sampler. The caller owns it: `layerline_sampler_free`. NULL when there is no memory. Any thread. */
+layerline_sampler *layerline_sampler_new(void);
+
+/** Frees a sampler; NULL is a no-op. Any thread, once, with no call on the sampler running. */
+void layerline_sampler_free(layerline_sampler *sampler);
+
+/**
+ * What logits are divided by before the draw. 0, the default: greedy, and nothing else but the repeat penalty counts.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is negative or not finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_temperature(layerline_sampler *sampler, float temperature);
+
+/**
+ * Only the `k` likeliest tokens stay. 0, the default: all.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_sampler_set_top_k(layerline_sampler *sampler, uint32_t k);
+
+/**
+ * Only the fewest likeliest tokens whose probabilities sum to `p` stay, at least one. 1, the default: all.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
+ */
+layerline_status layerline_sampler_set_top_p(layerline_sampler *sampler, float p);
+
+/**
+ * Only tokens at least `p` times as probable as the likeliest stay. 0, the default: all.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
+ */
+layerline_status layerline_sampler_set_min_p(layerline_sampler *sampler, float p);
+
+/**
+ * Makes tokens among the last `last_n` less likely: their logits are divided by `penalty` where positive, multiplied by
+ * it where not. Penalty 1, the default: none. Forgets the tokens seen so far, as a new sequence wants it.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when `penalty` is not above 0 and finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_repeat_penalty(layerline_sampler *sampler,
+                                                      float penalty,
+                                                      uint32_t last_n);
+
+/**
+ * Starts the random sequence anew from `seed`. The default is 0.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_sampler_set_seed(layerline_sampler *sampler, uint64_t seed);
+
+/**
+ * Chooses a token by the logits of the last position of the session's last pass, and remembers it for the repeat
+ * penalty. It is not fed to the session: give it to `layerline_forward`.
+ *
+ * `token`: set to the token chosen; it may be one that ends the text (`layerline_token_is_end`).
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session has no logits; LAYERLINE_ERROR_FORMAT when no logit is a
+ * number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time for the sampler.
+ */
+layerline_status layerline_sampler_sample(layerline_sampler *sampler,
+                                          const layerline_session *session,
+                                          int32_t *token);
+
+/**
+ * Runs a prompt and generates tokens, each given to the callback and fed back. Ends with LAYERLINE_OK after a token
+ * that ends the text, after `max_tokens`, or when the callback returns false.
+ *
+ * `prompt`, `count`: may be none: then it goes on from the logits of the session's last pass, which must have some.
+ * `max_tokens`: at most so many tokens are sampled; with 0 the prompt alone is run.
+ * `callback`, `user_data`: see `layerline_token_callback`. A token that ends the text is not passed on; only where it
+ * cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
+ *
+ * The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
+ *
+ * Errors: those of `layerline_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
+ * tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes;
+ * LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in. Tokens passed on before an error stay in
+ * the session, but for the last. One thread at a time.
+ */
+layerline_status layerline_generate(layerline_session *session,
+                                    layerline_sampler *sampler,
+                                    const int32_t *prompt,
+                                    size_t count,
+                                    size_t max_tokens,
+                                    layerline_token_callback callback,
+                                    void *user_data,
+                                    layerline_error **err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LAYERLINE_H */

@@ -1,0 +1,6 @@
+//go:build !layerline_static && !layerline_checkout
+
+package layerline
+
+// #cgo pkg-config: layerline
+import "C"

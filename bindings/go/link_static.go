@@ -1,0 +1,6 @@
+//go:build layerline_static
+
+package layerline
+
+// #cgo pkg-config: --static layerline
+import "C"

@@ -1,0 +1,308 @@
+package layerline
+
+// #include "layerline.h"
+import "C"
+
+import (
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+)
+
+// Model is an open model. It is shared by any number of sessions and goroutines.
+type Model struct {
+	h handle[*C.layerline_model]
+}
+
+// Open opens the model at path; of a model in several files, the first. It returns as soon as the file's directory is
+// read and checked; weights arrive in the background.
+func Open(path string, options Options) (*Model, error) {
+	var model *Model
+	err := withPath(path, func(path *C.char) error {
+		return options.with(func(options *C.layerline_options) (err error) {
+			var opened *C.layerline_model
+			var told *C.layerline_error
+			model, err = newModel(C.layerline_model_open(path, options, &opened, &told), &opened, &told)
+			return err
+		})
+	})
+	return model, err
+}
+
+// OpenFile opens a model from a file that is open for reading, or from a part of it, such as an archive: length bytes
+// from offset; length 0: to the end. The file's descriptor is duplicated: the caller may close its own at once. Its
+// position is neither used nor moved.
+func OpenFile(file *os.File, offset, length uint64, options Options) (*Model, error) {
+	connection, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var model *Model
+	controlled := connection.Control(func(fd uintptr) {
+		err = options.with(func(options *C.layerline_options) (err error) {
+			var opened *C.layerline_model
+			var told *C.layerline_error
+			status := C.layerline_model_open_fd(C.int(fd), C.uint64_t(offset), C.uint64_t(length), options, &opened, &told)
+			model, err = newModel(status, &opened, &told)
+			return err
+		})
+	})
+	if controlled != nil {
+		// It has no other reason to fail, and a name of its own for this one.
+		return nil, fmt.Errorf("layerline: %s: %w", file.Name(), os.ErrClosed)
+	}
+	return model, err
+}
+
+func newModel(status C.layerline_status, opened **C.layerline_model, told **C.layerline_error) (*Model, error) {
+	if err := check(status, *told); err != nil {
+		return nil, err
+	}
+	m := &Model{}
+	m.h.own(*opened, func(p *C.layerline_model) { C.layerline_model_free(p) })
+	closeForgotten(m)
+	return m, nil
+}
+
+// Close gives the model back; its sessions go on until they are closed themselves. Loads in flight are given up. It
+// returns nil.
+func (m *Model) Close() error {
+	m.h.close()
+	return nil
+}
+
+// Info is facts of a model.
+type Info struct {
+	// LayerCount is the layers, counted from 0 wherever one is named.
+	LayerCount int
+	// EmbeddingLength is the numbers in the hidden state of a token.
+	EmbeddingLength int
+	// HeadCount is the attention heads of a layer.
+	HeadCount int
+	// HeadCountKV is the heads of keys and values, which attention heads share.
+	HeadCountKV int
+	// VocabSize is the tokens of the vocabulary, which are numbered from 0.
+	VocabSize int
+	// ContextLength is the tokens of context the model was trained for.
+	ContextLength int
+	// ExpertCount is 0 where the model has no experts.
+	ExpertCount int
+	// ExpertUsedCount is the experts that a token is routed to.
+	ExpertUsedCount int
+	// BOSToken begins a text; -1: none.
+	BOSToken Token
+	// EOSToken ends a text; -1: none.
+	EOSToken Token
+	// ParameterCount is the weights, each counted as one whatever its format.
+	ParameterCount uint64
+}
+
+// Info is facts of the model.
+func (m *Model) Info() (Info, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return Info{}, err
+	}
+	defer m.h.done()
+	filled := C.layerline_model_info{struct_size: C.sizeof_layerline_model_info}
+	if err := refused(C.layerline_model_get_info(model, &filled), "facts"); err != nil {
+		return Info{}, err
+	}
+	return Info{
+		LayerCount:      int(filled.layer_count),
+		EmbeddingLength: int(filled.embedding_length),
+		HeadCount:       int(filled.head_count),
+		HeadCountKV:     int(filled.head_count_kv),
+		VocabSize:       int(filled.vocab_size),
+		ContextLength:   int(filled.context_length),
+		ExpertCount:     int(filled.expert_count),
+		ExpertUsedCount: int(filled.expert_used_count),
+		BOSToken:        Token(filled.bos_token),
+		EOSToken:        Token(filled.eos_token),
+		ParameterCount:  uint64(filled.parameter_count),
+	}, nil
+}
+
+// Stats is counters since the model was opened.
+type Stats struct {
+	// IO is the mode in use.
+	IO IOMode
+	// BudgetBytes is the budget now: the model's own, or its share.
+	BudgetBytes uint64
+	// UsedBytes is what is allocated of it now.
+	UsedBytes uint64
+	// PeakBytes is the most that was ever allocated.
+	PeakBytes uint64
+	// PinnedBytes is weights that stay, as planned now.
+	PinnedBytes uint64
+	// Passes that ended well.
+	Passes uint64
+	// Tokens of those passes.
+	Tokens uint64
+	// LayersResident is layer visits that found every page pinned and there.
+	LayersResident uint64
+	// LayersPrefetched is layer visits with streamed pages, all there in time.
+	LayersPrefetched uint64
+	// LayersStalled is layer visits that had to wait.
+	LayersStalled uint64
+	// StallTime is how long passes waited for pages.
+	StallTime time.Duration
+	// ComputeTime is how long passes computed.
+	ComputeTime time.Duration
+	// ReadTime is summed over all reads; reads overlap.
+	ReadTime time.Duration
+	// ReadBytes were read from storage, for passes and prefetches.
+	ReadBytes uint64
+	// PrefetchRequests is calls of Prefetch that returned a ticket.
+	PrefetchRequests uint64
+	// PrefetchFailures is layers of them that failed.
+	PrefetchFailures uint64
+	// Evictions is pages given up to make room for others.
+	Evictions uint64
+}
+
+// Stats is the model's counters so far, also while passes run.
+func (m *Model) Stats() (Stats, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return Stats{}, err
+	}
+	defer m.h.done()
+	filled := C.layerline_stats{struct_size: C.sizeof_layerline_stats}
+	if err := refused(C.layerline_model_get_stats(model, &filled), "counters"); err != nil {
+		return Stats{}, err
+	}
+	return Stats{
+		IO:               IOMode(filled.io),
+		BudgetBytes:      uint64(filled.budget_bytes),
+		UsedBytes:        uint64(filled.used_bytes),
+		PeakBytes:        uint64(filled.peak_bytes),
+		PinnedBytes:      uint64(filled.pinned_bytes),
+		Passes:           uint64(filled.passes),
+		Tokens:           uint64(filled.tokens),
+		LayersResident:   uint64(filled.layers_resident),
+		LayersPrefetched: uint64(filled.layers_prefetched),
+		LayersStalled:    uint64(filled.layers_stalled),
+		StallTime:        time.Duration(filled.stall_ns),
+		ComputeTime:      time.Duration(filled.compute_ns),
+		ReadTime:         time.Duration(filled.read_ns),
+		ReadBytes:        uint64(filled.read_bytes),
+		PrefetchRequests: uint64(filled.prefetch_requests),
+		PrefetchFailures: uint64(filled.prefetch_failures),
+		Evictions:        uint64(filled.evictions),
+	}, nil
+}
+
+// Metadata is one value of the file's metadata as text, any scalar or string: "general.name", say. ErrInvalidArgument
+// when the file has no such key, or an array there.
+func (m *Model) Metadata(key string) (string, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return "", err
+	}
+	defer m.h.done()
+	var value string
+	err = withPath(key, func(copied *C.char) (err error) {
+		value, err = text("metadata "+key, func(buf *C.char, cap C.size_t, needed *C.size_t) C.layerline_status {
+			return C.layerline_model_metadata(model, copied, buf, cap, needed)
+		})
+		return err
+	})
+	return value, err
+}
+
+// SetMemoryBudget changes the budget while passes run, and returns at once; 0: from the cgroup's limit and the free
+// memory. Of a smaller one, memory goes back to the system now, but for what a running pass or a read under way uses,
+// which follows within one page's time. ErrMemoryBudget when it is below what the open sessions need; then nothing
+// changes.
+func (m *Model) SetMemoryBudget(bytes uint64) error {
+	model, err := m.h.use()
+	if err != nil {
+		return err
+	}
+	defer m.h.done()
+	var told *C.layerline_error
+	return check(C.layerline_model_set_memory_budget(model, C.uint64_t(bytes), &told), told)
+}
+
+// TokenizeFlags is how text is read; values may be or-ed together.
+type TokenizeFlags uint32
+
+const (
+	// TokenizeSpecial recognises control tokens in the text: for templates, never for users' text.
+	TokenizeSpecial TokenizeFlags = C.LAYERLINE_TOKENIZE_SPECIAL
+	// TokenizeBOS adds the beginning token where the model wants one.
+	TokenizeBOS TokenizeFlags = C.LAYERLINE_TOKENIZE_BOS
+)
+
+// Tokenize turns text, which must be UTF-8, into tokens. ErrUnsupported when the model has no tokeniser that is built
+// in.
+func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.h.done()
+	// Not empty, as C takes no NULL here; and of bytes that C only reads.
+	bytes := append([]byte(text), 0)
+	tokens := make([]Token, len(text)/3+8)
+	for {
+		first, cap := array(tokens)
+		var needed C.size_t
+		status := C.layerline_tokenize(model, (*C.char)(unsafe.Pointer(&bytes[0])), C.size_t(len(text)),
+			C.uint32_t(flags), first, cap, &needed)
+		if status != C.LAYERLINE_ERROR_BUFFER_TOO_SMALL {
+			return tokens[:needed], refused(status, "a text of %d bytes, flags %d", len(text), flags)
+		}
+		tokens = make([]Token, needed)
+	}
+}
+
+// Detokenize turns a sequence of tokens into its text; control tokens have none. A sequence may end inside a character:
+// then so does the text. A space that the tokeniser puts before every text is left out: that is right for a whole
+// sequence, not for parts of one to be joined.
+func (m *Model) Detokenize(tokens []Token) (string, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return "", err
+	}
+	defer m.h.done()
+	return text(fmt.Sprintf("%d tokens", len(tokens)), func(buf *C.char, cap C.size_t, needed *C.size_t) C.layerline_status {
+		first, count := array(tokens)
+		return C.layerline_detokenize(model, first, count, buf, cap, needed)
+	})
+}
+
+// IsEnd tells whether a token ends a text or a turn.
+func (m *Model) IsEnd(token Token) (bool, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return false, err
+	}
+	defer m.h.done()
+	var end C.bool
+	err = refused(C.layerline_token_is_end(model, C.int32_t(token), &end), "token %d", token)
+	return bool(end), err
+}
+
+// array is tokens as C takes them.
+func array(tokens []Token) (*C.int32_t, C.size_t) {
+	if len(tokens) == 0 {
+		return nil, 0
+	}
+	return (*C.int32_t)(unsafe.Pointer(&tokens[0])), C.size_t(len(tokens))
+}
+
+// text is what a function writes into a buffer, of any length; what it is goes into the error.
+func text(what string, call func(buf *C.char, cap C.size_t, needed *C.size_t) C.layerline_status) (string, error) {
+	buf := make([]byte, 256)
+	for {
+		var needed C.size_t
+		status := call((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf)), &needed)
+		if status != C.LAYERLINE_ERROR_BUFFER_TOO_SMALL {
+			return string(buf[:needed]), refused(status, "%s", what)
+		}
+		buf = make([]byte, needed+1)
+	}
+}

@@ -1,0 +1,124 @@
+package layerline
+
+// #include "layerline.h"
+import "C"
+
+import "sync"
+
+// Sampler chooses tokens for one sequence. The chain is llama.cpp's default order: repeat penalty, top-k, top-p, min-p,
+// temperature, draw. The same seed, options and logits give the same tokens on one platform.
+type Sampler struct {
+	h     handle[*C.layerline_sampler]
+	calls sync.Mutex // held by the one call that runs
+}
+
+// SamplerOptions are settings of a sampler; zero means the default, and all defaults together the likeliest token.
+type SamplerOptions struct {
+	// Temperature is what logits are divided by before the draw. 0: greedy, and nothing else but the repeat penalty
+	// counts.
+	Temperature float32
+	// TopK: only so many of the likeliest tokens stay. 0: all.
+	TopK int
+	// TopP: only the fewest likeliest tokens whose probabilities sum to it stay, at least one. 0 or 1: all.
+	TopP float32
+	// MinP: only tokens at least so many times as probable as the likeliest stay. 0: all.
+	MinP float32
+	// RepeatPenalty makes the last RepeatLastN tokens that this sampler chose, or that Generate was given as prompts,
+	// less likely: their logits are divided by it where positive, multiplied by it where not. 0 or 1: none.
+	RepeatPenalty float32
+	// RepeatLastN is how many tokens the penalty looks at. 0: 64.
+	RepeatLastN int
+	// Seed of the random sequence.
+	Seed uint64
+}
+
+// NewSampler makes a sampler. ErrInvalidArgument names the option that is out of range.
+func NewSampler(options SamplerOptions) (*Sampler, error) {
+	topK, err := u32(options.TopK, "TopK")
+	if err != nil {
+		return nil, err
+	}
+	lastN, err := u32(options.RepeatLastN, "RepeatLastN")
+	if err != nil {
+		return nil, err
+	}
+	if lastN == 0 {
+		lastN = 64
+	}
+	made := C.layerline_sampler_new()
+	if made == nil {
+		return nil, refused(C.LAYERLINE_ERROR_OUT_OF_MEMORY, "a sampler")
+	}
+	s := &Sampler{}
+	s.h.own(made, func(p *C.layerline_sampler) { C.layerline_sampler_free(p) })
+	closeForgotten(s)
+	for _, set := range []struct {
+		name   string
+		value  any
+		status C.layerline_status
+	}{
+		{"Temperature", options.Temperature, C.layerline_sampler_set_temperature(made, C.float(options.Temperature))},
+		{"TopK", options.TopK, C.layerline_sampler_set_top_k(made, topK)},
+		{"TopP", options.TopP, C.layerline_sampler_set_top_p(made, oneForZero(options.TopP))},
+		{"MinP", options.MinP, C.layerline_sampler_set_min_p(made, C.float(options.MinP))},
+		{"RepeatPenalty", options.RepeatPenalty,
+			C.layerline_sampler_set_repeat_penalty(made, oneForZero(options.RepeatPenalty), lastN)},
+		{"Seed", options.Seed, C.layerline_sampler_set_seed(made, C.uint64_t(options.Seed))},
+	} {
+		if err := refused(set.status, "%s is %v", set.name, set.value); err != nil {
+			_ = s.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close gives the sampler back. It returns nil.
+func (s *Sampler) Close() error {
+	s.h.close()
+	return nil
+}
+
+// Sample chooses a token by the logits of the last position of the session's last pass, and remembers it for the repeat
+// penalty. It is not fed to the session: give it to Forward. It may be one that ends the text: see Model.IsEnd.
+func (s *Sampler) Sample(session *Session) (Token, error) {
+	sampler, end, err := s.begin()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	from, err := session.h.use()
+	if err != nil {
+		return 0, err
+	}
+	defer session.h.done()
+	if !session.calls.TryRLock() {
+		return 0, busy("session")
+	}
+	defer session.calls.RUnlock()
+	var token C.int32_t
+	err = refused(C.layerline_sampler_sample(sampler, from, &token), "sampling")
+	return Token(token), err
+}
+
+// begin is the beginning of a call that has the sampler for itself, until end is called.
+func (s *Sampler) begin() (sampler *C.layerline_sampler, end func(), err error) {
+	if sampler, err = s.h.use(); err != nil {
+		return nil, nil, err
+	}
+	if !s.calls.TryLock() {
+		s.h.done()
+		return nil, nil, busy("sampler")
+	}
+	return sampler, func() {
+		s.calls.Unlock()
+		s.h.done()
+	}, nil
+}
+
+func oneForZero(value float32) C.float {
+	if value == 0 {
+		return 1
+	}
+	return C.float(value)
+}

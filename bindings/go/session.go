@@ -1,0 +1,290 @@
+package layerline
+
+// #include "layerline.h"
+import "C"
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+// LogitRows is which tokens of a pass get logits.
+type LogitRows int32
+
+const (
+	// LogitsLast: the last token.
+	LogitsLast LogitRows = C.LAYERLINE_LOGITS_LAST
+	// LogitsAll: every token.
+	LogitsAll LogitRows = C.LAYERLINE_LOGITS_ALL
+	// LogitsNone: no token.
+	LogitsNone LogitRows = C.LAYERLINE_LOGITS_NONE
+)
+
+// Session is one sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at
+// once.
+type Session struct {
+	h handle[*C.layerline_session]
+	// Held for writing by the one call that changes the session, for reading by those that look at it.
+	calls sync.RWMutex
+}
+
+// NewSession begins a sequence with room for so many tokens; 0: what the model's options say. Its KV cache is taken
+// from the model's budget, and given back when it is closed. ErrMemoryBudget when the budget has no room for it.
+func (m *Model) NewSession(contextLength int) (*Session, error) {
+	length, err := u32(contextLength, "contextLength")
+	if err != nil {
+		return nil, err
+	}
+	model, err := m.h.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.h.done()
+	var made *C.layerline_session
+	var told *C.layerline_error
+	if err := check(C.layerline_session_new(model, length, &made, &told), told); err != nil {
+		return nil, err
+	}
+	s := &Session{}
+	s.h.own(made, func(p *C.layerline_session) { C.layerline_session_free(p) })
+	closeForgotten(s)
+	return s, nil
+}
+
+// Close gives the session back, and its memory to the model's budget. A pass or generation that runs, or was submitted,
+// is ended, but not waited for. It returns nil.
+func (s *Session) Close() error {
+	s.h.close()
+	return nil
+}
+
+// Forward runs tokens, at least one, through the model, after those the session holds already. Layers that are not in
+// memory are waited for. When ctx is done, the pass ends within the time of one page.
+//
+// After an error the session is as it was before the pass: ErrInvalidArgument, also for a token the model does not
+// have; ErrContextFull; ErrMemoryBudget when the budget has no room for the logits of all tokens; ErrCancelled; ErrIO;
+// ErrBusy; ErrOutOfMemory.
+func (s *Session) Forward(ctx context.Context, tokens []Token, rows LogitRows) error {
+	return s.run(ctx, nil, func(session *C.layerline_session, _ *pass) error {
+		var told *C.layerline_error
+		first, count := array(tokens)
+		return check(C.layerline_forward(session, first, count, C.int32_t(rows), &told), told)
+	})
+}
+
+// SubmitForward begins the same pass on a thread of the library, and returns at once. How it ended is the Err of an
+// EventDone of the model: take it by Poll or Wait. Until then the session is the pass's: calls on it return ErrBusy,
+// but for Interrupt and Close. Submitted passes of one model run one after another, in their order. Model.Cancel gives
+// one up.
+func (s *Session) SubmitForward(tokens []Token, rows LogitRows) (Ticket, error) {
+	session, end, err := s.begin()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	var ticket C.uint64_t
+	var told *C.layerline_error
+	first, count := array(tokens)
+	err = check(C.layerline_forward_submit(session, first, count, C.int32_t(rows), &ticket, &told), told)
+	return Ticket(ticket), err
+}
+
+// Generate runs a prompt and generates up to maxTokens tokens, each given to onToken and fed back. It ends with nil
+// after a token that ends the text, after maxTokens, or when onToken returns false.
+//
+// The prompt may be empty: then it goes on from the logits of the session's last pass. With maxTokens 0 the prompt
+// alone is run. A nil sampler chooses the likeliest token.
+//
+// onToken gets the token and the text that became whole with it, whole UTF-8 characters; "" where the token ends inside
+// one. It runs on the caller's goroutine, and may panic or call runtime.Goexit: the generation then ends first. A token
+// that ends the text is not passed on. Of this session and sampler it may call Interrupt and Close alone; all else
+// returns ErrBusy. To have tokens on a channel, send them from it: where the receiver may be gone, in a select with
+// ctx.Done().
+//
+// The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
+// Where a token ended the text, it is that one, so all that onToken got have been fed; Position tells which of both.
+//
+// Errors are those of Forward and Sampler.Sample; ErrContextFull comes after as many tokens as fitted. Tokens passed on
+// before an error stay in the session, but for the last. When ctx is done, it ends within the time of one page.
+func (s *Session) Generate(
+	ctx context.Context, prompt []Token, maxTokens int, sampler *Sampler, onToken func(token Token, piece string) bool,
+) error {
+	most, err := size(maxTokens, "maxTokens")
+	if err != nil {
+		return err
+	}
+	if onToken == nil {
+		onToken = func(Token, string) bool { return true }
+	}
+	if sampler == nil {
+		if sampler, err = NewSampler(SamplerOptions{}); err != nil {
+			return err
+		}
+		defer sampler.Close()
+	}
+	chooser, end, err := sampler.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	return s.run(ctx, onToken, func(session *C.layerline_session, p *pass) error {
+		return p.generate(session, chooser, prompt, most)
+	})
+}
+
+// Interrupt ends the pass or generation of the session, also one that was submitted, with ErrCancelled within the time
+// of one page. It does nothing when there is none, or the session is closed.
+func (s *Session) Interrupt() {
+	session, err := s.h.use()
+	if err != nil {
+		return
+	}
+	defer s.h.done()
+	C.layerline_session_interrupt(session)
+}
+
+// Logits is one row of the last pass, before any softmax: row 0 after LogitsLast, the token's index in the pass after
+// LogitsAll. It is a copy, in the memory of into where that has room; nil makes a new slice. ErrInvalidArgument when
+// the last pass has no such row.
+func (s *Session) Logits(row int, into []float32) ([]float32, error) {
+	number, err := size(row, "row")
+	if err != nil {
+		return nil, err
+	}
+	var copied []float32
+	err = s.look(func(session *C.layerline_session) error {
+		var values *C.float
+		var count C.size_t
+		if err := refused(C.layerline_logits(session, number, &values, &count), "logits of row %d", row); err != nil {
+			return err
+		}
+		copied = append(into[:0], unsafe.Slice((*float32)(unsafe.Pointer(values)), int(count))...)
+		return nil
+	})
+	return copied, err
+}
+
+// Position is how many tokens the session holds.
+func (s *Session) Position() (int, error) {
+	var tokens C.size_t
+	err := s.look(func(session *C.layerline_session) error {
+		return refused(C.layerline_session_position(session, &tokens), "position")
+	})
+	return int(tokens), err
+}
+
+// Truncate forgets all tokens after the first so many, so that the sequence can go on differently from there.
+// ErrInvalidArgument when the session holds fewer.
+func (s *Session) Truncate(tokens int) error {
+	count, err := size(tokens, "tokens")
+	if err != nil {
+		return err
+	}
+	session, end, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	return refused(C.layerline_session_truncate(session, count), "truncating to %d tokens", tokens)
+}
+
+// look makes a call that changes nothing. What the library shows it stays as it is: no pass can begin meanwhile.
+func (s *Session) look(call func(*C.layerline_session) error) error {
+	session, err := s.h.use()
+	if err != nil {
+		return err
+	}
+	defer s.h.done()
+	if !s.calls.TryRLock() {
+		return busy("session")
+	}
+	defer s.calls.RUnlock()
+	return call(session)
+}
+
+// begin is the beginning of a call that has the session for itself, until end is called.
+func (s *Session) begin() (session *C.layerline_session, end func(), err error) {
+	if session, err = s.h.use(); err != nil {
+		return nil, nil, err
+	}
+	if !s.calls.TryLock() {
+		s.h.done()
+		return nil, nil, busy("session")
+	}
+	return session, func() {
+		s.calls.Unlock()
+		s.h.done()
+	}, nil
+}
+
+// run makes a call that may take long, and ends it when ctx is done or the session closed.
+//
+// The call is made on a goroutine of its own, so that this one can watch, and can run onToken: whatever that does never
+// unwinds through frames of C.
+func (s *Session) run(
+	ctx context.Context, onToken func(Token, string) bool, call func(*C.layerline_session, *pass) error,
+) error {
+	if err := ctx.Err(); err != nil {
+		return cancelled(err)
+	}
+	session, end, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	// A submitted pass has the session too, and must not be ended by the context of a call that will be refused.
+	var held C.size_t
+	if err := refused(C.layerline_session_position(session, &held), "a pass"); err != nil {
+		return err
+	}
+
+	p := &pass{tokens: make(chan generated), goOn: make(chan bool), ended: make(chan error, 1)}
+	running := true
+	go func() { p.ended <- call(session, p) }()
+	defer func() {
+		if running { // onToken does not return
+			p.goOn <- false
+			<-p.ended
+		}
+	}()
+
+	var why error
+	var again <-chan time.Time
+	done, closing := ctx.Done(), (<-chan struct{})(s.h.closing)
+	interrupt := func() {
+		if why == nil {
+			if why = ctx.Err(); why == nil && s.h.closed() {
+				why = ErrClosed
+			}
+		}
+		if why != nil {
+			C.layerline_session_interrupt(session)
+			// An interrupt that comes before the call has begun finds nothing to end, so it comes again.
+			done, closing, again = nil, nil, time.After(time.Millisecond)
+		}
+	}
+	for {
+		select {
+		case t := <-p.tokens:
+			goOn := onToken(t.token, t.piece)
+			interrupt()
+			p.goOn <- goOn
+		case err := <-p.ended:
+			running = false
+			var failed *Error
+			if errors.As(err, &failed) && failed.Status == ErrCancelled {
+				failed.Cause = why
+			}
+			return err
+		case <-done:
+			interrupt()
+		case <-closing:
+			interrupt()
+		case <-again:
+			interrupt()
+		}
+	}
+}

@@ -1,0 +1,232 @@
+import CLayerline
+
+/// A token's number in the vocabulary.
+public typealias Token = Int32
+
+/// The library that this program runs with.
+public enum LayerlineLibrary {
+    /// "MAJOR.MINOR.PATCH".
+    public static var version: String { String(cString: layerline_version()) }
+    /// MAJOR * 1000000 + MINOR * 1000 + PATCH.
+    public static var versionNumber: Int { Int(layerline_version_number()) }
+    /// Target, instruction set in use, features: for logs.
+    public static var buildInfo: String { String(cString: layerline_build_info()) }
+}
+
+/// Facts of a model.
+public struct ModelInfo: Hashable, Sendable {
+    /// Layers, counted from 0 wherever one is named.
+    public let layerCount: Int
+    /// Numbers in the hidden state of a token.
+    public let embeddingLength: Int
+    /// Attention heads of a layer.
+    public let headCount: Int
+    /// Heads of keys and values, which attention heads share.
+    public let keyValueHeadCount: Int
+    /// Tokens of the vocabulary, which are numbered from 0.
+    public let vocabularySize: Int
+    /// Tokens of context the model was trained for.
+    public let contextLength: Int
+    /// 0: the model has no experts.
+    public let expertCount: Int
+    /// Experts that a token is routed to.
+    public let expertUsedCount: Int
+    /// The token that begins a text.
+    public let beginToken: Token?
+    /// The token that ends a text.
+    public let endToken: Token?
+    /// Weights, each counted as one whatever its format.
+    public let parameterCount: UInt64
+}
+
+/// Counters since a model was opened.
+public struct Stats: Hashable, Sendable {
+    /// The mode in use.
+    public let io: IOMode
+    /// The budget now: the model's own, or its share.
+    public let budgetBytes: UInt64
+    /// What is allocated of it now.
+    public let usedBytes: UInt64
+    /// The most that was ever allocated.
+    public let peakBytes: UInt64
+    /// Weights that stay, as planned now.
+    public let pinnedBytes: UInt64
+    /// Passes that ended well.
+    public let passes: UInt64
+    /// Tokens of those passes.
+    public let tokens: UInt64
+    /// Layer visits that found every page pinned and there.
+    public let layersResident: UInt64
+    /// Layer visits with streamed pages, all there in time.
+    public let layersPrefetched: UInt64
+    /// Layer visits that had to wait.
+    public let layersStalled: UInt64
+    /// How long passes waited for pages.
+    public let stallTime: Duration
+    /// How long passes computed.
+    public let computeTime: Duration
+    /// Summed over all reads; reads overlap.
+    public let readTime: Duration
+    /// Read from storage, for passes and prefetches.
+    public let readBytes: UInt64
+    /// Calls of ``Model/prefetch(_:)`` that returned a ticket.
+    public let prefetchRequests: UInt64
+    /// Layers of them that failed.
+    public let prefetchFailures: UInt64
+    /// Pages given up to make room for others.
+    public let evictions: UInt64
+}
+
+/// How text is read.
+public struct TokenizeOptions: OptionSet, Sendable {
+    public let rawValue: UInt32
+
+    public init(rawValue: UInt32) {
+        self.rawValue = rawValue
+    }
+
+    /// Recognise control tokens in the text: for templates, never for users' text.
+    public static let special = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_SPECIAL))
+    /// Add the beginning token where the model wants one.
+    public static let begin = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_BOS))
+}
+
+/// An open model. It is closed with the last reference; its sessions hold one. Any thread may use it at any time.
+public final class Model: Sendable {
+    let handle: Handle
+    /// Facts of the model.
+    public let info: ModelInfo
+
+    /// Opens the file at `path`, the first one of a model in several. Returns as soon as its directory is read and
+    /// checked; weights arrive in the background.
+    public convenience init(path: String, options: Options = Options()) throws {
+        let path = try terminated(path, "path")
+        try self.init(options: options) { layerline_model_open(path, $0, $1, $2) }
+    }
+
+    /// Opens `length` bytes from `offset` of an open file; `length` 0: to its end. The descriptor is duplicated: the
+    /// caller keeps and closes its own.
+    public convenience init(
+        fileDescriptor: Int32, offset: UInt64 = 0, length: UInt64 = 0, options: Options = Options()
+    ) throws {
+        try self.init(options: options) { layerline_model_open_fd(fileDescriptor, offset, length, $0, $1, $2) }
+    }
+
+    private init(
+        options: Options,
+        open: (OpaquePointer, UnsafeMutablePointer<OpaquePointer?>, UnsafeMutablePointer<OpaquePointer?>)
+            -> layerline_status
+    ) throws {
+        var model: OpaquePointer?
+        try options.use { options in try checked { open(options, &model, $0) } }
+        let handle = try Handle(model, free: { layerline_model_free($0) })
+        var info = layerline_model_info()
+        info.struct_size = UInt32(MemoryLayout<layerline_model_info>.size)
+        try handle.use { try check(layerline_model_get_info($0, &info)) }
+        self.handle = handle
+        self.info = ModelInfo(
+            layerCount: Int(info.layer_count),
+            embeddingLength: Int(info.embedding_length),
+            headCount: Int(info.head_count),
+            keyValueHeadCount: Int(info.head_count_kv),
+            vocabularySize: Int(info.vocab_size),
+            contextLength: Int(info.context_length),
+            expertCount: Int(info.expert_count),
+            expertUsedCount: Int(info.expert_used_count),
+            beginToken: info.bos_token < 0 ? nil : info.bos_token,
+            endToken: info.eos_token < 0 ? nil : info.eos_token,
+            parameterCount: info.parameter_count
+        )
+    }
+
+    /// Counters so far, also while passes run.
+    public var stats: Stats {
+        get throws {
+            var stats = layerline_stats()
+            stats.struct_size = UInt32(MemoryLayout<layerline_stats>.size)
+            try handle.use { try check(layerline_model_get_stats($0, &stats)) }
+            return Stats(
+                io: IOMode(rawValue: stats.io),
+                budgetBytes: stats.budget_bytes,
+                usedBytes: stats.used_bytes,
+                peakBytes: stats.peak_bytes,
+                pinnedBytes: stats.pinned_bytes,
+                passes: stats.passes,
+                tokens: stats.tokens,
+                layersResident: stats.layers_resident,
+                layersPrefetched: stats.layers_prefetched,
+                layersStalled: stats.layers_stalled,
+                stallTime: .nanoseconds(Int64(clamping: stats.stall_ns)),
+                computeTime: .nanoseconds(Int64(clamping: stats.compute_ns)),
+                readTime: .nanoseconds(Int64(clamping: stats.read_ns)),
+                readBytes: stats.read_bytes,
+                prefetchRequests: stats.prefetch_requests,
+                prefetchFailures: stats.prefetch_failures,
+                evictions: stats.evictions
+            )
+        }
+    }
+
+    /// A scalar or string of the file's metadata as text, such as that of "general.name". Throws
+    /// ``Status/invalidArgument`` where the file has no such key, or an array there.
+    public func metadata(_ key: String) throws -> String {
+        let key = try terminated(key, "key")
+        let text = try handle.use { model in try bytes { layerline_model_metadata(model, key, $0, $1, $2) } }
+        return String(decoding: text, as: UTF8.self)
+    }
+
+    /// Changes the memory budget while passes run, and returns at once; 0: from the cgroup's limit and the free memory.
+    /// Of a smaller one, memory goes back now, but for what a running pass uses, which follows within one page's time.
+    /// Throws ``Status/memoryBudget`` when the open sessions need more, and nothing changes.
+    public func setMemoryBudget(_ bytes: UInt64) throws {
+        try handle.use { model in try checked { layerline_model_set_memory_budget(model, bytes, $0) } }
+    }
+
+    /// The tokens of a text.
+    public func tokenize(_ text: String, options: TokenizeOptions = []) throws -> [Token] {
+        var text = text
+        return try text.withUTF8 { utf8 in
+            try utf8.withMemoryRebound(to: CChar.self) { text in
+                var room = text.count / 3 + 8
+                while true {
+                    var needed = 0
+                    var status = LAYERLINE_OK
+                    let tokens = [Token](unsafeUninitializedCapacity: room) { buffer, written in
+                        status = handle.use {
+                            layerline_tokenize(
+                                $0, text.baseAddress, text.count, options.rawValue, buffer.baseAddress,
+                                buffer.count, &needed)
+                        }
+                        written = status == LAYERLINE_OK ? needed : 0
+                    }
+                    if status != LAYERLINE_ERROR_BUFFER_TOO_SMALL {
+                        try check(status)
+                        return tokens
+                    }
+                    room = needed
+                }
+            }
+        }
+    }
+
+    /// The text of a whole sequence; a character that its end cuts becomes U+FFFD. Control tokens have no text.
+    public func detokenize(_ tokens: [Token]) throws -> String {
+        String(decoding: try detokenizedBytes(tokens), as: UTF8.self)
+    }
+
+    /// The bytes of the text of a whole sequence, UTF-8 but for a character that its end may cut.
+    public func detokenizedBytes(_ tokens: [Token]) throws -> [UInt8] {
+        try handle.use { model in
+            try tokens.withUnsafeBufferPointer { tokens in
+                try bytes { layerline_detokenize(model, tokens.baseAddress, tokens.count, $0, $1, $2) }
+            }
+        }
+    }
+
+    /// Whether a token ends a text or a turn.
+    public func isEnd(_ token: Token) throws -> Bool {
+        var end = false
+        try handle.use { try check(layerline_token_is_end($0, token, &end)) }
+        return end
+    }
+}

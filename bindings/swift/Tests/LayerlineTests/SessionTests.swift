@@ -1,0 +1,203 @@
+import Layerline
+import XCTest
+
+final class SessionTests: XCTestCase {
+    func testPassesLeaveLogits() async throws {
+        let session = try Session(try Model(path: modelPath, options: small))
+        try await session.forward(prompt, logits: .all)
+        let last = try session.logits(row: 2)
+        XCTAssertEqual(last.count, 320)
+        XCTAssertEqual(try session.position, 3)
+        try session.truncate(to: 2)
+        try await session.forward([prompt[2]])
+        XCTAssertEqual(try session.logits(), last)  // bit for bit
+        let chosen = try Sampler().sample(session)
+        XCTAssertEqual(last[Int(chosen)], last.max())
+        assertThrows(.invalidArgument) { try session.logits(row: 1) }
+        assertThrows(.invalidArgument) { try session.logits(row: -1) }
+        assertThrows(.invalidArgument) { try session.truncate(to: 100) }
+        assertThrows(.invalidArgument) { try session.truncate(to: -1) }
+        await assertThrows(.invalidArgument) { try await session.forward([]) }
+        await assertThrows(.contextFull) { try await session.forward([Token](repeating: 1, count: 100)) }
+        XCTAssertEqual(try session.position, 3)
+        try await session.forward([5], logits: .none)
+        assertThrows(.invalidArgument) { try session.logits() }
+    }
+
+    func testPassesRunWithoutTasksToo() throws {
+        let session = try Session(try Model(path: modelPath, options: small))
+        try session.forwardAndWait(prompt)
+        let logits = try session.logits()
+        let other = try Session(session.model)
+        let ticket = try other.submit(prompt)
+        let event = try XCTUnwrap(session.model.wait().first)
+        XCTAssertEqual(event.ticket, ticket)
+        XCTAssertEqual(event.status, .ok)
+        XCTAssertEqual(try other.logits(), logits)
+    }
+
+    func testATaskCanAwaitASubmittedPass() async throws {
+        let session = try Session(try Model(path: modelPath, options: small))
+        let ticket = try session.submit(prompt)
+        for try await event in session.model.events() where event.ticket == ticket {
+            XCTAssertEqual(event.status, .ok)
+            break
+        }
+        XCTAssertEqual(try session.position, 3)
+    }
+
+    func testGenerationGivesTheSameTokensEachWay() async throws {
+        let model = try Model(path: modelPath, options: small)
+        var streamed: [GeneratedToken] = []
+        for try await piece in try Session(model).generate(prompt, maxTokens: 8) {
+            streamed.append(piece)
+        }
+        XCTAssertEqual(streamed.count, 8)
+        let called = try generateHere(try Session(model), prompt, maxTokens: 8)
+        XCTAssertEqual(called, streamed)
+
+        // As a program does it that runs the passes itself.
+        let session = try Session(model)
+        let sampler = try Sampler()
+        var token = Token(0)
+        for index in 0..<8 {
+            try await session.forward(index == 0 ? prompt : [token])
+            token = try sampler.sample(session)
+            XCTAssertEqual(token, streamed[index].token)
+        }
+        XCTAssertEqual(try model.detokenize(streamed.map(\.token)), streamed.map(\.text).joined())
+    }
+
+    func testATextBeginsWithTheBeginningTokenOnlyWhereNothingIsHeld() async throws {
+        let session = try Session(try Model(path: modelPath, options: small))
+        let tokens = try session.model.tokenize("a", options: .begin)
+        XCTAssertEqual(tokens.first, session.model.info.beginToken)
+        for try await _ in session.generate("a", maxTokens: 0) {}
+        XCTAssertEqual(try session.position, tokens.count)
+        for try await _ in session.generate("a", maxTokens: 0) {}
+        XCTAssertEqual(try session.position, 2 * tokens.count - 1)
+        // An empty prompt goes on from the logits that are there.
+        for try await _ in session.generate([], maxTokens: 3) {}
+        XCTAssertEqual(try session.position, 2 * tokens.count + 1)
+    }
+
+    func testWhatASessionHoldsWhenALoopIsLeftIsWhatWasGivenOut() async throws {
+        let model = try Model(path: modelPath, options: small)
+        for taken in [1, 2, 5] {
+            let session = try Session(model)
+            var count = 0
+            for try await _ in session.generate(prompt, maxTokens: 20) {
+                assertThrows(.busy) { try session.position }
+                await assertThrows(.busy) { try await session.forward([1]) }
+                count += 1
+                if count == taken { break }
+            }
+            // At once: the generation has ended, or is waited for.
+            XCTAssertEqual(try session.position, prompt.count + taken - 1)
+        }
+    }
+
+    func testAStreamThatNobodyIteratesDoesNothing() async throws {
+        let session = try Session(try Model(path: modelPath, options: small))
+        let stream = session.generate(prompt, maxTokens: 4)
+        try await session.forward(prompt)
+        await assertThrows(.contextFull) {
+            for try await _ in session.generate([Token](repeating: 1, count: 100), maxTokens: 1) {}
+        }
+        XCTAssertEqual(try session.position, 3)
+        try session.truncate(to: 0)
+        var count = 0
+        for try await _ in stream { count += 1 }
+        XCTAssertEqual(count, 4)
+        for try await _ in stream { XCTFail("a stream has one run") }
+    }
+
+    func testErrorsOfAGenerationComeOutOfTheLoop() async throws {
+        let session = try Session(try Model(path: modelPath, options: small), contextLength: 6)
+        var count = 0
+        await assertThrows(.contextFull) {
+            for try await _ in session.generate(prompt, maxTokens: 20) { count += 1 }
+        }
+        XCTAssertEqual(count, 4)
+        XCTAssertEqual(try session.position, 6)
+        await assertThrows(.invalidArgument) { for try await _ in session.generate(prompt, maxTokens: -1) {} }
+        await assertThrows(.invalidArgument) { for try await _ in session.generate([-1], maxTokens: 1) {} }
+    }
+
+    func testAFunctionCanStopAndThrow() throws {
+        struct Enough: Error {}
+        let session = try Session(try Model(path: modelPath, options: small))
+        let whole = try generateHere(session, prompt, maxTokens: 8)
+        try session.truncate(to: 0)
+        var part: [GeneratedToken] = []
+        try session.generateAndWait(prompt, maxTokens: 8) { part.append($0); return part.count < 2 }
+        XCTAssertEqual(part, Array(whole.prefix(2)))
+        try session.truncate(to: 0)
+        XCTAssertThrowsError(try session.generateAndWait("a", maxTokens: 8) { _ in throw Enough() }) {
+            XCTAssertTrue($0 is Enough)
+        }
+        try session.truncate(to: 0)
+        assertThrows(.cancelled) {
+            try session.generateAndWait(prompt, maxTokens: 8) { _ in session.interrupt(); return true }
+        }
+        XCTAssertEqual(try session.position, 3)
+    }
+
+    func testSamplersFollowTheirSettings() async throws {
+        let model = try Model(path: modelPath, options: small)
+        func tokens(_ sampling: Sampling) async throws -> [Token] {
+            var tokens: [Token] = []
+            for try await piece in try Session(model).generate(prompt, maxTokens: 12, sampler: Sampler(sampling)) {
+                tokens.append(piece.token)
+            }
+            return tokens
+        }
+        let greedy = try await tokens(Sampling())
+        let hot = Sampling(temperature: 5, seed: 5)
+        let chance = try await tokens(hot)
+        let again = try await tokens(hot)
+        XCTAssertEqual(chance, again)
+        XCTAssertNotEqual(chance, greedy)
+        var changed = hot
+        changed.seed = 6
+        let reseeded = try await tokens(changed)
+        XCTAssertNotEqual(reseeded, chance)
+        // Each of these leaves one token to draw from.
+        for only in [\Sampling.topP: 0, \Sampling.minP: 1] as [WritableKeyPath<Sampling, Float>: Float] {
+            var one = hot
+            one[keyPath: only.key] = only.value
+            let chosen = try await tokens(one)
+            XCTAssertEqual(chosen, greedy)
+        }
+        let first = try await tokens(Sampling(temperature: 5, topK: 1, seed: 5))
+        XCTAssertEqual(first, greedy)
+        let penalised = try await tokens(Sampling(repeatPenalty: 1e6, repeatLast: 64))
+        XCTAssertEqual(Set(penalised).count, penalised.count)
+        for wrong in [Sampling(temperature: -1), Sampling(topK: -1), Sampling(topP: 1.5), Sampling(minP: .nan),
+            Sampling(repeatPenalty: 0), Sampling(repeatLast: -1)]
+        {
+            assertThrows(.invalidArgument) { try Sampler(wrong) }
+        }
+    }
+
+    func testTasksShareAModel() async throws {
+        let model = try Model(path: modelPath, options: small)
+        @Sendable func text() async throws -> String {
+            var text = ""
+            for try await piece in try Session(model).generate(prompt, maxTokens: 16) { text += piece.text }
+            return text
+        }
+        let expected = try await text()
+        try await withThrowingTaskGroup(of: String.self) { group in
+            for _ in 0..<8 { group.addTask { try await text() } }
+            for try await text in group { XCTAssertEqual(text, expected) }
+        }
+    }
+
+    /// Tokens as a program without tasks gets them.
+    private func generateHere(_ session: Session, _ prompt: [Token], maxTokens: Int) throws -> [GeneratedToken] {
+        var tokens: [GeneratedToken] = []
+        try session.generateAndWait(prompt, maxTokens: maxTokens) { tokens.append($0); return true }
+        return tokens
+    }
+}
