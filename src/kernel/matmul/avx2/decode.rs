@@ -175,6 +175,7 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
             };
         }
         let [a, b, c, d] = parts;
+        // Four numbers of two products each, or two of them, are added in 16 bits.
         let sums = match (F::SIGNED, F::FLUSH) {
             (true, _) => _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d)),
             (false, 8) => wide(_mm256_hadd_epi16(_mm256_hadd_epi16(a, b), _mm256_hadd_epi16(c, d))),
@@ -346,6 +347,7 @@ unsafe fn scaled<F: Block256>(block: *const u8, next: *const u8, scales: __m256i
 /// `p`, of which the compiler does not know that it has read from there before: activations are operands in memory, once for
 /// each row. In registers they push out everything else.
 #[inline]
+#[allow(clippy::pointers_in_nomem_asm_block)] // Nothing is read, that is the point.
 fn opaque<T>(mut p: *const T) -> *const T {
     // SAFETY: no instruction at all.
     unsafe { asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
