@@ -11,6 +11,8 @@
 #   make symbols    include/symbols.txt, from the library just built
 #   make abi        whether programs built with the last release run with this; abi-release: this is the release
 #   make bench-streaming   speed under a budget; ARGS="--help" tells the options
+#   make bench-speed       prompts and decoding with everything in memory, beside llama.cpp; ARGS="--help"
+#   make bench-kernels     the products of every format, beside what the machine allows
 #   make lint       formatting and clippy
 #   make clean
 
@@ -39,7 +41,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop
 
-.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming lint clean
+.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels lint clean
 all: lib examples
 
 demo: examples
@@ -88,8 +90,8 @@ abi:
 abi-release:
 	scripts/abi.sh release
 
-bench-streaming:
-	$(CARGO) bench --bench streaming -- $(ARGS)
+bench-streaming bench-speed bench-kernels: bench-%:
+	$(CARGO) bench --bench $* -- $(ARGS)
 
 lint:
 	$(CARGO) fmt --check

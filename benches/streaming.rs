@@ -11,6 +11,8 @@ mod cache;
 mod chart;
 #[path = "streaming/machine.rs"]
 mod machine;
+#[path = "streaming/made.rs"]
+mod made;
 #[path = "streaming/options.rs"]
 mod options;
 #[path = "streaming/report.rs"]
@@ -21,7 +23,7 @@ mod run;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use layerline::model::{Model, Plan};
 use serde_json::{Value, json};
@@ -110,7 +112,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 fn measure(options: &Options) -> Result<Value> {
     let model = match &options.model {
         Some(path) => path.clone(),
-        None => made_model(options)?,
+        None => made::model(if options.quick { "tiny" } else { "tinyllama-1.1b" }, "q4_k_m")?,
     };
     let least = plan(&model, options, 1)?;
     let runner = Runner::new(&model, options)?;
@@ -192,7 +194,7 @@ fn compare_chunks(options: &Options) -> Result<()> {
     const MIB: f64 = 1048576.0;
     let model = match &options.model {
         Some(path) => path.clone(),
-        None => made_model(options)?,
+        None => made::model(if options.quick { "tiny" } else { "tinyllama-1.1b" }, "q4_k_m")?,
     };
     let runner = Runner::new(&model, options)?;
     let plans: Vec<(u32, u64, Plan)> = options
@@ -229,30 +231,4 @@ fn compare_chunks(options: &Options) -> Result<()> {
 
 fn plan(model: &Path, options: &Options, budget: u64) -> Result<Plan> {
     Model::plan(model, &options.of_library(budget)).map_err(|e| e.to_string())
-}
-
-/// The synthetic model, written where it is missing.
-fn made_model(options: &Options) -> Result<PathBuf> {
-    let folder = Path::new(ROOT).join("models");
-    let shape = if options.quick { "tiny" } else { "tinyllama-1.1b" };
-    let path = folder.join(format!("{shape}-q4_k_m.gguf"));
-    if path.exists() {
-        return Ok(path);
-    }
-    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    // Under another name until it is whole.
-    let fresh = folder.join(format!(".{shape}-{}.gguf", std::process::id()));
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(ROOT)
-        .args(["run", "--release", "--quiet", "--example", "make_model", "--"])
-        .args(["--shape", shape, "--type", "q4_k_m", "--out"])
-        .arg(&fresh)
-        .status()
-        .map_err(|e| format!("cargo: {e}"))?;
-    if !status.success() {
-        return Err(format!("make_model ended with {status}"));
-    }
-    std::fs::rename(&fresh, &path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(path)
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Times llama.cpp at what `cargo bench --bench streaming` times: one token at a time after a short prompt.
+"""Times llama.cpp at what the benches of this library time: one token at a time after a prompt.
 
-    peer_decode.py MODEL --threads N --context N --chunk N --tokens N --seconds N [--repack]
+    peer_decode.py MODEL --threads N --context N --chunk N --tokens N --seconds N [--before N] [--repack]
     peer_decode.py --describe
 
 Needs the package llama-cpp-python. The model is mapped. --repack leaves its "extra buffers" on, as they are by
 default: weights are then copied into a layout of their own. Without it they are used where they are mapped.
+--before: tokens of the prompt, 8 unless told; one of more is timed too, once a pass has brought the weights.
 The last line of the output is JSON. --describe: the package's version, and how much memory the interpreter has
 taken before there is any model, which is not llama.cpp's fault and therefore granted beside its limit.
 """
@@ -18,7 +19,7 @@ import time
 
 import llama_cpp
 
-PROMPT = 8
+SHORT = 8
 WARM_UP = 2
 
 
@@ -53,6 +54,7 @@ def main():
     parser.add_argument("--repack", action="store_true")
     for name in ("threads", "context", "chunk", "tokens", "seconds"):
         parser.add_argument("--" + name, type=int)
+    parser.add_argument("--before", type=int, default=SHORT)
     arguments = parser.parse_args()
 
     keep = llama_cpp.llama_log_callback(quiet)
@@ -91,19 +93,31 @@ def main():
         if not llama_cpp.llama_get_logits_ith(context, -1):
             sys.exit("a pass left no logits")
 
-    decode(1, PROMPT)
+    def prompt(first, count):
+        for at in range(first, first + count, arguments.chunk):
+            decode(at, min(arguments.chunk, first + count - at))
+
+    before = arguments.before
+    if before > SHORT:
+        decode(1, 1)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+    started = time.perf_counter()
+    prompt(1, before)
+    prompt_seconds = time.perf_counter() - started
     for i in range(WARM_UP):
-        decode(PROMPT + 1 + i, 1)
-    before = read_bytes()
+        decode(before + 1 + i, 1)
+    read_before = read_bytes()
     started = time.perf_counter()
     done = 0
     while done < arguments.tokens and (done == 0 or time.perf_counter() - started < arguments.seconds):
-        decode(PROMPT + WARM_UP + 1 + done, 1)
+        decode(before + WARM_UP + 1 + done, 1)
         done += 1
     seconds = time.perf_counter() - started
     result = {"tokens": done, "seconds": seconds, "tokens_per_second": done / seconds}
-    if before is not None:
-        result["read_bytes_per_pass"] = (read_bytes() - before) / done
+    if before > SHORT:
+        result["prompt_tokens_per_second"] = before / prompt_seconds
+    if read_before is not None:
+        result["read_bytes_per_pass"] = (read_bytes() - read_before) / done
     print(json.dumps(result))
 
 

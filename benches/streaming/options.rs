@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::Result;
+use crate::{Result, worker};
 
 pub const USAGE: &str = "\
 usage: cargo bench --bench streaming -- [OPTIONS]      (or make bench-streaming ARGS='OPTIONS')
@@ -39,6 +39,10 @@ pub struct Options {
     pub context: u32,
     /// Tokens that a prompt's sweep takes at most: sizes the activations, for the peer too.
     pub chunk: u32,
+    /// Whether the page cache forgets the model before each run.
+    pub forget: bool,
+    /// Tokens of the prompt before those that are decoded.
+    pub before: usize,
     pub peer_python: Option<PathBuf>,
     /// Chunk lengths to be compared; empty: that is not what is asked.
     pub chunks: Vec<u32>,
@@ -75,6 +79,8 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
         threads: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         context: 512,
         chunk: 32,
+        forget: true,
+        before: worker::SHORT,
         peer_python: std::env::var_os("LAYERLINE_PEER_PYTHON").filter(|p| !p.is_empty()).map(PathBuf::from),
         chunks: Vec::new(),
         json: None,

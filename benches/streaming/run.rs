@@ -79,10 +79,10 @@ impl<'a> Runner<'a> {
     }
 
     fn library(&self, what: &str, limit: Option<u64>, numbers: [u64; 5]) -> Result<Value> {
-        let kept = cache::forget(self.model)?;
+        let kept = self.forget()?;
         let mut arguments = vec![what.into(), self.model_name()];
         arguments.extend(numbers.iter().map(u64::to_string));
-        arguments.push(self.options.seconds.to_string());
+        arguments.extend([self.options.seconds.to_string(), self.options.before.to_string()]);
         let mut result = self.work(limit, &arguments)?;
         result["cached_bytes"] = json!(kept);
         Ok(result)
@@ -106,7 +106,7 @@ impl<'a> Runner<'a> {
     }
 
     fn peer(&self, python: &Path, limit: Option<u64>, flag: Option<&str>) -> Result<Value> {
-        let kept = cache::forget(self.model)?;
+        let kept = self.forget()?;
         let o = self.options;
         let interpreter = self.peer["interpreter_bytes"].as_u64().unwrap_or(0);
         let mut arguments = vec![peer_script(), self.model_name()];
@@ -116,6 +116,7 @@ impl<'a> Runner<'a> {
             ("--chunk", o.chunk as usize),
             ("--tokens", o.tokens),
             ("--seconds", o.seconds as usize),
+            ("--before", o.before),
         ] {
             arguments.extend([name.into(), value.to_string()]);
         }
@@ -158,6 +159,11 @@ impl<'a> Runner<'a> {
             None => Command::new(program),
         };
         command.args(arguments).output().map_err(|e| format!("{}: {e}", program.display()))
+    }
+
+    /// How many of the model's bytes the page cache holds all the same, where it is to forget them.
+    fn forget(&self) -> Result<Option<u64>> {
+        self.options.forget.then(|| cache::forget(self.model)).transpose()
     }
 
     fn model_name(&self) -> String {

@@ -17,17 +17,20 @@ use crate::{Result, cache};
 
 pub const FLAG: &str = "--worker";
 
+/// The prompt that decoding starts with where nothing else is asked.
+pub const SHORT: usize = 8;
+
 /// Reads in flight, as the library has them.
 const READERS: usize = 4;
 /// What one read takes at most, as in the library.
 const READ_BYTES: u64 = 2 << 20;
-/// Tokens of the prompt; then passes that are not counted.
-const PROMPT: usize = 8;
+/// Passes after the prompt that are not counted.
 const WARM_UP: usize = 2;
 /// A storage probe reads for at least this long.
 const PROBE: Duration = Duration::from_millis(600);
 
-/// `storage MODEL`, `decode MODEL BUDGET THREADS CONTEXT CHUNK TOKENS SECONDS`, or `prompt` or `together` with the same.
+/// `storage MODEL`, `decode MODEL BUDGET THREADS CONTEXT CHUNK TOKENS SECONDS BEFORE`, or `prompt` or `together` with the
+/// same.
 pub fn main(arguments: &[String]) -> Result<()> {
     let number = |i: usize| -> Result<u64> {
         arguments.get(i).and_then(|a| a.parse().ok()).ok_or_else(|| format!("argument {i} of {arguments:?}"))
@@ -47,7 +50,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
             match work {
                 "prompt" => prompt(path, &options, tokens)?,
                 "together" => together(path, &options, tokens)?,
-                _ => decode(path, &options, tokens, Duration::from_secs(number(7)?))?,
+                _ => decode(path, &options, tokens, Duration::from_secs(number(7)?), number(8)? as usize)?,
             }
         }
         other => return Err(format!("no such work: {other}")),
@@ -186,35 +189,42 @@ fn together(path: &Path, options: &Options, tokens: usize) -> Result<Value> {
     })
 }
 
-/// Decodes one token at a time after a short prompt.
-fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration) -> Result<Value> {
+/// Decodes one token at a time after a prompt of `before` tokens. A prompt of more than [`SHORT`] is timed too, once a pass
+/// has brought the weights.
+fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration, before: usize) -> Result<Value> {
     let text = |e: layerline::Error| e.to_string();
     let opened = Instant::now();
     let model = Model::open(path, options).map_err(text)?;
     let token = token_of(&model);
     let mut session = Session::new(&model, 0).map_err(text)?;
-    let prompt: Vec<i32> = (1..=PROMPT).map(&token).collect();
+    let prompt: Vec<i32> = (1..=before).map(&token).collect();
     let last = layerline::model::Logits::Last;
-    session.forward(&prompt, last).map_err(text)?;
-    let first = opened.elapsed().as_secs_f64();
-    for i in 0..WARM_UP {
-        session.forward(&[token(PROMPT + 1 + i)], last).map_err(text)?;
+    if before > SHORT {
+        session.forward(&prompt[..1], last).map_err(text)?;
+        session.truncate(0).map_err(text)?;
     }
-    let before = model.stats();
+    let started = Instant::now();
+    session.forward(&prompt, last).map_err(text)?;
+    let (first, prompt) = (opened.elapsed().as_secs_f64(), started.elapsed().as_secs_f64());
+    for i in 0..WARM_UP {
+        session.forward(&[token(before + 1 + i)], last).map_err(text)?;
+    }
+    let at_start = model.stats();
     let started = Instant::now();
     let mut done = 0;
     while done < tokens && (done == 0 || started.elapsed() < limit) {
-        session.forward(&[token(PROMPT + WARM_UP + 1 + done)], last).map_err(text)?;
+        session.forward(&[token(before + WARM_UP + 1 + done)], last).map_err(text)?;
         done += 1;
     }
     let seconds = started.elapsed().as_secs_f64();
     let after = model.stats();
-    let per_pass = |of: fn(&layerline::model::Stats) -> u64| (of(&after) - of(&before)) as f64 / done as f64;
+    let per_pass = |of: fn(&layerline::model::Stats) -> u64| (of(&after) - of(&at_start)) as f64 / done as f64;
     Ok(json!({
         "tokens": done,
         "seconds": seconds,
         "tokens_per_second": done as f64 / seconds,
         "first_logits_seconds": first,
+        "prompt_tokens_per_second": (before > SHORT).then(|| before as f64 / prompt),
         "direct": after.io == Io::Direct,
         "peak_bytes": after.peak_bytes,
         "pinned_bytes": after.pinned_bytes,

@@ -20,15 +20,36 @@ pub(in super::super) trait Block32 {
     /// `block` is valid for reading `BYTES`; the processor has AVX2.
     unsafe fn codes(block: *const u8) -> __m256i;
 
-    /// Scales of four blocks.
+    /// The first sixteen codes of one block and then of another, and the last sixteen of both.
+    ///
+    /// # Safety
+    /// As [`Self::codes`], for both blocks.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+        // SAFETY: the caller's promise.
+        let (a, b) = unsafe { (Self::codes(first), Self::codes(second)) };
+        [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
+    }
+
+    /// Scales of four blocks, and their mins, which follow the scales in formats that have any.
     ///
     /// # Safety
     /// As [`Self::codes`], for each block; the processor has F16C.
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn scales(blocks: [*const u8; 4]) -> __m128 {
+    unsafe fn scales(blocks: [*const u8; 4]) -> [__m128; 2] {
         // SAFETY: the caller's promise; the scale is a half at the start.
-        unsafe { halves(blocks) }
+        unsafe {
+            if !Self::MIN {
+                return [halves(blocks), _mm_setzero_ps()];
+            }
+            let [a, b, c, d] = blocks.map(|block| block.cast::<i32>().read_unaligned());
+            let both = _mm_setr_epi32(a, b, c, d);
+            let both = _mm_shuffle_epi8(both, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+            let both = _mm256_cvtph_ps(both);
+            [_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both)]
+        }
     }
 }
 
@@ -68,6 +89,18 @@ unsafe fn nibbles(p: *const u8) -> __m256i {
     and(_mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed), 15)
 }
 
+/// Low nibbles of 16 bytes at `p` and 16 at `q`, then their high nibbles.
+///
+/// # Safety
+/// Both are valid for reading 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn halves_of_nibbles(p: *const u8, q: *const u8) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    let packed = unsafe { _mm256_set_m128i(load128(q), load128(p)) };
+    [and(packed, 15), and(_mm256_srli_epi16::<4>(packed), 15)]
+}
+
 /// Bit j of the word at `p` as 16 in byte j.
 ///
 /// # Safety
@@ -91,6 +124,19 @@ unsafe fn fifth_bits(p: *const u8) -> __m256i {
 unsafe fn look_up(table: &[i8; 16], p: *const u8) -> __m256i {
     // SAFETY: the caller's promise; the table has 16 bytes.
     unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table.as_ptr().cast())), nibbles(p)) }
+}
+
+/// # Safety
+/// As [`halves_of_nibbles`].
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn look_up_halves(table: &[i8; 16], p: *const u8, q: *const u8) -> [__m256i; 2] {
+    // SAFETY: the caller's promise; the table has 16 bytes.
+    unsafe {
+        let table = _mm256_broadcastsi128_si256(load128(table.as_ptr().cast()));
+        let [low, high] = halves_of_nibbles(p, q);
+        [_mm256_shuffle_epi8(table, low), _mm256_shuffle_epi8(table, high)]
+    }
 }
 
 /// The values of 32 four-bit codes of the IQ4 formats.
@@ -123,6 +169,21 @@ macro_rules! nibble_format {
                 unsafe {
                     let codes = nibbles(block.add($codes));
                     $(let codes = _mm256_or_si256(codes, fifth_bits(block.add($fifth)));)?
+                    codes
+                }
+            }
+
+            #[inline]
+            #[target_feature(enable = "avx2")]
+            unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+                // SAFETY: both fields lie in the blocks.
+                unsafe {
+                    let codes = halves_of_nibbles(first.add($codes), second.add($codes));
+                    $(let codes = {
+                        let (a, b) = (fifth_bits(first.add($fifth)), fifth_bits(second.add($fifth)));
+                        let fifth = [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)];
+                        [_mm256_or_si256(codes[0], fifth[0]), _mm256_or_si256(codes[1], fifth[1])]
+                    };)?
                     codes
                 }
             }
@@ -163,7 +224,25 @@ impl Block32 for Iq4Nl {
         // SAFETY: 16 bytes of codes follow the half.
         unsafe { iq4_codes(block.add(2)) }
     }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe { look_up_halves(&tables::IQ4, first.add(2), second.add(2)) }
+    }
 }
+
+/// The values of MXFP4 codes plus 12.
+const SHIFTED: [i8; 16] = {
+    let mut table = tables::MXFP4;
+    let mut i = 0;
+    while i < 16 {
+        table[i] += 12;
+        i += 1;
+    }
+    table
+};
 
 impl Block32 for Mxfp4 {
     const BYTES: usize = 17;
@@ -176,22 +255,20 @@ impl Block32 for Mxfp4 {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn codes(block: *const u8) -> __m256i {
-        const SHIFTED: [i8; 16] = {
-            let mut table = tables::MXFP4;
-            let mut i = 0;
-            while i < 16 {
-                table[i] += 12;
-                i += 1;
-            }
-            table
-        };
         // SAFETY: 16 bytes of codes follow the exponent.
         unsafe { look_up(&SHIFTED, block.add(1)) }
     }
 
     #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe { look_up_halves(&SHIFTED, first.add(1), second.add(1)) }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn scales(blocks: [*const u8; 4]) -> __m128 {
+    unsafe fn scales(blocks: [*const u8; 4]) -> [__m128; 2] {
         // SAFETY: the exponent is the first byte.
         let [a, b, c, d] = unsafe { [*blocks[0], *blocks[1], *blocks[2], *blocks[3]] };
         let e = _mm_setr_epi32(a as i32, b as i32, c as i32, d as i32);
@@ -199,6 +276,6 @@ impl Block32 for Mxfp4 {
         let normal = _mm_slli_epi32::<23>(_mm_sub_epi32(e, _mm_set1_epi32(1)));
         let subnormal = _mm_sllv_epi32(_mm_set1_epi32(0x0020_0000), e);
         let small = _mm_cmpgt_epi32(_mm_set1_epi32(2), e);
-        _mm_castsi128_ps(_mm_blendv_epi8(normal, subnormal, small))
+        [_mm_castsi128_ps(_mm_blendv_epi8(normal, subnormal, small)), _mm_setzero_ps()]
     }
 }

@@ -1,22 +1,23 @@
 //! Products straight from the file's blocks, four rows at a time: for one token or a few.
 
-use super::block32::Block32;
+use super::block32::{Block32, halves};
 use super::block256::Block256;
-use super::{fold, load, load128, products, sum_halves};
-use crate::kernel::matmul::activations::Codes256;
+use super::{EACH_FOUR_TIMES, fold, load, load128, prefetch, products, sum_halves};
+use crate::kernel::matmul::activations::{Codes32, Codes256};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// The loops over rows, tokens and blocks for an instruction set that has the given features. The module around them has
-/// `sums32`, the sums of code * activation of four blocks of 32, and `sums256`, parts of the sums of a block of 256, as
-/// this module does.
+/// `sums32`, the sums of code * activation of four blocks of 32, `pair32`, those of four blocks and the ones after them, and `sums256`, those of four blocks of 256 with
+/// their scales, as this module does.
 macro_rules! decode_kernels {
     ($features:literal) => {
         use std::arch::x86_64::*;
         use $crate::kernel::matmul::Job;
         use $crate::kernel::matmul::activations::{Codes32, Codes256};
-        use $crate::kernel::matmul::avx2::block32::{Block32, halves};
+        use $crate::kernel::matmul::avx2::block32::Block32;
         use $crate::kernel::matmul::avx2::block256::Block256;
-        use $crate::kernel::matmul::avx2::{fold, load, prefetch, store4, sum_halves};
+        use $crate::kernel::matmul::avx2::{EACH_FOUR_TIMES, ahead, load, prefetch, store4};
 
         /// # Safety
         /// As `super::multiply`.
@@ -52,23 +53,43 @@ macro_rules! decode_kernels {
         #[target_feature(enable = $features)]
         unsafe fn dot32<F: Block32>(job: &Job, r: usize, x: &[Codes32]) -> __m128 {
             let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
+            let next = rows[0].wrapping_add(ahead(job.row_bytes));
             let mut y = _mm_setzero_ps();
-            for (group, x) in x.iter().step_by(job.acts.tokens()).enumerate() {
+            for group in 0..job.k.div_ceil(256) {
+                // SAFETY: there is a block of each token for 256 columns or what is left of them.
+                let x = unsafe { x.get_unchecked(group * job.acts.tokens()) };
                 let at = 8 * F::BYTES * group;
-                for row in rows {
-                    prefetch(row, job.row_bytes, at, 8 * F::BYTES);
-                }
-                for sub in 0..(job.k / 32 - 8 * group).min(8) {
-                    let blocks = rows.map(|row| row.wrapping_add(at + F::BYTES * sub));
-                    // SAFETY: `sub` counts the blocks that the rows have; `x` has eight times 32 codes.
-                    unsafe {
+                prefetch(next.wrapping_add(4 * at), 4 * 8 * F::BYTES);
+                let count = (job.k / 32 - 8 * group).min(8);
+                // SAFETY: `count` is that of the blocks that the rows have; `x` has eight times 32 codes.
+                unsafe {
+                    let dx = _mm256_load_ps(x.d.as_ptr());
+                    for pair in 0..count / 2 {
+                        let (sub, both) = (2 * pair, &EACH_FOUR_TIMES[pair]);
+                        let first = rows.map(|row| row.wrapping_add(at + F::BYTES * sub));
+                        let second = first.map(|block| block.wrapping_add(F::BYTES));
+                        let sums = _mm256_cvtepi32_ps(super::pair32::<F>(first, second, x, sub));
+                        let ([d0, min0], [d1, min1]) = (F::scales(first), F::scales(second));
+                        let dx = _mm256_permutevar8x32_ps(dx, load(both.as_ptr().cast()));
+                        let d = _mm256_mul_ps(_mm256_set_m128(d1, d0), dx);
+                        y = _mm_fmadd_ps(_mm256_castps256_ps128(sums), _mm256_castps256_ps128(d), y);
+                        if F::MIN {
+                            y = _mm_fmadd_ps(min0, _mm_set1_ps(x.s[sub]), y);
+                        }
+                        y = _mm_fmadd_ps(_mm256_extractf128_ps::<1>(sums), _mm256_extractf128_ps::<1>(d), y);
+                        if F::MIN {
+                            y = _mm_fmadd_ps(min1, _mm_set1_ps(x.s[sub + 1]), y);
+                        }
+                    }
+                    if count % 2 == 1 {
+                        let sub = count - 1;
+                        let blocks = rows.map(|row| row.wrapping_add(at + F::BYTES * sub));
                         let q = load(x.q.as_ptr().add(32 * sub).cast());
                         let sum = super::sums32::<F>(blocks, q, x.sum[sub]);
-                        let scale = _mm_mul_ps(F::scales(blocks), _mm_set1_ps(x.d[sub]));
-                        y = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), scale, y);
+                        let [d, min] = F::scales(blocks);
+                        y = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(d, _mm_set1_ps(x.d[sub])), y);
                         if F::MIN {
-                            let mins = halves(blocks.map(|block| block.wrapping_add(2)));
-                            y = _mm_fmadd_ps(mins, _mm_set1_ps(x.s[sub]), y);
+                            y = _mm_fmadd_ps(min, _mm_set1_ps(x.s[sub]), y);
                         }
                     }
                 }
@@ -84,26 +105,19 @@ macro_rules! decode_kernels {
         #[target_feature(enable = $features)]
         unsafe fn dot256<F: Block256>(job: &Job, r: usize, x: &[Codes256]) -> __m128 {
             let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
+            let next = rows[0].wrapping_add(ahead(job.row_bytes));
             let mut y = _mm_setzero_ps();
-            for (block, x) in x.iter().step_by(job.acts.tokens()).enumerate() {
+            for block in 0..job.k / 256 {
                 let at = F::BYTES * block;
-                let mut parts = [_mm256_setzero_si256(); 4];
-                // SAFETY: each row holds `k / 256` blocks, and `x` has no more.
+                // SAFETY: each row holds `k / 256` blocks, and `x` as many of each token.
                 unsafe {
-                    for (part, row) in parts.iter_mut().zip(rows) {
-                        prefetch(row, job.row_bytes, at, F::BYTES);
-                        *part = super::sums256::<F>(row.add(at), x);
-                    }
-                    let sums = sum_halves(parts);
-                    let d = _mm_set1_ps(x.d);
-                    let halves_at = rows.map(|row| row.wrapping_add(at + F::D));
+                    let x = x.get_unchecked(block * job.acts.tokens());
+                    let blocks = rows.map(|row| row.wrapping_add(at));
+                    let sums = super::sums256::<F>(blocks, next.wrapping_add(4 * at), x);
+                    let dx = _mm_set1_ps(x.d);
+                    y = _mm_fmadd_ps(_mm_cvtepi32_ps(sums.codes), _mm_mul_ps(sums.d, dx), y);
                     if F::MINS {
-                        let scales = _mm_mul_ps(halves(halves_at), d);
-                        let mins = _mm_mul_ps(halves(halves_at.map(|p| p.wrapping_add(2))), d);
-                        y = _mm_fmadd_ps(_mm_cvtepi32_ps(_mm256_castsi256_si128(sums)), scales, y);
-                        y = _mm_fnmadd_ps(mins, _mm_cvtepi32_ps(_mm256_extracti128_si256::<1>(sums)), y);
-                    } else {
-                        y = _mm_fmadd_ps(_mm_cvtepi32_ps(fold(sums)), _mm_mul_ps(halves(halves_at), d), y);
+                        y = _mm_fnmadd_ps(_mm_mul_ps(sums.dmin, dx), _mm_cvtepi32_ps(sums.mins), y);
                     }
                 }
             }
@@ -137,17 +151,57 @@ unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __
     _mm_sub_epi32(sums, _mm_set1_epi32(F::OFFSET * sum))
 }
 
+/// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the sub-blocks `sub` and
+/// `sub + 1`.
+///
+/// # Safety
+/// As [`sums32`].
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
+    // SAFETY: the caller's promise; the activations are fields of `x`.
+    unsafe {
+        let q = x.q.as_ptr().add(32 * sub);
+        let (q0, q1) = (load(q.cast()), load(q.add(32).cast()));
+        // The first sixteen columns of both blocks, then the others.
+        let (low, high) = (_mm256_permute2x128_si256::<0x20>(q0, q1), _mm256_permute2x128_si256::<0x31>(q0, q1));
+        let mut parts = [_mm256_setzero_si256(); 4];
+        for (part, (first, second)) in parts.iter_mut().zip(first.into_iter().zip(second)) {
+            let [codes0, codes1] = F::halves_of_codes(first, second);
+            let (p0, p1) = (products(F::SIGNED, codes0, low), products(F::SIGNED, codes1, high));
+            *part = match F::SIGNED {
+                true => _mm256_add_epi32(wide(p0), wide(p1)),
+                false => _mm256_add_epi16(p0, p1),
+            };
+        }
+        let [a, b, c, d] = parts;
+        // Four numbers of two products each, or two of them, are added in 16 bits.
+        let sums = match (F::SIGNED, F::FLUSH) {
+            (true, _) => _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d)),
+            (false, 8) => wide(_mm256_hadd_epi16(_mm256_hadd_epi16(a, b), _mm256_hadd_epi16(c, d))),
+            (false, _) => _mm256_hadd_epi32(wide(_mm256_hadd_epi16(a, b)), wide(_mm256_hadd_epi16(c, d))),
+        };
+        if F::OFFSET == 0 {
+            return sums;
+        }
+        let both = load(EACH_FOUR_TIMES[sub / 2].as_ptr().cast());
+        let off = _mm256_permutevar8x32_epi32(load(x.sum.as_ptr().cast()), both);
+        _mm256_sub_epi32(sums, _mm256_mullo_epi32(off, _mm256_set1_epi32(F::OFFSET)))
+    }
+}
+
+/// Neighbours among 16-bit numbers added.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn wide(v: __m256i) -> __m256i {
+    _mm256_madd_epi16(v, _mm256_set1_epi16(1))
+}
+
 /// The sum of each of four vectors of 16-bit numbers.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn sum_wide(parts: [__m256i; 4]) -> __m128i {
-    let ones = _mm256_set1_epi16(1);
-    fold(sum_halves([
-        _mm256_madd_epi16(parts[0], ones),
-        _mm256_madd_epi16(parts[1], ones),
-        _mm256_madd_epi16(parts[2], ones),
-        _mm256_madd_epi16(parts[3], ones),
-    ]))
+    fold(sum_halves([wide(parts[0]), wide(parts[1]), wide(parts[2]), wide(parts[3])]))
 }
 
 /// As [`sum_wide`] where any four of a vector's numbers can be added in 16 bits.
@@ -155,7 +209,149 @@ fn sum_wide(parts: [__m256i; 4]) -> __m128i {
 #[target_feature(enable = "avx2")]
 fn sum_narrow(parts: [__m256i; 4]) -> __m128i {
     let (first, second) = (_mm256_hadd_epi16(parts[0], parts[1]), _mm256_hadd_epi16(parts[2], parts[3]));
-    fold(_mm256_madd_epi16(_mm256_hadd_epi16(first, second), _mm256_set1_epi16(1)))
+    fold(wide(_mm256_hadd_epi16(first, second)))
+}
+
+/// What four blocks of 256 make with the same activations, each in its lane.
+pub(in crate::kernel::matmul) struct Sums256 {
+    /// Sums of scale * code * activation.
+    pub codes: __m128i,
+    pub d: __m128,
+    /// Sums of min * activation, in formats with mins.
+    pub mins: __m128i,
+    pub dmin: __m128,
+}
+
+/// `next` is what will be needed after them.
+///
+/// # Safety
+/// Each of `blocks` is a whole block; the processor has AVX2, FMA and F16C.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match F::MINS && F::SUB == 32 {
+            true => sums_of_six_bits::<F>(blocks, next, x),
+            false => {
+                let mut parts = [_mm256_setzero_si256(); 4];
+                for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
+                    prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
+                    *part = parts256::<F>(block, x);
+                }
+                separate::<F>(blocks, parts)
+            }
+        }
+    }
+}
+
+/// The sums from the parts that `parts256` makes of each block.
+///
+/// # Safety
+/// As [`sums256`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernel::matmul) unsafe fn separate<F: Block256>(blocks: [*const u8; 4], parts: [__m256i; 4]) -> Sums256 {
+    let at = blocks.map(|block| block.wrapping_add(F::D));
+    let sums = sum_halves(parts);
+    // SAFETY: the halves lie in the blocks.
+    unsafe {
+        let d = halves(at);
+        match F::MINS {
+            true => Sums256 {
+                codes: _mm256_castsi256_si128(sums),
+                d,
+                mins: _mm256_extracti128_si256::<1>(sums),
+                dmin: halves(at.map(|p| p.wrapping_add(2))),
+            },
+            false => Sums256 { codes: fold(sums), d, mins: _mm_setzero_si128(), dmin: _mm_setzero_ps() },
+        }
+    }
+}
+
+/// Four blocks that begin with `d`, `dmin` and twelve bytes of scales and mins, as Q4_K and Q5_K have them: those 16 bytes
+/// of two blocks are taken apart at a time.
+///
+/// # Safety
+/// As [`sums256`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+    // SAFETY: the caller's promise; the loads of `x` are of its own fields.
+    unsafe {
+        let heads = [
+            _mm256_set_m128i(load128(blocks[1]), load128(blocks[0])),
+            _mm256_set_m128i(load128(blocks[3]), load128(blocks[2])),
+        ];
+        let zero = _mm256_setzero_si256();
+        let bytes = heads.map(|heads| six_bits(heads));
+        // Sixteen bits each: the scales of one block in the low half, those of the other in the high one.
+        let scales = bytes.map(|bytes| _mm256_unpacklo_epi8(bytes, zero));
+        let parts = [
+            scaled::<F>(blocks[0], next, _mm256_permute4x64_epi64::<0x44>(scales[0]), x),
+            scaled::<F>(blocks[1], next.wrapping_add(F::BYTES), _mm256_permute4x64_epi64::<0xee>(scales[0]), x),
+            scaled::<F>(blocks[2], next.wrapping_add(2 * F::BYTES), _mm256_permute4x64_epi64::<0x44>(scales[1]), x),
+            scaled::<F>(blocks[3], next.wrapping_add(3 * F::BYTES), _mm256_permute4x64_epi64::<0xee>(scales[1]), x),
+        ];
+        let sums32 = _mm256_broadcastsi128_si256(load128(x.sum32.as_ptr().cast()));
+        let mins = bytes.map(|bytes| _mm256_madd_epi16(_mm256_unpackhi_epi8(bytes, zero), sums32));
+        let mins = _mm256_hadd_epi32(mins[0], mins[1]);
+        let mins = _mm256_hadd_epi32(mins, mins);
+        // From here on blocks 0 and 2 are in the low half, 1 and 3 in the high one.
+        let in_order = |v| _mm_unpacklo_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+        let d = in_order(_mm256_unpacklo_epi32(heads[0], heads[1]));
+        let d = _mm_shuffle_epi8(d, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+        let d = _mm256_cvtph_ps(d);
+        Sums256 {
+            codes: fold(sum_halves(parts)),
+            d: _mm256_castps256_ps128(d),
+            mins: in_order(mins),
+            dmin: _mm256_extractf128_ps::<1>(d),
+        }
+    }
+}
+
+/// Eight scales, then eight mins, of six bits each, from the last twelve of the 16 bytes in each half of `heads`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn six_bits(heads: __m256i) -> __m256i {
+    let lanes = |a, b, c, d| _mm256_setr_epi32(a, b, c, d, a, b, c, d);
+    // The low bits of scales and mins 0..4, and of 4..8; then the high ones of those, two from each of the others' bytes.
+    let low = _mm256_srlv_epi32(_mm256_shuffle_epi32::<0b11_10_11_01>(heads), lanes(0, 0, 0, 4));
+    let low = _mm256_and_si256(low, lanes(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
+    let high = _mm256_srli_epi32::<2>(_mm256_shuffle_epi32::<0b10_10_01_01>(heads));
+    _mm256_or_si256(low, _mm256_and_si256(high, lanes(0, 0x3030_3030, 0, 0x3030_3030)))
+}
+
+/// Parts of a block's sum of scale * code * activation; `scales` has the eight scales, 16 bits each, in both halves.
+///
+/// # Safety
+/// `block` is a whole block; the processor has AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn scaled<F: Block256>(block: *const u8, next: *const u8, scales: __m256i, x: &Codes256) -> __m256i {
+    prefetch(next, F::BYTES);
+    // SAFETY: the caller's promise.
+    let codes = unsafe { F::codes(block) };
+    let q = opaque(x.q.as_ptr());
+    let mut sum = _mm256_setzero_si256();
+    for (sub, codes) in codes.into_iter().enumerate() {
+        // SAFETY: a part of `x.q`.
+        let q = unsafe { load(q.add(32 * sub).cast()) };
+        let scale = _mm256_shuffle_epi8(scales, _mm256_set1_epi16(0x0100 + 0x0202 * sub as i16));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
+    }
+    sum
+}
+
+/// `p`, of which the compiler does not know that it has read from there before: activations are operands in memory, once for
+/// each row. In registers they push out everything else.
+#[inline]
+#[allow(clippy::pointers_in_nomem_asm_block)] // Nothing is read, that is the point.
+fn opaque<T>(mut p: *const T) -> *const T {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
+    p
 }
 
 /// Parts of a block's sum of scale * code * activation; in formats with mins these are the low half, and the high half
@@ -165,10 +361,10 @@ fn sum_narrow(parts: [__m256i; 4]) -> __m128i {
 /// `block` is a whole block; the processor has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn sums256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
+unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
-        let codes = F::codes(block);
+        let (codes, q) = (F::codes(block), opaque(x.q.as_ptr()));
         let [scales, mins] = F::scales(block);
         let spread = match F::SUB {
             // The scale of a vector's low half comes from the even ones, that of its high half from the odd ones.
@@ -180,7 +376,7 @@ unsafe fn sums256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
         };
         let mut sum = _mm256_setzero_si256();
         for (sub, codes) in codes.into_iter().enumerate() {
-            let q = load(x.q.as_ptr().add(32 * sub).cast());
+            let q = load(q.add(32 * sub).cast());
             let chosen = _mm256_set1_epi16(0x0100 + 0x0202 * sub as i16);
             let scale = _mm256_shuffle_epi8(spread, chosen);
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));

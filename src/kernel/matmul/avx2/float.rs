@@ -1,6 +1,6 @@
 //! Products of floating-point weights: 256 columns at a time, eight partial sums each.
 
-use super::{prefetch, store4};
+use super::{ahead, prefetch, store4};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{COLUMNS, Floats};
 use std::arch::x86_64::*;
@@ -87,9 +87,7 @@ unsafe fn rows<F: Float>(job: &Job) {
             let mut y = _mm_setzero_ps();
             for block in 0..job.k / COLUMNS {
                 let at = COLUMNS * F::BYTES * block;
-                for row in rows {
-                    prefetch(row, job.row_bytes, at, COLUMNS * F::BYTES);
-                }
+                prefetch(rows[0].wrapping_add(ahead(job.row_bytes) + 4 * at), 4 * COLUMNS * F::BYTES);
                 let here = rows.map(|row| row.wrapping_add(at));
                 // SAFETY: the rows hold this block whole.
                 y = _mm_add_ps(y, unsafe { dot_block::<F>(here, &x[block * tokens + t]) });

@@ -6,6 +6,7 @@ use super::tile::{GROUPS, ROWS, Tile32, Tile256};
 use super::{load, products};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Tokens that share a pass over the tile.
@@ -16,6 +17,30 @@ const PAIR: usize = 2;
 /// Sums of `T` tokens with two groups of rows.
 type Sums<V, const T: usize> = [[V; PAIR]; T];
 
+/// Tokens whose results are kept at hand while the columns go by: 32 KB. Were they summed in the output, whose rows lie
+/// whole multiples of 4 KB apart in most models, few of them would stay in a cache.
+pub(in crate::kernel::matmul) const PANEL: usize = 256;
+
+/// Results so far: of each token, all rows of a tile.
+#[repr(C, align(64))]
+pub(in crate::kernel::matmul) struct Results(pub [[f32; ROWS]; PANEL]);
+
+impl Results {
+    /// Copies those of the tokens `from..from + count` to the output of `job`.
+    ///
+    /// # Safety
+    /// As `super::multiply`; `job` has no more than [`ROWS`] rows.
+    pub(in crate::kernel::matmul) unsafe fn store(&self, job: &Job, from: usize, count: usize) {
+        for (i, y) in self.0[..count].iter().enumerate() {
+            // SAFETY: the caller lets this thread write its rows of every token.
+            unsafe {
+                let to = job.out.ptr.add((from + i) * job.out.stride + job.start);
+                to.copy_from_nonoverlapping(y.as_ptr(), job.end - job.start);
+            }
+        }
+    }
+}
+
 /// The loop over rows, columns and tokens for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`.
 macro_rules! over_tiles {
     ($features:literal, $name:ident, $block:ident, $tile:ident, $x:ident, $step:ident, [$($few:literal)*]) => {
@@ -25,22 +50,29 @@ macro_rules! over_tiles {
         pub(super) unsafe fn $name<F: $block>(job: &Job) {
             let (x, tokens) = (job.acts.$x(), job.acts.tokens());
             let mut tile = $tile::EMPTY;
+            let mut results = Results([[0.0; ROWS]; PANEL]);
             for start in (job.start..job.end).step_by(ROWS) {
                 let part = Job { start, end: job.end.min(start + ROWS), ..*job };
-                for block in 0..job.k.div_ceil(256) {
-                    // SAFETY: the caller's promises.
-                    unsafe {
-                        tile.fill::<F>(&part, block);
-                        let x = &x[block * tokens..][..tokens];
-                        let columns = (job.k - 256 * block).min(256);
-                        let step = Step { job: &part, tile: &tile, x, columns, first: block == 0 };
-                        for t in (0..tokens).step_by(TOKENS) {
-                            match tokens - t {
-                                $($few => $step::<F, $few>(&step, t),)*
-                                _ => $step::<F, TOKENS>(&step, t),
+                for from in (0..tokens).step_by(PANEL) {
+                    let count = PANEL.min(tokens - from);
+                    results.0[..count].fill([0.0; ROWS]);
+                    for block in 0..job.k.div_ceil(256) {
+                        // SAFETY: the caller's promises.
+                        unsafe {
+                            tile.fill::<F>(&part, block);
+                            let x = &x[block * tokens + from..][..count];
+                            let columns = (job.k - 256 * block).min(256);
+                            let step = Step { tile: &tile, x, columns, rows: part.end - part.start };
+                            for (t, y) in (0..count).step_by(TOKENS).zip(results.0.chunks_mut(TOKENS)) {
+                                match count - t {
+                                    $($few => $step::<F, $few>(&step, t, y.as_mut_ptr()),)*
+                                    _ => $step::<F, TOKENS>(&step, t, y.as_mut_ptr()),
+                                }
                             }
                         }
                     }
+                    // SAFETY: the caller's promises.
+                    unsafe { results.store(&part, from, count) };
                 }
             }
         }
@@ -52,135 +84,102 @@ pub(in crate::kernel::matmul) use over_tiles;
 over_tiles!("avx2,fma,f16c", rows32, Block32, Tile32, codes32, step32, [1 2]);
 over_tiles!("avx2,fma,f16c", rows256, Block256, Tile256, codes256, step256, [1 2]);
 
-/// A tile, and the activations of all tokens that belong to its columns. Results so far stand in the output.
+/// A tile of so many rows, and the activations of a panel's tokens that belong to its columns.
 pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
-    pub job: &'a Job<'a>,
     pub tile: &'a Tile,
     pub x: &'a [X],
     pub columns: usize,
-    /// The output holds nothing yet.
-    pub first: bool,
+    pub rows: usize,
 }
 
 impl<Tile, X> Step<'_, Tile, X> {
-    /// Which of the eight rows from `group` on are there, and where token `t` has them in the output.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn place(&self, group: usize, t: usize) -> (*mut f32, __m256i) {
-        let r = self.job.start + 8 * group;
-        let rows = self.job.end.saturating_sub(r).min(8) as i32;
-        let kept = _mm256_cmpgt_epi32(_mm256_set1_epi32(rows), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-        (self.job.out.ptr.wrapping_add(t * self.job.out.stride + r), kept)
-    }
-
     /// The first of each pair of groups with rows.
     #[inline]
     fn groups(&self) -> impl Iterator<Item = usize> {
-        (0..(self.job.end - self.job.start).div_ceil(8)).step_by(PAIR)
-    }
-
-    /// Results so far of the rows from `group` on.
-    ///
-    /// # Safety
-    /// As `super::multiply`.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn results<const T: usize>(&self, group: usize, t: usize) -> Sums<__m256, T> {
-        let mut y = [[_mm256_setzero_ps(); PAIR]; T];
-        if !self.first {
-            for (i, y) in y.iter_mut().enumerate() {
-                for (g, y) in y.iter_mut().enumerate() {
-                    let (at, kept) = self.place(group + g, t + i);
-                    // SAFETY: the rows kept are this thread's; others are not touched.
-                    *y = unsafe { _mm256_maskload_ps(at, kept) };
-                }
-            }
-        }
-        y
-    }
-
-    /// # Safety
-    /// As `super::multiply`.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn store<const T: usize>(&self, group: usize, t: usize, y: Sums<__m256, T>) {
-        for (i, y) in y.into_iter().enumerate() {
-            for (g, y) in y.into_iter().enumerate() {
-                let (at, kept) = self.place(group + g, t + i);
-                // SAFETY: the rows kept are this thread's; others are not touched.
-                unsafe { _mm256_maskstore_ps(at, kept, y) };
-            }
-        }
+        (0..self.rows.div_ceil(8)).step_by(PAIR)
     }
 }
 
-/// The columns `4 * quads` of two groups of rows with `T` tokens, summed in 16 bits as far as `flush` says, multiplied
-/// with `factors` and added to `sums`.
-///
-/// # Safety
-/// Each address of `q` is valid for reading 256 activations.
+/// `v`, which the compiler has to have at this very place. It would otherwise turn a chain of sums into a tree, whose
+/// branches do not fit in the registers: half as many instructions again.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn dot<const T: usize>(
-    (signed, flush): (bool, usize),
+fn in_order(mut v: __m256i) -> __m256i {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) v, options(nomem, nostack, preserves_flags)) };
+    v
+}
+
+/// The columns `4 * quads` of two groups of rows with `T` tokens: sums of two columns each in 16 bits, of as many quads as
+/// there are in `codes`.
+///
+/// # Safety
+/// Each address of `q` is valid for reading four activations for each of `codes`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn dot<const T: usize, const ORDERED: bool>(
+    signed: bool,
     codes: &[[[u8; 32]; GROUPS]],
     group: usize,
     q: [*const i8; T],
-    factors: [__m256i; PAIR],
-    sums: &mut Sums<__m256i, T>,
-) {
-    for (part, codes) in codes.chunks_exact(flush).enumerate() {
-        let mut narrow = [[_mm256_setzero_si256(); PAIR]; T];
-        for (quad, codes) in codes.iter().enumerate() {
-            // SAFETY: a tile's vectors are 32 bytes; the activations are the caller's promise.
-            unsafe {
-                let w = [load(codes[group].as_ptr()), load(codes[group + 1].as_ptr())];
-                for (narrow, q) in narrow.iter_mut().zip(q) {
-                    let x = _mm256_set1_epi32(q.add(4 * (flush * part + quad)).cast::<i32>().read_unaligned());
-                    for (narrow, w) in narrow.iter_mut().zip(w) {
-                        *narrow = _mm256_add_epi16(*narrow, products(signed, w, x));
+) -> Sums<__m256i, T> {
+    let mut narrow = [[_mm256_setzero_si256(); PAIR]; T];
+    for (quad, codes) in codes.iter().enumerate() {
+        // SAFETY: a tile's vectors are 32 bytes; the activations are the caller's promise.
+        unsafe {
+            let w = [load(codes[group].as_ptr()), load(codes[group + 1].as_ptr())];
+            for (narrow, q) in narrow.iter_mut().zip(q) {
+                let x = _mm256_set1_epi32(q.add(4 * quad).cast::<i32>().read_unaligned());
+                for (narrow, w) in narrow.iter_mut().zip(w) {
+                    *narrow = _mm256_add_epi16(*narrow, products(signed, w, x));
+                    if ORDERED {
+                        *narrow = in_order(*narrow);
                     }
                 }
-            }
-        }
-        for (sums, narrow) in sums.iter_mut().zip(narrow) {
-            for ((sum, narrow), factor) in sums.iter_mut().zip(narrow).zip(factors) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(narrow, factor));
             }
         }
     }
+    narrow
 }
 
-/// All rows of the tile with the tokens `t..t + T`.
+/// All rows of the tile with the tokens `t..t + T`, added to the results at `to`.
 ///
 /// # Safety
-/// As `super::multiply`.
+/// `to` holds the results of `T` tokens; the processor has the instruction set.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize) {
+unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
-    let ones = [_mm256_set1_epi16(1); PAIR];
+    let ones = _mm256_set1_epi16(1);
     for group in step.groups() {
-        // SAFETY: the caller's promises; every address is that of a field.
-        unsafe {
-            let mut y = step.results::<T>(group, t);
-            for sub in 0..step.columns / 32 {
-                let mut sums = [[_mm256_setzero_si256(); PAIR]; T];
-                let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub));
-                dot((F::SIGNED, F::FLUSH), &step.tile.codes[8 * sub..][..8], group, q, ones, &mut sums);
-                let d = pair(&step.tile.d[sub], group);
-                let min = pair(&step.tile.min[sub], group);
-                for ((y, sums), x) in y.iter_mut().zip(sums).zip(x) {
-                    let off = _mm256_set1_epi32(F::OFFSET * x.sum[sub]);
-                    for g in 0..PAIR {
-                        let scale = _mm256_mul_ps(d[g], _mm256_set1_ps(x.d[sub]));
-                        y[g] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(sums[g], off)), scale, y[g]);
-                        if F::MIN {
-                            y[g] = _mm256_fmadd_ps(min[g], _mm256_set1_ps(x.s[sub]), y[g]);
+        for sub in 0..step.columns / 32 {
+            // SAFETY: the caller's promises; every address is that of a field.
+            unsafe {
+                let mut wide = [[_mm256_setzero_si256(); PAIR]; T];
+                for (part, codes) in step.tile.codes[8 * sub..][..8].chunks_exact(F::FLUSH).enumerate() {
+                    let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub + 4 * F::FLUSH * part));
+                    let narrow = dot::<T, true>(F::SIGNED, codes, group, q);
+                    for (wide, narrow) in wide.iter_mut().zip(narrow) {
+                        for (wide, narrow) in wide.iter_mut().zip(narrow) {
+                            *wide = _mm256_add_epi32(*wide, _mm256_madd_epi16(narrow, ones));
                         }
                     }
                 }
+                let d = pair(&step.tile.d[sub], group);
+                let min = pair(&step.tile.min[sub], group);
+                for (i, (wide, x)) in wide.into_iter().zip(x).enumerate() {
+                    let off = _mm256_set1_epi32(F::OFFSET * x.sum[sub]);
+                    for (g, wide) in wide.into_iter().enumerate() {
+                        let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, off));
+                        let scale = _mm256_mul_ps(d[g], _mm256_set1_ps(x.d[sub]));
+                        let to = to.add(i).cast::<f32>().add(8 * (group + g));
+                        let mut y = _mm256_fmadd_ps(sum, scale, _mm256_load_ps(to));
+                        if F::MIN {
+                            y = _mm256_fmadd_ps(min[g], _mm256_set1_ps(x.s[sub]), y);
+                        }
+                        _mm256_store_ps(to, y);
+                    }
+                }
             }
-            step.store(group, t, y);
         }
     }
 }
@@ -188,18 +187,25 @@ unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: us
 /// As [`step32`].
 ///
 /// # Safety
-/// As `super::multiply`.
+/// As [`step32`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize) {
+unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
     for group in step.groups() {
         // SAFETY: the caller's promises; every address is that of a field.
         unsafe {
             let mut sums = [[_mm256_setzero_si256(); PAIR]; T];
             for (sub, codes) in step.tile.codes.chunks_exact(F::SUB / 4).enumerate() {
-                let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(F::SUB * sub));
                 let scales = whole_pair(&step.tile.scales[sub], group);
-                dot((F::SIGNED, F::FLUSH), codes, group, q, scales, &mut sums);
+                for (part, codes) in codes.chunks_exact(F::FLUSH).enumerate() {
+                    let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(F::SUB * sub + 4 * F::FLUSH * part));
+                    let narrow = dot::<T, false>(F::SIGNED, codes, group, q);
+                    for (sums, narrow) in sums.iter_mut().zip(narrow) {
+                        for ((sum, narrow), scale) in sums.iter_mut().zip(narrow).zip(scales) {
+                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(narrow, scale));
+                        }
+                    }
+                }
             }
             let mut mins = [[_mm256_setzero_si256(); PAIR]; T];
             if F::MINS || F::OFFSET != 0 {
@@ -209,18 +215,18 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
                 }
             }
             let (d, dmin) = (pair(&step.tile.d, group), pair(&step.tile.dmin, group));
-            let mut y = step.results::<T>(group, t);
-            for (((y, sums), mins), x) in y.iter_mut().zip(sums).zip(mins).zip(x) {
+            for (i, ((sums, mins), x)) in sums.into_iter().zip(mins).zip(x).enumerate() {
                 let dx = _mm256_set1_ps(x.d);
                 for g in 0..PAIR {
+                    let to = to.add(i).cast::<f32>().add(8 * (group + g));
                     let sum = if F::OFFSET != 0 { _mm256_sub_epi32(sums[g], mins[g]) } else { sums[g] };
-                    y[g] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d[g], dx), y[g]);
+                    let mut y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d[g], dx), _mm256_load_ps(to));
                     if F::MINS {
-                        y[g] = _mm256_fnmadd_ps(_mm256_mul_ps(dmin[g], dx), _mm256_cvtepi32_ps(mins[g]), y[g]);
+                        y = _mm256_fnmadd_ps(_mm256_mul_ps(dmin[g], dx), _mm256_cvtepi32_ps(mins[g]), y);
                     }
+                    _mm256_store_ps(to, y);
                 }
             }
-            step.store(group, t, y);
         }
     }
 }

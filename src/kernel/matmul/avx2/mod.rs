@@ -122,6 +122,10 @@ pub(super) fn sum_halves(v: [__m256i; 4]) -> __m256i {
     _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second))
 }
 
+/// Where a permutation finds two neighbours among eight numbers, four times each.
+pub(super) static EACH_FOUR_TIMES: [[u32; 8]; 4] =
+    [[0, 0, 0, 0, 1, 1, 1, 1], [2, 2, 2, 2, 3, 3, 3, 3], [4, 4, 4, 4, 5, 5, 5, 5], [6, 6, 6, 6, 7, 7, 7, 7]];
+
 /// The low half plus the high half.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -136,24 +140,35 @@ pub(super) fn fold(v: __m256i) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn store4(job: &Job, r: usize, t: usize, y: __m128) {
-    let rows = (job.end - r).min(4) as i32;
-    let kept = _mm_cmpgt_epi32(_mm_set1_epi32(rows), _mm_setr_epi32(0, 1, 2, 3));
-    // SAFETY: the caller lets this thread write the rows before `job.end`; masked lanes are not touched.
-    unsafe { _mm_maskstore_ps(job.out.ptr.add(t * job.out.stride + r), kept, y) };
+    // SAFETY: the caller lets this thread write the rows before `job.end`. A masked store takes many cycles on some processors.
+    unsafe {
+        let to = job.out.ptr.add(t * job.out.stride + r);
+        match job.end - r {
+            4.. => _mm_storeu_ps(to, y),
+            rows => {
+                let mut last = [0f32; 4];
+                _mm_storeu_ps(last.as_mut_ptr(), y);
+                to.copy_from_nonoverlapping(last.as_ptr(), rows);
+            }
+        }
+    }
 }
 
-/// Asks for what a group of four rows needs some way ahead of byte `at` of `row`: later in the row, or else at the start
-/// of the row four below it.
+/// How far ahead of its use a group of four rows asks for memory: whole groups, so that all four rows of the next one are
+/// there when it begins, and enough of them to bridge the way to memory. What is asked for follows the order in which it lies
+/// in memory, not that of its use: by a third faster.
 #[inline]
-pub(super) fn prefetch(row: *const u8, row_bytes: usize, at: usize, bytes: usize) {
-    /// Four rows read side by side: about 8 KB under way, which measured best.
-    const AHEAD: usize = 2048;
-    let mut ahead = at + AHEAD;
-    if ahead >= row_bytes {
-        ahead += 3 * row_bytes;
-    }
+pub(super) fn ahead(row_bytes: usize) -> usize {
+    const LEAST: usize = 4096;
+    let group = 4 * row_bytes;
+    group * LEAST.div_ceil(group.max(1))
+}
+
+/// Asks for the `bytes` at `p`.
+#[inline]
+pub(super) fn prefetch(p: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
         // SAFETY: a hint, valid for any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead + line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(line).cast()) };
     }
 }

@@ -135,9 +135,9 @@ impl Tile32 {
                             let to = bytes.0[4 * half + i][sub].as_mut_ptr();
                             _mm256_storeu_si256(to.cast(), F::codes(block));
                         }
-                        _mm_storeu_ps(self.d[sub][group].as_mut_ptr().add(4 * half), F::scales(blocks));
+                        let [scales, mins] = F::scales(blocks);
+                        _mm_storeu_ps(self.d[sub][group].as_mut_ptr().add(4 * half), scales);
                         if F::MIN {
-                            let mins = halves(blocks.map(|p| p.wrapping_add(2)));
                             _mm_storeu_ps(self.min[sub][group].as_mut_ptr().add(4 * half), mins);
                         }
                     }

@@ -1,10 +1,11 @@
 //! Products straight from the file's blocks, four rows at a time: for one token or a few.
 
 use super::SHIFT;
-use crate::kernel::matmul::activations::Codes256;
+use crate::kernel::matmul::activations::{Codes32, Codes256};
 use crate::kernel::matmul::avx2::block32::Block32;
 use crate::kernel::matmul::avx2::block256::Block256;
-use crate::kernel::matmul::avx2::{fold, load, load128, sum_halves};
+use crate::kernel::matmul::avx2::decode::{Sums256, separate};
+use crate::kernel::matmul::avx2::{fold, load, load128, prefetch, sum_halves};
 use std::arch::x86_64::*;
 
 pub(super) mod kernels {
@@ -33,6 +34,40 @@ unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __
     _mm_sub_epi32(fold(sum_halves(parts)), _mm_set1_epi32(offset * sum))
 }
 
+/// As the one for AVX2.
+///
+/// # Safety
+/// As [`sums32`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
+    // SAFETY: the caller's promise; the activations are fields of `x`.
+    unsafe {
+        let q = x.q.as_ptr().add(32 * sub);
+        let a = sums32::<F>(first, load(q.cast()), x.sum[sub]);
+        let b = sums32::<F>(second, load(q.add(32).cast()), x.sum[sub + 1]);
+        _mm256_set_m128i(b, a)
+    }
+}
+
+/// As the one for AVX2.
+///
+/// # Safety
+/// Each of `blocks` is a whole block; the processor has the instruction set.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut parts = [_mm256_setzero_si256(); 4];
+        for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
+            prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
+            *part = parts256::<F>(block, x);
+        }
+        separate::<F>(blocks, parts)
+    }
+}
+
 /// Parts of a block's sum of scale * code * activation; in formats with mins these are the low half, and the high half
 /// parts of the sum of min * activation.
 ///
@@ -40,7 +75,7 @@ unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __
 /// `block` is a whole block; the processor has the instruction set.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn sums256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
+unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
         let codes = F::codes(block);

@@ -5,7 +5,7 @@ use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use crate::kernel::matmul::avx2::block32::Block32;
 use crate::kernel::matmul::avx2::block256::Block256;
-use crate::kernel::matmul::avx2::micro::{Step, over_tiles};
+use crate::kernel::matmul::avx2::micro::{PANEL, Results, Step, over_tiles};
 use crate::kernel::matmul::avx2::tile::{GROUPS, ROWS, Tile32, Tile256};
 use std::arch::x86_64::*;
 
@@ -66,61 +66,43 @@ unsafe fn dot<const T: usize>(
     sums
 }
 
-impl<Tile, X> Step<'_, Tile, X> {
-    /// Which of the 16 rows of vector `half` are there, and where token `t` has them in the output.
-    #[inline]
-    fn place16(&self, half: usize, t: usize) -> (*mut f32, u16) {
-        let r = self.job.start + 16 * half;
-        let rows = self.job.end.saturating_sub(r).min(16);
-        (self.job.out.ptr.wrapping_add(t * self.job.out.stride + r), ((1u32 << rows) - 1) as u16)
-    }
+/// Results so far.
+///
+/// # Safety
+/// `y` holds the results of `T` tokens.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn results<const T: usize>(y: *const [f32; ROWS]) -> Sums<__m512, T> {
+    // SAFETY: the caller's promise; there are two vectors for each token.
+    std::array::from_fn(|t| {
+        std::array::from_fn(|half| unsafe { _mm512_load_ps(y.add(t).cast::<f32>().add(16 * half)) })
+    })
+}
 
-    /// Results so far.
-    ///
-    /// # Safety
-    /// As `super::multiply`.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn results16<const T: usize>(&self, t: usize) -> Sums<__m512, T> {
-        let mut y = [[_mm512_setzero_ps(); PAIR]; T];
-        if !self.first {
-            for (i, y) in y.iter_mut().enumerate() {
-                for (half, y) in y.iter_mut().enumerate() {
-                    let (at, kept) = self.place16(half, t + i);
-                    // SAFETY: the rows kept are this thread's; others are not touched.
-                    *y = unsafe { _mm512_maskz_loadu_ps(kept, at) };
-                }
-            }
-        }
-        y
-    }
-
-    /// # Safety
-    /// As `super::multiply`.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn store16<const T: usize>(&self, t: usize, y: Sums<__m512, T>) {
-        for (i, y) in y.into_iter().enumerate() {
-            for (half, y) in y.into_iter().enumerate() {
-                let (at, kept) = self.place16(half, t + i);
-                // SAFETY: the rows kept are this thread's; others are not touched.
-                unsafe { _mm512_mask_storeu_ps(at, kept, y) };
-            }
+/// # Safety
+/// As [`results`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn keep<const T: usize>(y: *mut [f32; ROWS], sums: Sums<__m512, T>) {
+    for (t, sums) in sums.into_iter().enumerate() {
+        for (half, sum) in sums.into_iter().enumerate() {
+            // SAFETY: as in `results`.
+            unsafe { _mm512_store_ps(y.add(t).cast::<f32>().add(16 * half), sum) };
         }
     }
 }
 
-/// All rows of the tile with the tokens `t..t + T`.
+/// All rows of the tile with the tokens `t..t + T`, added to the results at `to`.
 ///
 /// # Safety
-/// As `super::multiply`.
+/// `to` holds the results of `T` tokens; the processor has the instruction set.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize) {
+unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
     let offset = if F::SIGNED { SHIFT } else { F::OFFSET };
     // SAFETY: the caller's promises; every address is that of a field.
     unsafe {
-        let mut y = step.results16::<T>(t);
+        let mut y = results::<T>(to);
         for sub in 0..step.columns / 32 {
             let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub));
             let mut start = [_mm512_setzero_si512(); T];
@@ -140,16 +122,16 @@ unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: us
                 }
             }
         }
-        step.store16(t, y);
+        keep(to, y);
     }
 }
 
 /// As [`step32`].
 ///
 /// # Safety
-/// As `super::multiply`.
+/// As [`step32`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize) {
+unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
     // SAFETY: the caller's promises; every address is that of a field.
     unsafe {
@@ -186,7 +168,7 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
             }
         }
         let (d, dmin) = (pair(&step.tile.d), pair(&step.tile.dmin));
-        let mut y = step.results16::<T>(t);
+        let mut y = results::<T>(to);
         for (((y, totals), mins), x) in y.iter_mut().zip(totals).zip(mins).zip(x) {
             let dx = _mm512_set1_ps(x.d);
             for half in 0..PAIR {
@@ -199,6 +181,6 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
                 }
             }
         }
-        step.store16(t, y);
+        keep(to, y);
     }
 }

@@ -1,0 +1,208 @@
+//! Speed of the products: `make bench-kernels`, or `cargo bench --bench kernels [-- --json FILE] [format names]`.
+//!
+//! One matrix with rows of 4096 elements, larger than any cache, in huge pages as weights are. For one token the figures are
+//! bytes and weights per second, to be held against the rate at which the same memory can be read at all; for more,
+//! multiply-adds per second, to be held against what the processor's eight-bit products allow when they and the additions
+//! of their results are all it does. Each is the median of several runs of all threads at once.
+
+#[path = "streaming/machine.rs"]
+mod machine;
+
+use layerline::kernel::Isa;
+use layerline::kernel::matmul::{Activations, Form, Output, activation_bytes, multiply};
+use layerline::quant::Format;
+use layerline::weights::frames::Memory;
+use serde_json::{Value, json};
+use std::hint::black_box;
+use std::sync::Barrier;
+
+const ROWS: usize = 14336;
+const K: usize = 4096;
+/// Rows that are multiplied with many tokens.
+const FEWER_ROWS: usize = 2048;
+const TOKENS: [usize; 3] = [8, 64, 512];
+
+/// Seconds of processor time this thread has had: unlike a clock's, not lengthened by other work on the machine.
+fn processor_time() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a place for the result.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Median seconds of `repeats` runs in which each of `threads` threads does its part at once; a run takes as
+/// long as its slowest thread.
+fn seconds(threads: usize, repeats: usize, part: impl Fn(usize) + Sync) -> f64 {
+    let barrier = Barrier::new(threads);
+    let mut times = std::thread::scope(|scope| {
+        let run = |thread: usize| {
+            let (barrier, part) = (&barrier, &part);
+            move || {
+                let mut times = Vec::new();
+                for _ in 0..repeats {
+                    barrier.wait();
+                    let start = processor_time();
+                    part(thread);
+                    times.push(processor_time() - start);
+                }
+                times
+            }
+        };
+        let others: Vec<_> = (1..threads).map(|thread| scope.spawn(run(thread))).collect();
+        let mut times = run(0)();
+        for other in others {
+            times.iter_mut().zip(other.join().unwrap()).for_each(|(time, other)| *time = time.max(other));
+        }
+        times
+    });
+    times.sort_by(f64::total_cmp);
+    times[repeats / 2]
+}
+
+/// The part of `0..len` that thread `i` of `n` does.
+fn share(len: usize, i: usize, n: usize) -> std::ops::Range<usize> {
+    len * i / n..len * (i + 1) / n
+}
+
+/// Memory as frames have it, of bytes with the top bits of scales clear: ordinary numbers in every format.
+fn filled(bytes: usize) -> Memory {
+    let mut memory = Memory::for_frames(bytes, bytes).expect("memory for the weights");
+    let mut seed = 1u64;
+    for byte in memory.bytes_mut() {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        *byte = (seed >> 56) as u8 & 0x3f;
+    }
+    memory
+}
+
+/// Reads all of `bytes` and nothing else.
+fn read(bytes: &[u8]) -> u64 {
+    let mut sums = [0u64; 32];
+    for words in bytes.as_chunks::<8>().0.as_chunks::<32>().0 {
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum ^= u64::from_ne_bytes(*word);
+        }
+    }
+    sums.iter().fold(0, |a, b| a ^ b)
+}
+
+/// Bytes per second of `threads` threads that read.
+fn reading(memory: &Memory, threads: usize) -> f64 {
+    let bytes = memory.bytes();
+    let time = seconds(threads, 15, |i| {
+        black_box(read(&bytes[share(bytes.len(), i, threads)]));
+    });
+    bytes.len() as f64 / time
+}
+
+/// Multiply-adds per second of `threads` threads that multiply eight-bit codes in registers and add the results in 16 bits.
+fn multiplying(isa: Isa, threads: usize) -> Option<f64> {
+    const TURNS: usize = 1 << 20;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => {
+            // SAFETY: both have AVX2.
+            let time = seconds(threads, 9, |_| unsafe { products(TURNS) });
+            Some((threads * TURNS * CHAINS * 32) as f64 / time)
+        }
+        _ => None,
+    }
+}
+
+/// Sums that are made side by side, so that none waits for its last addition.
+#[cfg(target_arch = "x86_64")]
+const CHAINS: usize = 8;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn products(turns: usize) {
+    use std::arch::x86_64::*;
+    let codes: [__m256i; 2] = black_box([_mm256_set1_epi8(3), _mm256_set1_epi8(5)]);
+    let mut x = black_box(_mm256_set1_epi8(-7));
+    let mut sums = [_mm256_setzero_si256(); CHAINS];
+    for _ in 0..turns {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes[i % 2], x));
+            // SAFETY: no instruction at all: keeps the compiler from taking the product out of the loop.
+            unsafe { std::arch::asm!("/* {0} {1} */", inout(ymm_reg) *sum, inout(ymm_reg) x) };
+        }
+    }
+    black_box(sums);
+}
+
+fn main() {
+    if std::env::args().len() == 1 {
+        // `cargo test` over all targets starts benches without arguments; a bench is not a test.
+        return println!("usage: cargo bench --bench kernels -- [--json FILE] [format names]");
+    }
+    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
+    let (mut wanted, mut path) = (Vec::new(), None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--json" => path = arguments.next(),
+            _ => wanted.push(argument),
+        }
+    }
+    let isa = Isa::detect();
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get()).min(2);
+    let memory = filled(ROWS * K / 2);
+    let one = [reading(&memory, 1), reading(&memory, cores)];
+    drop(memory);
+    println!(
+        "{}, {cores} threads; memory read: {:.1} GB/s by one, {:.1} by all",
+        isa.name(),
+        one[0] * 1e-9,
+        one[1] * 1e-9
+    );
+    println!(
+        "| | decode GB/s (of reading) | Gweights/s | GMAC/s of {TOKENS:?} tokens | of the products |\n|---|--:|--:|--:|--:|"
+    );
+    let formats: Vec<Value> = Format::ALL
+        .into_iter()
+        .filter(|f| wanted.is_empty() || wanted.iter().any(|name| name == f.name()))
+        .map(|format| measure(isa, format, cores))
+        .collect();
+    if let Some(path) = path {
+        let record = json!({
+            "date": machine::today(), "machine": machine::describe(), "threads": cores,
+            "rows": ROWS, "columns": K, "formats": formats,
+        });
+        std::fs::write(&path, format!("{record:#}\n")).unwrap_or_else(|e| panic!("{path}: {e}"));
+    }
+}
+
+fn measure(isa: Isa, format: Format, threads: usize) -> Value {
+    let row_bytes = format.row_bytes(K).expect("whole blocks");
+    let memory = filled(ROWS * row_bytes);
+    let weights = memory.bytes();
+    let form = Form::of(format);
+    // The ceilings drift with the machine's other tenants: beside every format.
+    let (read, most) = (reading(&memory, threads), multiplying(isa, threads));
+    let run = |tokens: usize, rows: usize, repeats: usize| {
+        let x: Vec<f32> = (0..tokens * K).map(|i| (i * 7919 % 2003) as f32 / 1000.0 - 1.0).collect();
+        let mut buf = Memory::new(activation_bytes(form, K, tokens)).expect("memory for the activations");
+        // SAFETY: `isa` is what this processor has.
+        let acts = unsafe { Activations::quantize(isa, form, K, &x, tokens, buf.bytes_mut()) };
+        let mut y = vec![0f32; tokens * rows];
+        let out = Output { ptr: y.as_mut_ptr(), stride: rows };
+        // SAFETY: the threads write different rows of `y`, which holds them all.
+        seconds(threads, repeats, |i| unsafe { multiply(isa, format, weights, K, share(rows, i, threads), &acts, out) })
+    };
+    let time = run(1, ROWS, 15);
+    let (bytes, rate) = (weights.len() as f64 / time, (ROWS * K) as f64 / time);
+    let macs = TOKENS.map(|tokens| (FEWER_ROWS * K * tokens) as f64 / run(tokens, FEWER_ROWS, 5));
+    println!(
+        "| {} | {:.1} ({:.2}) | {:.1} | {} | {} |",
+        format.name(),
+        bytes * 1e-9,
+        bytes / read,
+        rate * 1e-9,
+        macs.map(|m| format!("{:.0}", m * 1e-9)).join(" / "),
+        most.map_or("–".into(), |most| format!("{:.2}", macs[TOKENS.len() - 1] / most)),
+    );
+    json!({
+        "format": format.name(), "read_bytes_per_second": read, "products_per_second": most,
+        "decode_bytes_per_second": bytes, "decode_weights_per_second": rate,
+        "tokens": TOKENS, "multiply_adds_per_second": macs,
+    })
+}
