@@ -234,6 +234,8 @@ const (
 	TokenizeSpecial TokenizeFlags = C.LAYERLINE_TOKENIZE_SPECIAL
 	// TokenizeBOS adds the beginning token where the model wants one.
 	TokenizeBOS TokenizeFlags = C.LAYERLINE_TOKENIZE_BOS
+	// TokenizeEOS adds the ending token where the model wants one.
+	TokenizeEOS TokenizeFlags = C.LAYERLINE_TOKENIZE_EOS
 )
 
 // Tokenize turns text, which must be UTF-8, into tokens. ErrUnsupported when the model has no tokeniser that is built

@@ -89,6 +89,8 @@ public struct TokenizeOptions: OptionSet, Sendable {
     public static let special = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_SPECIAL))
     /// Add the beginning token where the model wants one.
     public static let begin = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_BOS))
+    /// Adds the ending token where the model wants one: for a text that is complete.
+    public static let end = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_EOS))
 }
 
 /// An open model. It is closed with the last reference; its sessions hold one. Any thread may use it at any time.
