@@ -286,7 +286,7 @@ typedef struct layerline_plan {
     uint64_t tables_bytes;
     /** Weights that stay, at these options: the memory they take, in whole pages of the system. */
     uint64_t pinned_bytes;
-    /** Weights read from storage in each forward pass, at these options. */
+    /** Weights read from storage in each forward pass, at these options; experts as for one token. */
     uint64_t streamed_bytes;
 } layerline_plan;
 
@@ -499,7 +499,8 @@ typedef struct layerline_stats {
  * is there, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
  * cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
  * because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
- * need, or that earlier prefetches keep them all.
+ * need, or that earlier prefetches keep them all. Of a layer with experts it is what every pass uses: which experts a pass
+ * needs, its router tells.
  *
  * `first_layer`, `count`: which layers, counted from 0.
  * `ticket`: set to a number that events and `layerline_cancel` use; never 0.
