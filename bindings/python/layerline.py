@@ -144,6 +144,10 @@ class _Versioned(ctypes.Structure):
     def __init__(self) -> None:
         super().__init__(struct_size=ctypes.sizeof(self))
 
+    def __repr__(self) -> str:
+        fields = (name for name, *_ in self._fields_ if name != "struct_size")
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in fields)})"
+
 
 class Plan(_Versioned):
     """What a model needs at given options, in bytes but for layer_count.

@@ -222,6 +222,7 @@ class WithModel(Case):
         plan = layerline.plan(MODEL, SMALL)
         self.model.set_memory_budget(plan.floor_bytes)
         self.assertEqual(self.model.stats().budget_bytes, plan.floor_bytes)
+        self.assertIn(f"budget_bytes={plan.floor_bytes}, used_bytes=", repr(self.model.stats()))
         self.refused(Status.MEMORY_BUDGET, self.model.set_memory_budget, 4096)
         with Budget(4 * plan.full_bytes) as shared:
             models = [Model(MODEL, Options(context_length=64, shared_budget=shared)) for _ in range(2)]
