@@ -9,6 +9,8 @@
 #
 # GO   the program to use
 set -euo pipefail
+# Go tells compilers apart by the name that they give, and `cc`, which make calls by default, need not give one.
+[ "${CC:-cc}" != cc ] || unset CC
 cd "$(dirname "$0")/.."
 root=$PWD
 module=$root/bindings/go
