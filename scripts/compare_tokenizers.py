@@ -6,7 +6,7 @@
 
 TOOL is the program that scripts/tokenize.rs makes. `words` compares every pre-tokeniser with the same expressions in
 `tokenizers`; `ids` rebuilds the tokeniser of a model file from its vocabulary and compares tokens. `vectors` writes what `tokenizers` makes of a few
-texts, for tests/text.rs.
+texts, for tests/text.
 
 What differs, and why it is left out: the tables of Unicode that `tokenizers` uses for BERT are of 2016, so that
 characters which came later are not compared there; SentencePiece sums the scores of `t5` in single precision over the

@@ -149,30 +149,21 @@ fn bytes_of(vocabulary: &mut Vocabulary, spelt: TextTable, definition: &Definiti
     }
     drop(spelt);
     let exact = respell(vocabulary);
-    let whole = definition.whole_words.then(|| table_of(vocabulary, |token| exact(vocabulary, token)));
+    let whole = definition.whole_words.then(|| {
+        let tokens = (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
+        TextTable::of(&vocabulary.texts, tokens)
+    });
     Ok(Units::Bytes { pretokenizer: Pretokenizer::new(definition)?, bytes, whole })
 }
 
 fn characters_of(vocabulary: &Vocabulary, unknown: Option<u32>) -> Result<Units> {
-    let is_text = |&token: &u32| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown | Kind::Byte);
-    let texts = (0..vocabulary.len() as u32).filter(is_text).map(|token| vocabulary.text(token));
-    let single = |token: u32| {
-        is_text(&token) && std::str::from_utf8(vocabulary.text(token)).is_ok_and(|text| text.chars().count() == 1)
-    };
+    let text = |token| vocabulary.text(token);
+    let single = |&token: &u32| std::str::from_utf8(text(token)).is_ok_and(|text| text.chars().count() == 1);
     Ok(Units::Characters {
-        words: Words::new(texts),
-        characters: table_of(vocabulary, single),
+        words: Words::new(vocabulary.of_text().map(text)),
+        characters: TextTable::of(&vocabulary.texts, vocabulary.of_text().filter(single)),
         fallback: Fallback::new(vocabulary, unknown)?,
     })
-}
-
-fn table_of(vocabulary: &Vocabulary, is_in: impl Fn(u32) -> bool) -> TextTable {
-    let tokens = || (0..vocabulary.len() as u32).filter(|&token| is_in(token));
-    let mut table = TextTable::new(tokens().count());
-    tokens().for_each(|token| {
-        table.insert(&vocabulary.texts, token);
-    });
-    table
 }
 
 /// The merges and where those of each left side start. A pair that is listed twice counts where it stands first; one
