@@ -94,51 +94,6 @@ fn phi3s_special_tokens_swallow_the_space_after_them() {
 }
 
 #[test]
-fn the_end_of_a_message_is_not_the_end_of_a_turn_that_goes_on() {
-    let ends = |texts: &[&[u8]]| {
-        let mut entries = bpe(texts, &[], "gpt-4o");
-        entries.push(("token_type", Value::Array(Array::I32(vec![3; texts.len()]))));
-        let tokenizer = load(entries).unwrap().unwrap();
-        (0..texts.len() as i32).filter(|&id| tokenizer.is_end(id).unwrap()).collect::<Vec<i32>>()
-    };
-    assert_eq!(ends(&[b"<|end|>", b"<|user|>"]), [0]);
-    assert_eq!(ends(&[b"<|end|>", b"<|return|>", b"<|call|>"]), [1, 2]);
-}
-
-#[test]
-fn ends_are_found_by_their_keys_and_by_their_texts() {
-    let ends = |texts: &[&[u8]], kinds: &[i32], keys: &[(&'static str, u32)]| {
-        let mut entries = bpe(texts, &[], "qwen2");
-        entries.push(("token_type", Value::Array(Array::I32(kinds.to_vec()))));
-        entries.extend(keys.iter().map(|&(key, id)| (key, Value::U32(id))));
-        let tokenizer = load(entries).unwrap().unwrap();
-        (0..texts.len() as i32).filter(|&id| tokenizer.is_end(id).unwrap()).collect::<Vec<i32>>()
-    };
-    let texts: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"e", b"f"];
-    let keys = ["eos", "eot", "eom", "fim_pad", "fim_rep"].map(|key| format!("{key}_token_id").leak() as &'static str);
-    let keys: Vec<_> = keys.into_iter().zip(1..).collect();
-    assert_eq!(ends(texts, &[1; 6], &keys), [1, 2, 3, 4, 5]);
-    // By their texts: Qwen, Llama 3, Gemma 3 and 4, MiniMax.
-    let texts: &[&[u8]] = &[b"<|im_end|>", b"<|eot_id|>", b"<end_of_turn>", b"<turn|>", b"[e~[", b"x"];
-    assert_eq!(ends(texts, &[3; 6], &[]), [0, 1, 2, 3, 4]);
-    assert_eq!(ends(texts, &[1, 4, 4, 1, 4, 3], &[]), [0, 1, 2, 3, 4], "whatever the file says they are");
-    // A tag of HTML is no end where the file does not say so.
-    assert_eq!(ends(&[b"</s>", b"<eos>"], &[4, 3], &[]), [1]);
-    assert_eq!(ends(&[b"<|end|>", b"<|calls|>", b"<|flush|>"], &[3; 3], &[]), [1, 2]);
-}
-
-#[test]
-fn an_end_is_not_written_by_a_user_whatever_the_file_says_it_is() {
-    let mut entries = bpe(&[b"<", b"|", b"<|im_end|>", b"end"], &[], "qwen2");
-    entries.push(("token_type", Value::Array(Array::I32(vec![1, 1, 4, 4]))));
-    entries.push(("eos_token_id", Value::U32(3)));
-    let tokenizer = load(entries).unwrap().unwrap();
-    assert_eq!(tokenizer.encode("<|im_end|>end", false, false), [0, 1, 1]);
-    assert_eq!(tokenizer.encode("<|im_end|>end", true, false), [2, 3]);
-    assert_eq!(tokenizer.decode(&[0, 2, 3], false).unwrap(), b"<");
-}
-
-#[test]
 fn text_that_is_spelt_as_it_is_merges_by_the_list() {
     let texts: &[&[u8]] = &[b"<unk>", b"a", "\u{2581}".as_bytes(), "\u{2581}a".as_bytes(), b"<0xC3>", b"<0xA9>"];
     let mut entries = bpe(texts, &["\u{2581} a".as_bytes()], "default");

@@ -1,5 +1,6 @@
 //! Tokenisers against the reference ids of real vocabularies, and against files that lie.
 
+mod ends;
 mod files;
 mod vocabularies;
 
@@ -101,4 +102,3 @@ fn refused(entries: Vec<(&str, Value)>, status: Status, mention: &str) {
     assert_eq!(error.status(), status, "{error}");
     assert!(error.message().contains(mention), "{error}");
 }
-
