@@ -120,6 +120,21 @@ fn merging_never_makes_a_control_token_of_plain_text() {
 }
 
 #[test]
+fn a_space_mark_in_the_text_is_a_space_to_user_defined_tokens_too() {
+    let texts: &[&[u8]] = &[b"<unk>", b"a", "\u{2581}".as_bytes(), b"  "];
+    let mut entries = spm(texts, vec![0.0; 4], vec![2, 1, 1, 4]);
+    entries.push(("add_space_prefix", Value::Bool(false)));
+    let tokenizer = load(entries).unwrap().unwrap();
+    for text in ["a   a", "a\u{2581}\u{2581}\u{2581}a", "a \u{2581} a"] {
+        assert_eq!(tokenizer.encode(text, false, false), [1, 3, 2, 1], "{text:?}");
+    }
+    // A token that is itself written with the mark is found as it is written.
+    let mut entries = spm(&[b"<unk>", b"a", "a\u{2581}b".as_bytes()], vec![0.0; 3], vec![2, 1, 3]);
+    entries.push(("add_space_prefix", Value::Bool(false)));
+    assert_eq!(load(entries).unwrap().unwrap().encode("a\u{2581}b", true, false), [2]);
+}
+
+#[test]
 fn user_defined_tokens_are_recognised_in_any_text_the_longest_first() {
     let mut entries = bpe(&[b"a", b"b", b"ab", b"abb"], &[], "gpt-2");
     entries.push(("token_type", Value::Array(Array::I32(vec![1, 1, 4, 4]))));
