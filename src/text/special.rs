@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::escape::SPACE;
 use super::vocabulary::{Kind, Vocabulary};
+use super::work::step;
 
 /// The longest token that is looked for, in bytes: at each place of a text up to as many bytes are compared.
 const LONGEST: usize = 256;
@@ -59,6 +60,7 @@ impl Specials {
         let mut longest = None;
         // All candidates share the first `depth` bytes with the text; those that end there come first.
         for (depth, &byte) in text.iter().enumerate() {
+            step();
             let at = |token: &u32| vocabulary.text(*token).get(depth).copied();
             let low = candidates.partition_point(|token| at(token) < Some(byte));
             let high = candidates.partition_point(|token| at(token) <= Some(byte));

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use super::work::step;
 use crate::gguf::Strings;
 
 /// No token: ids are below it, because a file's arrays are indexed by u32.
@@ -105,6 +106,7 @@ impl TextTable {
     pub fn get(&self, texts: &Strings, text: &[u8]) -> Option<u32> {
         let mut slot = self.home(text);
         loop {
+            step();
             match self.slots[slot] {
                 NONE => return None,
                 token if text_of(texts, token) == text => return Some(token),
