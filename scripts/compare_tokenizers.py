@@ -8,9 +8,15 @@ TOOL is the program that scripts/tokenize.rs makes. `words` compares every pre-t
 `tokenizers`; `ids` rebuilds the tokeniser of a model file from its vocabulary and compares tokens. `vectors` writes what `tokenizers` makes of a few
 texts, for tests/text.
 
-What differs, and why it is left out: the tables of Unicode that `tokenizers` uses for BERT are of 2016, so that
-characters which came later are not compared there; SentencePiece sums the scores of `t5` in single precision over the
-whole text, layerline in double precision, so that of two ways to cut a word that score the same either may come out.
+A model file's tokeniser is made anew from its vocabulary; NAME=tokenizer.json is a model's own definition, from whose
+vocabulary a model file with the pre-tokeniser NAME is made.
+
+What differs, and why it is left out or not a fault of layerline:
+- The tables of Unicode by which `tokenizers` normalises and knows punctuation are of 2016. Characters that came later
+  are not compared for BERT, but some have changed since (U+166D is no punctuation any more); and NFC leaves combining
+  marks that came later (U+10D24, U+1ACE) where they stand, in front of those that go before them.
+- SentencePiece sums the scores of `t5` in single precision over the whole text, layerline in double precision, so that
+  of two ways to cut a word that score the same either may come out. What scores the same counts as the same.
 """
 
 import argparse

@@ -106,6 +106,36 @@ fn text_that_is_spelt_as_it_is_merges_by_the_list() {
 }
 
 #[test]
+fn white_space_that_only_parts_words_is_dropped() {
+    let encode = |lowercase| {
+        let mut entries = bpe(&[b"<unk>", b"a", b"b", b"ab", "\u{e9}".as_bytes()], &[b"a b"], "whitespace");
+        entries.push(("normalizer.lowercase", Value::Bool(lowercase)));
+        entries.push(("token_type", Value::Array(Array::I32(vec![2, 1, 1, 1, 1]))));
+        entries.push(("unknown_token_id", Value::U32(0)));
+        load(entries).unwrap().unwrap().encode(" ab \n\u{3000}aB\u{c9} a b", false, false)
+    };
+    assert_eq!(encode(true), [3, 3, 4, 1, 2]);
+    assert_eq!(encode(false), [3, 1, 0, 1, 2]);
+}
+
+#[test]
+fn gemma_4_begins_with_its_token_whatever_the_file_says() {
+    let mut entries = bpe(&[b"<bos>", b"a"], &[], "default");
+    entries[0] = ("model", text_value("gemma4"));
+    entries.push(("bos_token_id", Value::U32(0)));
+    entries.push(("add_bos_token", Value::Bool(false)));
+    assert_eq!(load(entries).unwrap().unwrap().encode("a", false, true), [0, 1]);
+}
+
+#[test]
+fn scores_may_be_whole_numbers() {
+    let mut entries = spm(&[b"<unk>", b"a", b"b", b"ab", b"ba"], vec![], vec![2, 1, 1, 1, 1]);
+    entries[2] = ("scores", Value::Array(Array::I32(vec![0, 0, 0, -2, -1])));
+    entries.push(("add_space_prefix", Value::Bool(false)));
+    assert_eq!(load(entries).unwrap().unwrap().encode("aba", false, false), [1, 4]);
+}
+
+#[test]
 fn merging_never_makes_a_control_token_of_plain_text() {
     let texts: &[&[u8]] = &[b"<unk>", b"<s>", b"</s>", b"<", b"/", b"s>", b"</", b"s", b">"];
     let spm_tokenizer = load(spm(texts, vec![0.0; 9], vec![2, 3, 3, 1, 1, 1, 1, 1, 1])).unwrap().unwrap();
