@@ -5,8 +5,8 @@
     compare_tokenizers.py TOOL vectors FILE
 
 TOOL is the program that scripts/tokenize.rs makes. `words` compares every pre-tokeniser with the same expressions in
-`tokenizers`; `ids` rebuilds the tokeniser of a model file from its vocabulary and compares tokens. `vectors` writes what `tokenizers` makes of a few
-texts, for tests/text.
+`tokenizers`; `ids` rebuilds a model file's tokeniser from its vocabulary and compares tokens. `vectors` writes what
+`tokenizers` makes of a few texts, for tests/text.
 
 A model file's tokeniser is made anew from its vocabulary; NAME=tokenizer.json is a model's own definition, from whose
 vocabulary a model file with the pre-tokeniser NAME is made.
@@ -55,12 +55,28 @@ ALPHABETS = [
 
 # Emoji of several characters, and sentences of the kind that models are given.
 PHRASES = [
-    "👨\u200d👩\u200d👧\u200d👦", "🏳\ufe0f\u200d🌈", "👍🏽", "🇩🇪🇫🇷", "1\ufe0f\u20e3", "🏴\U000e0067\U000e0062\U000e007f",
-    "The quick brown fox doesn't jump; it'll wait until 10:45, won't it?\n\n", "I'VE said: \"don't!\" (twice)... ",
-    "def f(x, *args):\n    return {k: v ** 2 for k, v in x.items()}  # note\n\n\n", "if (a[i] != 0) {\r\n\t\tb += 1.5e-10;\r\n}\n",
-    "https://example.org/a_b?c=%20d&e=1#f ", "Über die Straße gehen 1.234.567,89 € usw. ", "Съешь ещё этих мягких французских булок. ",
-    "私は2024年に東京で「コーヒー」を飲んだ。", "我想在apple工作1314151天～ ", "안녕하세요, 오늘은 3월 5일입니다! ", "यह एक परीक्षण है। ", "هذا اختبار رقم ١٢٣. ",
-    "<p class='x'>HTML &amp; <b>bold</b></p>\n", "| a | b |\n|---|---|\n| 1 | 22222 |\n", "$\\int_0^1 x^2\\,dx = \\frac{1}{3}$ ", "XMLHttpRequest camelCaseWord SCREAMING_CASE ",
+    "👨\u200d👩\u200d👧\u200d👦",
+    "🏳\ufe0f\u200d🌈",
+    "👍🏽",
+    "🇩🇪🇫🇷",
+    "1\ufe0f\u20e3",
+    "🏴\U000e0067\U000e0062\U000e007f",
+    "The quick brown fox doesn't jump; it'll wait until 10:45, won't it?\n\n",
+    "I'VE said: \"don't!\" (twice)... ",
+    "def f(x, *args):\n    return {k: v ** 2 for k, v in x.items()}  # note\n\n\n",
+    "if (a[i] != 0) {\r\n\t\tb += 1.5e-10;\r\n}\n",
+    "https://example.org/a_b?c=%20d&e=1#f ",
+    "Über die Straße gehen 1.234.567,89 € usw. ",
+    "Съешь ещё этих мягких французских булок. ",
+    "私は2024年に東京で「コーヒー」を飲んだ。",
+    "我想在apple工作1314151天～ ",
+    "안녕하세요, 오늘은 3월 5일입니다! ",
+    "यह एक परीक्षण है। ",
+    "هذا اختبار رقم ١٢٣. ",
+    "<p class='x'>HTML &amp; <b>bold</b></p>\n",
+    "| a | b |\n|---|---|\n| 1 | 22222 |\n",
+    "$\\int_0^1 x^2\\,dx = \\frac{1}{3}$ ",
+    "XMLHttpRequest camelCaseWord SCREAMING_CASE ",
 ]
 
 
