@@ -1,6 +1,6 @@
 //! Blocks of 32 taken apart into bytes in the order of the columns.
 
-use super::{and, load, load128};
+use super::{and, halves_together, load, load128};
 use crate::quant::tables;
 use std::arch::x86_64::*;
 
@@ -28,8 +28,7 @@ pub(in super::super) trait Block32 {
     #[target_feature(enable = "avx2")]
     unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
         // SAFETY: the caller's promise.
-        let (a, b) = unsafe { (Self::codes(first), Self::codes(second)) };
-        [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
+        unsafe { halves_together(Self::codes(first), Self::codes(second)) }
     }
 
     /// Scales of four blocks, and their mins, which follow the scales in formats that have any.
@@ -180,8 +179,7 @@ macro_rules! nibble_format {
                 unsafe {
                     let codes = halves_of_nibbles(first.add($codes), second.add($codes));
                     $(let codes = {
-                        let (a, b) = (fifth_bits(first.add($fifth)), fifth_bits(second.add($fifth)));
-                        let fifth = [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)];
+                        let fifth = halves_together(fifth_bits(first.add($fifth)), fifth_bits(second.add($fifth)));
                         [_mm256_or_si256(codes[0], fifth[0]), _mm256_or_si256(codes[1], fifth[1])]
                     };)?
                     codes

@@ -2,14 +2,14 @@
 
 use super::block32::{Block32, halves};
 use super::block256::Block256;
-use super::{EACH_FOUR_TIMES, fold, load, load128, prefetch, products, sum_halves};
+use super::{EACH_FOUR_TIMES, fold, halves_together, load, load128, prefetch, products, sum_halves};
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// The loops over rows, tokens and blocks for an instruction set that has the given features. The module around them has
-/// `sums32`, the sums of code * activation of four blocks of 32, `pair32`, those of four blocks and the ones after them, and `sums256`, those of four blocks of 256 with
-/// their scales, as this module does.
+/// The loops over rows, tokens and blocks for an instruction set that has the given features. The module around them
+/// has `sums32`, the sums of code * activation of four blocks of 32, `pair32`, those of four blocks and the ones after
+/// them, and `sums256`, those of four blocks of 256 with their scales, as this module does.
 macro_rules! decode_kernels {
     ($features:literal) => {
         use std::arch::x86_64::*;
@@ -151,8 +151,8 @@ unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __
     _mm_sub_epi32(sums, _mm_set1_epi32(F::OFFSET * sum))
 }
 
-/// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the sub-blocks `sub` and
-/// `sub + 1`.
+/// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the sub-blocks
+/// `sub` and `sub + 1`.
 ///
 /// # Safety
 /// As [`sums32`].
@@ -162,9 +162,8 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
     // SAFETY: the caller's promise; the activations are fields of `x`.
     unsafe {
         let q = x.q.as_ptr().add(32 * sub);
-        let (q0, q1) = (load(q.cast()), load(q.add(32).cast()));
         // The first sixteen columns of both blocks, then the others.
-        let (low, high) = (_mm256_permute2x128_si256::<0x20>(q0, q1), _mm256_permute2x128_si256::<0x31>(q0, q1));
+        let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
         let mut parts = [_mm256_setzero_si256(); 4];
         for (part, (first, second)) in parts.iter_mut().zip(first.into_iter().zip(second)) {
             let [codes0, codes1] = F::halves_of_codes(first, second);
@@ -269,8 +268,8 @@ pub(in crate::kernel::matmul) unsafe fn separate<F: Block256>(blocks: [*const u8
     }
 }
 
-/// Four blocks that begin with `d`, `dmin` and twelve bytes of scales and mins, as Q4_K and Q5_K have them: those 16 bytes
-/// of two blocks are taken apart at a time.
+/// Four blocks that begin with `d`, `dmin` and twelve bytes of scales and mins, as Q4_K and Q5_K have them: those 16
+/// bytes of two blocks are taken apart at a time.
 ///
 /// # Safety
 /// As [`sums256`].
@@ -316,7 +315,8 @@ unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8,
 #[target_feature(enable = "avx2")]
 fn six_bits(heads: __m256i) -> __m256i {
     let lanes = |a, b, c, d| _mm256_setr_epi32(a, b, c, d, a, b, c, d);
-    // The low bits of scales and mins 0..4, and of 4..8; then the high ones of those, two from each of the others' bytes.
+    // The low bits of scales and mins 0..4, and of 4..8; then the high ones of those, two from each of the others'
+    // bytes.
     let low = _mm256_srlv_epi32(_mm256_shuffle_epi32::<0b11_10_11_01>(heads), lanes(0, 0, 0, 4));
     let low = _mm256_and_si256(low, lanes(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
     let high = _mm256_srli_epi32::<2>(_mm256_shuffle_epi32::<0b10_10_01_01>(heads));
@@ -344,8 +344,8 @@ unsafe fn scaled<F: Block256>(block: *const u8, next: *const u8, scales: __m256i
     sum
 }
 
-/// `p`, of which the compiler does not know that it has read from there before: activations are operands in memory, once for
-/// each row. In registers they push out everything else.
+/// `p`, of which the compiler does not know that it has read from there before: activations are operands in memory,
+/// once for each row. In registers they push out everything else.
 #[inline]
 #[allow(clippy::pointers_in_nomem_asm_block)] // Nothing is read, that is the point.
 fn opaque<T>(mut p: *const T) -> *const T {
