@@ -11,6 +11,8 @@ pub(in super::super) trait Block32 {
     /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
     const OFFSET: i32;
     const SIGNED: bool;
+    /// Whether they are signed and none of them is -128.
+    const NEGATABLE: bool = false;
     /// How many products of two codes each with two activations can be added in 16 bits.
     const FLUSH: usize;
 
@@ -138,6 +140,17 @@ unsafe fn look_up_halves(table: &[i8; 16], p: *const u8, q: *const u8) -> [__m25
     }
 }
 
+/// The values of the first halves of 32 four-bit codes each at `p` and `q` in the IQ4 formats, then of the second halves.
+///
+/// # Safety
+/// Both are valid for reading 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn halves_of_iq4_codes(p: *const u8, q: *const u8) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { look_up_halves(&tables::IQ4, p, q) }
+}
+
 /// The values of 32 four-bit codes of the IQ4 formats.
 ///
 /// # Safety
@@ -214,6 +227,7 @@ impl Block32 for Iq4Nl {
     const MIN: bool = false;
     const OFFSET: i32 = 0;
     const SIGNED: bool = true;
+    const NEGATABLE: bool = true;
     const FLUSH: usize = 1;
 
     #[inline]
@@ -227,7 +241,7 @@ impl Block32 for Iq4Nl {
     #[target_feature(enable = "avx2")]
     unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
         // SAFETY: as above.
-        unsafe { look_up_halves(&tables::IQ4, first.add(2), second.add(2)) }
+        unsafe { halves_of_iq4_codes(first.add(2), second.add(2)) }
     }
 }
 
@@ -240,6 +254,17 @@ const SHIFTED: [i8; 16] = {
         i += 1;
     }
     table
+};
+
+/// Looked up: working out four of them takes as long as a block's products.
+static MXFP4_SCALES: [f32; 256] = {
+    let mut scales = [0.0; 256];
+    let mut e = 0;
+    while e < 256 {
+        scales[e] = tables::mxfp4_scale(e as u8);
+        e += 1;
+    }
+    scales
 };
 
 impl Block32 for Mxfp4 {
@@ -268,12 +293,7 @@ impl Block32 for Mxfp4 {
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn scales(blocks: [*const u8; 4]) -> [__m128; 2] {
         // SAFETY: the exponent is the first byte.
-        let [a, b, c, d] = unsafe { [*blocks[0], *blocks[1], *blocks[2], *blocks[3]] };
-        let e = _mm_setr_epi32(a as i32, b as i32, c as i32, d as i32);
-        // As `tables::mxfp4_scale`: an exponent field, but for the two that are subnormal.
-        let normal = _mm_slli_epi32::<23>(_mm_sub_epi32(e, _mm_set1_epi32(1)));
-        let subnormal = _mm_sllv_epi32(_mm_set1_epi32(0x0020_0000), e);
-        let small = _mm_cmpgt_epi32(_mm_set1_epi32(2), e);
-        [_mm_castsi128_ps(_mm_blendv_epi8(normal, subnormal, small)), _mm_setzero_ps()]
+        let [a, b, c, d] = blocks.map(|block| MXFP4_SCALES[unsafe { *block } as usize]);
+        [_mm_setr_ps(a, b, c, d), _mm_setzero_ps()]
     }
 }

@@ -2,7 +2,9 @@
 
 use super::block32::{Block32, halves};
 use super::block256::Block256;
-use super::{EACH_FOUR_TIMES, fold, halves_together, load, load128, prefetch, products, sum_halves};
+use super::{
+    EACH_FOUR_TIMES, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
+};
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -167,7 +169,13 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
         let mut parts = [_mm256_setzero_si256(); 4];
         for (part, (first, second)) in parts.iter_mut().zip(first.into_iter().zip(second)) {
             let [codes0, codes1] = F::halves_of_codes(first, second);
-            let (p0, p1) = (products(F::SIGNED, codes0, low), products(F::SIGNED, codes1, high));
+            let (p0, p1) = match F::NEGATABLE {
+                true => (
+                    products_of_negatable(codes0, low, _mm256_abs_epi8(low)),
+                    products_of_negatable(codes1, high, _mm256_abs_epi8(high)),
+                ),
+                false => (products(F::SIGNED, codes0, low), products(F::SIGNED, codes1, high)),
+            };
             *part = match F::SIGNED {
                 true => _mm256_add_epi32(wide(p0), wide(p1)),
                 false => _mm256_add_epi16(p0, p1),
@@ -230,9 +238,10 @@ pub(in crate::kernel::matmul) struct Sums256 {
 unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise.
     unsafe {
-        match F::MINS && F::SUB == 32 {
-            true => sums_of_six_bits::<F>(blocks, next, x),
-            false => {
+        match (F::SUB, F::MINS, F::SIGNED) {
+            (32, true, _) => sums_of_six_bits::<F>(blocks, next, x),
+            (32, _, true) => sums_of_signed::<F>(blocks, next, x),
+            _ => {
                 let mut parts = [_mm256_setzero_si256(); 4];
                 for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
                     prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
@@ -307,6 +316,41 @@ unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8,
             mins: in_order(mins),
             dmin: _mm256_extractf128_ps::<1>(d),
         }
+    }
+}
+
+/// Four blocks with signed codes, two sub-blocks of all of them at a time: what is made of the activations serves all
+/// four.
+///
+/// # Safety
+/// As [`sums256`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sums_of_signed<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+    // SAFETY: the caller's promise; the loads of `x` are of its own fields.
+    unsafe {
+        let mut scales = [_mm256_setzero_si256(); 4];
+        for (i, (scales, block)) in scales.iter_mut().zip(blocks).enumerate() {
+            prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
+            *scales = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(F::scales(block)[0]));
+        }
+        let mut parts = [_mm256_setzero_si256(); 4];
+        for pair in 0..4 {
+            let q = x.q.as_ptr().add(64 * pair);
+            let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
+            let magnitudes = [_mm256_abs_epi8(low), _mm256_abs_epi8(high)];
+            let scale = 0x0100 + 0x0404 * pair as i16;
+            let chosen = _mm256_set_m128i(_mm_set1_epi16(scale + 0x0202), _mm_set1_epi16(scale));
+            for ((part, scales), block) in parts.iter_mut().zip(scales).zip(blocks) {
+                let codes = F::halves_of_codes(block, pair);
+                let scale = _mm256_shuffle_epi8(scales, chosen);
+                let first = products_of_negatable(codes[0], low, magnitudes[0]);
+                let last = products_of_negatable(codes[1], high, magnitudes[1]);
+                *part = _mm256_add_epi32(*part, _mm256_madd_epi16(first, scale));
+                *part = _mm256_add_epi32(*part, _mm256_madd_epi16(last, scale));
+            }
+        }
+        separate::<F>(blocks, parts)
     }
 }
 

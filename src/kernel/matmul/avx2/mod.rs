@@ -120,6 +120,14 @@ fn products(signed: bool, codes: __m256i, x: __m256i) -> __m256i {
     }
 }
 
+/// As [`products`] for signed codes of which none is -128, the one that has no negative: they take the activations'
+/// signs, so that the `magnitudes` of these serve the codes of many rows.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn products_of_negatable(codes: __m256i, x: __m256i, magnitudes: __m256i) -> __m256i {
+    _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(codes, x))
+}
+
 /// The sum of the lanes of each half of `v`: four vectors become one with their low halves' sums, then their high
 /// ones'.
 #[inline]
