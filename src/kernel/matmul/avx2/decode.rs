@@ -242,11 +242,12 @@ unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Code
             (32, true, _) => sums_of_six_bits::<F>(blocks, next, x),
             (32, _, true) => sums_of_signed::<F>(blocks, next, x),
             _ => {
-                let mut parts = [_mm256_setzero_si256(); 4];
-                for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
-                    prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
-                    *part = parts256::<F>(block, x);
-                }
+                let parts = [
+                    parts256::<F>(blocks[0], next, x),
+                    parts256::<F>(blocks[1], next.wrapping_add(F::BYTES), x),
+                    parts256::<F>(blocks[2], next.wrapping_add(2 * F::BYTES), x),
+                    parts256::<F>(blocks[3], next.wrapping_add(3 * F::BYTES), x),
+                ];
                 separate::<F>(blocks, parts)
             }
         }
@@ -377,19 +378,30 @@ unsafe fn scaled<F: Block256>(block: *const u8, next: *const u8, scales: __m256i
     prefetch(next, F::BYTES);
     // SAFETY: the caller's promise.
     let codes = unsafe { F::codes(block) };
-    let q = opaque(x.q.as_ptr());
+    let (q, chosen) = (opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
     let mut sum = _mm256_setzero_si256();
     for (sub, codes) in codes.into_iter().enumerate() {
-        // SAFETY: a part of `x.q`.
-        let q = unsafe { load(q.add(32 * sub).cast()) };
-        let scale = _mm256_shuffle_epi8(scales, _mm256_set1_epi16(0x0100 + 0x0202 * sub as i16));
+        // SAFETY: a part of `x.q` and one of the eight.
+        let (q, chosen) = unsafe { (load(q.add(32 * sub).cast()), load(chosen.add(sub).cast())) };
+        let scale = _mm256_shuffle_epi8(scales, chosen);
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
     }
     sum
 }
 
-/// `p`, of which the compiler does not know that it has read from there before: activations are operands in memory,
-/// once for each row. In registers they push out everything else.
+/// Where a shuffle finds each of eight 16-bit numbers. Of constants that it can see the compiler makes two shuffles.
+static EACH_OF_EIGHT: [[u16; 16]; 8] = {
+    let mut each = [[0; 16]; 8];
+    let mut i = 0;
+    while i < 8 {
+        each[i] = [0x0100 + 0x0202 * i as u16; 16];
+        i += 1;
+    }
+    each
+};
+
+/// `p`, of which the compiler knows neither what is there nor that it has read from there before: activations are
+/// operands in memory, once for each row. In registers they push out everything else.
 #[inline]
 #[allow(clippy::pointers_in_nomem_asm_block)] // Nothing is read, that is the point.
 fn opaque<T>(mut p: *const T) -> *const T {
@@ -405,10 +417,11 @@ fn opaque<T>(mut p: *const T) -> *const T {
 /// `block` is a whole block; the processor has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
+unsafe fn parts256<F: Block256>(block: *const u8, next: *const u8, x: &Codes256) -> __m256i {
+    prefetch(next, F::BYTES);
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
-        let (codes, q) = (F::codes(block), opaque(x.q.as_ptr()));
+        let (codes, q, chosen) = (F::codes(block), opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
         let [scales, mins] = F::scales(block);
         let spread = match F::SUB {
             // The scale of a vector's low half comes from the even ones, that of its high half from the odd ones.
@@ -421,8 +434,7 @@ unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
         let mut sum = _mm256_setzero_si256();
         for (sub, codes) in codes.into_iter().enumerate() {
             let q = load(q.add(32 * sub).cast());
-            let chosen = _mm256_set1_epi16(0x0100 + 0x0202 * sub as i16);
-            let scale = _mm256_shuffle_epi8(spread, chosen);
+            let scale = _mm256_shuffle_epi8(spread, load(chosen.add(sub).cast()));
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
         }
         if F::OFFSET != 0 {
