@@ -24,7 +24,8 @@ pub(in super::super) trait Block256 {
     /// `block` is valid for reading `BYTES`; the processor has AVX2.
     unsafe fn codes(block: *const u8) -> [__m256i; 8];
 
-    /// The codes of the sub-blocks of 32 `2 * pair` and `2 * pair + 1`: the first sixteen of both, then their last ones.
+    /// The codes of the sub-blocks of 32 `2 * pair` and `2 * pair + 1`: the first sixteen of both, then their last
+    /// ones.
     ///
     /// # Safety
     /// As [`Self::codes`].

@@ -140,7 +140,8 @@ unsafe fn look_up_halves(table: &[i8; 16], p: *const u8, q: *const u8) -> [__m25
     }
 }
 
-/// The values of the first halves of 32 four-bit codes each at `p` and `q` in the IQ4 formats, then of the second halves.
+/// The values of the first halves of 32 four-bit codes each at `p` and `q` in the IQ4 formats, then of the second
+/// halves.
 ///
 /// # Safety
 /// Both are valid for reading 16 bytes.
