@@ -142,6 +142,7 @@ static void session_functions(layerline_session *session)
     size_t count = 0;
     int32_t token = 5;
     uint64_t ticket = 0;
+    layerline_session *copy = NULL;
     layerline_error *error;
     REFUSED_ERR(layerline_forward(NULL, &token, 1, LAYERLINE_LOGITS_LAST, err));
     REFUSED_ERR(layerline_forward(session, NULL, 1, LAYERLINE_LOGITS_LAST, err));
@@ -158,6 +159,15 @@ static void session_functions(layerline_session *session)
     REFUSED(layerline_session_position(NULL, &count));
     REFUSED(layerline_session_position(session, NULL));
     REFUSED(layerline_session_truncate(NULL, 0));
+    REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
+    REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));
+    CHECK(copy == NULL);
+    REFUSED_ERR(layerline_session_save(NULL, "/no/such/folder/state", err));
+    REFUSED_ERR(layerline_session_save(session, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_save(session, "/no/such/folder/state", NULL));
+    REFUSED_ERR(layerline_session_load(NULL, "/no/such/folder/state", err));
+    REFUSED_ERR(layerline_session_load(session, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_load(session, "/no/such/folder/state", NULL));
     CHECK(position_of(session) == 2);
 }
 

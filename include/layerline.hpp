@@ -744,6 +744,32 @@ public:
         const layerline_status status = layerline_session_new(on.get(), context_length, &made, &err);
         return detail::made(status, session(made), err);
     }
+    /** layerline_session_copy: a second session with its tokens; `context_length` 0: as this one's. */
+    result<session> try_copy(std::uint32_t context_length = 0) const noexcept
+    {
+        layerline_session *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_copy(get(), context_length, &made, &err);
+        return detail::made(status, session(made), err);
+    }
+    /** layerline_session_save: writes what it holds to a file, which replaces another of that name. */
+    result<void> try_save(std::string_view path) const noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_save(get(), name.get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_session_load: takes what `try_save` wrote in place of what it holds. */
+    result<void> try_load(std::string_view path) noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_load(get(), name.get(), &err);
+        return failure(status, err);
+    }
     /** layerline_forward: runs tokens through the model, after those it holds. */
     result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
     {
@@ -763,7 +789,7 @@ public:
     }
     /** layerline_session_interrupt: ends the running or submitted pass with status::cancelled. Any thread. */
     void interrupt() const noexcept { layerline_session_interrupt(get()); }
-    /** layerline_logits: one row of the last pass; the session's, valid until its next pass or truncation. */
+    /** layerline_logits: one row of the last pass; the session's, valid until its next pass, truncation or load. */
     result<span<const float>> try_logits(std::size_t row = 0) const noexcept
     {
         const float *values = nullptr;
@@ -795,6 +821,12 @@ public:
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make`. */
     explicit session(model &on, std::uint32_t context_length = 0) : session(try_make(on, context_length).value()) {}
+    /** As `try_copy`. */
+    session copy(std::uint32_t context_length = 0) const { return try_copy(context_length).value(); }
+    /** As `try_save`. */
+    void save(std::string_view path) const { try_save(path).value(); }
+    /** As `try_load`. */
+    void load(std::string_view path) { try_load(path).value(); }
     /** As `try_forward`. */
     void forward(span<const token> tokens, logit_rows rows = logit_rows::last) { try_forward(tokens, rows).value(); }
     /** As `try_forward_submit`. */

@@ -266,6 +266,9 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_free": (None, [_HANDLE]),
     "layerline_forward": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT]),
     "layerline_forward_submit": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT, _OUT]),
+    "layerline_session_copy": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
+    "layerline_session_save": (_STATUS, [_HANDLE, _TEXT, _OUT]),
+    "layerline_session_load": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_session_interrupt": (None, [_HANDLE]),
     "layerline_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT]),
     "layerline_session_position": (_STATUS, [_HANDLE, _OUT]),
@@ -681,6 +684,32 @@ class Session(_Handle):
             _check(_c().layerline_session_new(on, length, ctypes.byref(made), ctypes.byref(error)), error)
         self._own(made.value, _c().layerline_session_free)
         self.model = model
+
+    def copy(self, context_length: int = 0) -> Session:
+        """A second session with the tokens of this one and its last logits, so that a prompt is run once and continued
+        in many ways; 0: with room for as many as this one."""
+        made, error = ctypes.c_void_p(), ctypes.c_void_p()
+        length = _u32(context_length, "context_length")
+        with self._use() as own:
+            _check(_c().layerline_session_copy(own, length, ctypes.byref(made), ctypes.byref(error)), error)
+        session = type(self).__new__(type(self))
+        session._own(made.value, _c().layerline_session_free)
+        session.model = self.model
+        return session
+
+    def save(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        """Writes what the session holds to a file, which replaces another of that name when it is complete: what `load`
+        needs to go on from here with the same bits. The tokens themselves are not in it."""
+        name, error = _path(path), ctypes.c_void_p()
+        with self._use() as own:
+            _check(_c().layerline_session_save(own, name, ctypes.byref(error)), error)
+
+    def load(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        """Takes what `save` wrote on a session of the same model in place of what the session holds. After an error it is
+        as it was before, unless the file was changed meanwhile, which leaves it without tokens."""
+        name, error = _path(path), ctypes.c_void_p()
+        with self._use() as own:
+            _check(_c().layerline_session_load(own, name, ctypes.byref(error)), error)
 
     def forward(self, tokens: Iterable[int], logits: Logits = Logits.LAST) -> None:
         """Runs tokens through the model, after those the session holds. After an error it is as it was before."""

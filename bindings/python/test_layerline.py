@@ -11,6 +11,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 from typing import Any, List
@@ -154,6 +155,28 @@ class WithModel(Case):
             self.refused(Status.INVALID_ARGUMENT, session.truncate, 100)
             self.assertRaises(ValueError, session.truncate, -1)
             self.assertRaises(ValueError, session.forward, [2**31])
+
+    def test_sessions_are_copied_saved_and_loaded(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, Session(self.model) as session:
+            path = pathlib.Path(folder) / "state"
+            session.forward(PROMPT)
+            last = session.logits()
+            copy, loaded = session.copy(32), Session(self.model, 16)
+            session.save(path)
+            loaded.load(os.fsencode(path))
+            text = session.generate([], max_tokens=8)
+            for other in (copy, loaded):
+                self.assertEqual((other.position(), other.logits(), other.model), (3, last, self.model))
+                self.assertEqual(other.generate([], max_tokens=8), text)
+            path.write_bytes(path.read_bytes()[:-1])
+            self.assertIn(str(path), self.refused(Status.FORMAT, loaded.load, path).message)
+            self.refused(Status.IO, session.save, pathlib.Path(folder) / "none" / "state")
+            self.refused(Status.CONTEXT_FULL, session.copy, 2)
+            self.assertRaises(ValueError, session.save, "a\0b")
+            self.assertRaises(ValueError, session.copy, -1)
+            self.assertEqual(os.listdir(folder), ["state"])
+            copy.close()
+            self.assertRaises(ValueError, copy.load, path)
 
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []

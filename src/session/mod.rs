@@ -1,7 +1,9 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
 mod pass;
+mod replace;
 mod scratch;
+mod state;
 mod submit;
 #[cfg(all(test, feature = "prefetch"))]
 mod tests;
@@ -65,7 +67,7 @@ impl LogitRows {
             self.model.engine().await_room(interrupt, since)?;
         }
         let values = self.rows.saturating_mul(d.shape.vocab);
-        if self.values.try_reserve_exact(values).is_err() {
+        if self.values.try_reserve_exact(values.saturating_sub(self.values.len())).is_err() {
             return Err(Error::out_of_memory(format!("logits of {} positions", self.rows)));
         }
         self.values.resize(values, 0.0);

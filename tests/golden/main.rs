@@ -5,4 +5,5 @@ mod bits;
 mod hostile;
 mod quant;
 mod real;
+mod state;
 mod support;
