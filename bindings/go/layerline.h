@@ -665,8 +665,8 @@ void layerline_session_interrupt(const layerline_session *session);
  * The logits of one position of the last pass, before any softmax.
  *
  * `row`: 0 after a pass with LAYERLINE_LOGITS_LAST; the token's index in the pass after one with LAYERLINE_LOGITS_ALL.
- * `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation or
- * free.
+ * `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation,
+ * load or free.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
  * is submitted.
@@ -691,6 +691,67 @@ layerline_status layerline_session_position(const layerline_session *session, si
  * submitted. One thread at a time.
  */
 layerline_status layerline_session_truncate(layerline_session *session, size_t tokens);
+
+/**
+ * Begins a second sequence with the tokens of a first one, so that a prompt is run once and continued in many ways. The
+ * two have nothing in common from then on: each may be changed and freed by itself. What the first one holds is copied,
+ * the logits of its last token with it where its last pass left some; they are row 0.
+ *
+ * `context_length`: tokens the copy can hold; 0: as many as the first one.
+ * `copy`: set to a session that the caller owns: `layerline_session_free`. Its KV cache is taken from the model's budget.
+ *
+ * Errors: LAYERLINE_ERROR_CONTEXT_FULL when the first session holds more tokens than the copy could;
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache; LAYERLINE_ERROR_INVALID_ARGUMENT, also for a
+ * context length at which the model rotates its keys by other angles; LAYERLINE_ERROR_BUSY while a pass of the first
+ * session runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_session_copy(const layerline_session *session,
+                                        uint32_t context_length,
+                                        layerline_session **copy,
+                                        layerline_error **err);
+
+/**
+ * Writes what a session holds to a file, so that `layerline_session_load` can go on from there at another time, in
+ * another process: keys and values of its tokens, and the logits of the last one where the last pass left some. The
+ * tokens themselves are not in it, nor what samplers have seen.
+ *
+ * The file is written as `.layerline-*.tmp` beside its place, and gets its name when it is complete and on storage: what
+ * had the name before is replaced whole, or stays. Only its owner can read it. It does not depend on the context length,
+ * the budget, threads or the kind of machine.
+ *
+ * `path`: NUL-terminated, taken as bytes.
+ *
+ * Errors: LAYERLINE_ERROR_IO, also where the name belongs to something else than a regular file;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
+ */
+layerline_status layerline_session_save(const layerline_session *session,
+                                        const char *path,
+                                        layerline_error **err);
+
+/**
+ * Replaces what a session holds by what `layerline_session_save` wrote. Going on from there gives the same bits as going
+ * on in the session that was saved. The two may have different context lengths.
+ *
+ * The file must be of the same model: the same architecture and hyper-parameters, vocabulary, tensors and quantisation,
+ * and the same bytes in a sample of the weights; which files hold the model does not matter. A model that differs from
+ * it in a few tensors only may be taken for the same.
+ *
+ * `path`: NUL-terminated, taken as bytes.
+ *
+ * After an error the session is as it was before. The file is read twice for that, once to check it all. Only when it
+ * changes between the two, which is LAYERLINE_ERROR_IO, the session is left without tokens.
+ *
+ * Errors: LAYERLINE_ERROR_IO; LAYERLINE_ERROR_FORMAT when it is no such file, cut short or damaged;
+ * LAYERLINE_ERROR_UNSUPPORTED when another version of the library wrote it in a form that this one does not know;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT when it is of another model, or of a context length at which the model rotates its
+ * keys by other angles; LAYERLINE_ERROR_CONTEXT_FULL when it holds more tokens than the session can;
+ * LAYERLINE_ERROR_BUSY when another call on the session is running or a pass is submitted;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time; it waits for storage.
+ */
+layerline_status layerline_session_load(layerline_session *session,
+                                        const char *path,
+                                        layerline_error **err);
 
 /* -- text ---------------------------------------------------------------------------------------------------------- */
 
