@@ -4,6 +4,7 @@
 
 #include "support.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -147,6 +148,33 @@ void text_of_any_length(const ll::model &model)
     CHECK(!model.is_end(40));
 }
 
+void conversations_become_text_and_tokens()
+{
+    char path[PATH_SIZE];
+    make_chat_model(path, "{{ bos_token }}{% for m in messages %}{% if m.role == 'odd' %}{{ raise_exception('no ' + m.role) }}"
+                          "{% endif %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}"
+                          "{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}assistant:{% endif %}");
+    const ll::model model(path, small_options());
+    std::remove(path);
+    const std::array<ll::message, 2> said{{{"system", "short"}, {"user", "hi</s>"}}};
+    const std::string text = "<s>system:short</s>user:hi</s></s>";
+    CHECK(model.chat_format(said) == text + "assistant:" && model.chat_format(said, false) == text);
+    const std::string json = R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]})";
+    CHECK(model.chat_format_json(json, false) == R"(<s>user:x</s>[{"name": "f"}])");
+    const std::vector<ll::token> tokens = model.chat_tokenize(said, false);
+    const auto ends = [&](const std::vector<ll::token> &in) { return std::count(in.begin(), in.end(), model.info().eos_token); };
+    CHECK(tokens.front() == model.info().bos_token && ends(tokens) == 2);
+    CHECK(ends(model.tokenize(text, ll::tokenize_flags::special)) == 3);
+    CHECK(ends(model.chat_tokenize_json(json)) == 1);
+    const std::string long_content(5000, 'a');
+    const std::array<ll::message, 1> long_one{{{"user", long_content.c_str()}}};
+    CHECK(model.chat_format(long_one, false).size() == long_content.size() + 12);
+    const std::array<ll::message, 1> odd{{{"odd", ""}}};
+    throws(ll::status::invalid_argument, [&] { model.chat_format(odd); });
+    throws(ll::status::invalid_argument, [&] { model.chat_format_json("{"); });
+    throws(ll::status::unsupported, [&] { ll::model(data_path(TINY_MODEL), small_options()).chat_tokenize(said); });
+}
+
 void events_are_polled_and_waited_for(ll::model &model)
 {
     using namespace std::chrono_literals;
@@ -286,6 +314,7 @@ int main()
     handles_move_and_are_given_away(model);
     a_model_says_what_it_is(model);
     text_of_any_length(model);
+    conversations_become_text_and_tokens();
     events_are_polled_and_waited_for(model);
     a_session_runs_passes(model);
     a_session_is_copied_saved_and_loaded(model);

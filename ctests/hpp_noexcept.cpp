@@ -57,6 +57,8 @@ void nothing_throws()
     static_assert(noexcept(m->try_poll(e)) && noexcept(m->try_wait(e)) && noexcept(m->try_prefetch(0, 1)));
     static_assert(noexcept(m->try_wait_for(second, e)) && noexcept(m->try_cancel(1)));
     static_assert(noexcept(m->try_tokenize("", {}, t)) && noexcept(m->try_detokenize(t, c)) && noexcept(m->try_is_end(1)));
+    static_assert(noexcept(m->try_chat_format({}, true, c)) && noexcept(m->try_chat_format_json("", true, c)));
+    static_assert(noexcept(m->try_chat_tokenize({}, true, t)) && noexcept(m->try_chat_tokenize_json("", true, t)));
     static_assert(noexcept(m->try_state(0)) && noexcept(m->event_fd()) && noexcept(m->try_set_memory_budget(0)));
     static_assert(noexcept(ll::model::try_make("", *o)) && noexcept(ll::session::try_make(*m)));
     static_assert(noexcept(s->try_forward(t)) && noexcept(s->try_forward_submit(t)) && noexcept(s->interrupt()));

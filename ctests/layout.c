@@ -46,6 +46,10 @@ OFFSET(layerline_event, reserved, 20);
 OFFSET(layerline_event, bytes, 24);
 OFFSET(layerline_event, elapsed_ns, 32);
 
+SIZE(layerline_message, 16);
+OFFSET(layerline_message, role, 0);
+OFFSET(layerline_message, content, 8);
+
 SIZE(layerline_stats, 136);
 OFFSET(layerline_stats, struct_size, 0);
 OFFSET(layerline_stats, io, 4);

@@ -136,6 +136,35 @@ static void text_functions(const layerline_model *model)
     REFUSED(layerline_token_is_end(model, 1, NULL));
 }
 
+static void chat_functions(const layerline_model *model)
+{
+    layerline_message message = { "user", "hello" }, silent = { "user", NULL }, nobody = { NULL, "hello" };
+    int32_t tokens[8];
+    char buf[8];
+    size_t needed = 77;
+    REFUSED_ERR(layerline_chat_format(NULL, &message, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, NULL, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &silent, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &nobody, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &message, 1, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &message, 1, true, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_chat_format(model, &message, SIZE_MAX, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(NULL, "{}", 2, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(model, NULL, 2, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(model, "{}", 2, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(model, "{}", 2, true, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_chat_tokenize(NULL, &message, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, NULL, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, &silent, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, &message, 1, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, &message, 1, true, tokens, 8, NULL, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(NULL, "{}", 2, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(model, NULL, 2, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(model, "{}", 2, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(model, "{}", 2, true, tokens, 8, NULL, err));
+    CHECK(needed == 77);
+}
+
 static void session_functions(layerline_session *session)
 {
     const float *logits = NULL;
@@ -208,6 +237,7 @@ int main(void)
     model = open_model(data_path(TINY_MODEL), &s);
     model_functions(model);
     text_functions(model);
+    chat_functions(model);
     session = new_session(model, 0);
     session_functions(session);
     sampler_functions(session);

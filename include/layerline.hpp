@@ -121,6 +121,7 @@ constexpr bool operator!=(std::uint32_t a, event_kind b) noexcept { return !(a =
 using token = std::int32_t;              /**< A token's number in the vocabulary. */
 using ticket = std::uint64_t;            /**< What a request is known by; never 0. */
 using event = layerline_event;           /**< A completion. */
+using message = layerline_message;       /**< What one says in a conversation: role and content, NUL-terminated. */
 using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
@@ -581,6 +582,42 @@ public:
             layerline_detokenize(get(), tokens.data(), tokens.size(), buffer.data(), buffer.size(), &needed);
         return text_in(buffer, status, needed);
     }
+    /** layerline_chat_format: a conversation by the model's template, into `buffer` with a NUL; what was written. */
+    result<std::string_view> try_chat_format(span<const message> said, bool add_assistant, span<char> buffer) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_format(get(), said.data(), said.size(), add_assistant,
+                                                              buffer.data(), buffer.size(), &needed, &err);
+        return text_in(buffer, status, needed, err);
+    }
+    /** layerline_chat_format_json: one with tools and all else that the template knows, given as JSON. */
+    result<std::string_view> try_chat_format_json(std::string_view json, bool add_assistant, span<char> buffer) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_format_json(get(), json.data(), json.size(), add_assistant,
+                                                                   buffer.data(), buffer.size(), &needed, &err);
+        return text_in(buffer, status, needed, err);
+    }
+    /** layerline_chat_tokenize: its tokens, into `room`; how many. What messages say never becomes control tokens. */
+    result<std::size_t> try_chat_tokenize(span<const message> said, bool add_assistant, span<token> room) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_tokenize(get(), said.data(), said.size(), add_assistant,
+                                                                room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
+    /** layerline_chat_tokenize_json: the same of one given as JSON. */
+    result<std::size_t> try_chat_tokenize_json(std::string_view json, bool add_assistant, span<token> room) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_tokenize_json(get(), json.data(), json.size(), add_assistant,
+                                                                     room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
     /** layerline_token_is_end: whether a token ends a text or a turn. */
     result<bool> try_is_end(token given) const noexcept
     {
@@ -632,6 +669,27 @@ public:
     {
         return grown<std::string>([&](span<char> room) { return try_detokenize(tokens, room); }, tokens.size() * 5 + 16);
     }
+    /** As `try_chat_format`, of any length. */
+    std::string chat_format(span<const message> said, bool add_assistant = true) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_chat_format(said, add_assistant, room); }, 1024);
+    }
+    /** As `try_chat_format_json`, of any length. */
+    std::string chat_format_json(std::string_view json, bool add_assistant = true) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_chat_format_json(json, add_assistant, room); }, 1024);
+    }
+    /** As `try_chat_tokenize`, of any length. */
+    std::vector<token> chat_tokenize(span<const message> said, bool add_assistant = true) const
+    {
+        return grown<std::vector<token>>([&](span<token> room) { return try_chat_tokenize(said, add_assistant, room); }, 1024);
+    }
+    /** As `try_chat_tokenize_json`, of any length. */
+    std::vector<token> chat_tokenize_json(std::string_view json, bool add_assistant = true) const
+    {
+        return grown<std::vector<token>>([&](span<token> room) { return try_chat_tokenize_json(json, add_assistant, room); },
+                                         1024);
+    }
     /** As `try_is_end`. */
     bool is_end(token given) const { return try_is_end(given).value(); }
 #endif
@@ -643,10 +701,11 @@ private:
         const layerline_status status = layerline_wait(get(), timeout, room.data(), room.size(), &count);
         return detail::made(status, span<event>(room.data(), count));
     }
-    static result<std::string_view> text_in(span<char> buffer, layerline_status status, std::size_t needed) noexcept
+    static result<std::string_view> text_in(span<char> buffer, layerline_status status, std::size_t needed,
+                                            layerline_error *err = nullptr) noexcept
     {
         if (status == LAYERLINE_OK) return std::string_view(buffer.data(), needed);
-        return failure(status, nullptr, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed + 1 : 0);
+        return failure(status, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed + 1 : 0);
     }
 #if LAYERLINE_EXCEPTIONS
     static std::size_t length_of(std::size_t count) noexcept { return count; }

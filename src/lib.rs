@@ -87,6 +87,6 @@ pub use model::{Event, EventKind, Info, Io, LayerState, Logits, Model, Options, 
 #[doc(inline)]
 pub use session::{Session, SharedSession};
 #[doc(inline)]
-pub use text::Tokenizer;
+pub use text::{Chat, Conversation, Tokenizer};
 #[doc(inline)]
 pub use weights::{Interrupt, SharedBudget};

@@ -817,6 +817,110 @@ layerline_status layerline_detokenize(const layerline_model *model,
  */
 layerline_status layerline_token_is_end(const layerline_model *model, int32_t token, bool *end);
 
+/* -- chat templates ------------------------------------------------------------------------------------------------ */
+
+/** One message of a conversation. */
+typedef struct layerline_message {
+    /** Who speaks, as the model's template calls it: "system", "user", "assistant", "tool". NUL-terminated UTF-8. */
+    const char *role;
+    /** What is said. NUL-terminated UTF-8, may be empty. */
+    const char *content;
+} layerline_message;
+
+/**
+ * The text of a conversation, by the template that comes with the model.
+ *
+ * `messages`, `count`: in the order in which they were said. Which roles there are and whether they must alternate is the
+ * template's business.
+ * `add_assistant`: end where the assistant's answer begins, which is then to be generated.
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top.
+ *
+ * The text is to be tokenised with LAYERLINE_TOKENIZE_SPECIAL and without LAYERLINE_TOKENIZE_BOS: templates spell the
+ * beginning token where the model wants it. Control tokens that a message spells, such as "<|im_end|>" in what a user
+ * typed, are recognised like the template's own, so that a user could speak for the system. For text from outside use
+ * `layerline_chat_tokenize`, where what messages say stays text.
+ *
+ * A template is rendered as the `transformers` package does it, so that the model sees what it was trained with. The
+ * same messages give the same text, but for templates that ask for the date, which is UTC's. A call parses the template,
+ * takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the text, and
+ * frees all of it.
+ *
+ * Errors: LAYERLINE_ERROR_UNSUPPORTED when the model has no template, or one that uses a function that is not built in;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its words;
+ * LAYERLINE_ERROR_FORMAT for a template that cannot be parsed or goes beyond its bounds;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+ */
+layerline_status layerline_chat_format(const layerline_model *model,
+                                       const layerline_message *messages,
+                                       size_t count,
+                                       bool add_assistant,
+                                       char *buf,
+                                       size_t cap,
+                                       size_t *needed,
+                                       layerline_error **err);
+
+/**
+ * The text of a conversation that is more than roles and contents: with tools, tool calls, documents, names.
+ *
+ * `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are:
+ *   "messages"    required: an array of objects, most with "role" and "content". What else a message has, such as
+ *                 "tool_calls", "tool_call_id", "name" or "reasoning_content", the template finds in it; members that
+ *                 are null count as absent.
+ *   "tools"       an array: tools the model may call, each {"type": "function", "function": {"name": …, "description":
+ *                 …, "parameters": a JSON schema}}. A template for tools is taken where the model has one of its own.
+ *   "documents"   an array of objects, for templates that know them.
+ *   any other     what the template asks for: "enable_thinking", "reasoning_effort". "bos_token" and the like replace
+ *                 the texts of the model's own tokens.
+ * `add_assistant`, `buf`, `cap`, `needed`: as for `layerline_chat_format`, and what is said there holds here.
+ *
+ * Errors: those of `layerline_chat_format`; LAYERLINE_ERROR_INVALID_ARGUMENT says where the JSON is wrong. Any thread.
+ */
+layerline_status layerline_chat_format_json(const layerline_model *model,
+                                            const char *json,
+                                            size_t length,
+                                            bool add_assistant,
+                                            char *buf,
+                                            size_t cap,
+                                            size_t *needed,
+                                            layerline_error **err);
+
+/**
+ * The tokens of a conversation: those of the text of `layerline_chat_format`, but that control tokens are recognised only
+ * where the template spells them. In what messages say they stay text, so that nobody but the template speaks for another.
+ * (A template that looks for control tokens inside a message does not find them.)
+ *
+ * `messages`, `count`, `add_assistant`: as for `layerline_chat_format`.
+ * `tokens`, `cap`, `needed`: the tokens, as for `layerline_tokenize`.
+ *
+ * Errors: those of `layerline_chat_format` and of `layerline_tokenize`. Any thread.
+ */
+layerline_status layerline_chat_tokenize(const layerline_model *model,
+                                         const layerline_message *messages,
+                                         size_t count,
+                                         bool add_assistant,
+                                         int32_t *tokens,
+                                         size_t cap,
+                                         size_t *needed,
+                                         layerline_error **err);
+
+/**
+ * The tokens of a conversation given as for `layerline_chat_format_json`, with control tokens as for
+ * `layerline_chat_tokenize`: none in any string of the JSON is recognised, tools and documents included.
+ *
+ * `json`, `length`, `add_assistant`: as for `layerline_chat_format_json`.
+ * `tokens`, `cap`, `needed`: the tokens, as for `layerline_tokenize`.
+ *
+ * Errors: those of `layerline_chat_format_json` and of `layerline_tokenize`. Any thread.
+ */
+layerline_status layerline_chat_tokenize_json(const layerline_model *model,
+                                              const char *json,
+                                              size_t length,
+                                              bool add_assistant,
+                                              int32_t *tokens,
+                                              size_t cap,
+                                              size_t *needed,
+                                              layerline_error **err);
+
 /* -- sampling and generation --------------------------------------------------------------------------------------- */
 
 /**

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import select
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,23 @@ SMALL = Options(context_length=64, threads=2, memory_budget=1 << 30)
 PROMPT = [1, 40, 50]
 
 
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'odd' %}{{ raise_exception('no ' + m.role) }}{% endif %}"
+    "{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def with_template(template: str) -> bytes:
+    """The small model with a chat template; a comment of Jinja's keeps its tensors aligned."""
+    model, key = MODEL.read_bytes(), b"tokenizer.chat_template"
+    pairs = struct.unpack_from("<Q", model, 16)[0]
+    text = template.encode() + b"{##"
+    text += b"#" * (-(len(key) + 20 + len(text) + 1) % 32) + b"}"
+    pair = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(text)) + text
+    return model[:16] + struct.pack("<Q", pairs + 1) + pair + model[24:]
+
+
 class Case(unittest.TestCase):
     def refused(self, status: Status, call: Any, *arguments: Any, **named: Any) -> Error:
         with self.assertRaises(Error) as caught:
@@ -39,12 +57,14 @@ class Interface(Case):
     def test_structs_are_those_of_the_header(self) -> None:
         # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
         text = (ROOT / "ctests/layout.c").read_text()
-        for name, struct in (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event)):
+        structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event),
+                   ("message", layerline._Message))  # fmt: skip
+        for name, layout in structs:
             size = re.search(rf"SIZE\(layerline_{name}, (\d+)\)", text)
             assert size is not None
-            self.assertEqual(ctypes.sizeof(struct), int(size[1]), name)
+            self.assertEqual(ctypes.sizeof(layout), int(size[1]), name)
             offsets = re.findall(rf"OFFSET\(layerline_{name}, (\w+), (\d+)\)", text)
-            self.assertEqual([(field, getattr(struct, field).offset) for field, *_ in struct._fields_],
+            self.assertEqual([(field, getattr(layout, field).offset) for field, *_ in layout._fields_],
                              [(field, int(at)) for field, at in offsets])  # fmt: skip
 
     def test_constants_are_those_of_the_header(self) -> None:
@@ -138,6 +158,31 @@ class WithModel(Case):
         self.refused(Status.INVALID_ARGUMENT, self.model.detokenize, [100000])
         self.assertTrue(self.model.is_end(self.model.info().eos_token))
         self.assertFalse(self.model.is_end(40))
+
+    def test_conversations_become_text_and_tokens(self) -> None:
+        self.refused(Status.UNSUPPORTED, self.model.chat_format, [("user", "hi")])
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(with_template(TEMPLATE))
+            file.flush()
+            model = Model(file.name, SMALL)
+        with model:
+            said: List[layerline.Message] = [("system", "short"), ("user", "h\u00e9</s>")]
+            text = "<s>system:short</s>user:h\u00e9</s></s>"
+            self.assertEqual(model.chat_format(said), text + "assistant:")
+            self.assertEqual(model.chat_format(said, add_assistant=False), text)
+            said[0] = {"role": "system", "content": "short", "name": None}
+            self.assertEqual(model.chat_format(said, tools=[{"name": "f"}], add_assistant=False), text + '[{"name": "f"}]')
+            self.assertEqual(len(model.chat_format([("user", "a" * 5000)], add_assistant=False)), 5012)
+            bos, eos = model.info().bos_token, model.info().eos_token
+            for all_said in (said, said[1:], [("user", "</s>" * 3000)]):
+                tokens = model.chat_tokenize(all_said)
+                self.assertEqual((tokens[0], tokens.count(bos), tokens.count(eos)), (bos, 1, len(all_said)))
+            self.assertEqual(model.tokenize(text, special=True).count(eos), 3)
+            wrong = self.refused(Status.INVALID_ARGUMENT, model.chat_format, [("odd", "")])
+            self.assertIn("no odd", wrong.message)
+            self.refused(Status.INVALID_ARGUMENT, model.chat_tokenize, [], tools=3)
+            self.assertRaises(ValueError, model.chat_format, [("user", "a\0b")])
+            self.assertEqual(model.chat_format([{"role": "user", "content": "a\0b"}], add_assistant=False), "<s>user:a\0b</s>")
 
     def test_passes_leave_logits(self) -> None:
         with Session(self.model) as session:

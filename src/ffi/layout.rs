@@ -6,6 +6,7 @@
 
 use std::mem::offset_of;
 
+use super::chat::*;
 use super::error::*;
 use super::model::*;
 use super::options::*;
@@ -97,6 +98,12 @@ layout!(layerline_stats: 136 {
     prefetch_requests: 112,
     prefetch_failures: 120,
     evictions: 128,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_message: 16 {
+    role: 0,
+    content: 8,
 });
 
 numbers!(

@@ -19,7 +19,7 @@ use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::session::{Passes, Scratch};
-use crate::text::Tokenizer;
+use crate::text::{Chat, Tokenizer};
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
@@ -111,6 +111,11 @@ impl Model {
     /// same.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().map_err(Clone::clone)
+    }
+
+    /// The chat template, with the tokeniser. A model that has none says so when it is asked to format.
+    pub fn chat(&self) -> Chat<'_> {
+        Chat::new(&self.metadata, &self.tokenizer)
     }
 
     /// Changes the budget, from any thread, while passes run. Memory is given back as soon as no pass uses it.
