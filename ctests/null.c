@@ -154,11 +154,15 @@ static void session_functions(layerline_session *session)
     REFUSED(layerline_logits(NULL, 0, &logits, &count));
     REFUSED(layerline_logits(session, 0, NULL, &count));
     REFUSED(layerline_logits(session, 0, &logits, NULL));
+    CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_EMBEDDINGS_LAST, &error));
+    REFUSED(layerline_embeddings(NULL, 0, &logits, &count));
+    REFUSED(layerline_embeddings(session, 0, NULL, &count));
+    REFUSED(layerline_embeddings(session, 0, &logits, NULL));
     CHECK(logits == NULL && count == 0);
     REFUSED(layerline_session_position(NULL, &count));
     REFUSED(layerline_session_position(session, NULL));
     REFUSED(layerline_session_truncate(NULL, 0));
-    CHECK(position_of(session) == 2);
+    CHECK(position_of(session) == 3);
 }
 
 static void sampler_functions(layerline_session *session)
