@@ -132,6 +132,14 @@ const POST_NORMS: Norms = Norms {
     after_feed_forward: &["post_ffw_norm"],
     ..PRE_NORMS
 };
+const SUM_NORMS: Norms = Norms {
+    attention: &[],
+    feed_forward: &[],
+    sums: [&["attn_output_norm"], &["layer_output_norm"]],
+    embedding: Some("token_embd_norm"),
+    output: None,
+    ..PRE_NORMS
+};
 const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_norm"], ..POST_NORMS };
 
 /// Both blocks read the same normed rows.
@@ -170,6 +178,18 @@ const NEOX: Architecture = Architecture { positions: Positions::Rotary(Pairing::
 /// As NEOX, with layer norms and blocks without a gate.
 const PLAIN: Architecture =
     Architecture { norm: NormKind::Layer, activation: Activation::GeluTanh, gated: false, ..NEOX };
+
+/// An encoder: all tokens see each other, and what comes out are embeddings.
+const BERT: Architecture = Architecture {
+    name: "bert",
+    models: "BERT and its like, MiniLM, BGE, E5 (embeddings)",
+    positions: Positions::Learned,
+    causal: false,
+    head: false,
+    norms: SUM_NORMS,
+    activation: Activation::Gelu,
+    ..PLAIN
+};
 
 const GEMMA: Architecture = Architecture {
     name: "gemma",
@@ -283,4 +303,13 @@ pub const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture { name: "gptneox", models: "GPT-NeoX, Pythia", ..PLAIN },
     Architecture { name: "gpt2", models: "GPT-2", positions: Positions::Learned, ..PLAIN },
+    BERT,
+    Architecture {
+        name: "nomic-bert",
+        models: "Nomic Embed 1 and 1.5 (embeddings)",
+        positions: Positions::Rotary(Pairing::Neox),
+        activation: Activation::Silu,
+        gated: true,
+        ..BERT
+    },
 ];
