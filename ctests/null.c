@@ -184,6 +184,10 @@ static void session_functions(layerline_session *session)
     REFUSED(layerline_logits(NULL, 0, &logits, &count));
     REFUSED(layerline_logits(session, 0, NULL, &count));
     REFUSED(layerline_logits(session, 0, &logits, NULL));
+    CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_EMBEDDINGS_LAST, &error));
+    REFUSED(layerline_embeddings(NULL, 0, &logits, &count));
+    REFUSED(layerline_embeddings(session, 0, NULL, &count));
+    REFUSED(layerline_embeddings(session, 0, &logits, NULL));
     CHECK(logits == NULL && count == 0);
     REFUSED(layerline_session_position(NULL, &count));
     REFUSED(layerline_session_position(session, NULL));
@@ -197,7 +201,7 @@ static void session_functions(layerline_session *session)
     REFUSED_ERR(layerline_session_load(NULL, "/no/such/folder/state", err));
     REFUSED_ERR(layerline_session_load(session, NULL, err));
     CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_load(session, "/no/such/folder/state", NULL));
-    CHECK(position_of(session) == 2);
+    CHECK(position_of(session) == 3);
 }
 
 static void sampler_functions(layerline_session *session)

@@ -81,6 +81,15 @@ enum class logit_rows : std::int32_t {
     none = LAYERLINE_LOGITS_NONE, /**< None. */
 };
 
+/** Which embeddings a pass leaves beside logits: hidden states after the final norm, not normalised. */
+enum class embedding_rows : std::int32_t {
+    none = 0,                           /**< None. */
+    all = LAYERLINE_EMBEDDINGS_ALL,     /**< One of every token. */
+    last = LAYERLINE_EMBEDDINGS_LAST,   /**< That of the last token. */
+    mean = LAYERLINE_EMBEDDINGS_MEAN,   /**< The mean over the pass. */
+    first = LAYERLINE_EMBEDDINGS_FIRST, /**< That of the first token. */
+};
+
 /** Where a layer is. */
 enum class layer_state : std::int32_t {
     absent = LAYERLINE_LAYER_ABSENT,   /**< Not in memory. */
@@ -830,20 +839,22 @@ public:
         return failure(status, err);
     }
     /** layerline_forward: runs tokens through the model, after those it holds. */
-    result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last,
+                             embedding_rows embeddings = embedding_rows::none) noexcept
     {
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_forward(get(), tokens.data(), tokens.size(), static_cast<std::int32_t>(rows), &err);
+            layerline_forward(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &err);
         return failure(status, err);
     }
     /** layerline_forward_submit: begins the same in the background; the ticket's event tells when it is done. */
-    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+                                      embedding_rows embeddings = embedding_rows::none) noexcept
     {
         ticket given = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_forward_submit(get(), tokens.data(), tokens.size(),
-                                                                 static_cast<std::int32_t>(rows), &given, &err);
+        const layerline_status status =
+            layerline_forward_submit(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &given, &err);
         return detail::made(status, given, err);
     }
     /** layerline_session_interrupt: ends the running or submitted pass with status::cancelled. Any thread. */
@@ -854,6 +865,14 @@ public:
         const float *values = nullptr;
         std::size_t count = 0;
         const layerline_status status = layerline_logits(get(), row, &values, &count);
+        return detail::made(status, span<const float>(values, count));
+    }
+    /** layerline_embeddings: one that the last pass left; the session's, valid until its next pass or truncation. */
+    result<span<const float>> try_embeddings(std::size_t row = 0) const noexcept
+    {
+        const float *values = nullptr;
+        std::size_t count = 0;
+        const layerline_status status = layerline_embeddings(get(), row, &values, &count);
         return detail::made(status, span<const float>(values, count));
     }
     /** layerline_session_position: tokens it holds. */
@@ -887,14 +906,21 @@ public:
     /** As `try_load`. */
     void load(std::string_view path) { try_load(path).value(); }
     /** As `try_forward`. */
-    void forward(span<const token> tokens, logit_rows rows = logit_rows::last) { try_forward(tokens, rows).value(); }
-    /** As `try_forward_submit`. */
-    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last)
+    void forward(span<const token> tokens, logit_rows rows = logit_rows::last,
+                 embedding_rows embeddings = embedding_rows::none)
     {
-        return try_forward_submit(tokens, rows).value();
+        try_forward(tokens, rows, embeddings).value();
+    }
+    /** As `try_forward_submit`. */
+    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+                          embedding_rows embeddings = embedding_rows::none)
+    {
+        return try_forward_submit(tokens, rows, embeddings).value();
     }
     /** As `try_logits`. */
     span<const float> logits(std::size_t row = 0) const { return try_logits(row).value(); }
+    /** As `try_embeddings`. */
+    span<const float> embeddings(std::size_t row = 0) const { return try_embeddings(row).value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */
@@ -919,6 +945,10 @@ public:
 #endif
 
 private:
+    static std::int32_t mode(logit_rows rows, embedding_rows embeddings) noexcept
+    {
+        return static_cast<std::int32_t>(rows) | static_cast<std::int32_t>(embeddings);
+    }
     template <class F>
     static bool call(F &on_token, token given, std::string_view piece)
     {

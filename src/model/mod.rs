@@ -26,7 +26,7 @@ use crate::weights::source::Source;
 
 use fingerprint::Fingerprint;
 use rotation::Rotation;
-pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, Stats};
+pub use types::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Options, Outputs, Plan, Stats};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;

@@ -147,11 +147,16 @@ fn needs(read: &Read, options: &Options) -> Needs {
         n => n as usize,
     };
     let threads = if cfg!(feature = "prefetch") { threads } else { 1 };
-    let chunk = if options.chunk_length == 0 { DEFAULT_CHUNK } else { options.chunk_length as usize };
     let context = match options.context_length {
         0 => DEFAULT_CONTEXT.min(d.shape.context.max(1)),
         n => n,
     } as usize;
+    let chunk = match options.chunk_length as usize {
+        // Where tokens see those after them, all of a sequence share a sweep.
+        _ if !d.causal => context,
+        0 => DEFAULT_CHUNK,
+        n => n,
+    };
     let layout = Layout::new(d, schedule, chunk);
     let vector_bytes: u64 = vectors.iter().map(|v| v.elements as u64 * 4).sum();
     let tables = read.metadata.memory_bytes()

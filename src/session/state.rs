@@ -27,8 +27,10 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{LogitRows, Session, replace::replace};
+use super::results::Results;
+use super::{Session, replace::replace};
 use crate::error::{Error, Result, Status};
+use crate::model::Logits;
 use crate::weights::source::open_for_reading;
 
 const MAGIC: &[u8; 8] = b"LAYRSESS";
@@ -115,9 +117,9 @@ impl Session {
     /// process may leave the file `.layerline-*.tmp` there.
     ///
     /// # Errors
-    /// `IO`, after which a file that was there is as before.
+    /// `IO`, after which a file that was there is as before; `UNSUPPORTED`: the model remembers nothing.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let header = self.header(u32::from(self.logits.rows > 0))?;
+        let header = self.header(u32::from(self.logit_rows() > 0))?;
         let cache = self.cache.as_slice::<u16>();
         replace(path, |file| {
             let mut out = Writer::new(file);
@@ -136,7 +138,8 @@ impl Session {
     /// The file is read twice: everything is checked before anything is replaced, with no memory for a second cache.
     ///
     /// # Errors
-    /// `IO`; `FORMAT`: it is no such file, damaged or cut; `UNSUPPORTED`: of another version; `INVALID_ARGUMENT`: of
+    /// `IO`; `FORMAT`: it is no such file, damaged or cut; `UNSUPPORTED`: of another version, or the
+    /// model remembers nothing; `INVALID_ARGUMENT`: of
     /// another model, or of a session whose context length makes the model turn its keys otherwise; `CONTEXT_FULL`: more
     /// tokens than this session has room for; `OUT_OF_MEMORY`. The session is then as it was before, with one exception:
     /// when the file changes, or cannot be read any more, after it was checked, `IO` leaves the session without tokens.
@@ -149,28 +152,23 @@ impl Session {
         let (header, length) = self.accept(&mut file)?;
         let checksum = check(&mut file, length)?;
 
-        let mut logits = LogitRows::claim(&self.model, header.logit_rows as usize)?;
-        logits.values = std::mem::take(&mut self.spare);
-        if let Err(e) = logits.allocate(&self.interrupt, self.interrupt.count()) {
-            self.spare = std::mem::take(&mut logits.values);
-            return Err(e);
-        }
+        let mut results = Results::claim(&self.model, of_last(header.logit_rows > 0).into(), 1)?;
+        results.allocate(&mut self.spare, &self.interrupt, self.interrupt.count())?;
         // From here on the session has nothing that was, and not yet what is to be.
         self.truncate(0)?;
         let tokens = header.tokens as usize;
-        let read = self.read_in(&mut file, length, tokens, &mut logits.values);
+        let read = self.read_in(&mut file, length, tokens, results.logits.all_mut());
         let changed = match read {
             Ok(found) if found == checksum => None,
             Ok(_) => Some("its checksum is another".into()),
             Err(e) => Some(e.to_string()),
         };
         if let Some(how) = changed {
-            self.retire(logits);
+            self.spare.keep(&mut results);
             return Err(Error::io(format!("changed after it was checked, and the session is empty now: {how}")));
         }
         self.position = tokens;
-        let before = std::mem::replace(&mut self.logits, logits);
-        self.retire(before);
+        self.results = results;
         Ok(())
     }
 
@@ -233,9 +231,10 @@ impl Session {
     /// is copied as is in use.
     ///
     /// # Errors
-    /// As [`Session::new`]; `CONTEXT_FULL`: this one holds more tokens; `INVALID_ARGUMENT`: the context length would make
+    /// As [`Session::new`]; `UNSUPPORTED`: the model remembers nothing; `CONTEXT_FULL`: this one holds more tokens; `INVALID_ARGUMENT`: the context length would make
     /// the model turn keys otherwise than those that are there.
     pub fn copy(&self, context_length: u32) -> Result<Session> {
+        self.remembers()?;
         let context = if context_length == 0 { self.context } else { context_length as usize };
         if self.position > context {
             return Err(too_many(self.position as u64, context));
@@ -245,10 +244,10 @@ impl Session {
         }
         let context = u32::try_from(context).map_err(|_| Error::invalid(format!("a session of {context} tokens")))?;
         let mut copy = Session::new(&self.model, context)?;
-        let mut logits = LogitRows::claim(&self.model, usize::from(self.logits.rows > 0))?;
-        logits.allocate(&copy.interrupt, copy.interrupt.count())?;
-        logits.values.copy_from_slice(self.last_logits());
-        copy.logits = logits;
+        let mut results = Results::claim(&self.model, of_last(self.logit_rows() > 0).into(), 1)?;
+        results.allocate(&mut copy.spare, &copy.interrupt, copy.interrupt.count())?;
+        results.logits.all_mut().copy_from_slice(self.last_logits());
+        copy.results = results;
         let cache = copy.cache.as_slice_mut::<u16>();
         for (from, to) in self.parts(self.context).zip(self.parts(context as usize)) {
             for head in 0..from.heads {
@@ -260,8 +259,19 @@ impl Session {
         Ok(copy)
     }
 
+    /// Fails where no pass sees anything of the one before it.
+    fn remembers(&self) -> Result<()> {
+        if self.model.description().causal {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "each pass of this model is a sequence of its own: there is nothing to copy, save or load",
+        ))
+    }
+
     /// The header of what the session holds now.
     fn header(&self, logit_rows: u32) -> Result<Header> {
+        self.remembers()?;
         let d = self.model.description();
         let s = d.shape;
         Ok(Header {
@@ -282,7 +292,7 @@ impl Session {
 
     /// Logits of the last position, where the last pass left some.
     fn last_logits(&self) -> &[f32] {
-        self.logits.rows.checked_sub(1).and_then(|row| self.logits(row).ok()).unwrap_or(&[])
+        self.logit_rows().checked_sub(1).and_then(|row| self.logits(row).ok()).unwrap_or(&[])
     }
 
     /// Where the cache of a session with room for `context` tokens has the keys, then the values of each layer.
@@ -320,6 +330,11 @@ impl Part {
         let at = |token| self.first + (head * self.context + token) * self.row;
         at(tokens.start)..at(tokens.end)
     }
+}
+
+/// What is kept of the logits.
+fn of_last(there: bool) -> Logits {
+    if there { Logits::Last } else { Logits::None }
 }
 
 fn unreadable(e: io::Error) -> Error {

@@ -2,6 +2,7 @@
 
 mod arch;
 mod bits;
+mod embeddings;
 mod hostile;
 mod quant;
 mod real;
