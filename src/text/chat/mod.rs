@@ -5,6 +5,7 @@
 
 mod clock;
 mod conversation;
+mod guard;
 mod python;
 mod template;
 
