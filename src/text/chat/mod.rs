@@ -6,6 +6,7 @@
 mod clock;
 mod conversation;
 mod guard;
+mod methods;
 mod python;
 mod template;
 

@@ -9,9 +9,8 @@ use minijinja::machinery::{CodeGenerator, eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
-use minijinja_contrib::pycompat;
 
-use super::{clock, guard, python};
+use super::{clock, guard, methods, python};
 use crate::error::{Error, Result, Status};
 
 /// Templates of models have up to 40 KiB.
@@ -90,12 +89,7 @@ fn failure(error: &minijinja::Error, fuel: u64) -> Error {
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_unknown_method_callback(|state, value, method, args| {
-        if let ("format", Some(text)) = (method, value.as_str()) {
-            guard::check_format(text, '{')?;
-        }
-        pycompat::unknown_method_callback(state, value, method, args)
-    });
+    environment.set_unknown_method_callback(methods::call);
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.unwrap_or_default());
     environment.set_formatter(|out: &mut Output, state: &mut State, value: &Value| {
@@ -108,10 +102,15 @@ fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson);
+    environment.add_filter("trim", methods::trim);
     environment.add_filter("string", |state: &State, value: &Value| python::text(state, value));
     add_guards(&mut environment);
-    environment.add_test("sequence", |value: &Value| is_container(value));
-    environment.add_test("iterable", |value: &Value| is_container(value) || value.kind() == ValueKind::Iterable);
+    // Python's strings and dicts are sequences too, and what is undefined is an empty one.
+    let is_sequence = |value: &Value| {
+        matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
+    };
+    environment.add_test("sequence", is_sequence);
+    environment.add_test("iterable", move |value: &Value| is_sequence(value) || value.kind() == ValueKind::Iterable);
     environment
 }
 
@@ -159,10 +158,6 @@ fn remainder(left: Value, right: Value) -> Fallible<Value> {
     }
     let (left, right) = (f64::try_from(left).map_err(|_| cannot())?, f64::try_from(right).map_err(|_| cannot())?);
     Ok(Value::from(left - right * (left / right).floor()))
-}
-
-fn is_container(value: &Value) -> bool {
-    matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
 }
 
 fn raise_exception(message: String) -> Fallible<Value> {
