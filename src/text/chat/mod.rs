@@ -5,6 +5,8 @@
 
 mod clock;
 mod conversation;
+mod guard;
+mod methods;
 mod python;
 mod template;
 

@@ -6,6 +6,8 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
+use super::guard;
+
 /// Levels of lists and maps inside each other. JSON of the conversation has at most 128.
 pub(super) const DEEPEST: usize = 160;
 
@@ -21,7 +23,7 @@ pub(super) fn from_json(json: serde_json::Value) -> Value {
         },
         Json::String(text) => text.into(),
         Json::Array(items) => items.into_iter().map(from_json).collect::<Vec<Value>>().into(),
-        Json::Object(members) => members.into_iter().map(|(key, value)| (key, from_json(value))).collect(),
+        Json::Object(members) => Value::from_pairs(members.into_iter().map(|(key, value)| (key, from_json(value)))),
     }
 }
 
@@ -68,7 +70,7 @@ impl Writer<'_, '_, '_> {
     fn deeper(&mut self) -> Result<(), Error> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return Err(Error::new(ErrorKind::InvalidOperation, format!("a value has more than {DEEPEST} levels")));
+            return Err(guard::beyond(format!("a value has more than {DEEPEST} levels")));
         }
         Ok(())
     }
