@@ -24,7 +24,7 @@ TEXTS = [
     "sea", "A cat sits on the mat.", "A feline rests on a rug.", "Stock prices fell sharply on Monday, analysts said.",
     "def f(x): return x ** 2  # squares", "Ça m'étonne: l'élève naïf déjeune à midi.", "Привет, как дела?", "海は決して静かではない。",
     "12,345.67 € — 50% off!!! http://example.org/?q=1", "🙂 emoji and unknownish zzxxqqj", PARAGRAPH, PARAGRAPH * 2, PARAGRAPH * 4,
-    PARAGRAPH * 9,
+    PARAGRAPH * 12,
 ]  # fmt: skip
 LONGEST = 512
 LEAST_COSINE = 0.9999
