@@ -179,6 +179,43 @@ static void rows_are_taken_from_the_budget(const char *path, settings s)
     layerline_model_free(model);
 }
 
+/* All of a pass is one sequence, of its own, and nothing but embeddings comes of it. */
+static void an_encoder_leaves_nothing_else(settings s)
+{
+    const int32_t mean = LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_MEAN;
+    layerline_model *model = open_model(data_path("encoder/bert.gguf"), &s);
+    layerline_session *session = new_session(model, 0), *longer = NULL;
+    layerline_error *err;
+    int32_t tokens[65];
+    const float *values = NULL;
+    size_t length = 0;
+    uint64_t ticket = 0;
+    float first[32];
+    char pooling[4];
+    fill_tokens(tokens, 65, 160, 2);
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_forward(session, tokens, 8, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_forward(session, tokens, 8, LAYERLINE_EMBEDDINGS_MEAN, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err,
+                layerline_forward_submit(session, tokens, 8, LAYERLINE_LOGITS_ALL, &ticket, &err));
+    CHECK(ticket == 0);
+    CHECK_OK(err, layerline_forward(session, tokens, 64, mean, &err));
+    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_embeddings(session, 0, &values, &length)) && length == 32);
+    memcpy(first, values, sizeof first);
+    CHECK_OK(err, layerline_forward(session, tokens, 5, mean, &err));
+    CHECK(position_of(session) == 5);
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_forward(session, tokens, 65, mean, &err));
+    CHECK(position_of(session) == 5);
+    CHECK_OK(err, layerline_forward(session, tokens, 64, mean, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_embeddings(session, 0, &values, &length));
+    CHECK(memcmp(values, first, sizeof first) == 0);
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_session_new(model, 65, &longer, &err));
+    CHECK(longer == NULL);
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "bert.pooling_type", pooling, sizeof pooling, &length));
+    CHECK(strcmp(pooling, "1") == 0);
+    layerline_session_free(session);
+    layerline_model_free(model);
+}
+
 int main(void)
 {
     static float all[COUNT][WIDTH];
@@ -200,5 +237,6 @@ int main(void)
     a_submitted_pass_leaves_them_too(model, tokens, all);
     layerline_model_free(model);
     rows_are_taken_from_the_budget(data_path(TINY_MODEL), s);
+    an_encoder_leaves_nothing_else(s);
     return check_result();
 }
