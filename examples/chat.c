@@ -45,7 +45,7 @@ typedef struct chat {
     size_t asked;  /* tokens of it that are the conversation */
     text answer;
     uint64_t answered; /* tokens of the answer */
-    bool output_failed;
+    bool output_failed, full;
     /* Of the last answer, for /stats. */
     size_t last_prompt, last_reused;
     uint64_t last_answered, forgotten;
@@ -242,7 +242,7 @@ static bool make_prompt(chat *c, size_t least)
         good = tokenize_conversation(c);
     } while (good && c->asked + answered.count + least > c->context && forget_a_turn(c));
     if (good && c->asked + answered.count + 1 > c->context) {
-        fprintf(stderr, "the context of %zu tokens is full; --context N makes it longer\n", c->context);
+        c->full = true;
         good = false;
     }
     for (i = 0; good && i < answered.count; i++) {
@@ -304,6 +304,7 @@ static bool answer(chat *c)
     layerline_error *error = NULL;
     layerline_status status = LAYERLINE_ERROR_CONTEXT_FULL;
     interrupted = 0;
+    c->full = false;
     c->answered = 0;
     c->answer.length = 0;
     add_text(&c->answer, "", 0);
@@ -326,6 +327,9 @@ static bool answer(chat *c)
         fprintf(stderr, "cannot write the answer\n");
         layerline_error_free(error);
         return false;
+    }
+    if (c->full) {
+        fprintf(stderr, "the context of %zu tokens is full; --context N makes it longer\n", c->context);
     }
     if (interrupted) {
         fprintf(stderr, "interrupted\n");
