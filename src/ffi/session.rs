@@ -205,7 +205,8 @@ pub unsafe extern "C" fn layerline_forward_submit(
 /// Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
 /// a submitted one that waits for its turn at once. The session is then as before that pass. Does nothing when there is
 /// none. NULL is a no-op. Any thread, and the one function that may be called while another call on the session is
-/// running; also from a `layerline_token_callback`.
+/// running; also from a `layerline_token_callback`. It takes a lock, so never from a signal handler: let that one wake a
+/// thread, by a pipe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_session) {
     // SAFETY: NULL, or a session of ours.
