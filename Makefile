@@ -40,7 +40,7 @@ PROMPT ?= The three most important things to know about the sea are
 BUDGET ?= 33%
 TOKENS ?= 96
 
-EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop
+EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
 .PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small lint clean
 all: lib examples

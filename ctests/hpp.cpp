@@ -4,6 +4,7 @@
 
 #include "support.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -147,6 +148,33 @@ void text_of_any_length(const ll::model &model)
     CHECK(!model.is_end(40));
 }
 
+void conversations_become_text_and_tokens()
+{
+    char path[PATH_SIZE];
+    make_chat_model(path, "{{ bos_token }}{% for m in messages %}{% if m.role == 'odd' %}{{ raise_exception('no ' + m.role) }}"
+                          "{% endif %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}"
+                          "{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}assistant:{% endif %}");
+    const ll::model model(path, small_options());
+    std::remove(path);
+    const std::array<ll::message, 2> said{{{"system", "short"}, {"user", "hi</s>"}}};
+    const std::string text = "<s>system:short</s>user:hi</s></s>";
+    CHECK(model.chat_format(said) == text + "assistant:" && model.chat_format(said, false) == text);
+    const std::string json = R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]})";
+    CHECK(model.chat_format_json(json, false) == R"(<s>user:x</s>[{"name": "f"}])");
+    const std::vector<ll::token> tokens = model.chat_tokenize(said, false);
+    const auto ends = [&](const std::vector<ll::token> &in) { return std::count(in.begin(), in.end(), model.info().eos_token); };
+    CHECK(tokens.front() == model.info().bos_token && ends(tokens) == 2);
+    CHECK(ends(model.tokenize(text, ll::tokenize_flags::special)) == 3);
+    CHECK(ends(model.chat_tokenize_json(json)) == 1);
+    const std::string long_content(5000, 'a');
+    const std::array<ll::message, 1> long_one{{{"user", long_content.c_str()}}};
+    CHECK(model.chat_format(long_one, false).size() == long_content.size() + 12);
+    const std::array<ll::message, 1> odd{{{"odd", ""}}};
+    throws(ll::status::invalid_argument, [&] { model.chat_format(odd); });
+    throws(ll::status::invalid_argument, [&] { model.chat_format_json("{"); });
+    throws(ll::status::unsupported, [&] { ll::model(data_path(TINY_MODEL), small_options()).chat_tokenize(said); });
+}
+
 void events_are_polled_and_waited_for(ll::model &model)
 {
     using namespace std::chrono_literals;
@@ -189,6 +217,19 @@ void a_session_runs_passes(ll::model &model)
     CHECK(same_logits(session.get(), 0, last.data(), last.size()));
     const ll::token chosen = greedy.sample(session);
     for (float logit : session.logits()) CHECK(logit <= session.logits()[static_cast<std::size_t>(chosen)]);
+    session.truncate(0);
+    session.forward(PROMPT, ll::logit_rows::last, ll::embedding_rows::all);
+    CHECK(same_logits(session.get(), 0, last.data(), last.size()));
+    CHECK(session.embeddings(2).size() == model.info().embedding_length);
+    const std::vector<float> state(session.embeddings(2).begin(), session.embeddings(2).end());
+    throws(ll::status::invalid_argument, [&] { session.embeddings(3); });
+    session.truncate(0);
+    session.forward(PROMPT, ll::logit_rows::none, ll::embedding_rows::last);
+    CHECK(std::equal(state.begin(), state.end(), session.embeddings().begin(), session.embeddings().end()));
+    throws(ll::status::invalid_argument, [&] { session.logits(); });
+    session.truncate(0);
+    session.forward(PROMPT);
+    throws(ll::status::invalid_argument, [&] { session.embeddings(); });
     throws(ll::status::invalid_argument, [&] { session.forward({}); });
     throws(ll::status::context_full, [&] { session.forward(std::vector<ll::token>(64, 1)); });
     throws(ll::status::invalid_argument, [&] { greedy.set_temperature(-1); });
@@ -196,6 +237,34 @@ void a_session_runs_passes(ll::model &model)
         model.set_memory_budget(0);
         ll::session(model, 4000000000u);
     });
+}
+
+void a_session_is_copied_saved_and_loaded(ll::model &model)
+{
+    ll::session session(model, 32);
+    session.forward(PROMPT);
+    const std::vector<float> last(session.logits().begin(), session.logits().end());
+    ll::session copy = session.copy();
+    const ll::session longer = session.copy(64);
+    char path[PATH_SIZE];
+    close(make_file(path, "", 0));
+    session.save(path);
+    session.truncate(1);
+    ll::session loaded(model, 16);
+    loaded.load(std::string_view(path));
+    for (const ll::session *each : {&std::as_const(copy), &longer, &std::as_const(loaded)}) {
+        CHECK(each->position() == PROMPT.size() && same_logits(each->get(), 0, last.data(), last.size()));
+    }
+    copy.forward(PROMPT), loaded.forward(PROMPT);
+    CHECK(same_logits(copy.get(), 0, loaded.logits().data(), last.size()));
+    throws(ll::status::context_full, [&] { copy.copy(2); });
+    throws(ll::status::context_full, [&] { ll::session(model, 2).load(path); });
+    throws(ll::status::format, [&] { loaded.load(data_path(TINY_MODEL)); });
+    throws(ll::status::io, [&] { loaded.save("/no/such/folder/state"); });
+    throws(ll::status::invalid_argument, [&] { loaded.save(std::string("a\0b", 3)); });
+    throws(ll::status::invalid_argument, [&] { loaded.load(std::string("a\0b", 3)); });
+    CHECK(loaded.position() == 2 * PROMPT.size());
+    remove(path);
 }
 
 void generation_calls_what_can_be_called(ll::model &model)
@@ -258,8 +327,10 @@ int main()
     handles_move_and_are_given_away(model);
     a_model_says_what_it_is(model);
     text_of_any_length(model);
+    conversations_become_text_and_tokens();
     events_are_polled_and_waited_for(model);
     a_session_runs_passes(model);
+    a_session_is_copied_saved_and_loaded(model);
     generation_calls_what_can_be_called(model);
     models_share_a_budget();
     return check_result();

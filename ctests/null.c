@@ -136,12 +136,42 @@ static void text_functions(const layerline_model *model)
     REFUSED(layerline_token_is_end(model, 1, NULL));
 }
 
+static void chat_functions(const layerline_model *model)
+{
+    layerline_message message = { "user", "hello" }, silent = { "user", NULL }, nobody = { NULL, "hello" };
+    int32_t tokens[8];
+    char buf[8];
+    size_t needed = 77;
+    REFUSED_ERR(layerline_chat_format(NULL, &message, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, NULL, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &silent, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &nobody, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &message, 1, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format(model, &message, 1, true, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_chat_format(model, &message, SIZE_MAX, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(NULL, "{}", 2, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(model, NULL, 2, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(model, "{}", 2, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_format_json(model, "{}", 2, true, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_chat_tokenize(NULL, &message, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, NULL, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, &silent, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, &message, 1, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize(model, &message, 1, true, tokens, 8, NULL, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(NULL, "{}", 2, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(model, NULL, 2, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(model, "{}", 2, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_chat_tokenize_json(model, "{}", 2, true, tokens, 8, NULL, err));
+    CHECK(needed == 77);
+}
+
 static void session_functions(layerline_session *session)
 {
     const float *logits = NULL;
     size_t count = 0;
     int32_t token = 5;
     uint64_t ticket = 0;
+    layerline_session *copy = NULL;
     layerline_error *error;
     REFUSED_ERR(layerline_forward(NULL, &token, 1, LAYERLINE_LOGITS_LAST, err));
     REFUSED_ERR(layerline_forward(session, NULL, 1, LAYERLINE_LOGITS_LAST, err));
@@ -154,11 +184,24 @@ static void session_functions(layerline_session *session)
     REFUSED(layerline_logits(NULL, 0, &logits, &count));
     REFUSED(layerline_logits(session, 0, NULL, &count));
     REFUSED(layerline_logits(session, 0, &logits, NULL));
+    CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_EMBEDDINGS_LAST, &error));
+    REFUSED(layerline_embeddings(NULL, 0, &logits, &count));
+    REFUSED(layerline_embeddings(session, 0, NULL, &count));
+    REFUSED(layerline_embeddings(session, 0, &logits, NULL));
     CHECK(logits == NULL && count == 0);
     REFUSED(layerline_session_position(NULL, &count));
     REFUSED(layerline_session_position(session, NULL));
     REFUSED(layerline_session_truncate(NULL, 0));
-    CHECK(position_of(session) == 2);
+    REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
+    REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));
+    CHECK(copy == NULL);
+    REFUSED_ERR(layerline_session_save(NULL, "/no/such/folder/state", err));
+    REFUSED_ERR(layerline_session_save(session, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_save(session, "/no/such/folder/state", NULL));
+    REFUSED_ERR(layerline_session_load(NULL, "/no/such/folder/state", err));
+    REFUSED_ERR(layerline_session_load(session, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_load(session, "/no/such/folder/state", NULL));
+    CHECK(position_of(session) == 3);
 }
 
 static void sampler_functions(layerline_session *session)
@@ -198,6 +241,7 @@ int main(void)
     model = open_model(data_path(TINY_MODEL), &s);
     model_functions(model);
     text_functions(model);
+    chat_functions(model);
     session = new_session(model, 0);
     session_functions(session);
     sampler_functions(session);

@@ -293,6 +293,54 @@ int make_file(char path[PATH_SIZE], const void *bytes, size_t size)
     return fd;
 }
 
+static unsigned char *put(unsigned char *to, uint64_t value, size_t size)
+{
+    size_t i;
+    for (i = 0; i < size; i++) {
+        *to++ = (unsigned char)(value >> (8 * i));
+    }
+    return to;
+}
+
+void make_chat_model(char path[PATH_SIZE], const char *chat_template)
+{
+    static const char key[] = "tokenizer.chat_template";
+    enum { HEADER = 24, PAIRS_AT = 16, STRING = 8, ALIGNMENT = 32, LEAST_COMMENT = 4 };
+    size_t size = 0, length = chat_template == NULL ? 0 : strlen(chat_template), pair, comment, i;
+    unsigned char *model = read_file(data_path(TINY_MODEL), &size), *made, *to;
+    uint64_t pairs = 0;
+    if (chat_template == NULL) {
+        close(make_file(path, model, size));
+        free(model);
+        return;
+    }
+    /* The tensors stay where they are aligned: a comment of Jinja's fills the pair up. */
+    pair = 8 + (sizeof key - 1) + 4 + 8 + length;
+    for (comment = LEAST_COMMENT; (pair + comment) % ALIGNMENT != 0; comment++) {
+    }
+    pair += comment;
+    made = malloc(size + pair);
+    REQUIRE(made != NULL && size > HEADER);
+    for (i = 0; i < 8; i++) {
+        pairs |= (uint64_t)model[PAIRS_AT + i] << (8 * i);
+    }
+    memcpy(made, model, PAIRS_AT);
+    to = put(made + PAIRS_AT, pairs + 1, 8);
+    to = put(to, sizeof key - 1, 8);
+    memcpy(to, key, sizeof key - 1);
+    to = put(to + sizeof key - 1, STRING, 4);
+    to = put(to, length + comment, 8);
+    memcpy(to, chat_template, length);
+    to += length;
+    memset(to, '#', comment);
+    to[0] = '{';
+    to[comment - 1] = '}';
+    memcpy(to + comment, model + HEADER, size - HEADER);
+    close(make_file(path, made, size + pair));
+    free(made);
+    free(model);
+}
+
 bool is_utf8(const char *text, size_t length)
 {
     const unsigned char *s = (const unsigned char *)text;

@@ -54,6 +54,9 @@ unsigned char *read_file(const char *path, size_t *size); /* to be freed; or the
 /* A temporary file with these bytes; its path is written to `path`, its descriptor (read and write) returned. */
 int make_file(char path[PATH_SIZE], const void *bytes, size_t size);
 
+/* A copy of the tiny model with this chat template, or none for NULL; its path is written to `path`. Or the test ends. */
+void make_chat_model(char path[PATH_SIZE], const char *chat_template);
+
 bool is_utf8(const char *text, size_t length);
 
 #ifdef __cplusplus

@@ -50,6 +50,13 @@ static inline bool parse_number(const char *text, uint64_t least, uint64_t most,
     return errno == 0 && *end == '\0' && *value >= least && *value <= most;
 }
 
+static inline bool parse_float(const char *text, float *value)
+{
+    char *end = NULL;
+    *value = strtof(text, &end);
+    return end != text && *end == '\0';
+}
+
 /* Bytes, KiB, MiB, GiB, or a percentage of `whole`: 400000000, 512MiB, 1.5GiB, 33%. */
 static inline bool parse_bytes(const char *text, uint64_t whole, uint64_t *bytes)
 {

@@ -42,13 +42,6 @@ static int usage(void)
     return 2;
 }
 
-static bool parse_float(const char *text, float *value)
-{
-    char *end = NULL;
-    *value = strtof(text, &end);
-    return end != text && *end == '\0';
-}
-
 static bool parse_arguments(int argc, char **argv, arguments *args)
 {
     int i, positional = 0;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -13,6 +13,7 @@ const SECTIONS: [(&str, &str); 10] = [
     ("prefetch", "prefetch and completion: nothing in this section waits, but layerline_wait"),
     ("session", "session: one sequence, its KV cache, its passes"),
     ("text", "text"),
+    ("chat", "chat templates"),
     ("sampler", "sampling and generation"),
 ];
 

@@ -81,6 +81,15 @@ enum class logit_rows : std::int32_t {
     none = LAYERLINE_LOGITS_NONE, /**< None. */
 };
 
+/** Which embeddings a pass leaves beside logits: hidden states after the final norm, not normalised. */
+enum class embedding_rows : std::int32_t {
+    none = 0,                           /**< None. */
+    all = LAYERLINE_EMBEDDINGS_ALL,     /**< One of every token. */
+    last = LAYERLINE_EMBEDDINGS_LAST,   /**< That of the last token. */
+    mean = LAYERLINE_EMBEDDINGS_MEAN,   /**< The mean over the pass. */
+    first = LAYERLINE_EMBEDDINGS_FIRST, /**< That of the first token. */
+};
+
 /** Where a layer is. */
 enum class layer_state : std::int32_t {
     absent = LAYERLINE_LAYER_ABSENT,   /**< Not in memory. */
@@ -121,6 +130,7 @@ constexpr bool operator!=(std::uint32_t a, event_kind b) noexcept { return !(a =
 using token = std::int32_t;              /**< A token's number in the vocabulary. */
 using ticket = std::uint64_t;            /**< What a request is known by; never 0. */
 using event = layerline_event;           /**< A completion. */
+using message = layerline_message;       /**< What one says in a conversation: role and content, NUL-terminated. */
 using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
@@ -581,6 +591,42 @@ public:
             layerline_detokenize(get(), tokens.data(), tokens.size(), buffer.data(), buffer.size(), &needed);
         return text_in(buffer, status, needed);
     }
+    /** layerline_chat_format: a conversation by the model's template, into `buffer` with a NUL; what was written. */
+    result<std::string_view> try_chat_format(span<const message> said, bool add_assistant, span<char> buffer) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_format(get(), said.data(), said.size(), add_assistant,
+                                                              buffer.data(), buffer.size(), &needed, &err);
+        return text_in(buffer, status, needed, err);
+    }
+    /** layerline_chat_format_json: one with tools and all else that the template knows, given as JSON. */
+    result<std::string_view> try_chat_format_json(std::string_view json, bool add_assistant, span<char> buffer) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_format_json(get(), json.data(), json.size(), add_assistant,
+                                                                   buffer.data(), buffer.size(), &needed, &err);
+        return text_in(buffer, status, needed, err);
+    }
+    /** layerline_chat_tokenize: its tokens, into `room`; how many. What messages say never becomes control tokens. */
+    result<std::size_t> try_chat_tokenize(span<const message> said, bool add_assistant, span<token> room) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_tokenize(get(), said.data(), said.size(), add_assistant,
+                                                                room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
+    /** layerline_chat_tokenize_json: the same of one given as JSON. */
+    result<std::size_t> try_chat_tokenize_json(std::string_view json, bool add_assistant, span<token> room) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_chat_tokenize_json(get(), json.data(), json.size(), add_assistant,
+                                                                     room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
     /** layerline_token_is_end: whether a token ends a text or a turn. */
     result<bool> try_is_end(token given) const noexcept
     {
@@ -632,6 +678,27 @@ public:
     {
         return grown<std::string>([&](span<char> room) { return try_detokenize(tokens, room); }, tokens.size() * 5 + 16);
     }
+    /** As `try_chat_format`, of any length. */
+    std::string chat_format(span<const message> said, bool add_assistant = true) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_chat_format(said, add_assistant, room); }, 1024);
+    }
+    /** As `try_chat_format_json`, of any length. */
+    std::string chat_format_json(std::string_view json, bool add_assistant = true) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_chat_format_json(json, add_assistant, room); }, 1024);
+    }
+    /** As `try_chat_tokenize`, of any length. */
+    std::vector<token> chat_tokenize(span<const message> said, bool add_assistant = true) const
+    {
+        return grown<std::vector<token>>([&](span<token> room) { return try_chat_tokenize(said, add_assistant, room); }, 1024);
+    }
+    /** As `try_chat_tokenize_json`, of any length. */
+    std::vector<token> chat_tokenize_json(std::string_view json, bool add_assistant = true) const
+    {
+        return grown<std::vector<token>>([&](span<token> room) { return try_chat_tokenize_json(json, add_assistant, room); },
+                                         1024);
+    }
     /** As `try_is_end`. */
     bool is_end(token given) const { return try_is_end(given).value(); }
 #endif
@@ -643,10 +710,11 @@ private:
         const layerline_status status = layerline_wait(get(), timeout, room.data(), room.size(), &count);
         return detail::made(status, span<event>(room.data(), count));
     }
-    static result<std::string_view> text_in(span<char> buffer, layerline_status status, std::size_t needed) noexcept
+    static result<std::string_view> text_in(span<char> buffer, layerline_status status, std::size_t needed,
+                                            layerline_error *err = nullptr) noexcept
     {
         if (status == LAYERLINE_OK) return std::string_view(buffer.data(), needed);
-        return failure(status, nullptr, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed + 1 : 0);
+        return failure(status, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed + 1 : 0);
     }
 #if LAYERLINE_EXCEPTIONS
     static std::size_t length_of(std::size_t count) noexcept { return count; }
@@ -744,31 +812,67 @@ public:
         const layerline_status status = layerline_session_new(on.get(), context_length, &made, &err);
         return detail::made(status, session(made), err);
     }
+    /** layerline_session_copy: a second session with its tokens; `context_length` 0: as this one's. */
+    result<session> try_copy(std::uint32_t context_length = 0) const noexcept
+    {
+        layerline_session *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_copy(get(), context_length, &made, &err);
+        return detail::made(status, session(made), err);
+    }
+    /** layerline_session_save: writes what it holds to a file, which replaces another of that name. */
+    result<void> try_save(std::string_view path) const noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_save(get(), name.get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_session_load: takes what `try_save` wrote in place of what it holds. */
+    result<void> try_load(std::string_view path) noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_load(get(), name.get(), &err);
+        return failure(status, err);
+    }
     /** layerline_forward: runs tokens through the model, after those it holds. */
-    result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last,
+                             embedding_rows embeddings = embedding_rows::none) noexcept
     {
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_forward(get(), tokens.data(), tokens.size(), static_cast<std::int32_t>(rows), &err);
+            layerline_forward(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &err);
         return failure(status, err);
     }
     /** layerline_forward_submit: begins the same in the background; the ticket's event tells when it is done. */
-    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+                                      embedding_rows embeddings = embedding_rows::none) noexcept
     {
         ticket given = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_forward_submit(get(), tokens.data(), tokens.size(),
-                                                                 static_cast<std::int32_t>(rows), &given, &err);
+        const layerline_status status =
+            layerline_forward_submit(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &given, &err);
         return detail::made(status, given, err);
     }
     /** layerline_session_interrupt: ends the running or submitted pass with status::cancelled. Any thread. */
     void interrupt() const noexcept { layerline_session_interrupt(get()); }
-    /** layerline_logits: one row of the last pass; the session's, valid until its next pass or truncation. */
+    /** layerline_logits: one row of the last pass; the session's, valid until its next pass, truncation or load. */
     result<span<const float>> try_logits(std::size_t row = 0) const noexcept
     {
         const float *values = nullptr;
         std::size_t count = 0;
         const layerline_status status = layerline_logits(get(), row, &values, &count);
+        return detail::made(status, span<const float>(values, count));
+    }
+    /** layerline_embeddings: one that the last pass left; the session's, valid until its next pass or truncation. */
+    result<span<const float>> try_embeddings(std::size_t row = 0) const noexcept
+    {
+        const float *values = nullptr;
+        std::size_t count = 0;
+        const layerline_status status = layerline_embeddings(get(), row, &values, &count);
         return detail::made(status, span<const float>(values, count));
     }
     /** layerline_session_position: tokens it holds. */
@@ -795,15 +899,28 @@ public:
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make`. */
     explicit session(model &on, std::uint32_t context_length = 0) : session(try_make(on, context_length).value()) {}
+    /** As `try_copy`. */
+    session copy(std::uint32_t context_length = 0) const { return try_copy(context_length).value(); }
+    /** As `try_save`. */
+    void save(std::string_view path) const { try_save(path).value(); }
+    /** As `try_load`. */
+    void load(std::string_view path) { try_load(path).value(); }
     /** As `try_forward`. */
-    void forward(span<const token> tokens, logit_rows rows = logit_rows::last) { try_forward(tokens, rows).value(); }
-    /** As `try_forward_submit`. */
-    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last)
+    void forward(span<const token> tokens, logit_rows rows = logit_rows::last,
+                 embedding_rows embeddings = embedding_rows::none)
     {
-        return try_forward_submit(tokens, rows).value();
+        try_forward(tokens, rows, embeddings).value();
+    }
+    /** As `try_forward_submit`. */
+    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+                          embedding_rows embeddings = embedding_rows::none)
+    {
+        return try_forward_submit(tokens, rows, embeddings).value();
     }
     /** As `try_logits`. */
     span<const float> logits(std::size_t row = 0) const { return try_logits(row).value(); }
+    /** As `try_embeddings`. */
+    span<const float> embeddings(std::size_t row = 0) const { return try_embeddings(row).value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */
@@ -828,6 +945,10 @@ public:
 #endif
 
 private:
+    static std::int32_t mode(logit_rows rows, embedding_rows embeddings) noexcept
+    {
+        return static_cast<std::int32_t>(rows) | static_cast<std::int32_t>(embeddings);
+    }
     template <class F>
     static bool call(F &on_token, token given, std::string_view piece)
     {

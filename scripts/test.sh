@@ -302,6 +302,9 @@ examples_run() {
     case "$out" in *Paris*) ;; *) echo "no Paris in the text"; return 1 ;; esac
     "$bin/prefetch" "$small_model" "The capital of France is" --budget 40% --tokens 8 || return 1
     "$bin/eventloop" "$small_model" "The capital of France is" --budget 33% --tokens 8 || return 1
+    out=$(printf 'Hello.\n/stats\nAnd now?\n/quit\nnever\n' | "$bin/chat" "$small_model" --budget 33% --tokens 8 --temperature 0 --context 128) &&
+        [ "$(echo "$out" | grep -c .)" -ge 2 ] || { echo "no two answers: $out"; return 1; }
+    ! "$bin/chat" tests/data/golden/arch/llama.gguf < /dev/null || { echo "a model without a template was taken"; return 1; }
     # What is wrong is said, and is no success.
     ! "$bin/generate" /no/such/model "text" && ! "$bin/generate" "$small_model" "text" --budget 1MiB &&
         ! "$bin/generate" "$small_model" "text" --budget nonsense && ! "$bin/generate" 2> /dev/null

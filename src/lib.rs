@@ -83,10 +83,10 @@ pub use error::{Error, Result, Status};
 #[doc(inline)]
 pub use generate::{Sampler, generate};
 #[doc(inline)]
-pub use model::{Event, EventKind, Info, Io, LayerState, Logits, Model, Options, Plan, Stats};
+pub use model::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Model, Options, Outputs, Plan, Stats};
 #[doc(inline)]
 pub use session::{Session, SharedSession};
 #[doc(inline)]
-pub use text::Tokenizer;
+pub use text::{Chat, Conversation, Tokenizer};
 #[doc(inline)]
 pub use weights::{Interrupt, SharedBudget};

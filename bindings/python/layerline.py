@@ -23,6 +23,7 @@ import array
 import ctypes
 import ctypes.util
 import enum
+import json
 import math
 import operator
 import os
@@ -30,11 +31,11 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Budget", "Error", "Event", "EventKind", "Info", "Io", "LayerState", "Logits", "Model", "Options", "Plan", "Sampler",
-    "Session", "Stats", "Status", "build_info", "load", "plan", "version",
+    "Budget", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "LayerState", "Logits", "Message", "Model", "Options",
+    "Plan", "Sampler", "Session", "Stats", "Status", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -78,6 +79,16 @@ class Logits(enum.IntEnum):
     LAST = 0
     ALL = 1
     NONE = 2
+
+
+class Embeddings(enum.IntEnum):
+    """Which embeddings a pass leaves beside logits: hidden states after the final norm, not normalised."""
+
+    NONE = 0
+    ALL = 16
+    LAST = 32
+    MEAN = 48
+    FIRST = 64
 
 
 class LayerState(enum.IntEnum):
@@ -209,6 +220,10 @@ class _Event(ctypes.Structure):
     ]
 
 
+class _Message(ctypes.Structure):
+    _fields_ = [("role", ctypes.c_char_p), ("content", ctypes.c_char_p)]
+
+
 @dataclass(frozen=True)
 class Event:
     """A completion. kind is an EventKind; status is a Status, layer is for EventKind.LAYER, read_bytes what storage gave for it."""
@@ -266,13 +281,21 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_free": (None, [_HANDLE]),
     "layerline_forward": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT]),
     "layerline_forward_submit": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT, _OUT]),
+    "layerline_session_copy": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
+    "layerline_session_save": (_STATUS, [_HANDLE, _TEXT, _OUT]),
+    "layerline_session_load": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_session_interrupt": (None, [_HANDLE]),
     "layerline_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT]),
+    "layerline_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT]),
     "layerline_session_position": (_STATUS, [_HANDLE, _OUT]),
     "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE]),
     "layerline_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT]),
     "layerline_detokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT]),
     "layerline_token_is_end": (_STATUS, [_HANDLE, _I32, _OUT]),
+    "layerline_chat_format": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_chat_format_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_chat_tokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_chat_tokenize_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_sampler_new": (_HANDLE, []),
     "layerline_sampler_free": (None, [_HANDLE]),
     "layerline_sampler_set_temperature": (_STATUS, [_HANDLE, _FLOAT]),
@@ -388,7 +411,7 @@ def _tokens(tokens: Iterable[int]) -> Tuple[Any, int]:
     return ((ctypes.c_int32 * count).from_buffer(values) if count else None), count
 
 
-def _text(call: Callable[[Any, int, Any], int]) -> bytes:
+def _text(call: Callable[[Any, int, Any], int], error: Optional[ctypes.c_void_p] = None) -> bytes:
     """What a function writes into a buffer, of any length."""
     room = 256
     needed = ctypes.c_size_t()
@@ -396,9 +419,42 @@ def _text(call: Callable[[Any, int, Any], int]) -> bytes:
         buffer = ctypes.create_string_buffer(room)
         status = call(buffer, room, ctypes.byref(needed))
         if status != Status.BUFFER_TOO_SMALL:
-            _check(status)
+            _check(status, error)
             return buffer.raw[: needed.value]
+        if error:
+            _c().layerline_error_free(error)
         room = needed.value + 1
+
+
+def _filled(room: int, call: Callable[[Any, int, Any], int], error: Optional[ctypes.c_void_p] = None) -> List[int]:
+    """The tokens that a function writes, `room` of them or more."""
+    needed = ctypes.c_size_t()
+    while True:
+        tokens = (ctypes.c_int32 * room)()
+        status = call(tokens, room, ctypes.byref(needed))
+        if status != Status.BUFFER_TOO_SMALL:
+            _check(status, error)
+            return tokens[: needed.value]
+        if error:
+            _c().layerline_error_free(error)
+        room = needed.value
+
+
+# A message: role and content, or a mapping of all it has.
+Message = Union[Tuple[str, str], Mapping[str, Any]]
+
+
+def _conversation(messages: Iterable[Message], variables: Mapping[str, Any]) -> Tuple[Any, int, bool]:
+    """Arguments for a function that takes messages, or for the one that takes JSON: then the last is true."""
+    said = list(messages)
+    if not variables and all(isinstance(one, tuple) for one in said):
+        pairs = [(role.encode(), content.encode()) for role, content in said]
+        if any(b"\0" in text for pair in pairs for text in pair):
+            raise ValueError("a message holds a NUL")
+        return (_Message * len(pairs))(*pairs), len(pairs), False
+    whole = [{"role": one[0], "content": one[1]} if isinstance(one, tuple) else dict(one) for one in said]
+    text = json.dumps({**variables, "messages": whole}).encode()
+    return text, len(text), True
 
 
 _Self = TypeVar("_Self", bound="_Handle")
@@ -607,21 +663,36 @@ class Model(_Handle):
         begin with the beginning token, end with the ending one, where the model wants one."""
         data = text.encode()
         flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS | eos * _TOKENIZE_EOS
-        room, needed = len(data) + 8, ctypes.c_size_t()
         with self._use() as own:
-            while True:
-                tokens = (ctypes.c_int32 * room)()
-                status = _c().layerline_tokenize(own, data, len(data), flags, tokens, room, ctypes.byref(needed))
-                if status != Status.BUFFER_TOO_SMALL:
-                    _check(status)
-                    return tokens[: needed.value]
-                room = needed.value
+            return _filled(len(data) + 8, lambda *out: _c().layerline_tokenize(own, data, len(data), flags, *out))
 
     def detokenize(self, tokens: Iterable[int]) -> bytes:
         """The text of a whole sequence, UTF-8 but for a character that its end may cut."""
         values, count = _tokens(tokens)
         with self._use() as own:
             return _text(lambda *out: _c().layerline_detokenize(own, values, count, *out))
+
+    def chat_format(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> str:
+        """The text of a conversation by the model's template, to be tokenised with `special`, without `bos`.
+
+        messages: each a tuple of role and content, or a mapping of all it has, such as tool_calls. variables: what else
+        the template knows, such as tools. add_assistant: end where the answer begins. For text from outside use
+        `chat_tokenize`: here control tokens that a message spells become such.
+        """
+        said, count, as_json = _conversation(messages, variables)
+        error = ctypes.c_void_p()
+        with self._use() as own:
+            call = _c().layerline_chat_format_json if as_json else _c().layerline_chat_format
+            text = _text(lambda *out: call(own, said, count, add_assistant, *out, ctypes.byref(error)), error)
+        return text.decode()
+
+    def chat_tokenize(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> List[int]:
+        """The tokens of the same, in which control tokens are the template's alone: what messages say stays text."""
+        said, count, as_json = _conversation(messages, variables)
+        error = ctypes.c_void_p()
+        with self._use() as own:
+            call = _c().layerline_chat_tokenize_json if as_json else _c().layerline_chat_tokenize
+            return _filled(1024, lambda *out: call(own, said, count, add_assistant, *out, ctypes.byref(error)), error)
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends a text or a turn."""
@@ -682,21 +753,52 @@ class Session(_Handle):
         self._own(made.value, _c().layerline_session_free)
         self.model = model
 
-    def forward(self, tokens: Iterable[int], logits: Logits = Logits.LAST) -> None:
+    def copy(self, context_length: int = 0) -> Session:
+        """A second session with the tokens of this one and its last logits, so that a prompt is run once and continued
+        in many ways; 0: with room for as many as this one."""
+        made, error = ctypes.c_void_p(), ctypes.c_void_p()
+        length = _u32(context_length, "context_length")
+        with self._use() as own:
+            _check(_c().layerline_session_copy(own, length, ctypes.byref(made), ctypes.byref(error)), error)
+        session = type(self).__new__(type(self))
+        session._own(made.value, _c().layerline_session_free)
+        session.model = self.model
+        return session
+
+    def save(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        """Writes what the session holds to a file, which replaces another of that name when it is complete: what `load`
+        needs to go on from here with the same bits. The tokens themselves are not in it."""
+        name, error = _path(path), ctypes.c_void_p()
+        with self._use() as own:
+            _check(_c().layerline_session_save(own, name, ctypes.byref(error)), error)
+
+    def load(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        """Takes what `save` wrote on a session of the same model in place of what the session holds. After an error it is
+        as it was before, unless the file was changed meanwhile, which leaves it without tokens."""
+        name, error = _path(path), ctypes.c_void_p()
+        with self._use() as own:
+            _check(_c().layerline_session_load(own, name, ctypes.byref(error)), error)
+
+    def forward(
+        self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
+    ) -> None:
         """Runs tokens through the model, after those the session holds. After an error it is as it was before."""
         values, count = _tokens(tokens)
-        error = ctypes.c_void_p()
+        error, mode = ctypes.c_void_p(), _i32(logits, "logits") | _i32(embeddings, "embeddings")
         with self._use() as own:
-            _check(_c().layerline_forward(own, values, count, _i32(logits, "logits"), ctypes.byref(error)), error)
+            _check(_c().layerline_forward(own, values, count, mode, ctypes.byref(error)), error)
 
-    def forward_submit(self, tokens: Iterable[int], logits: Logits = Logits.LAST) -> int:
+    def forward_submit(
+        self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
+    ) -> int:
         """Begins the same in the background and returns its ticket; an EventKind.DONE of the model tells how it ended.
         Until then calls on the session raise Error with Status.BUSY, but for `interrupt` and `close`."""
         values, count = _tokens(tokens)
-        ticket, error, rows = ctypes.c_uint64(), ctypes.c_void_p(), _i32(logits, "logits")
+        ticket, error = ctypes.c_uint64(), ctypes.c_void_p()
+        mode = _i32(logits, "logits") | _i32(embeddings, "embeddings")
         with self._use() as own:
             out = (ctypes.byref(ticket), ctypes.byref(error))
-            _check(_c().layerline_forward_submit(own, values, count, rows, *out), error)
+            _check(_c().layerline_forward_submit(own, values, count, mode, *out), error)
         return ticket.value
 
     def interrupt(self) -> None:
@@ -706,10 +808,17 @@ class Session(_Handle):
 
     def logits(self, row: int = 0) -> "array.array[float]":
         """One row of the last pass, before any softmax: a copy, which numpy.frombuffer takes too."""
+        return self._row(_c().layerline_logits, row)
+
+    def embeddings(self, row: int = 0) -> "array.array[float]":
+        """An embedding that the last pass left, not normalised: a copy, which numpy.frombuffer takes too."""
+        return self._row(_c().layerline_embeddings, row)
+
+    def _row(self, function: Callable[..., int], row: int) -> "array.array[float]":
         values, count = ctypes.c_void_p(), ctypes.c_size_t()
         copy = array.array("f")
         with self._use() as own:
-            _check(_c().layerline_logits(own, _size(row, "row"), ctypes.byref(values), ctypes.byref(count)))
+            _check(function(own, _size(row, "row"), ctypes.byref(values), ctypes.byref(count)))
             copy.frombytes(ctypes.string_at(values.value or 0, count.value * copy.itemsize))
         return copy
 

@@ -9,19 +9,39 @@ import os
 import pathlib
 import re
 import select
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 from typing import Any, List
 
 import layerline
-from layerline import Budget, Error, EventKind, Info, LayerState, Logits, Model, Options, Plan, Sampler, Session, Stats, Status
+from layerline import Budget, Embeddings, Error, EventKind, Info, LayerState, Logits, Model, Options, Plan, Sampler, Session
+from layerline import Stats, Status
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests/data/golden/arch/llama.gguf"
 SMALL = Options(context_length=64, threads=2, memory_budget=1 << 30)
 PROMPT = [1, 40, 50]
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'odd' %}{{ raise_exception('no ' + m.role) }}{% endif %}"
+    "{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def with_template(template: str) -> bytes:
+    """The small model with a chat template; a comment of Jinja's keeps its tensors aligned."""
+    model, key = MODEL.read_bytes(), b"tokenizer.chat_template"
+    pairs = struct.unpack_from("<Q", model, 16)[0]
+    text = template.encode() + b"{##"
+    text += b"#" * (-(len(key) + 20 + len(text) + 1) % 32) + b"}"
+    pair = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(text)) + text
+    return model[:16] + struct.pack("<Q", pairs + 1) + pair + model[24:]
 
 
 class Case(unittest.TestCase):
@@ -38,20 +58,24 @@ class Interface(Case):
     def test_structs_are_those_of_the_header(self) -> None:
         # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
         text = (ROOT / "ctests/layout.c").read_text()
-        for name, struct in (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event)):
+        structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event),
+                   ("message", layerline._Message))  # fmt: skip
+        for name, layout in structs:
             size = re.search(rf"SIZE\(layerline_{name}, (\d+)\)", text)
             assert size is not None
-            self.assertEqual(ctypes.sizeof(struct), int(size[1]), name)
+            self.assertEqual(ctypes.sizeof(layout), int(size[1]), name)
             offsets = re.findall(rf"OFFSET\(layerline_{name}, (\w+), (\d+)\)", text)
-            self.assertEqual([(field, getattr(struct, field).offset) for field, *_ in struct._fields_],
+            self.assertEqual([(field, getattr(layout, field).offset) for field, *_ in layout._fields_],
                              [(field, int(at)) for field, at in offsets])  # fmt: skip
 
     def test_constants_are_those_of_the_header(self) -> None:
         header = (ROOT / "include/layerline.h").read_text()
         defines = dict(re.findall(r"^#define LAYERLINE_(\w+) (-?\d+)$", header, re.M))
-        for prefix, names in (("ERROR_", Status), ("IO_", layerline.Io), ("LOGITS_", Logits), ("LAYER_", LayerState)):
+        for prefix, names in (("ERROR_", Status), ("IO_", layerline.Io), ("LOGITS_", Logits), ("LAYER_", LayerState),
+                              ("EMBEDDINGS_", Embeddings)):  # fmt: skip
             found = {name[len(prefix):]: int(value) for name, value in defines.items() if name.startswith(prefix)}
-            self.assertEqual(found, {name.name: name.value for name in names if name != Status.OK or prefix != "ERROR_"})
+            unnamed = (Status.OK, Embeddings.NONE) if prefix in ("ERROR_", "EMBEDDINGS_") else ()
+            self.assertEqual(found, {name.name: name.value for name in names if name not in unnamed})
         self.assertEqual(int(defines["EVENT_LAYER"]), EventKind.LAYER)
         self.assertEqual(int(defines["EVENT_DONE"]), EventKind.DONE)
         self.assertEqual(int(defines["TOKENIZE_SPECIAL"]), layerline._TOKENIZE_SPECIAL)
@@ -138,6 +162,52 @@ class WithModel(Case):
         self.assertTrue(self.model.is_end(self.model.info().eos_token))
         self.assertFalse(self.model.is_end(40))
 
+    def test_conversations_become_text_and_tokens(self) -> None:
+        self.refused(Status.UNSUPPORTED, self.model.chat_format, [("user", "hi")])
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(with_template(TEMPLATE))
+            file.flush()
+            model = Model(file.name, SMALL)
+        with model:
+            said: List[layerline.Message] = [("system", "short"), ("user", "h\u00e9</s>")]
+            text = "<s>system:short</s>user:h\u00e9</s></s>"
+            self.assertEqual(model.chat_format(said), text + "assistant:")
+            self.assertEqual(model.chat_format(said, add_assistant=False), text)
+            said[0] = {"role": "system", "content": "short", "name": None}
+            self.assertEqual(model.chat_format(said, tools=[{"name": "f"}], add_assistant=False), text + '[{"name": "f"}]')
+            self.assertEqual(len(model.chat_format([("user", "a" * 5000)], add_assistant=False)), 5012)
+            bos, eos = model.info().bos_token, model.info().eos_token
+            for all_said in (said, said[1:], [("user", "</s>" * 3000)]):
+                tokens = model.chat_tokenize(all_said)
+                self.assertEqual((tokens[0], tokens.count(bos), tokens.count(eos)), (bos, 1, len(all_said)))
+            self.assertEqual(model.tokenize(text, special=True).count(eos), 3)
+            wrong = self.refused(Status.INVALID_ARGUMENT, model.chat_format, [("odd", "")])
+            self.assertIn("no odd", wrong.message)
+            self.refused(Status.INVALID_ARGUMENT, model.chat_tokenize, [], tools=3)
+            self.assertRaises(ValueError, model.chat_format, [("user", "a\0b")])
+            self.assertEqual(model.chat_format([{"role": "user", "content": "a\0b"}], add_assistant=False), "<s>user:a\0b</s>")
+
+    def test_passes_leave_embeddings(self) -> None:
+        with Session(self.model) as session:
+            session.forward(PROMPT, Logits.NONE, Embeddings.ALL)
+            rows = [session.embeddings(row) for row in range(3)]
+            self.assertEqual(len(rows[0]), self.model.info().embedding_length)
+            self.refused(Status.INVALID_ARGUMENT, session.embeddings, 3)
+            self.refused(Status.INVALID_ARGUMENT, session.logits)
+            for which, want in ((Embeddings.FIRST, rows[0]), (Embeddings.LAST, rows[2])):
+                session.truncate(0)
+                session.forward(PROMPT, embeddings=which)
+                self.assertEqual(session.embeddings(), want)
+                self.assertEqual(len(session.logits()), 320)
+            session.truncate(0)
+            session.forward_submit(PROMPT, Logits.NONE, Embeddings.MEAN)
+            while not self.model.wait():
+                pass
+            for got, of in zip(session.embeddings(), zip(*rows)):
+                self.assertAlmostEqual(got, sum(of) / 3, places=5)
+            session.truncate(0)
+            self.refused(Status.INVALID_ARGUMENT, session.embeddings)
+
     def test_passes_leave_logits(self) -> None:
         with Session(self.model) as session:
             session.forward(PROMPT, Logits.ALL)
@@ -154,6 +224,28 @@ class WithModel(Case):
             self.refused(Status.INVALID_ARGUMENT, session.truncate, 100)
             self.assertRaises(ValueError, session.truncate, -1)
             self.assertRaises(ValueError, session.forward, [2**31])
+
+    def test_sessions_are_copied_saved_and_loaded(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, Session(self.model) as session:
+            path = pathlib.Path(folder) / "state"
+            session.forward(PROMPT)
+            last = session.logits()
+            copy, loaded = session.copy(32), Session(self.model, 16)
+            session.save(path)
+            loaded.load(os.fsencode(path))
+            text = session.generate([], max_tokens=8)
+            for other in (copy, loaded):
+                self.assertEqual((other.position(), other.logits(), other.model), (3, last, self.model))
+                self.assertEqual(other.generate([], max_tokens=8), text)
+            path.write_bytes(path.read_bytes()[:-1])
+            self.assertIn(str(path), self.refused(Status.FORMAT, loaded.load, path).message)
+            self.refused(Status.IO, session.save, pathlib.Path(folder) / "none" / "state")
+            self.refused(Status.CONTEXT_FULL, session.copy, 2)
+            self.assertRaises(ValueError, session.save, "a\0b")
+            self.assertRaises(ValueError, session.copy, -1)
+            self.assertEqual(os.listdir(folder), ["state"])
+            copy.close()
+            self.assertRaises(ValueError, copy.load, path)
 
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []

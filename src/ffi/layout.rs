@@ -6,6 +6,7 @@
 
 use std::mem::offset_of;
 
+use super::chat::*;
 use super::error::*;
 use super::model::*;
 use super::options::*;
@@ -99,6 +100,12 @@ layout!(layerline_stats: 136 {
     evictions: 128,
 });
 
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_message: 16 {
+    role: 0,
+    content: 8,
+});
+
 numbers!(
     LAYERLINE_OK = 0,
     LAYERLINE_ERROR_INVALID_ARGUMENT = -1,
@@ -125,6 +132,10 @@ numbers!(
     LAYERLINE_LOGITS_LAST = 0,
     LAYERLINE_LOGITS_ALL = 1,
     LAYERLINE_LOGITS_NONE = 2,
+    LAYERLINE_EMBEDDINGS_ALL = 16,
+    LAYERLINE_EMBEDDINGS_LAST = 32,
+    LAYERLINE_EMBEDDINGS_MEAN = 48,
+    LAYERLINE_EMBEDDINGS_FIRST = 64,
     LAYERLINE_TOKENIZE_SPECIAL = 1,
     LAYERLINE_TOKENIZE_BOS = 2,
     LAYERLINE_TOKENIZE_EOS = 4,

@@ -7,6 +7,7 @@
 
 mod boundary;
 pub mod budget;
+pub mod chat;
 pub mod error;
 mod layout;
 pub mod model;

@@ -1,5 +1,6 @@
 //! A model: its description, its tokeniser, its weights, and the budget they share.
 
+mod fingerprint;
 mod memory;
 mod open;
 mod rotation;
@@ -18,13 +19,14 @@ use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::session::{Passes, Scratch};
-use crate::text::Tokenizer;
+use crate::text::{Chat, Tokenizer};
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
 
+use fingerprint::Fingerprint;
 use rotation::Rotation;
-pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, Stats};
+pub use types::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Options, Outputs, Plan, Stats};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;
@@ -38,6 +40,7 @@ pub struct Model {
     metadata: Metadata,
     tokenizer: std::result::Result<Tokenizer, Error>,
     parameter_count: u64,
+    fingerprint: Fingerprint,
     io: Io,
     isa: Isa,
     pool: Pool,
@@ -108,6 +111,11 @@ impl Model {
     /// same.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().map_err(Clone::clone)
+    }
+
+    /// The chat template, with the tokeniser. A model that has none says so when it is asked to format.
+    pub fn chat(&self) -> Chat<'_> {
+        Chat::new(&self.metadata, &self.tokenizer)
     }
 
     /// Changes the budget, from any thread, while passes run. Memory is given back as soon as no pass uses it.
@@ -189,6 +197,14 @@ impl Model {
 
     pub(crate) fn passes(&self) -> &Passes {
         &self.passes
+    }
+
+    /// What tells this model from others; see [`Fingerprint`] for what it sees.
+    ///
+    /// # Errors
+    /// `IO`, `OUT_OF_MEMORY`.
+    pub(crate) fn fingerprint(&self) -> Result<u128> {
+        self.fingerprint.get(&self.engine)
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -1,10 +1,11 @@
-//! Tokenisers and detokenisation.
+//! Tokenisers, detokenisation and chat templates.
 //!
 //! Four families are built in: `llama` (SentencePiece BPE: merges chosen by the score of the token they make, bytes as
 //! a last resort), `t5` (SentencePiece unigram), `bert` (WordPiece) and `gpt2` (BPE by a list of merges, inside the
 //! words that one of many pre-tokenisers cuts), of which `gemma4` is one.
 
 mod bpe;
+mod chat;
 mod ends;
 mod escape;
 mod load;
@@ -23,6 +24,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use chat::{Chat, Conversation};
 #[doc(hidden)]
 pub use load::MODELS;
 #[doc(hidden)]

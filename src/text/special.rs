@@ -55,6 +55,14 @@ impl Specials {
             .find_map(|at| self.longest_prefix(vocabulary, &text[at..]).map(|token| (at, token)))
     }
 
+    /// Where control tokens start in a text, also inside each other.
+    pub fn find_controls<'a>(&'a self, vocabulary: &'a Vocabulary, text: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+        let is_control = |token: u32| vocabulary.kind(token) != Kind::UserDefined;
+        (0..text.len())
+            .filter(|&at| self.starts[text[at] as usize])
+            .filter(move |&at| self.longest_prefix(vocabulary, &text[at..]).is_some_and(is_control))
+    }
+
     fn longest_prefix(&self, vocabulary: &Vocabulary, text: &[u8]) -> Option<u32> {
         let mut candidates = &self.tokens[..];
         let mut longest = None;

@@ -65,38 +65,61 @@ impl Tokenizer {
             out.extend(self.bos());
         }
         let specials = if special { &self.specials } else { &self.user_defined };
+        self.encode_parts(text, specials, None, &mut Merger::default(), &mut out);
+        out
+    }
+
+    /// The tokens of a text in which control tokens spelt with `mark` inside are none: they are text, without the mark.
+    pub(super) fn encode_marked(&self, text: &str, mark: char) -> Vec<i32> {
+        let mut out = Vec::new();
+        self.encode_parts(text, &self.specials, Some(mark), &mut Merger::default(), &mut out);
+        out
+    }
+
+    /// Puts `mark` inside each control token that is spelt in a text.
+    pub(super) fn mark_controls(&self, text: &mut String, mark: char) {
+        let found: Vec<usize> = self.specials.find_controls(&self.vocabulary, text.as_bytes()).collect();
+        for at in found.into_iter().rev() {
+            let first = text[at..].chars().next().map_or(0, char::len_utf8);
+            text.insert(at + first, mark);
+        }
+    }
+
+    fn encode_parts(
+        &self,
+        text: &str,
+        specials: &Specials,
+        mark: Option<char>,
+        merger: &mut Merger,
+        out: &mut Vec<i32>,
+    ) {
         let text = &*match &self.rules {
             Rules::Spm(_) => specials.with_spaces(text),
             Rules::Bpe(bpe) if bpe.escapes_spaces() => specials.with_spaces(text),
             _ => Cow::Borrowed(text),
         };
-        let mut merger = Merger::default();
-        let mut after_special = true;
         let mut from = 0;
         while from < text.len() {
             let found = specials.find(&self.vocabulary, text.as_bytes(), from);
             let part = &text[from..found.map_or(text.len(), |(at, _)| at)];
-            if !part.is_empty() {
+            if let Some(mark) = mark.filter(|&mark| part.contains(mark)) {
+                self.encode_parts(&part.replace(mark, ""), &self.user_defined, None, merger, out);
+            } else if !part.is_empty() {
                 match &self.rules {
-                    Rules::Spm(spm) => {
-                        let prefix = self.add_space_prefix && after_special;
-                        spm.encode(&self.vocabulary, part, prefix, &mut merger, &mut out);
-                    }
-                    Rules::Unigram(unigram) => unigram.encode(part, &mut out),
-                    Rules::WordPiece(pieces) => pieces.encode(part, &mut out),
-                    Rules::Bpe(bpe) => bpe.encode(&self.vocabulary, part, &mut merger, &mut out),
+                    Rules::Spm(spm) => spm.encode(&self.vocabulary, part, self.add_space_prefix, merger, out),
+                    Rules::Unigram(unigram) => unigram.encode(part, out),
+                    Rules::WordPiece(pieces) => pieces.encode(part, out),
+                    Rules::Bpe(bpe) => bpe.encode(&self.vocabulary, part, merger, out),
                 }
             }
             let Some((at, token)) = found else { break };
             out.push(token as i32);
-            after_special = true;
             from = at + self.vocabulary.text(token).len();
             if self.strip_after_special.as_ref().is_some_and(|but| !but.contains(&token)) {
                 let space = |byte: &u8| matches!(byte, b' ' | 0x09..=0x0d);
                 from += text.as_bytes()[from..].iter().take_while(|&byte| space(byte)).count();
             }
         }
-        out
     }
 
     /// Appends the bytes of a token to `out`: a piece of a text that goes on, which may end inside a character.

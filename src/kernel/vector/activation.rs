@@ -10,6 +10,8 @@ use crate::kernel::Isa;
 pub enum Activation {
     /// x·σ(x), within 10⁻⁶ relative (below −87 the result may round to −0).
     Silu,
+    /// ½x(1 + erf(x/√2)), within 10⁻⁶ relative plus 10⁻⁸.
+    Gelu,
     /// ½x(1 + tanh(√(2/π)(x + 0.044715·x³))), within 10⁻⁶ relative plus 10⁻⁸.
     GeluTanh,
     /// x·σ(slope·x) of x held below `limit`; as a gate it multiplies up + 1, with up held within ±`limit`: gpt-oss, whose
@@ -24,6 +26,7 @@ pub enum Activation {
 pub fn gate_assign(isa: Isa, f: Activation, gate: &[f32], up: &mut [f32]) {
     match f {
         Activation::Silu => update_with(isa, Silu, up, gate),
+        Activation::Gelu => update_with(isa, Gelu, up, gate),
         Activation::GeluTanh => update_with(isa, GeluTanh, up, gate),
         Activation::ClampedSwiglu { slope, limit } => update_with(isa, ClampedSwiglu { slope, limit }, up, gate),
     }
@@ -33,6 +36,7 @@ pub fn gate_assign(isa: Isa, f: Activation, gate: &[f32], up: &mut [f32]) {
 pub fn activate(isa: Isa, f: Activation, x: &mut [f32]) {
     match f {
         Activation::Silu => update(isa, Silu, x),
+        Activation::Gelu => update(isa, Gelu, x),
         Activation::GeluTanh => update(isa, GeluTanh, x),
         Activation::ClampedSwiglu { slope, limit } => update(isa, ClampedSwiglu { slope, limit }, x),
     }
@@ -52,6 +56,23 @@ impl Binary for Silu {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
         s.mul(math::swish(s, gate, 1.0), up)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Unary for Gelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        math::gelu(s, x)
+    }
+}
+
+impl Binary for Gelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
+        s.mul(math::gelu(s, gate), up)
     }
 }
 

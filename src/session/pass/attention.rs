@@ -52,7 +52,8 @@ impl Step<'_> {
         cache: &mut [u16],
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let s = self.model.description().shape;
+        let d = self.model.description();
+        let s = d.shape;
         let n = self.tokens;
         let (q_len, k_len, v_len) = (s.heads * s.key_dim, s.kv_heads * s.key_dim, s.kv_heads * s.value_dim);
         let input = self.normed(a.norm, b.x, b.work);
@@ -91,7 +92,8 @@ impl Step<'_> {
             value_dim: s.value_dim,
         };
         let sinks = a.sinks.map(|sinks| self.model.vector(sinks));
-        let rule = Rule { scale: a.scale, softcap: a.softcap, sinks, window: a.window };
+        let until = (!d.causal).then_some(place.position + n);
+        let rule = Rule { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };
         attend_layer(self.pool, self.isa, &cache, &rule, s.heads, place.position, q, mixed);
 
         let mixed = match &a.projection {
@@ -99,7 +101,7 @@ impl Step<'_> {
             Projection::Latent(latent) => self.latent_result(latent, mixed, rest, b.forms, sweep)?,
         };
         let acts = self.quantize(&[a.output], mixed, b.forms);
-        self.add_block(a.output, &acts, a.post_norm, b.work, b.x, sweep)
+        self.add_block(a.output, &acts, [a.post_norm, a.sum_norm], b.work, b.x, sweep)
     }
 
     /// Norms and turns the heads of every token, rows of `len`.

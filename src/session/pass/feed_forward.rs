@@ -19,7 +19,7 @@ impl Step<'_> {
         let acts = self.quantize(&mlp.ways_up(), input, b.forms);
         let inner = self.inner(mlp, &acts, b.work, sweep)?;
         let acts = self.quantize(&[mlp.down], inner, b.forms);
-        self.add_block(mlp.down, &acts, f.post_norm, b.work, b.x, sweep)
+        self.add_block(mlp.down, &acts, [f.post_norm, f.sum_norm], b.work, b.x, sweep)
     }
 
     /// f(W_gate·h) ⊙ W_up·h, or f(W_up·h), in `work`.

@@ -6,6 +6,7 @@ mod feed_forward;
 mod latent;
 
 use super::Session;
+use super::results::Wanted;
 use super::scratch::{FORM_ALIGNMENT, Route, Scratch, forms_of};
 use crate::arch::{Linear, Norm, NormKind};
 use crate::error::Result;
@@ -13,7 +14,7 @@ use crate::kernel::matmul::{Activations, Form, activation_bytes};
 use crate::kernel::page::{Rows, Target, Then, multiply_page};
 use crate::kernel::pool::Pool;
 use crate::kernel::{Isa, rows, vector};
-use crate::model::Model;
+use crate::model::{Embeddings, Model};
 use crate::quant;
 use crate::weights::frames::Memory;
 use crate::weights::{MatrixId, Sweep};
@@ -29,14 +30,14 @@ struct Step<'a> {
 }
 
 impl Session {
-    /// Takes a chunk in at the present position, and writes the logits of its last positions to `logits`, as many rows
-    /// as it holds. The cache beyond the position may be written even when this fails.
-    pub(super) fn sweep(&mut self, tokens: &[i32], logits: &mut [f32], since: u64) -> Result<()> {
+    /// Takes a chunk in at the present position, and writes what is wanted of it. The cache beyond the position may be
+    /// written even when this fails.
+    pub(super) fn sweep(&mut self, tokens: &[i32], wanted: Wanted, since: u64) -> Result<()> {
         let Session { model, cache, position, context, interrupt, pass_bytes, .. } = self;
         let schedule = model.engine().schedule();
-        let end = if logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
+        let end = if wanted.logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
         let mut sweep = model.engine().sweep(interrupt, since, end)?;
-        let result = run_chunk(model, cache, (*position, *context), tokens, logits, &mut sweep);
+        let result = run_chunk(model, cache, (*position, *context), tokens, wanted, &mut sweep);
         *pass_bytes += sweep.read_bytes();
         result
     }
@@ -61,7 +62,7 @@ fn run_chunk(
     cache: &mut Memory,
     place: (usize, usize),
     tokens: &[i32],
-    logits: &mut [f32],
+    wanted: Wanted,
     sweep: &mut Sweep,
 ) -> Result<()> {
     let (position, context) = place;
@@ -86,23 +87,39 @@ fn run_chunk(
     let turned = Turned::all(model, context, positions, angles.as_slice_mut());
     let place = Place { position, context, turned: &turned };
     let layer_values = s.kv_heads * context * (s.key_dim + s.value_dim);
-    let caches = cache.as_slice_mut::<u16>().chunks_exact_mut(layer_values);
-    for (layer, cache) in d.layers.iter().zip(caches) {
+    let caches = cache.as_slice_mut::<u16>();
+    for (i, layer) in d.layers.iter().enumerate() {
+        let cache = &mut caches[i.min(d.cached_layers() - 1) * layer_values..][..layer_values];
         if layer.parallel {
             b.before[..b.x.len()].copy_from_slice(b.x);
         }
         step.attention(&layer.attention, &place, &mut b, cache, sweep)?;
         step.feed_forward(&layer.feed_forward, layer.parallel, &mut b, sweep)?;
     }
-    if !logits.is_empty() {
-        let count = logits.len() / s.vocab;
-        let step = Step { tokens: count, ..step };
-        let input = step.normed(Some(d.output_norm), &b.x[(n - count) * s.embedding..], b.work);
-        let acts = step.quantize(&[d.head], input, b.forms);
-        step.multiply(d.head, &acts, logits, Then::Keep, sweep)?;
+    let Wanted { logits, embeddings, which } = wanted;
+    let with_logits = logits.len() / s.vocab;
+    let count = with_logits.max(positions_with(which, n));
+    if count == 0 {
+        return Ok(());
+    }
+    let hidden = Step { tokens: count, ..step }.normed(d.output_norm, &b.x[(n - count) * s.embedding..], b.work);
+    step.keep_embeddings(which, hidden, embeddings);
+    if let Some(head) = d.head.filter(|_| with_logits > 0) {
+        let step = Step { tokens: with_logits, ..step };
+        let acts = step.quantize(&[head], &hidden[(count - with_logits) * s.embedding..], b.forms);
+        step.multiply(head, &acts, logits, Then::Keep, sweep)?;
         step.limit(logits);
     }
     Ok(())
+}
+
+/// How many of a chunk's last positions, `n` in all, hold what its embeddings are made of.
+fn positions_with(which: Embeddings, n: usize) -> usize {
+    match which {
+        Embeddings::None => 0,
+        Embeddings::Last => 1,
+        Embeddings::All | Embeddings::Mean | Embeddings::First => n,
+    }
 }
 
 impl Step<'_> {
@@ -128,13 +145,31 @@ impl Step<'_> {
             if d.embedding_scale != 1.0 {
                 vector::scale(self.isa, row, d.embedding_scale);
             }
+            if let Some(kind) = d.token_type {
+                vector::add_assign(self.isa, row, self.model.vector(kind));
+            }
             if let Some(positions) = d.positions {
                 let learned = &mut work[..row.len()];
                 take(positions, position + i, learned)?;
                 vector::add_assign(self.isa, row, learned);
             }
+            if let Some(norm) = d.embedding_norm {
+                self.norm_row(norm, 0, row);
+            }
         }
         Ok(())
+    }
+
+    /// Puts hidden states of a chunk's last positions, normed, where they belong.
+    fn keep_embeddings(&self, which: Embeddings, hidden: &[f32], out: &mut [f32]) {
+        let width = self.model.description().shape.embedding;
+        match which {
+            Embeddings::None => {}
+            Embeddings::All => out.copy_from_slice(hidden),
+            Embeddings::Last => out.copy_from_slice(&hidden[hidden.len() - width..]),
+            Embeddings::First => out.copy_from_slice(&hidden[..width]),
+            Embeddings::Mean => hidden.chunks_exact(width).for_each(|row| vector::add_assign(self.isa, out, row)),
+        }
     }
 
     /// Scales logits and caps them, where the model does.
@@ -180,36 +215,46 @@ impl Step<'_> {
         }
     }
 
-    /// x += s·norm(W·acts + b), the end of a block; `projected` holds the product meanwhile.
+    /// x = norms[1](x + s·norms[0](W·acts + b)), the end of a block; `projected` holds the product meanwhile.
     fn add_block(
         &self,
         linear: Linear,
         acts: &[Activations],
-        norm: Option<Norm>,
+        norms: [Option<Norm>; 2],
         projected: &mut [f32],
         x: &mut [f32],
         sweep: &mut Sweep,
     ) -> Result<()> {
         let projected = &mut projected[..x.len()];
-        if norm.is_none() {
-            let scale = self.model.description().residual_scale;
-            return self.multiply(linear, acts, projected, Then::AddTo(x, scale), sweep);
-        }
-        self.multiply(linear, acts, projected, Then::Keep, sweep)?;
-        self.add_normed(norm, projected, x);
+        let [None, of_sum] = norms else {
+            self.multiply(linear, acts, projected, Then::Keep, sweep)?;
+            self.add_normed(norms, projected, x);
+            return Ok(());
+        };
+        let scale = self.model.description().residual_scale;
+        self.multiply(linear, acts, projected, Then::AddTo(x, scale), sweep)?;
+        self.norm_rows(of_sum, x);
         Ok(())
     }
 
-    /// x += s·norm(y).
-    fn add_normed(&self, norm: Option<Norm>, y: &mut [f32], x: &mut [f32]) {
+    /// x = norms[1](x + s·norms[0](y)).
+    fn add_normed(&self, norms: [Option<Norm>; 2], y: &mut [f32], x: &mut [f32]) {
         let d = self.model.description();
         let width = d.shape.embedding;
-        if let Some(norm) = norm {
-            rows::for_rows(self.pool, y, width, |_, row| self.norm_row(norm, 0, row));
-        }
+        self.norm_rows(norms[0], y);
         rows::for_rows(self.pool, x, width, |t, row| {
             vector::add_scaled(self.isa, row, &y[t * width..][..width], d.residual_scale);
         });
+        self.norm_rows(norms[1], x);
+    }
+
+    /// Norms rows in place, where there is a norm.
+    fn norm_rows(&self, norm: Option<Norm>, x: &mut [f32]) {
+        if let Some(norm) = norm {
+            rows::for_rows(self.pool, x, self.model.description().shape.embedding, |_, row| {
+                self.norm_row(norm, 0, row)
+            });
+        }
     }
 
     /// The common input of `linears`, at the beginning of `input`, in every form that they want.

@@ -1,0 +1,323 @@
+//! A template is program code of a stranger. What the engine's fuel does not pay for is paid for here.
+//!
+//! The engine counts instructions and the bytes and slots that they make, but takes a value's parts for granted: a list
+//! of a list twice, forty times over, is small, and its text or a comparison is not; one that holds itself has no end, and
+//! one of a hundred thousand levels no room on the stack. So a template is parsed and then rewritten: wherever it keeps a
+//! value, puts one into another, or has the engine walk through one, the value is [measured](measure) first. Chains of
+//! operators, which the parser nests without limit, are cut short before it sees them.
+
+use minijinja::machinery::ast::*;
+use minijinja::machinery::{Span, Token, parse, tokenize};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Error, ErrorKind, State};
+
+use super::python::DEEPEST;
+
+/// Tokens between `{%` or `{{` and its end. Of real templates a few have 300.
+const LONGEST_TAG: usize = 1_000;
+/// `elif`s of a template, which nest.
+const MOST_BRANCHES: usize = 200;
+
+/// Names that no template can spell, of the functions that rewriting calls.
+pub(super) const CHECK: &str = " check";
+pub(super) const CHECK_PART: &str = " check part";
+pub(super) const TEXT: &str = " text";
+pub(super) const REMAINDER: &str = " remainder";
+/// Marks a namespace, which alone can come to hold itself.
+pub(super) const NAMESPACE: &str = " namespace";
+
+/// Filters that look at no more than a value's first level, or pay for what they do.
+const SHALLOW_FILTERS: &[&str] =
+    &["length", "count", "first", "last", "default", "d", "list", "items", "reverse", "tojson", "string"];
+
+/// Parses a template into its rewritten form.
+pub(super) fn parse_guarded<'a>(source: &'a str, syntax: &SyntaxConfig) -> Result<Stmt<'a>, Error> {
+    let too_long = |what: String| Error::new(ErrorKind::SyntaxError, what);
+    let (mut tag, mut branches) = (0, 0);
+    for token in tokenize(source, false, syntax.clone()) {
+        tag = match token?.0 {
+            Token::TemplateData(_) | Token::VariableStart | Token::BlockStart => 0,
+            Token::Ident("elif") => {
+                branches += 1;
+                tag + 1
+            }
+            _ => tag + 1,
+        };
+        if tag > LONGEST_TAG {
+            return Err(too_long(format!("one tag has more than {LONGEST_TAG} tokens")));
+        }
+        if branches > MOST_BRANCHES {
+            return Err(too_long(format!("there are more than {MOST_BRANCHES} branches")));
+        }
+    }
+    parse(source, "chat template", syntax.clone()).map(|template| statement(&template))
+}
+
+/// A bound that the engine does not know.
+#[derive(Debug)]
+pub(super) struct Bound(String);
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Bound {}
+
+pub(super) fn beyond(bound: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, "bound").with_source(Bound(bound.into()))
+}
+
+/// Refuses widths that would be paid for only when there is a text of them: of more than three digits, or given by an
+/// argument.
+pub(super) fn check_format(text: &str, opening: char) -> Result<(), Error> {
+    for spec in text.split(opening).skip(1) {
+        let conversion = |c: char| c == '}' || opening == '%' && c.is_alphabetic();
+        let spec = &spec[..spec.find(conversion).unwrap_or(spec.len())];
+        let digits = spec.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+        if digits > 3 || spec.contains('*') || spec.ends_with(':') && text.contains("{:{") {
+            return Err(beyond("a format has a width of more than 999, or one from an argument"));
+        }
+    }
+    Ok(())
+}
+
+/// Pays for a walk through a value. Fails where it has too many levels, or a part that can come to hold the value again.
+pub(super) fn measure(state: &State, value: &Value) -> Result<(), Error> {
+    let Some(parts) = parts(value) else { return Ok(()) };
+    let mut levels = vec![parts];
+    while let Some(level) = levels.last_mut() {
+        let Some(part) = level.next() else {
+            levels.pop();
+            continue;
+        };
+        state.consume_fuel(1 + part.as_str().map_or(0, str::len) as u64 / 64)?;
+        check_part(&part)?;
+        if let Some(parts) = self::parts(&part) {
+            if levels.len() >= DEEPEST {
+                return Err(beyond(format!("a value has more than {DEEPEST} levels")));
+            }
+            levels.push(parts);
+        }
+    }
+    Ok(())
+}
+
+/// Keys and values, or items. `None` of what has no parts.
+fn parts(value: &Value) -> Option<Box<dyn Iterator<Item = Value>>> {
+    let object = value.as_object()?;
+    match value.kind() {
+        ValueKind::Map => Some(Box::new(object.try_iter_pairs()?.flat_map(|(key, value)| [key, value]))),
+        ValueKind::Seq | ValueKind::Iterable => Some(Box::new(object.try_iter()?)),
+        _ => None,
+    }
+}
+
+/// Namespaces change and macros keep what they see: inside another value they could close a circle.
+pub(super) fn check_part(part: &Value) -> Result<(), Error> {
+    let is_namespace =
+        |part: &Value| part.kind() == ValueKind::Map && part.get_attr(NAMESPACE).is_ok_and(|mark| mark.is_true());
+    if part.kind() == ValueKind::Plain || is_namespace(part) {
+        return Err(beyond("a namespace or macro is kept inside another value"));
+    }
+    Ok(())
+}
+
+fn call<'a>(function: &'static str, args: Vec<Expr<'a>>, span: Span) -> Expr<'a> {
+    let function = Expr::Var(Spanned::new(Var { id: function }, span));
+    Expr::Call(Spanned::new(Call { expr: function, args: args.into_iter().map(CallArg::Pos).collect() }, span))
+}
+
+/// The rewritten expression, measured.
+fn checked<'a>(e: &Expr<'a>) -> Expr<'a> {
+    wrapped(CHECK, e)
+}
+
+fn wrapped<'a>(function: &'static str, e: &Expr<'a>) -> Expr<'a> {
+    match e {
+        Expr::Const(_) => expression(e),
+        _ => call(function, vec![expression(e)], e.span()),
+    }
+}
+
+fn is_scalar(e: &Expr) -> bool {
+    matches!(e, Expr::Const(constant) if constant.value.as_object().is_none())
+}
+
+fn all<'a>(expressions: &[Expr<'a>]) -> Vec<Expr<'a>> {
+    expressions.iter().map(expression).collect()
+}
+
+fn optional<'a>(e: &Option<Expr<'a>>) -> Option<Expr<'a>> {
+    e.as_ref().map(expression)
+}
+
+fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
+    let argument = |arg: &CallArg<'a>| match arg {
+        CallArg::Pos(e) => CallArg::Pos(checked(e)),
+        CallArg::Kwarg(name, e) => CallArg::Kwarg(name, checked(e)),
+        CallArg::PosSplat(e) => CallArg::PosSplat(checked(e)),
+        CallArg::KwargSplat(e) => CallArg::KwargSplat(checked(e)),
+    };
+    args.iter().map(argument).collect()
+}
+
+fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
+    let span = e.span();
+    match e {
+        Expr::Var(var) => Expr::Var(Spanned::new(Var { id: var.id }, span)),
+        Expr::Const(constant) => Expr::Const(Spanned::new(Const { value: constant.value.clone() }, span)),
+        Expr::Slice(s) => {
+            let (start, stop, step) = (optional(&s.start), optional(&s.stop), optional(&s.step));
+            Expr::Slice(Spanned::new(Slice { expr: expression(&s.expr), start, stop, step }, span))
+        }
+        Expr::UnaryOp(unary) => {
+            let op = match unary.op {
+                UnaryOpKind::Not => UnaryOpKind::Not,
+                UnaryOpKind::Neg => UnaryOpKind::Neg,
+            };
+            Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: expression(&unary.expr) }, span))
+        }
+        Expr::BinOp(binary) => operation(binary, span),
+        Expr::Compare(c) => {
+            let op = |op: &CompareOp<'a>| CompareOp { op: op.op, expr: checked(&op.expr) };
+            Expr::Compare(Spanned::new(Compare { expr: checked(&c.expr), ops: c.ops.iter().map(op).collect() }, span))
+        }
+        Expr::IfExpr(i) => {
+            let (test_expr, true_expr) = (expression(&i.test_expr), expression(&i.true_expr));
+            let false_expr = optional(&i.false_expr);
+            Expr::IfExpr(Spanned::new(IfExpr { test_expr, true_expr, false_expr }, span))
+        }
+        Expr::Filter(filter) => Expr::Filter(Spanned::new(self::filter(filter), span)),
+        Expr::Test(t) => {
+            let test = Test { name: t.name, expr: checked(&t.expr), args: arguments(&t.args) };
+            Expr::Test(Spanned::new(test, span))
+        }
+        Expr::GetAttr(attr) => {
+            Expr::GetAttr(Spanned::new(GetAttr { expr: expression(&attr.expr), name: attr.name }, span))
+        }
+        Expr::GetItem(item) => {
+            let subscript_expr = checked(&item.subscript_expr);
+            Expr::GetItem(Spanned::new(GetItem { expr: expression(&item.expr), subscript_expr }, span))
+        }
+        Expr::Call(c) => Expr::Call(self::called(c)),
+        Expr::List(list) => part_of(Expr::List(Spanned::new(List { items: all(&list.items) }, span)), span),
+        Expr::Tuple(tuple) => part_of(Expr::Tuple(Spanned::new(Tuple { items: all(&tuple.items) }, span)), span),
+        Expr::Map(map) => {
+            // A key is hashed as soon as the map is made.
+            let keys = map.keys.iter().map(checked).collect();
+            part_of(Expr::Map(Spanned::new(Map { keys, values: all(&map.values) }, span)), span)
+        }
+    }
+}
+
+/// What is assigned to: names, attributes, and tuples of them, which hold nothing yet.
+fn target<'a>(e: &Expr<'a>) -> Expr<'a> {
+    let each = |items: &[Expr<'a>]| items.iter().map(target).collect();
+    match e {
+        Expr::List(list) => Expr::List(Spanned::new(List { items: each(&list.items) }, e.span())),
+        Expr::Tuple(tuple) => Expr::Tuple(Spanned::new(Tuple { items: each(&tuple.items) }, e.span())),
+        other => expression(other),
+    }
+}
+
+/// A literal: what it holds is measured with it.
+fn part_of<'a>(literal: Expr<'a>, span: Span) -> Expr<'a> {
+    match literal.as_const() {
+        Some(_) => literal,
+        None => call(CHECK, vec![literal], span),
+    }
+}
+
+fn operation<'a>(binary: &Spanned<BinOp<'a>>, span: Span) -> Expr<'a> {
+    use BinOpKind::{Add, Concat, Div, Eq, FloorDiv, Gt, Gte, In, Lt, Lte, Mul, Ne, Pow, Rem, ScAnd, ScOr, Sub};
+    let with = |left, right| Expr::BinOp(Spanned::new(BinOp { op: binary.op, left, right }, span));
+    let (left, right) = (&binary.left, &binary.right);
+    match binary.op {
+        Eq | Ne | Lt | Lte | Gt | Gte | In if !is_scalar(left) && !is_scalar(right) => {
+            with(checked(left), checked(right))
+        }
+        Concat => with(wrapped(TEXT, left), wrapped(TEXT, right)),
+        Rem => call(REMAINDER, vec![checked(left), checked(right)], span),
+        Mul => call(CHECK, vec![with(expression(left), expression(right))], span),
+        Eq | Ne | Lt | Lte | Gt | Gte | In | ScAnd | ScOr | Add | Sub | Div | FloorDiv | Pow => {
+            with(expression(left), expression(right))
+        }
+    }
+}
+
+fn filter<'a>(filter: &Spanned<Filter<'a>>) -> Filter<'a> {
+    let shallow = SHALLOW_FILTERS.contains(&filter.name);
+    let expr = filter.expr.as_ref().map(if shallow { expression } else { checked });
+    Filter { name: filter.name, expr, args: arguments(&filter.args) }
+}
+
+fn called<'a>(c: &Spanned<Call<'a>>) -> Spanned<Call<'a>> {
+    let expr = match &c.expr {
+        // Methods that compare a list's items.
+        Expr::GetAttr(method) if matches!(method.name, "count" | "index") => {
+            Expr::GetAttr(Spanned::new(GetAttr { expr: checked(&method.expr), name: method.name }, method.span()))
+        }
+        other => expression(other),
+    };
+    Spanned::new(Call { expr, args: arguments(&c.args) }, c.span())
+}
+
+fn body<'a>(statements: &[Stmt<'a>]) -> Vec<Stmt<'a>> {
+    statements.iter().map(statement).collect()
+}
+
+fn macro_of<'a>(m: &Spanned<Macro<'a>>) -> Spanned<Macro<'a>> {
+    let (args, defaults) = (m.args.iter().map(target).collect(), m.defaults.iter().map(checked).collect());
+    Spanned::new(Macro { name: m.name, args, defaults, body: body(&m.body) }, m.span())
+}
+
+fn statement<'a>(s: &Stmt<'a>) -> Stmt<'a> {
+    match s {
+        Stmt::Template(t) => Stmt::Template(Spanned::new(Template { children: body(&t.children) }, t.span())),
+        Stmt::EmitExpr(e) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: expression(&e.expr) }, e.span())),
+        Stmt::EmitRaw(raw) => Stmt::EmitRaw(Spanned::new(EmitRaw { raw: raw.raw }, raw.span())),
+        Stmt::ForLoop(l) => {
+            // What a variable holds has been measured.
+            let iter = if matches!(l.iter, Expr::Var(_)) { expression(&l.iter) } else { checked(&l.iter) };
+            let (filter_expr, recursive) = (optional(&l.filter_expr), l.recursive);
+            let (target, body, else_body) = (target(&l.target), body(&l.body), body(&l.else_body));
+            Stmt::ForLoop(Spanned::new(ForLoop { target, iter, filter_expr, recursive, body, else_body }, l.span()))
+        }
+        Stmt::IfCond(i) => {
+            let (true_body, false_body) = (body(&i.true_body), body(&i.false_body));
+            Stmt::IfCond(Spanned::new(IfCond { expr: expression(&i.expr), true_body, false_body }, i.span()))
+        }
+        Stmt::WithBlock(w) => {
+            let assignments = w.assignments.iter().map(|(to, e)| (target(to), checked(e))).collect();
+            Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: body(&w.body) }, w.span()))
+        }
+        Stmt::Set(set) => {
+            let function = if matches!(set.target, Expr::GetAttr(_)) { CHECK_PART } else { CHECK };
+            let set_to = Set { target: target(&set.target), expr: wrapped(function, &set.expr) };
+            Stmt::Set(Spanned::new(set_to, set.span()))
+        }
+        Stmt::SetBlock(set) => {
+            let (target, filter) = (target(&set.target), optional(&set.filter));
+            Stmt::SetBlock(Spanned::new(SetBlock { target, filter, body: body(&set.body) }, set.span()))
+        }
+        Stmt::AutoEscape(a) => Stmt::AutoEscape(Spanned::new(
+            AutoEscape { enabled: expression(&a.enabled), body: body(&a.body) },
+            a.span(),
+        )),
+        Stmt::FilterBlock(f) => {
+            let (filter, filter_span) = (expression(&f.filter), f.filter_span);
+            Stmt::FilterBlock(Spanned::new(FilterBlock { filter, filter_span, body: body(&f.body) }, f.span()))
+        }
+        Stmt::Macro(m) => Stmt::Macro(macro_of(m)),
+        Stmt::CallBlock(c) => {
+            let (call, macro_decl, call_expr_span) = (called(&c.call), macro_of(&c.macro_decl), c.call_expr_span);
+            Stmt::CallBlock(Spanned::new(CallBlock { call, call_expr_span, macro_decl }, c.span()))
+        }
+        Stmt::Continue(c) => Stmt::Continue(Spanned::new(Continue, c.span())),
+        Stmt::Break(b) => Stmt::Break(Spanned::new(Break, b.span())),
+        Stmt::Do(d) => Stmt::Do(Spanned::new(Do { call: called(&d.call) }, d.span())),
+    }
+}

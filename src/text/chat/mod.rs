@@ -1,0 +1,104 @@
+//! Chat templates: from messages to the text or the tokens that a model was trained to answer.
+//!
+//! The template comes with the model and is as hostile as the rest of its file. It is parsed for each call and freed with
+//! it: parsing takes less than a millisecond, and a model that nobody chats with pays nothing.
+
+mod clock;
+mod conversation;
+mod guard;
+mod methods;
+mod python;
+mod template;
+
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::gguf::Metadata;
+
+pub use conversation::Conversation;
+
+const TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Tokens that templates know by name, and the keys that say which they are. `bos` and `eos` are the tokeniser's.
+const NAMED_TOKENS: &[(&str, &str)] = &[
+    ("unk_token", "tokenizer.ggml.unknown_token_id"),
+    ("sep_token", "tokenizer.ggml.seperator_token_id"),
+    ("pad_token", "tokenizer.ggml.padding_token_id"),
+    ("cls_token", "tokenizer.ggml.cls_token_id"),
+    ("mask_token", "tokenizer.ggml.mask_token_id"),
+];
+
+/// What stands inside control tokens spelt in a message, so that they are none: one of these code points that Unicode
+/// keeps for a program's own use, and that the conversation does not have.
+const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
+
+/// The chat template of a model, with its tokeniser.
+pub struct Chat<'a> {
+    metadata: &'a Metadata,
+    tokenizer: &'a std::result::Result<Tokenizer, Error>,
+}
+
+impl<'a> Chat<'a> {
+    pub fn new(metadata: &'a Metadata, tokenizer: &'a std::result::Result<Tokenizer, Error>) -> Chat<'a> {
+        Chat { metadata, tokenizer }
+    }
+
+    /// The text of a conversation, to be made tokens with special tokens and without a beginning token: templates spell
+    /// that themselves.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`: the model has no template, or one that uses what is not built in. `INVALID_ARGUMENT`: the template
+    /// refuses these messages, or fails on them. `FORMAT`: it cannot be parsed, or goes beyond its bounds.
+    pub fn format(&self, conversation: &Conversation) -> Result<String> {
+        let mut variables = conversation.variables.clone();
+        self.name_tokens(&mut variables);
+        template::render(self.template(conversation.has_tools())?, variables, conversation.text_bytes())
+    }
+
+    /// The tokens of a conversation. A control token is one only where the template spells it: in what the messages say
+    /// it stays text.
+    ///
+    /// # Errors
+    /// Those of [`Chat::format`] and of a missing tokeniser.
+    pub fn tokenize(&self, conversation: &Conversation) -> Result<Vec<i32>> {
+        let tokenizer = self.tokenizer.as_ref().map_err(Clone::clone)?;
+        let template = self.template(conversation.has_tools())?;
+        let mut conversation = conversation.clone();
+        let mark = unused_mark(template, &mut conversation)?;
+        conversation.each_string(&mut |text| tokenizer.mark_controls(text, mark));
+        Ok(tokenizer.encode_marked(&self.format(&conversation)?, mark))
+    }
+
+    /// The template for conversations with or without tools.
+    fn template(&self, tools: bool) -> Result<&'a str> {
+        let named = if tools { self.metadata.get_str(&format!("{TEMPLATE}.tool_use"))? } else { None };
+        let default = || self.metadata.get_str(TEMPLATE);
+        let found = named.map_or_else(default, |named| Ok(Some(named)))?;
+        found.ok_or_else(|| Error::unsupported(format!("the model has no chat template ({TEMPLATE})")))
+    }
+
+    /// Adds the texts of special tokens, where the conversation does not give its own.
+    fn name_tokens(&self, variables: &mut serde_json::Map<String, serde_json::Value>) {
+        let Ok(tokenizer) = self.tokenizer else { return };
+        let by_key = |key: &str| self.metadata.get_u32(key).ok().flatten().and_then(|id| i32::try_from(id).ok());
+        let others = NAMED_TOKENS.iter().map(|&(name, key)| (name, by_key(key)));
+        for (name, token) in [("bos_token", tokenizer.bos()), ("eos_token", tokenizer.eos())].into_iter().chain(others)
+        {
+            let mut text = Vec::new();
+            let Some(token) = token.filter(|_| !variables.contains_key(name)) else { continue };
+            if tokenizer.piece(token, true, &mut text).is_ok() {
+                variables.insert(name.into(), String::from_utf8_lossy(&text).into());
+            }
+        }
+    }
+}
+
+/// A mark that neither the template nor the conversation has.
+fn unused_mark(template: &str, conversation: &mut Conversation) -> Result<char> {
+    let mut marks: Vec<char> = MARKS.filter(|&mark| !template.contains(mark)).collect();
+    conversation.each_string(&mut |text| marks.retain(|&mark| !text.contains(mark)));
+    marks.first().copied().ok_or_else(|| {
+        Error::invalid(
+            "the conversation has all noncharacters U+FDD0 to U+FDEF: none is left to keep its control tokens text",
+        )
+    })
+}

@@ -1,0 +1,153 @@
+//! Conversations by templates, as transformers renders them: tests/data/chat.json is made by scripts/make_chat_cases.py.
+//! LAYERLINE_CHAT_CASES names another file of the same form, with templates of its own.
+
+use layerline::gguf::{Metadata, Value};
+use layerline::{Chat, Conversation, Error, Result, Status, Tokenizer};
+use serde_json::Value as Json;
+
+fn data(file: &str) -> String {
+    let path = format!("{}/tests/data/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn without_tokenizer() -> std::result::Result<Tokenizer, Error> {
+    Err(Error::unsupported("no tokenizer"))
+}
+
+fn format(template: &str, json: &str, add_assistant: bool) -> Result<String> {
+    let metadata = Metadata { entries: vec![("tokenizer.chat_template".into(), template.into())] };
+    Chat::new(&metadata, &without_tokenizer()).format(&Conversation::from_json(json, add_assistant)?)
+}
+
+const HELLO: &str = r#"{"messages": [{"role": "user", "content": "hi"}]}"#;
+
+#[test]
+fn conversations_are_rendered_as_transformers_does_it() {
+    let other = std::env::var("LAYERLINE_CHAT_CASES").ok();
+    let text = other.map_or_else(|| data("chat.json"), |path| std::fs::read_to_string(path).unwrap());
+    let all: Json = serde_json::from_str(&text).unwrap();
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for template in all["templates"].as_array().unwrap() {
+        let name = template["name"].as_str().unwrap();
+        let text = template["template"].as_str().map_or_else(|| data(&format!("chat/{name}")), str::to_string);
+        for case in template["cases"].as_array().unwrap() {
+            let conversation = case["conversation"].as_str().unwrap();
+            let made = format(&text, &all["conversations"][conversation].to_string(), case["add"].as_bool().unwrap());
+            count += 1;
+            let good = match (&made, case["text"].as_str(), case["error"].as_str()) {
+                (Ok(made), Some(text), _) => made == text,
+                (Err(e), None, Some(raised)) => e.status() == Status::InvalidArgument && e.message().ends_with(raised),
+                // Where Python itself failed on a value, whatever is made of it is as good.
+                (_, None, None) => true,
+                _ => false,
+            };
+            if !good {
+                failures.push(format!("{name} {conversation}: {made:?}\nexpected {case}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {count} differ:\n{}", failures.len(), failures.join("\n"));
+    assert!(count >= 190);
+}
+
+/// Statuses and words of what hostile templates come to. None may take long, much memory or the stack, which is that of
+/// a small thread here.
+#[test]
+fn hostile_templates_end_within_bounds() {
+    let mut long_chain = "{{ 1".to_string();
+    long_chain.push_str(&"+x".repeat(60_000));
+    long_chain.push_str(" }}");
+    let shared = |step: &str, end: &str| {
+        format!("{{% set ns = namespace(x=['a'], y=['a']) %}}{{% for i in range(60) %}}{step}{{% endfor %}}{end}")
+    };
+    let doubled = "{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}";
+    let steps = "steps";
+    let cases: Vec<(String, &str)> = vec![
+        ("{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}".into(), steps),
+        ("{{ 'a' * 1000000000 }}".into(), steps),
+        (
+            "{% set ns = namespace(t='ab') %}{% for i in range(60) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}".into(),
+            steps,
+        ),
+        ("{% for i in range(90000) %}{{ 'a' * 90000 }}{% endfor %}".into(), steps),
+        ("{{ ('abcdefgh' * 100000) | list | map('replace', 'a', 'b' * 100000) | join }}".into(), steps),
+        (
+            "{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = ns.l + [i] %}{% endfor %}".into(),
+            steps,
+        ),
+        ("{{ messages | tojson(indent=999999999) }}".into(), steps),
+        (shared(doubled, "{{ ns.x }}"), steps),
+        (shared(doubled, "{{ ns.x ~ '' }}"), steps),
+        (shared(doubled, "{{ ns.x | tojson }}"), steps),
+        (shared(doubled, "{{ ns.x == ns.y }}"), steps),
+        (shared(doubled, "{{ [ns.x] | unique | list }}"), steps),
+        (shared("{% set ns.x = dict(a=ns.x, b=ns.x) %}", "{{ ns.x | string }}"), steps),
+        ("{% for i in range(90000) %}{% if messages | string == 'x' %}{% endif %}{% endfor %}".into(), steps),
+        (
+            "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}".into(),
+            "160 levels",
+        ),
+        (format!("{{% set x = 1 %}}{}", "{% set x = [x] %}".repeat(9_000)), "160 levels"),
+        ("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}".into(), "a namespace or macro"),
+        ("{% set ns = namespace() %}{% set ns.me = {'a': [ns]} %}{{ ns }}".into(), "a namespace or macro"),
+        (
+            "{% set ns = namespace() %}{% macro m() %}{{ ns }}{% endmacro %}{% set ns.m = m %}".into(),
+            "a namespace or macro",
+        ),
+        ("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}".into(), "nested too deep"),
+        ("{% for x in [[1]] recursive %}{{ loop([[x]]) }}{% endfor %}".into(), "nested too deep"),
+        ("{{ '{:>999999999}'.format(1) }}".into(), "width"),
+        ("{{ '%0999999999d' % 1 }}".into(), "width"),
+        ("{{ '%*d' % (999999999, 1) }}".into(), "width"),
+        (long_chain, "tokens"),
+        (format!("{{{{ x{} }}}}", "|string".repeat(20_000)), "tokens"),
+        (format!("{{{{ {} }}}}", "(".repeat(900)), "recursion"),
+        ("{% if x %}".repeat(20_000), "recursion"),
+        (format!("{{% if x %}}{}{{% endif %}}", "{% elif x %}".repeat(9_000)), "branches"),
+        ("a".repeat(300_000), "262144"),
+    ];
+    let small = std::thread::Builder::new().stack_size(512 << 10);
+    let check = move || {
+        for (template, said) in cases {
+            let shown = template.get(..80).unwrap_or(&template).to_string();
+            let error = format(&template, HELLO, true).expect_err(&shown);
+            assert_eq!(error.status(), Status::Format, "{shown}: {error}");
+            assert!(error.message().contains(said), "{shown}: {error}");
+        }
+    };
+    small.spawn(check).unwrap().join().unwrap();
+}
+
+#[test]
+fn what_a_template_lacks_is_said() {
+    let status = |template: &str| format(template, HELLO, true).map_err(|e| e.status());
+    assert_eq!(status("{% if %}"), Err(Status::Format));
+    assert_eq!(status("{{ messages | no_such }}"), Err(Status::Unsupported));
+    assert_eq!(status("{{ no_such() }}"), Err(Status::Unsupported));
+    assert_eq!(status("{{ messages[0].content + 1 }}"), Err(Status::InvalidArgument));
+    assert_eq!(status("{{ strftime_now('%Q') }}"), Err(Status::Unsupported));
+    assert_eq!(status("{{ strftime_now('%Y') | length }}").as_deref(), Ok("4"));
+    let raised = format("{{ raise_exception('Not ' ~ messages[0].role) }}", HELLO, true).unwrap_err();
+    assert_eq!(raised.status(), Status::InvalidArgument);
+    assert!(raised.message().ends_with("Not user"), "{raised}");
+    let none = Chat::new(&Metadata::default(), &without_tokenizer()).format(&Conversation::new([], true)).unwrap_err();
+    assert_eq!(none.status(), Status::Unsupported);
+    assert!(none.message().contains("no chat template"), "{none}");
+}
+
+#[test]
+fn a_template_for_tools_is_taken_when_there_are_some() {
+    let metadata = Metadata {
+        entries: vec![
+            ("tokenizer.chat_template".into(), Value::from("plain")),
+            ("tokenizer.chat_template.tool_use".into(), Value::from("with {{ tools | length }}")),
+        ],
+    };
+    let tokenizer = without_tokenizer();
+    let text =
+        |json: &str| Chat::new(&metadata, &tokenizer).format(&Conversation::from_json(json, true).unwrap()).unwrap();
+    assert_eq!(text(HELLO), "plain");
+    assert_eq!(text(r#"{"messages": [], "tools": null}"#), "plain");
+    assert_eq!(text(r#"{"messages": [], "tools": [{}, {}]}"#), "with 2");
+}
