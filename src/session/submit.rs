@@ -32,6 +32,8 @@ pub struct SharedSession {
 /// it runs.
 struct Slot(RwLock<Place>);
 
+// There is one for each session, where it lies anyway: a box would be a way more to it.
+#[allow(clippy::large_enum_variant)]
 enum Place {
     Home(Session),
     /// With the pass of this ticket.

@@ -79,10 +79,16 @@ impl Tokenizer {
     /// Puts `mark` inside each control token that is spelt in a text.
     pub(super) fn mark_controls(&self, text: &mut String, mark: char) {
         let found: Vec<usize> = self.specials.find_controls(&self.vocabulary, text.as_bytes()).collect();
-        for at in found.into_iter().rev() {
-            let first = text[at..].chars().next().map_or(0, char::len_utf8);
-            text.insert(at + first, mark);
+        let mut marked = String::with_capacity(text.len() + found.len() * mark.len_utf8());
+        let mut from = 0;
+        for at in found {
+            let behind_first = at + text[at..].chars().next().map_or(0, char::len_utf8);
+            marked.push_str(&text[from..behind_first]);
+            marked.push(mark);
+            from = behind_first;
         }
+        marked.push_str(&text[from..]);
+        *text = marked;
     }
 
     fn encode_parts(

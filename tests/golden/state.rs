@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use layerline::Status;
-use layerline::model::{Logits, Model, Options};
+use layerline::model::{Embeddings, Logits, Model, Options, Outputs};
 use layerline::session::Session;
 
 use crate::support::*;
@@ -360,6 +360,36 @@ fn a_model_with_other_weights_is_another_and_a_renamed_one_is_not() {
     let error = session(&other, 32).load(&file).unwrap_err();
     assert_eq!(error.status(), Status::InvalidArgument);
     assert!(error.message().contains("fingerprint"), "{error}");
+}
+
+#[test]
+fn an_encoder_remembers_nothing_and_says_so() {
+    let folder = Folder::new("encoder");
+    let model = open(&golden("encoder/bert.gguf"), &options());
+    let mut first = session(&model, 16);
+    first.forward(&tokens_of(&model, 4), Embeddings::Mean).unwrap();
+    let (file, want) = (folder.file("state"), first.embeddings(0).unwrap().to_vec());
+    for error in [first.save(&file).unwrap_err(), first.copy(0).map(|_| ()).unwrap_err()] {
+        assert_eq!(error.status(), Status::Unsupported, "{error}");
+    }
+    session_at(&llama(), 32, 3).save(&file).unwrap();
+    assert_eq!(first.load(&file).unwrap_err().status(), Status::Unsupported);
+    assert_same_bits(first.embeddings(0).unwrap(), &want, "after all refusals");
+}
+
+#[test]
+fn embeddings_stay_behind() {
+    let (folder, model) = (Folder::new("embeddings"), llama());
+    let file = folder.file("state");
+    let mut first = session(&model, 32);
+    let outputs = Outputs { logits: Logits::Last, embeddings: Embeddings::All };
+    first.forward(&tokens_of(&model, 4), outputs).unwrap();
+    first.save(&file).unwrap();
+    let copy = first.copy(0).unwrap();
+    first.load(&file).unwrap();
+    for session in [&first, &copy] {
+        assert_eq!((session.logit_rows(), session.embedding_rows()), (1, 0));
+    }
 }
 
 #[test]

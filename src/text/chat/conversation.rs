@@ -63,9 +63,15 @@ impl Conversation {
 
     /// Bytes of all strings.
     pub(super) fn text_bytes(&self) -> usize {
-        let mut bytes = 0;
-        self.clone().each_string(&mut |text| bytes += text.len());
-        bytes
+        fn bytes(value: &Value) -> usize {
+            match value {
+                Value::String(text) => text.len(),
+                Value::Array(items) => items.iter().map(bytes).sum(),
+                Value::Object(members) => members.values().map(bytes).sum(),
+                Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            }
+        }
+        self.variables.values().map(bytes).sum()
     }
 
     /// Every string, those that are no keys.

@@ -38,6 +38,7 @@ pub struct Chat<'a> {
 }
 
 impl<'a> Chat<'a> {
+    #[doc(hidden)]
     pub fn new(metadata: &'a Metadata, tokenizer: &'a std::result::Result<Tokenizer, Error>) -> Chat<'a> {
         Chat { metadata, tokenizer }
     }
