@@ -210,10 +210,8 @@ impl State {
         }
         let waits = |&q: &usize| self.is_pinned(q) && self.slots[q].place.is_none() && self.slots[q].reserved.is_none();
         let first = (0..p).rev().take_while(waits).last().unwrap_or(p);
-        let sizes: Vec<usize> = (first..self.slots.len())
-            .take_while(waits)
-            .map(|q| fixed.page(q).span_bytes as usize)
-            .collect();
+        let sizes: Vec<usize> =
+            (first..self.slots.len()).take_while(waits).map(|q| fixed.page(q).span_bytes as usize).collect();
         // Where the system does not give that much at once, it may give the page's own.
         let (first, frames) = match Frame::run(&sizes) {
             Ok(frames) => (first, frames),
