@@ -18,6 +18,10 @@ mod unigram;
 mod utf8;
 mod vocabulary;
 mod wordpiece;
+mod work;
+
+#[cfg(test)]
+mod tests;
 
 #[doc(hidden)]
 pub use load::MODELS;

@@ -1,5 +1,7 @@
 //! Text to tokens and back.
 
+use std::borrow::Cow;
+
 use super::bpe::Bpe;
 use super::escape::push_unescaped;
 use super::merge::Merger;
@@ -63,6 +65,11 @@ impl Tokenizer {
             out.extend(self.bos());
         }
         let specials = if special { &self.specials } else { &self.user_defined };
+        let text = &*match &self.rules {
+            Rules::Spm(_) => specials.with_spaces(text),
+            Rules::Bpe(bpe) if bpe.escapes_spaces() => specials.with_spaces(text),
+            _ => Cow::Borrowed(text),
+        };
         let mut merger = Merger::default();
         let mut after_special = true;
         let mut from = 0;
