@@ -174,7 +174,6 @@ fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
             Expr::Slice(Spanned::new(Slice { expr: expression(&s.expr), start, stop, step }, span))
         }
         Expr::UnaryOp(unary) => {
-            // Not a copy, which the type does not give.
             let op = if matches!(unary.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
             Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: expression(&unary.expr) }, span))
         }
