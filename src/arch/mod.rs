@@ -322,9 +322,10 @@ pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Resu
 mod tests {
     use super::*;
 
-    /// The rows of the README's table.
+    /// The README's table, with the line after it.
     fn table() -> String {
-        ARCHITECTURES.iter().map(|a| format!("| `{}` | {} |\n", a.name, a.models)).collect()
+        let rows: String = ARCHITECTURES.iter().map(|a| format!("| `{}` | {} |\n", a.name, a.models)).collect();
+        format!("| architecture | models |\n|---|---|\n{rows}\n")
     }
 
     #[test]

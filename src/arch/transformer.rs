@@ -290,24 +290,17 @@ impl Maker<'_> {
             )));
         }
         let rank = self.keys.number("attention.q_lora_rank")?;
-        let down = if self.tensors.has(&name("attn_q.weight")) {
-            None
-        } else {
-            Some(self.tensors.linear(i, &name("attn_q_a"), embedding, rank)?)
-        };
+        let direct = self.tensors.has(&name("attn_q.weight"));
+        let queries = heads.saturating_mul(whole);
         // In the order of their use: what shares the input h comes first.
-        let direct = match down {
-            None => Some(self.tensors.linear(i, &name("attn_q"), embedding, heads.saturating_mul(whole))?),
-            Some(_) => None,
-        };
+        let (part, rows) = if direct { ("attn_q", queries) } else { ("attn_q_a", rank) };
+        let first = self.tensors.linear(i, &name(part), embedding, rows)?;
         let key_value = self.tensors.linear(i, &name("attn_kv_a_mqa"), embedding, key_dim)?;
-        let query = match direct {
-            Some(query) => query,
-            None => self.tensors.linear(i, &name("attn_q_b"), rank, heads.saturating_mul(whole))?,
-        };
-        let query_down = match down {
-            Some(down) => Some((down, self.norm(&name("attn_q_a_norm"), rank)?)),
-            None => None,
+        let (query, query_down) = if direct {
+            (first, None)
+        } else {
+            let query = self.tensors.linear(i, &name("attn_q_b"), rank, queries)?;
+            (query, Some((first, self.norm(&name("attn_q_a_norm"), rank)?)))
         };
         let plain = whole - rotated;
         Ok(Latent {

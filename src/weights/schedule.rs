@@ -152,6 +152,11 @@ impl Schedule {
         self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.span_bytes).sum()
     }
 
+    /// Frame bytes that everything a pass takes pages of needs: the circle and all experts.
+    pub fn streamable_bytes(&self) -> u64 {
+        self.sweep_bytes() + self.routed_bytes()
+    }
+
     /// Frame bytes that the tables need.
     pub fn table_bytes(&self) -> u64 {
         self.pages[self.routed_end..].iter().map(|p| p.span_bytes).sum()

@@ -4,7 +4,6 @@ use super::{Buffers, Step};
 use crate::arch::{Attention, Projection, SpanNorm};
 use crate::error::Result;
 use crate::kernel::attention::{LayerCache, Rule, attend_layer};
-use crate::kernel::page::Then;
 use crate::kernel::rope::{self, Pairing};
 use crate::kernel::{rows, vector};
 use crate::model::Model;
@@ -67,9 +66,7 @@ impl Step<'_> {
         let (mixed, rest) = rest.split_at_mut(n * s.heads * s.value_dim);
         match &a.projection {
             Projection::Direct { query, key, value } => {
-                self.multiply(*query, &acts, q, Then::Keep, sweep)?;
-                self.multiply(*key, &acts, k, Then::Keep, sweep)?;
-                self.multiply(*value, &acts, v, Then::Keep, sweep)?;
+                self.multiply_three([*query, *key, *value], &acts, [q, k, v], sweep)?;
             }
             Projection::Latent(latent) => {
                 let made = self.latent_start(latent, &acts, rest, sweep)?;

@@ -32,15 +32,13 @@ impl Step<'_> {
     ) -> Result<&'b [f32]> {
         let length = self.rows_of(mlp.up.weight) * self.tokens;
         let (up, rest) = work.split_at_mut(length);
-        let then = match mlp.gate {
+        match mlp.gate {
             Some(gate) => {
-                let out = &mut rest[..length];
-                self.multiply(gate, acts, out, Then::Keep, sweep)?;
-                Then::Gate(mlp.activation, out)
+                let linears = [gate, mlp.up];
+                self.multiply_gated(mlp.activation, linears, acts, (&mut rest[..length], &mut *up), sweep)?;
             }
-            None => Then::Activate(mlp.activation),
-        };
-        self.multiply(mlp.up, acts, up, then, sweep)?;
+            None => self.multiply(mlp.up, acts, up, Then::Activate(mlp.activation), sweep)?,
+        }
         Ok(up)
     }
 }

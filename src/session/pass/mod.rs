@@ -11,13 +11,14 @@ use super::scratch::{FORM_ALIGNMENT, Route, Scratch, forms_of};
 use crate::arch::{Linear, Norm, NormKind};
 use crate::error::Result;
 use crate::kernel::matmul::{Activations, Form, activation_bytes};
-use crate::kernel::page::{Rows, Target, Then, multiply_page};
+use crate::kernel::page::{self, Product, Rows, Then};
 use crate::kernel::pool::Pool;
+use crate::kernel::vector::Activation;
 use crate::kernel::{Isa, rows, vector};
 use crate::model::{Embeddings, Model};
 use crate::quant;
 use crate::weights::frames::Memory;
-use crate::weights::{MatrixId, Sweep};
+use crate::weights::{HeldPage, Matrix, MatrixId, Sweep};
 use attention::{Place, Turned};
 
 /// What every step of a sweep needs.
@@ -290,7 +291,7 @@ impl Step<'_> {
         self.model.engine().schedule().matrix(matrix).rows
     }
 
-    /// out = W·acts + b, page by page as they come.
+    /// out = W·acts + b: at once where all of W stays, else page by page as they come.
     fn multiply(
         &self,
         linear: Linear,
@@ -299,8 +300,7 @@ impl Step<'_> {
         then: Then,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let bias = linear.bias.map(|b| self.model.vector(b));
-        self.multiply_with(linear.weight, bias, acts, out, then, sweep)
+        self.multiply_with(linear.weight, self.bias_of(linear), acts, out, then, sweep)
     }
 
     /// The same with a bias of its own.
@@ -313,18 +313,124 @@ impl Step<'_> {
         mut then: Then,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let schedule = self.model.engine().schedule();
-        let matrix = schedule.matrix(matrix);
-        let form = Form::of(matrix.format);
-        let acts = acts.iter().find(|a| a.form() == form).expect("every form a stage wants was made");
+        let matrix = self.model.engine().schedule().matrix(matrix);
+        let (stride, acts) = (matrix.rows, form_of(matrix, acts));
+        if let Some(held) = self.hold_all([matrix], sweep)? {
+            let pages = &rows_of_all(matrix, &held);
+            page::multiply(self.pool, self.isa, [Product { pages, acts, bias, out, stride, column: 0, then }]);
+            return Ok(());
+        }
         for p in matrix.pages() {
             let held = sweep.page(p)?;
-            let (first, count) = (held.page().first_row as usize, held.page().rows as usize);
-            let rows = Rows { bytes: held.bytes(), format: matrix.format, k: matrix.columns, count };
-            let bias = bias.map(|b| &b[first..first + count]);
-            let target = Target { out: &mut *out, stride: matrix.rows, column: first };
-            multiply_page(self.pool, self.isa, rows, acts, bias, target, then.again());
+            let rows = rows_of(matrix, &held);
+            let column = held.page().first_row as usize;
+            let bias = bias.map(|b| &b[column..column + rows.count]);
+            let (out, then) = (&mut *out, then.again());
+            page::multiply(self.pool, self.isa, [Product { pages: &[rows], acts, bias, out, stride, column, then }]);
         }
         Ok(())
     }
+
+    /// The products of three matrices with the same input.
+    fn multiply_three(
+        &self,
+        linears: [Linear; 3],
+        acts: &[Activations],
+        outs: [&mut [f32]; 3],
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        let schedule = self.model.engine().schedule();
+        let matrices = linears.map(|linear| schedule.matrix(linear.weight));
+        let Some(held) = self.hold_all(matrices, sweep)? else {
+            let mut pairs = linears.into_iter().zip(outs);
+            return pairs.try_for_each(|(linear, out)| self.multiply(linear, acts, out, Then::Keep, sweep));
+        };
+        let mut held = &held[..];
+        let pages = matrices.map(|matrix| {
+            let (here, rest) = held.split_at(matrix.pages().len());
+            held = rest;
+            rows_of_all(matrix, here)
+        });
+        let [a, b, c] = outs;
+        let products = [
+            self.whole(linears[0], matrices[0], &pages[0], acts, a),
+            self.whole(linears[1], matrices[1], &pages[1], acts, b),
+            self.whole(linears[2], matrices[2], &pages[2], acts, c),
+        ];
+        page::multiply(self.pool, self.isa, products);
+        Ok(())
+    }
+
+    /// up = f(W_gate·acts + b) · (W_up·acts + b), with `gated` for the gate's products.
+    fn multiply_gated(
+        &self,
+        f: Activation,
+        [gate, up]: [Linear; 2],
+        acts: &[Activations],
+        (gated, out): (&mut [f32], &mut [f32]),
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        let schedule = self.model.engine().schedule();
+        let matrices = [gate, up].map(|linear| schedule.matrix(linear.weight));
+        let Some(held) = self.hold_all(matrices, sweep)? else {
+            self.multiply(gate, acts, gated, Then::Keep, sweep)?;
+            return self.multiply(up, acts, out, Then::Gate(f, gated), sweep);
+        };
+        let (gate_held, up_held) = held.split_at(matrices[0].pages().len());
+        let pages = [rows_of_all(matrices[0], gate_held), rows_of_all(matrices[1], up_held)];
+        let gate = self.whole(gate, matrices[0], &pages[0], acts, gated);
+        let up = self.whole(up, matrices[1], &pages[1], acts, out);
+        page::multiply_gated(self.pool, self.isa, f, gate, up);
+        Ok(())
+    }
+
+    /// The product of a matrix of which all pages are at hand.
+    fn whole<'b>(
+        &'b self,
+        linear: Linear,
+        matrix: &Matrix,
+        pages: &'b [Rows<'b>],
+        acts: &'b [Activations<'b>],
+        out: &'b mut [f32],
+    ) -> Product<'b> {
+        let (acts, bias) = (form_of(matrix, acts), self.bias_of(linear));
+        Product { pages, acts, bias, out, stride: matrix.rows, column: 0, then: Then::Keep }
+    }
+
+    /// All pages of matrices that follow each other, where they stay and a pass over them together is short.
+    fn hold_all<'s, const N: usize>(
+        &self,
+        matrices: [&Matrix; N],
+        sweep: &mut Sweep<'s>,
+    ) -> Result<Option<Vec<HeldPage<'s>>>> {
+        let bytes: usize = matrices.iter().map(|m| m.rows * m.row_bytes).sum();
+        if self.tokens > REGION_TOKENS || bytes > REGION_BYTES {
+            return Ok(None);
+        }
+        sweep.pages_that_stay(matrices.into_iter().flat_map(Matrix::pages))
+    }
+
+    fn bias_of(&self, linear: Linear) -> Option<&[f32]> {
+        linear.bias.map(|b| self.model.vector(b))
+    }
+}
+
+/// Pages are taken together for no more tokens than this: for more of them a page is worth a meeting of the threads, and
+/// a pass ends within one page's time when it is told to.
+const REGION_TOKENS: usize = 4;
+/// No more than this is taken together, so that it takes no longer than a page does with a chunk of tokens.
+const REGION_BYTES: usize = 64 << 20;
+
+/// The form of the activations that the matrix wants.
+fn form_of<'b>(matrix: &Matrix, acts: &'b [Activations<'b>]) -> &'b Activations<'b> {
+    let form = Form::of(matrix.format);
+    acts.iter().find(|a| a.form() == form).expect("every form a stage wants was made")
+}
+
+fn rows_of<'b>(matrix: &Matrix, held: &'b HeldPage) -> Rows<'b> {
+    Rows { bytes: held.bytes(), format: matrix.format, k: matrix.columns, count: held.page().rows as usize }
+}
+
+fn rows_of_all<'b>(matrix: &Matrix, held: &'b [HeldPage]) -> Vec<Rows<'b>> {
+    held.iter().map(|held| rows_of(matrix, held)).collect()
 }

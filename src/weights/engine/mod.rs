@@ -200,8 +200,7 @@ impl Engine {
     /// Starts the engine; the loader begins to read at once. The ledger must leave [`Engine::least_frames`].
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
-        let streamable = config.schedule.sweep_bytes() + config.schedule.routed_bytes();
-        let largest_ring = residency::good_ring(&config.schedule, depth).min(streamable);
+        let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
         let ring_memory = Memory::for_frames(largest_ring as usize, 0)
             .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
         let fixed = Fixed {
