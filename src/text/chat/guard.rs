@@ -174,10 +174,7 @@ fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
             Expr::Slice(Spanned::new(Slice { expr: expression(&s.expr), start, stop, step }, span))
         }
         Expr::UnaryOp(unary) => {
-            let op = match unary.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
+            let op = if matches!(unary.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
             Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: expression(&unary.expr) }, span))
         }
         Expr::BinOp(binary) => operation(binary, span),
