@@ -115,12 +115,10 @@ fn parts(value: &Value) -> Option<Box<dyn Iterator<Item = Value>>> {
     }
 }
 
-/// Namespaces change and macros keep what they see: inside another value they could close a circle.
+/// A namespace changes: inside another value it could close a circle, which would have no end and never be freed.
 pub(super) fn check_part(part: &Value) -> Result<(), Error> {
-    let is_namespace =
-        |part: &Value| part.kind() == ValueKind::Map && part.get_attr(NAMESPACE).is_ok_and(|mark| mark.is_true());
-    if part.kind() == ValueKind::Plain || is_namespace(part) {
-        return Err(beyond("a namespace or macro is kept inside another value"));
+    if part.kind() == ValueKind::Map && part.get_attr(NAMESPACE).is_ok_and(|mark| mark.is_true()) {
+        return Err(beyond("a namespace is kept inside another value"));
     }
     Ok(())
 }
@@ -174,10 +172,7 @@ fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
             Expr::Slice(Spanned::new(Slice { expr: expression(&s.expr), start, stop, step }, span))
         }
         Expr::UnaryOp(unary) => {
-            let op = match unary.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
+            let op = if matches!(unary.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
             Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: expression(&unary.expr) }, span))
         }
         Expr::BinOp(binary) => operation(binary, span),
