@@ -7,6 +7,9 @@
 
 #[path = "streaming/machine.rs"]
 mod machine;
+#[allow(dead_code)] // What only tests need.
+#[path = "../tests/matmul/support.rs"]
+mod support;
 
 use layerline::kernel::Isa;
 use layerline::kernel::matmul::{Activations, Form, Output, activation_bytes, multiply};
@@ -15,6 +18,7 @@ use layerline::weights::frames::Memory;
 use serde_json::{Value, json};
 use std::hint::black_box;
 use std::sync::Barrier;
+use support::{Blocks, Random};
 
 const ROWS: usize = 14336;
 const K: usize = 4096;
@@ -64,14 +68,14 @@ fn share(len: usize, i: usize, n: usize) -> std::ops::Range<usize> {
     len * i / n..len * (i + 1) / n
 }
 
-/// Memory as frames have it, of bytes with the top bits of scales clear: ordinary numbers in every format.
-fn filled(bytes: usize) -> Memory {
+/// Rows with random codes, and scales of a size that models have: subnormal numbers take longer. In memory as frames
+/// have it.
+fn filled(format: Format) -> Memory {
+    const DIFFERENT: usize = 64;
+    let rows = support::weights(&mut Random::new(1), format, K, DIFFERENT, Blocks::Ordinary);
+    let bytes = rows.len() / DIFFERENT * ROWS;
     let mut memory = Memory::for_frames(bytes, bytes).expect("memory for the weights");
-    let mut seed = 1u64;
-    for byte in memory.bytes_mut() {
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        *byte = (seed >> 56) as u8 & 0x3f;
-    }
+    memory.bytes_mut().chunks_mut(rows.len()).for_each(|to| to.copy_from_slice(&rows[..to.len()]));
     memory
 }
 
@@ -145,7 +149,7 @@ fn main() {
     }
     let isa = Isa::detect();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get()).min(2);
-    let memory = filled(ROWS * K / 2);
+    let memory = filled(Format::Q4_0);
     let one = [reading(&memory, 1), reading(&memory, cores)];
     drop(memory);
     println!(
@@ -172,8 +176,7 @@ fn main() {
 }
 
 fn measure(isa: Isa, format: Format, threads: usize) -> Value {
-    let row_bytes = format.row_bytes(K).expect("whole blocks");
-    let memory = filled(ROWS * row_bytes);
+    let memory = filled(format);
     let weights = memory.bytes();
     let form = Form::of(format);
     // The ceilings drift with the machine's other tenants: beside every format.

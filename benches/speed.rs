@@ -33,8 +33,8 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 const USAGE: &str = "\
 usage: cargo bench --bench speed -- [OPTIONS]      (or make bench-speed ARGS='OPTIONS')
-  --model FILE         measure this model; may be given again. Default: SmolLM2 and the 7B shape where they are in models/,
-                       and the 1.1B shape, made there
+  --model FILE         measure this model; may be given again. Default: SmolLM2, Gemma 3 270M and the 7B shape where they
+                       are in models/, and the 1.1B shape in Q4_K_M, Q4_0 and Q8_0, made there
   --tasks LIST         of prompt, decode and deep (decoding at 4096 tokens); default: all
   --tokens N           tokens decoded; default 64
   --repeats N          default 3
@@ -108,8 +108,11 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Wanted>> 
     }
     if wanted.models.is_empty() {
         let known = |name: &str| Some(Path::new(ROOT).join("models").join(name)).filter(|path| path.exists());
-        wanted.models.extend(known("SmolLM2-135M-Instruct.Q4_1.gguf"));
-        wanted.models.push(made::model("tinyllama-1.1b", "q4_k_m")?);
+        let fetched = ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-Q4_K_M.gguf"];
+        wanted.models.extend(fetched.into_iter().filter_map(known));
+        for kind in ["q4_k_m", "q4_0", "q8_0"] {
+            wanted.models.push(made::model("tinyllama-1.1b", kind)?);
+        }
         wanted.models.extend(known("llama2-7b-q4_k_m.gguf"));
     }
     Ok(Some(wanted))

@@ -217,6 +217,19 @@ void a_session_runs_passes(ll::model &model)
     CHECK(same_logits(session.get(), 0, last.data(), last.size()));
     const ll::token chosen = greedy.sample(session);
     for (float logit : session.logits()) CHECK(logit <= session.logits()[static_cast<std::size_t>(chosen)]);
+    session.truncate(0);
+    session.forward(PROMPT, ll::logit_rows::last, ll::embedding_rows::all);
+    CHECK(same_logits(session.get(), 0, last.data(), last.size()));
+    CHECK(session.embeddings(2).size() == model.info().embedding_length);
+    const std::vector<float> state(session.embeddings(2).begin(), session.embeddings(2).end());
+    throws(ll::status::invalid_argument, [&] { session.embeddings(3); });
+    session.truncate(0);
+    session.forward(PROMPT, ll::logit_rows::none, ll::embedding_rows::last);
+    CHECK(std::equal(state.begin(), state.end(), session.embeddings().begin(), session.embeddings().end()));
+    throws(ll::status::invalid_argument, [&] { session.logits(); });
+    session.truncate(0);
+    session.forward(PROMPT);
+    throws(ll::status::invalid_argument, [&] { session.embeddings(); });
     throws(ll::status::invalid_argument, [&] { session.forward({}); });
     throws(ll::status::context_full, [&] { session.forward(std::vector<ll::token>(64, 1)); });
     throws(ll::status::invalid_argument, [&] { greedy.set_temperature(-1); });
@@ -224,6 +237,34 @@ void a_session_runs_passes(ll::model &model)
         model.set_memory_budget(0);
         ll::session(model, 4000000000u);
     });
+}
+
+void a_session_is_copied_saved_and_loaded(ll::model &model)
+{
+    ll::session session(model, 32);
+    session.forward(PROMPT);
+    const std::vector<float> last(session.logits().begin(), session.logits().end());
+    ll::session copy = session.copy();
+    const ll::session longer = session.copy(64);
+    char path[PATH_SIZE];
+    close(make_file(path, "", 0));
+    session.save(path);
+    session.truncate(1);
+    ll::session loaded(model, 16);
+    loaded.load(std::string_view(path));
+    for (const ll::session *each : {&std::as_const(copy), &longer, &std::as_const(loaded)}) {
+        CHECK(each->position() == PROMPT.size() && same_logits(each->get(), 0, last.data(), last.size()));
+    }
+    copy.forward(PROMPT), loaded.forward(PROMPT);
+    CHECK(same_logits(copy.get(), 0, loaded.logits().data(), last.size()));
+    throws(ll::status::context_full, [&] { copy.copy(2); });
+    throws(ll::status::context_full, [&] { ll::session(model, 2).load(path); });
+    throws(ll::status::format, [&] { loaded.load(data_path(TINY_MODEL)); });
+    throws(ll::status::io, [&] { loaded.save("/no/such/folder/state"); });
+    throws(ll::status::invalid_argument, [&] { loaded.save(std::string("a\0b", 3)); });
+    throws(ll::status::invalid_argument, [&] { loaded.load(std::string("a\0b", 3)); });
+    CHECK(loaded.position() == 2 * PROMPT.size());
+    remove(path);
 }
 
 void generation_calls_what_can_be_called(ll::model &model)
@@ -289,6 +330,7 @@ int main()
     conversations_become_text_and_tokens();
     events_are_polled_and_waited_for(model);
     a_session_runs_passes(model);
+    a_session_is_copied_saved_and_loaded(model);
     generation_calls_what_can_be_called(model);
     models_share_a_budget();
     return check_result();

@@ -63,6 +63,7 @@ void nothing_throws()
     static_assert(noexcept(ll::model::try_make("", *o)) && noexcept(ll::session::try_make(*m)));
     static_assert(noexcept(s->try_forward(t)) && noexcept(s->try_forward_submit(t)) && noexcept(s->interrupt()));
     static_assert(noexcept(s->try_logits()) && noexcept(s->try_position()) && noexcept(s->try_truncate(0)));
+    static_assert(noexcept(s->try_copy()) && noexcept(s->try_save("")) && noexcept(s->try_load("")));
     static_assert(noexcept(s->try_generate(*p, t, 1, ignore)));
     static_assert(noexcept(p->try_sample(*s)) && noexcept(p->try_set_seed(1)) && noexcept(o->try_set_threads(1)));
     static_assert(noexcept(ll::try_plan_memory("", *o)) && noexcept(ll::budget::try_make(1)));
@@ -130,6 +131,11 @@ void passes_run_and_events_come(ll::model &model)
     auto asked = model.try_prefetch(0, 1);
     CHECK(asked && model.try_wait_for(std::chrono::seconds(60), room));
     CHECK(model.try_poll(room) && model.try_state(0));
+    auto copy = session.try_copy();
+    CHECK(copy && copy->try_position() && *copy->try_position() == *position);
+    CHECK(fails(ll::status::io, session.try_save("/no/such/folder/state")));
+    CHECK(fails(ll::status::io, session.try_load("/no/such/folder/state")));
+    CHECK(fails(ll::status::invalid_argument, session.try_save(std::string_view("a\0b", 3))));
     session.interrupt();
     CHECK(fails(ll::status::context_full, session.try_forward(std::array<ll::token, 64>{})));
 }

@@ -171,6 +171,7 @@ static void session_functions(layerline_session *session)
     size_t count = 0;
     int32_t token = 5;
     uint64_t ticket = 0;
+    layerline_session *copy = NULL;
     layerline_error *error;
     REFUSED_ERR(layerline_forward(NULL, &token, 1, LAYERLINE_LOGITS_LAST, err));
     REFUSED_ERR(layerline_forward(session, NULL, 1, LAYERLINE_LOGITS_LAST, err));
@@ -183,11 +184,24 @@ static void session_functions(layerline_session *session)
     REFUSED(layerline_logits(NULL, 0, &logits, &count));
     REFUSED(layerline_logits(session, 0, NULL, &count));
     REFUSED(layerline_logits(session, 0, &logits, NULL));
+    CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_EMBEDDINGS_LAST, &error));
+    REFUSED(layerline_embeddings(NULL, 0, &logits, &count));
+    REFUSED(layerline_embeddings(session, 0, NULL, &count));
+    REFUSED(layerline_embeddings(session, 0, &logits, NULL));
     CHECK(logits == NULL && count == 0);
     REFUSED(layerline_session_position(NULL, &count));
     REFUSED(layerline_session_position(session, NULL));
     REFUSED(layerline_session_truncate(NULL, 0));
-    CHECK(position_of(session) == 2);
+    REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
+    REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));
+    CHECK(copy == NULL);
+    REFUSED_ERR(layerline_session_save(NULL, "/no/such/folder/state", err));
+    REFUSED_ERR(layerline_session_save(session, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_save(session, "/no/such/folder/state", NULL));
+    REFUSED_ERR(layerline_session_load(NULL, "/no/such/folder/state", err));
+    REFUSED_ERR(layerline_session_load(session, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_load(session, "/no/such/folder/state", NULL));
+    CHECK(position_of(session) == 3);
 }
 
 static void sampler_functions(layerline_session *session)

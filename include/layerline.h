@@ -183,7 +183,8 @@ layerline_status layerline_options_set_context_length(layerline_options *options
 
 /**
  * Tokens of a prompt that share one sweep over the weights: more make a long prompt faster and scratch memory larger.
- * 0, the default: 256. It is never derived from the budget, so that the bits of a result do not change with it.
+ * 0, the default: 256. It is never derived from the budget, so that the bits of a result do not change with it. In an
+ * encoder all tokens of a sequence share one, whatever this says: there the context length sizes scratch memory.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
@@ -574,8 +575,20 @@ layerline_status layerline_model_get_stats(const layerline_model *model, layerli
 /** Logits for every token of a pass. */
 #define LAYERLINE_LOGITS_ALL 1
 
-/** No logits. */
+/** No logits: the output head is not read. */
 #define LAYERLINE_LOGITS_NONE 2
+
+/** Or-ed to one of LAYERLINE_LOGITS_: an embedding of every token of a pass, its hidden state after the final norm. */
+#define LAYERLINE_EMBEDDINGS_ALL 16
+
+/** The embedding of the last token of a pass. */
+#define LAYERLINE_EMBEDDINGS_LAST 32
+
+/** The mean of the embeddings of all tokens of a pass, summed in their order in f32, then divided. */
+#define LAYERLINE_EMBEDDINGS_MEAN 48
+
+/** The embedding of the first token of a pass: the classification token of models like BERT. */
+#define LAYERLINE_EMBEDDINGS_FIRST 64
 
 /**
  * One sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at once, each
@@ -586,7 +599,7 @@ typedef struct layerline_session layerline_session;
 /**
  * Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when it is freed.
  *
- * `context_length`: tokens it can hold; 0: what the model's options say.
+ * `context_length`: tokens it can hold; 0: what the model's options say. For an encoder no more than that.
  * `session`: set to a session that the caller owns: `layerline_session_free`. It keeps the model alive.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache,
@@ -608,13 +621,19 @@ void layerline_session_free(layerline_session *session);
  * Runs tokens through the model, after those the session holds already. Layers that are not in memory are waited for.
  *
  * `tokens`, `count`: at least one.
- * `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row. Memory for one row is
- * part of what every session takes; more rows are taken from the budget until the next pass or truncation.
+ * `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row; or-ed with one of
+ * LAYERLINE_EMBEDDINGS_ for what `layerline_embeddings` will have. Memory for one row of each is part of what every
+ * session takes; more rows are taken from the budget until the next pass or truncation.
+ *
+ * In an encoder, such as BERT, tokens see those after them: each pass is a sequence of its own, whole, from position 0,
+ * whatever the session has taken in before. Encoders have no output head, so `logits` must hold LAYERLINE_LOGITS_NONE.
  *
  * After an error the session is as it was before the pass.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_CONTEXT_FULL;
- * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL;
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED for
+ * logits of a model without an output head; LAYERLINE_ERROR_CONTEXT_FULL;
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL or
+ * LAYERLINE_EMBEDDINGS_ALL;
  * LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
  * call on the session is running or a pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
  */
@@ -629,21 +648,21 @@ layerline_status layerline_forward(layerline_session *session,
  * status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_poll` or `layerline_wait`, or be told by
  * `layerline_event_fd`. Until then the session is the pass's: functions on it return LAYERLINE_ERROR_BUSY, but for
  * `layerline_session_interrupt` and `layerline_session_free`. When the event is there the session is free again, with
- * the logits asked for; after a failure it is as it was before the pass.
+ * the rows asked for; after a failure it is as it was before the pass.
  *
  * Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
- * the thread, whose stack is part of every plan. On a budget that several models share, logits
- * of all tokens may have to wait here for one page's time of another model; nothing else ever waits.
+ * the thread, whose stack is part of every plan. On a budget that several models share, rows for all tokens may have to
+ * wait here for one page's time of another model; nothing else ever waits.
  *
  * `tokens`, `count`, `logits`: as for `layerline_forward`; the tokens are copied.
  * `ticket`: set to a number that the event and `layerline_cancel` use; never 0. Another thread that polls may see the
  * event before this returns.
  *
  * Errors, all before anything is begun: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_CONTEXT_FULL;
- * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the logits of all tokens; LAYERLINE_ERROR_BUSY when
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for rows of all tokens; LAYERLINE_ERROR_BUSY when
  * another call or a submitted pass has the session, or too many events wait to be taken;
- * LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_UNSUPPORTED in a library built without threads of its own. Statuses of
- * the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
+ * LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_UNSUPPORTED as for `layerline_forward`, and in a library built without
+ * threads of its own. Statuses of the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
  * LAYERLINE_ERROR_INTERNAL. One thread at a time.
  */
 layerline_status layerline_forward_submit(layerline_session *session,
@@ -666,8 +685,8 @@ void layerline_session_interrupt(const layerline_session *session);
  * The logits of one position of the last pass, before any softmax.
  *
  * `row`: 0 after a pass with LAYERLINE_LOGITS_LAST; the token's index in the pass after one with LAYERLINE_LOGITS_ALL.
- * `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation or
- * free.
+ * `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation,
+ * load or free.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
  * is submitted.
@@ -677,6 +696,24 @@ layerline_status layerline_logits(const layerline_session *session,
                                   size_t row,
                                   const float **logits,
                                   size_t *vocab_size);
+
+/**
+ * An embedding that the last pass left: a hidden state after the final norm, or a mean of some. It is not normalised:
+ * divide it by its length where the model asks for that. Which pooling a file asks for is the metadata
+ * `{architecture}.pooling_type`, for `layerline_model_metadata`: 0 none, 1 mean, 2 the first token, 3 the last one.
+ *
+ * `row`: the token's index in the pass after one with LAYERLINE_EMBEDDINGS_ALL; else 0.
+ * `embedding`: set to `*length` values that belong to the session and are valid until its next pass, truncation or
+ * free. The length is the `embedding_length` of `layerline_model_info`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
+ * is submitted.
+ * Any thread.
+ */
+layerline_status layerline_embeddings(const layerline_session *session,
+                                      size_t row,
+                                      const float **embedding,
+                                      size_t *length);
 
 /**
  * Sets `tokens` to how many tokens the session holds.
@@ -692,6 +729,69 @@ layerline_status layerline_session_position(const layerline_session *session, si
  * submitted. One thread at a time.
  */
 layerline_status layerline_session_truncate(layerline_session *session, size_t tokens);
+
+/**
+ * Begins a second sequence with the tokens of a first one, so that a prompt is run once and continued in many ways. The
+ * two have nothing in common from then on: each may be changed and freed by itself. What the first one holds is copied,
+ * the logits of its last token with it where its last pass left some; they are row 0.
+ *
+ * `context_length`: tokens the copy can hold; 0: as many as the first one.
+ * `copy`: set to a session that the caller owns: `layerline_session_free`. Its KV cache is taken from the model's budget.
+ *
+ * Errors: LAYERLINE_ERROR_CONTEXT_FULL when the first session holds more tokens than the copy could;
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache; LAYERLINE_ERROR_INVALID_ARGUMENT, also for a
+ * context length at which the model rotates its keys by other angles; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which
+ * remembers nothing; LAYERLINE_ERROR_BUSY while a pass of the first session runs or is submitted;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_session_copy(const layerline_session *session,
+                                        uint32_t context_length,
+                                        layerline_session **copy,
+                                        layerline_error **err);
+
+/**
+ * Writes what a session holds to a file, so that `layerline_session_load` can go on from there at another time, in
+ * another process: keys and values of its tokens, and the logits of the last one where the last pass left some. The
+ * tokens themselves are not in it, nor embeddings, nor what samplers have seen.
+ *
+ * The file is written as `.layerline-*.tmp` beside its place, and gets its name when it is complete and on storage: what
+ * had the name before is replaced whole, or stays. Only its owner can read it. It does not depend on the context length,
+ * the budget, threads or the kind of machine.
+ *
+ * `path`: NUL-terminated, taken as bytes.
+ *
+ * Errors: LAYERLINE_ERROR_IO, also where the name belongs to something else than a regular file;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which remembers nothing;
+ * LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
+ */
+layerline_status layerline_session_save(const layerline_session *session,
+                                        const char *path,
+                                        layerline_error **err);
+
+/**
+ * Replaces what a session holds by what `layerline_session_save` wrote. Going on from there gives the same bits as going
+ * on in the session that was saved. The two may have different context lengths.
+ *
+ * The file must be of the same model: the same architecture and hyper-parameters, vocabulary, tensors and quantisation,
+ * and the same bytes in a sample of the weights; which files hold the model does not matter. A model that differs from
+ * it in a few tensors only may be taken for the same.
+ *
+ * `path`: NUL-terminated, taken as bytes.
+ *
+ * After an error the session is as it was before. The file is read twice for that, once to check it all. Only when it
+ * changes between the two, which is LAYERLINE_ERROR_IO, the session is left without tokens.
+ *
+ * Errors: LAYERLINE_ERROR_IO; LAYERLINE_ERROR_FORMAT when it is no such file, cut short or damaged;
+ * LAYERLINE_ERROR_UNSUPPORTED when another version of the library wrote it in a form that this one does not know,
+ * and for an encoder;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT when it is of another model, or of a context length at which the model rotates its
+ * keys by other angles; LAYERLINE_ERROR_CONTEXT_FULL when it holds more tokens than the session can;
+ * LAYERLINE_ERROR_BUSY when another call on the session is running or a pass is submitted;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time; it waits for storage.
+ */
+layerline_status layerline_session_load(layerline_session *session,
+                                        const char *path,
+                                        layerline_error **err);
 
 /* -- text ---------------------------------------------------------------------------------------------------------- */
 

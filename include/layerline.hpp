@@ -81,6 +81,15 @@ enum class logit_rows : std::int32_t {
     none = LAYERLINE_LOGITS_NONE, /**< None. */
 };
 
+/** Which embeddings a pass leaves beside logits: hidden states after the final norm, not normalised. */
+enum class embedding_rows : std::int32_t {
+    none = 0,                           /**< None. */
+    all = LAYERLINE_EMBEDDINGS_ALL,     /**< One of every token. */
+    last = LAYERLINE_EMBEDDINGS_LAST,   /**< That of the last token. */
+    mean = LAYERLINE_EMBEDDINGS_MEAN,   /**< The mean over the pass. */
+    first = LAYERLINE_EMBEDDINGS_FIRST, /**< That of the first token. */
+};
+
 /** Where a layer is. */
 enum class layer_state : std::int32_t {
     absent = LAYERLINE_LAYER_ABSENT,   /**< Not in memory. */
@@ -803,31 +812,67 @@ public:
         const layerline_status status = layerline_session_new(on.get(), context_length, &made, &err);
         return detail::made(status, session(made), err);
     }
+    /** layerline_session_copy: a second session with its tokens; `context_length` 0: as this one's. */
+    result<session> try_copy(std::uint32_t context_length = 0) const noexcept
+    {
+        layerline_session *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_copy(get(), context_length, &made, &err);
+        return detail::made(status, session(made), err);
+    }
+    /** layerline_session_save: writes what it holds to a file, which replaces another of that name. */
+    result<void> try_save(std::string_view path) const noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_save(get(), name.get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_session_load: takes what `try_save` wrote in place of what it holds. */
+    result<void> try_load(std::string_view path) noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_load(get(), name.get(), &err);
+        return failure(status, err);
+    }
     /** layerline_forward: runs tokens through the model, after those it holds. */
-    result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last,
+                             embedding_rows embeddings = embedding_rows::none) noexcept
     {
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_forward(get(), tokens.data(), tokens.size(), static_cast<std::int32_t>(rows), &err);
+            layerline_forward(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &err);
         return failure(status, err);
     }
     /** layerline_forward_submit: begins the same in the background; the ticket's event tells when it is done. */
-    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last) noexcept
+    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+                                      embedding_rows embeddings = embedding_rows::none) noexcept
     {
         ticket given = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_forward_submit(get(), tokens.data(), tokens.size(),
-                                                                 static_cast<std::int32_t>(rows), &given, &err);
+        const layerline_status status =
+            layerline_forward_submit(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &given, &err);
         return detail::made(status, given, err);
     }
     /** layerline_session_interrupt: ends the running or submitted pass with status::cancelled. Any thread. */
     void interrupt() const noexcept { layerline_session_interrupt(get()); }
-    /** layerline_logits: one row of the last pass; the session's, valid until its next pass or truncation. */
+    /** layerline_logits: one row of the last pass; the session's, valid until its next pass, truncation or load. */
     result<span<const float>> try_logits(std::size_t row = 0) const noexcept
     {
         const float *values = nullptr;
         std::size_t count = 0;
         const layerline_status status = layerline_logits(get(), row, &values, &count);
+        return detail::made(status, span<const float>(values, count));
+    }
+    /** layerline_embeddings: one that the last pass left; the session's, valid until its next pass or truncation. */
+    result<span<const float>> try_embeddings(std::size_t row = 0) const noexcept
+    {
+        const float *values = nullptr;
+        std::size_t count = 0;
+        const layerline_status status = layerline_embeddings(get(), row, &values, &count);
         return detail::made(status, span<const float>(values, count));
     }
     /** layerline_session_position: tokens it holds. */
@@ -854,15 +899,28 @@ public:
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make`. */
     explicit session(model &on, std::uint32_t context_length = 0) : session(try_make(on, context_length).value()) {}
+    /** As `try_copy`. */
+    session copy(std::uint32_t context_length = 0) const { return try_copy(context_length).value(); }
+    /** As `try_save`. */
+    void save(std::string_view path) const { try_save(path).value(); }
+    /** As `try_load`. */
+    void load(std::string_view path) { try_load(path).value(); }
     /** As `try_forward`. */
-    void forward(span<const token> tokens, logit_rows rows = logit_rows::last) { try_forward(tokens, rows).value(); }
-    /** As `try_forward_submit`. */
-    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last)
+    void forward(span<const token> tokens, logit_rows rows = logit_rows::last,
+                 embedding_rows embeddings = embedding_rows::none)
     {
-        return try_forward_submit(tokens, rows).value();
+        try_forward(tokens, rows, embeddings).value();
+    }
+    /** As `try_forward_submit`. */
+    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+                          embedding_rows embeddings = embedding_rows::none)
+    {
+        return try_forward_submit(tokens, rows, embeddings).value();
     }
     /** As `try_logits`. */
     span<const float> logits(std::size_t row = 0) const { return try_logits(row).value(); }
+    /** As `try_embeddings`. */
+    span<const float> embeddings(std::size_t row = 0) const { return try_embeddings(row).value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */
@@ -887,6 +945,10 @@ public:
 #endif
 
 private:
+    static std::int32_t mode(logit_rows rows, embedding_rows embeddings) noexcept
+    {
+        return static_cast<std::int32_t>(rows) | static_cast<std::int32_t>(embeddings);
+    }
     template <class F>
     static bool call(F &on_token, token given, std::string_view piece)
     {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the tiny random models of tests/data/golden/peer, and has llama.cpp compute their logits.
+"""Makes the tiny random models of tests/data/golden/peer, and has llama.cpp compute their logits and embeddings.
 
     arch_cases.py DIRECTORY [CASE...]
 
@@ -108,7 +108,7 @@ class Case:
         writer.add_name(f"tiny {self.name}")
         writer.add_string("tokenizer.ggml.model", "no_vocab")
         for key, value in self.keys.items():
-            key = f"{self.arch}.{key}"
+            key = key if key.startswith("tokenizer.") else f"{self.arch}.{key}"
             if isinstance(value, bool):
                 writer.add_bool(key, value)
             elif isinstance(value, int):
@@ -359,8 +359,8 @@ def all_cases():
     ]  # fmt: skip
 
 
-def peer_logits(path, tokens):
-    """What llama.cpp computes: a row of logits for each token."""
+def peer_rows(path, tokens, embeddings=False, room=64):
+    """What llama.cpp computes: a row of logits for each token, or its hidden state after the final norm."""
     import llama_cpp as peer
 
     params = peer.llama_model_default_params()
@@ -370,11 +370,11 @@ def peer_logits(path, tokens):
         raise SystemExit(f"{path}: llama.cpp does not load it")
     params = peer.llama_context_default_params()
     # It takes 256 at least; the tests give a session 64. Where a case asks which, both are on one side of it.
-    params.n_ctx = 64
-    params.n_batch = params.n_ubatch = 64
+    params.n_ctx = params.n_batch = params.n_ubatch = room
     params.type_k = params.type_v = 0
     params.flash_attn_type = 0
     params.n_threads = params.n_threads_batch = 1
+    params.embeddings, params.pooling_type = embeddings, 0
     context = peer.llama_init_from_model(model, params)
     batch = peer.llama_batch_init(len(tokens), 0, 1)
     batch.n_tokens = len(tokens)
@@ -383,7 +383,10 @@ def peer_logits(path, tokens):
         batch.seq_id[i][0] = 0
     if peer.llama_decode(context, batch) != 0:
         raise SystemExit(f"{path}: llama.cpp fails on it")
-    rows = [np.ctypeslib.as_array(peer.llama_get_logits_ith(context, i), (VOCAB,)).copy() for i in range(len(tokens))]
+    row, width = peer.llama_get_logits_ith, VOCAB
+    if embeddings:
+        row, width = peer.llama_get_embeddings_ith, peer.llama_model_n_embd(model)
+    rows = [np.ctypeslib.as_array(row(context, i), (width,)).copy() for i in range(len(tokens))]
     peer.llama_batch_free(batch)
     peer.llama_free(context)
     peer.llama_model_free(model)
@@ -414,8 +417,8 @@ def main():
         path = os.path.join(folder, f"{case.name}.gguf")
         case.write(path)
         tokens = np.random.default_rng(7).integers(0, VOCAB, TOKENS).astype(np.int32)
-        logits = peer_logits(path, tokens)
-        np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, logits=logits)
+        logits, embeddings = peer_rows(path, tokens), peer_rows(path, tokens, embeddings=True)
+        np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, logits=logits, embeddings=embeddings)
         spread = logits.std(axis=1).mean()
         print(f"{case.name:22} {os.path.getsize(path) / 1024:6.0f} KiB, logits spread over {spread:.2f}", flush=True)
     del keep

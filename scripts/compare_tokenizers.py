@@ -1,16 +1,22 @@
 """Compares layerline's tokenisers with those of the packages `tokenizers` and `sentencepiece`, on random text.
 
     compare_tokenizers.py TOOL words [--characters N] [--seed N] [NAME...]
-    compare_tokenizers.py TOOL ids MODEL.gguf... [--characters N] [--seed N]
+    compare_tokenizers.py TOOL ids [--characters N] [--seed N] MODEL.gguf... NAME=tokenizer.json...
     compare_tokenizers.py TOOL vectors FILE
 
 TOOL is the program that scripts/tokenize.rs makes. `words` compares every pre-tokeniser with the same expressions in
-`tokenizers`; `ids` rebuilds the tokeniser of a model file from its vocabulary and compares tokens. `vectors` writes what `tokenizers` makes of a few
-texts, for tests/text.rs.
+`tokenizers`; `ids` rebuilds a model file's tokeniser from its vocabulary and compares tokens. `vectors` writes what
+`tokenizers` makes of a few texts, for tests/text.
 
-What differs, and why it is left out: the tables of Unicode that `tokenizers` uses for BERT are of 2016, so that
-characters which came later are not compared there; SentencePiece sums the scores of `t5` in single precision over the
-whole text, layerline in double precision, so that of two ways to cut a word that score the same either may come out.
+A model file's tokeniser is made anew from its vocabulary; NAME=tokenizer.json is a model's own definition, from whose
+vocabulary a model file with the pre-tokeniser NAME is made.
+
+What differs, and why it is left out or not a fault of layerline:
+- The tables of Unicode by which `tokenizers` normalises and knows punctuation are of 2016. Characters that came later
+  are not compared for BERT, but some have changed since (U+166D is no punctuation any more); and NFC leaves combining
+  marks that came later (U+10D24, U+1ACE) where they stand, in front of those that go before them.
+- SentencePiece sums the scores of `t5` in single precision over the whole text, layerline in double precision, so that
+  of two ways to cut a word that score the same either may come out. What scores the same counts as the same.
 """
 
 import argparse
@@ -19,6 +25,7 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import unicodedata
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -39,6 +46,37 @@ ALPHABETS = [
     "🦊👩\u200d👧😁🏽\ufe0f\u0301\u0308\u2581",
     "ǅªʰ\u0345Ⓐ_‿©€",
     "<|>▁\u200b\u00ad\ufeff\u0000\u0007",
+    "\u1100\u1161\u11a8\u1112\u1175\uac00\ud7a3\u3131ㅏ",
+    "a\u0300\u0323o\u0308\u0304e\u0328\u0301\u1e9b\u212bー\u3099",
+    "\u200eא\u05b0ב\u200fם ؟ \u0661\u0662\u064bس\u202eش\u202c",
+    "\u0009\u000b\u000c\u0020\u0085\u00a0\u1680\u2000\u2009\u200a\u2028\u2029\u202f\u205f\u3000",
+    "\u0001\u0002\u000e\u001b\u001f\u007f\u0080\u009f\u2066\ufffd",
+]
+
+# Emoji of several characters, and sentences of the kind that models are given.
+PHRASES = [
+    "👨\u200d👩\u200d👧\u200d👦",
+    "🏳\ufe0f\u200d🌈",
+    "👍🏽",
+    "🇩🇪🇫🇷",
+    "1\ufe0f\u20e3",
+    "🏴\U000e0067\U000e0062\U000e007f",
+    "The quick brown fox doesn't jump; it'll wait until 10:45, won't it?\n\n",
+    "I'VE said: \"don't!\" (twice)... ",
+    "def f(x, *args):\n    return {k: v ** 2 for k, v in x.items()}  # note\n\n\n",
+    "if (a[i] != 0) {\r\n\t\tb += 1.5e-10;\r\n}\n",
+    "https://example.org/a_b?c=%20d&e=1#f ",
+    "Über die Straße gehen 1.234.567,89 € usw. ",
+    "Съешь ещё этих мягких французских булок. ",
+    "私は2024年に東京で「コーヒー」を飲んだ。",
+    "我想在apple工作1314151天～ ",
+    "안녕하세요, 오늘은 3월 5일입니다! ",
+    "यह एक परीक्षण है। ",
+    "هذا اختبار رقم ١٢٣. ",
+    "<p class='x'>HTML &amp; <b>bold</b></p>\n",
+    "| a | b |\n|---|---|\n| 1 | 22222 |\n",
+    "$\\int_0^1 x^2\\,dx = \\frac{1}{3}$ ",
+    "XMLHttpRequest camelCaseWord SCREAMING_CASE ",
 ]
 
 
@@ -46,15 +84,20 @@ def assigned(character, tables=unicodedata):
     return tables.category(character) not in ("Cn", "Cs", "Co")
 
 
+# Every character of all planes that has a meaning; a third of the choices are not letters of large scripts.
+ASSIGNED = [chr(code) for code in range(0x110000) if assigned(chr(code))]
+CHARACTERS = ASSIGNED + 5 * [character for character in ASSIGNED if unicodedata.category(character) != "Lo"]
+
+
 def random_text(generator, length):
     parts = []
     size = 0
     while size < length:
-        if generator.random() < 0.1:
-            character = chr(generator.randrange(0x20000))
-            if not assigned(character):
-                continue
-            part = character
+        kind = generator.random()
+        if kind < 0.1:
+            part = generator.choice(CHARACTERS)
+        elif kind < 0.15:
+            part = generator.choice(PHRASES)
         else:
             alphabet = generator.choice(ALPHABETS)
             part = "".join(generator.choice(alphabet) for _ in range(generator.randrange(1, 10)))
@@ -221,21 +264,26 @@ class SentencePiece:
         kinds = metadata["tokenizer.ggml.token_type"]
         texts = metadata["tokenizer.ggml.tokens"]
         unknown = metadata.get("tokenizer.ggml.unknown_token_id", kinds.index(2) if 2 in kinds else 0)
+        prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
         for i, (text, score, kind) in enumerate(zip(texts, metadata["tokenizer.ggml.scores"], kinds)):
             piece = model.pieces.add()
             piece.piece, piece.score = text or f"[empty {i}]", score
-            # User-defined tokens are cut out of the text beforehand, here and there; texts with them are not compared.
-            piece.type = 2 if i == unknown else 3 if kind in (2, 4) else kind
+            piece.type = 2 if i == unknown else 3 if kind == 2 else kind
+            if kind == 4:
+                piece.piece = text.replace(" ", "▁")
+                # SentencePiece puts no space behind such a token; texts with them are compared where none is put.
+                if prefix:
+                    piece.type = 3
         model.trainer_spec.model_type = 1 if unigram else 2
         model.trainer_spec.byte_fallback = 6 in kinds
         model.trainer_spec.unk_id = unknown
         normalizer = model.normalizer_spec
         normalizer.precompiled_charsmap = bytes(metadata.get("tokenizer.ggml.precompiled_charsmap", []))
-        normalizer.add_dummy_prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+        normalizer.add_dummy_prefix = prefix
         normalizer.remove_extra_whitespaces = metadata.get("tokenizer.ggml.remove_extra_whitespaces", False) and unigram
         self.processor = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
         self.avoid = re.compile("|".join(
-            re.escape(text) for text, kind in zip(texts, kinds) if kind == 4 and text
+            re.escape(text) for text, kind in zip(texts, kinds) if kind == 4 and text and prefix
         ) or "(?!)")
 
         self.scores = [piece.score for piece in model.pieces] if unigram else None
@@ -251,37 +299,80 @@ class SentencePiece:
         return None if self.avoid.search(text) else self.processor.encode(text)
 
 
+def write_model(definition, pre, path):
+    """A model file with the vocabulary of a tokenizer.json, whose special tokens are control tokens."""
+    from gguf import GGUFWriter
+
+    model = definition["model"]
+    texts = {i: text for text, i in model["vocab"].items()}
+    kinds = {i: 6 if re.fullmatch("<0x[0-9A-F]{2}>", text) else 1 for i, text in texts.items()}
+    for token in definition["added_tokens"]:
+        texts[token["id"]], kinds[token["id"]] = token["content"], 3 if token["special"] else 4
+    ids = range(max(texts) + 1)
+    writer = GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gemma4" if model.get("byte_fallback") else "gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([texts.get(i, f"[empty {i}]") for i in ids])
+    writer.add_token_types([kinds.get(i, 5) for i in ids])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]])
+    if model["unk_token"]:
+        writer.add_unk_token_id(model["vocab"][model["unk_token"]])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def compare_definition(tool, arguments, pre, path):
+    """Against a tokeniser by its own definition, but for special tokens, which ordinary text never makes here."""
+    with open(path, encoding="utf-8") as file:
+        definition = json.load(file)
+    with tempfile.TemporaryDirectory() as directory:
+        model = f"{directory}/model.gguf"
+        write_model(definition, pre, model)
+        definition["added_tokens"] = [token for token in definition["added_tokens"] if not token["special"]]
+        theirs = Tokenizer.from_str(json.dumps(definition))
+        return compare(tool, arguments, model, path, lambda text: theirs.encode(text, add_special_tokens=False).ids)
+
+
+def compare_vocabulary(tool, arguments, path, definitions):
+    """Against a tokeniser made anew from the vocabulary of a model file."""
+    metadata = read_vocabulary(path)
+    model = metadata["tokenizer.ggml.model"]
+    if model in ("llama", "t5"):
+        reference = SentencePiece(metadata)
+        return compare(tool, arguments, path, path, reference.ids, reference.same)
+    make = {"gemma4": gemma4, "bert": word_piece}.get(model, lambda m: byte_level(m, definitions, NFC))
+    theirs = make(metadata)
+    kinds = metadata["tokenizer.ggml.token_type"]
+    added = [t for t, kind in zip(metadata["tokenizer.ggml.tokens"], kinds) if kind == 4]
+    theirs.add_tokens([AddedToken(token, normalized=False) for token in added])
+    known = (lambda c: assigned(c, unicodedata.ucd_3_2_0)) if model == "bert" else None
+    encode = lambda text: theirs.encode(text, add_special_tokens=False).ids
+    return compare(tool, arguments, path, path, encode, known=known)
+
+
+def compare(tool, arguments, model, name, encode, same=lambda ours, theirs: ours == theirs, known=None):
+    texts = random_texts(arguments.seed, arguments.characters)
+    if known:
+        texts = ["".join(filter(known, text)) for text in texts]
+    ours = numbers(run(tool, "ids", model, texts=texts))
+    compared = [(text, mine, other) for text, mine in zip(texts, ours, strict=True)
+                if (other := encode(text)) is not None]
+    differ = [triple for triple in compared if not same(*triple[1:])]
+    tokens = read_vocabulary(model)["tokenizer.ggml.tokens"]
+    report(name, [text for text, *_ in compared], differ, lambda _, ids: [tokens[i] for i in ids])
+    return bool(differ)
+
+
 def compare_ids(tool, arguments):
     definitions = json.loads(run(tool, "definitions"))
     failed = 0
-    for path in arguments.what:
-        metadata = read_vocabulary(path)
-        model = metadata["tokenizer.ggml.model"]
-        if model in ("llama", "t5"):
-            reference = SentencePiece(metadata)
-            encode, same = reference.ids, reference.same
+    for what in arguments.what:
+        pre, _, path = what.rpartition("=")
+        if path.endswith(".json"):
+            failed += compare_definition(tool, arguments, pre, path)
         else:
-            make = {"gemma4": gemma4, "bert": word_piece}.get(model, lambda m: byte_level(m, definitions, NFC))
-            theirs = make(metadata)
-            kinds = metadata["tokenizer.ggml.token_type"]
-            added = [t for t, kind in zip(metadata["tokenizer.ggml.tokens"], kinds) if kind == 4]
-            theirs.add_tokens([AddedToken(token, normalized=False) for token in added])
-            encode = lambda text: theirs.encode(text, add_special_tokens=False).ids
-            same = lambda ours, theirs: ours == theirs
-        if model == "bert":
-            old = unicodedata.ucd_3_2_0
-            texts = ["".join(c for c in text if assigned(c, old)) for text in random_texts(arguments.seed, arguments.characters)]
-        else:
-            texts = random_texts(arguments.seed, arguments.characters)
-        ours = numbers(run(tool, "ids", path, texts=texts))
-        differ = [
-            (text, mine, other)
-            for text, mine in zip(texts, ours, strict=True)
-            if (other := encode(text)) is not None and not same(mine, other)
-        ]
-        names = metadata["tokenizer.ggml.tokens"]
-        report(path, texts, differ, lambda _, ids: [names[i] for i in ids])
-        failed += bool(differ)
+            failed += compare_vocabulary(tool, arguments, path, definitions)
     return failed
 
 
@@ -292,9 +383,9 @@ def main():
     parser.add_argument("what", nargs="*")
     parser.add_argument("--characters", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    compare = {"words": compare_words, "ids": compare_ids, "vectors": write_vectors}[arguments.kind]
-    sys.exit(1 if compare(arguments.tool, arguments) else 0)
+    arguments = parser.parse_intermixed_args()
+    command = {"words": compare_words, "ids": compare_ids, "vectors": write_vectors}[arguments.kind]
+    sys.exit(1 if command(arguments.tool, arguments) else 0)
 
 
 if __name__ == "__main__":

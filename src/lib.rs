@@ -83,7 +83,7 @@ pub use error::{Error, Result, Status};
 #[doc(inline)]
 pub use generate::{Sampler, generate};
 #[doc(inline)]
-pub use model::{Event, EventKind, Info, Io, LayerState, Logits, Model, Options, Plan, Stats};
+pub use model::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Model, Options, Outputs, Plan, Stats};
 #[doc(inline)]
 pub use session::{Session, SharedSession};
 #[doc(inline)]

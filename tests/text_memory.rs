@@ -11,12 +11,40 @@ use layerline::text::Tokenizer;
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
+fn vocabulary(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/data/vocab/{name}.gguf.gz", env!("CARGO_MANIFEST_DIR"));
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// One after the other: what one test allocates would be counted in the other.
 #[test]
+fn memory_is_what_was_said() {
+    memory_bytes_is_what_the_allocator_counts();
+    ten_megabytes_of_one_thing_take_no_more_than_was_said();
+}
+
+/// A text of which nothing parts words, or everything does: the allocator has no more to give than `encode` says it
+/// takes, and the result, twice because it grows.
+fn ten_megabytes_of_one_thing_take_no_more_than_was_said() {
+    const LENGTH: usize = 10_000_000;
+    for name in ["llama-spm", "llama-bpe", "bert-bge", "xlm-r-small"] {
+        let tokenizer =
+            Tokenizer::from_metadata(&mut read_file(&vocabulary(name), name).unwrap().metadata).unwrap().unwrap();
+        for part in ["a", " ", "🦊"] {
+            let text = part.repeat(LENGTH / part.len());
+            ALLOCATOR.set_limit(ALLOCATOR.allocated() + 60 * LENGTH).unwrap();
+            let tokens = tokenizer.encode(&text, false, false).len();
+            ALLOCATOR.set_limit(usize::MAX).unwrap();
+            assert!(tokens <= LENGTH + 1, "{name}: {tokens} tokens for {LENGTH} bytes of {part:?}");
+        }
+    }
+}
+
 fn memory_bytes_is_what_the_allocator_counts() {
     for name in ["llama-spm", "gpt-2", "llama-bpe", "qwen2", "smollm2", "deepseek-llm", "bert-bge", "xlm-r-small"] {
-        let path = format!("{}/tests/data/vocab/{name}.gguf.gz", env!("CARGO_MANIFEST_DIR"));
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+        let bytes = vocabulary(name);
         let before = ALLOCATOR.allocated();
         let tokenizer = Tokenizer::from_metadata(&mut read_file(&bytes, name).unwrap().metadata).unwrap().unwrap();
         let counted = (ALLOCATOR.allocated() - before + size_of::<Tokenizer>()) as u64;

@@ -34,13 +34,14 @@ func TestStructsHaveTheFieldsOfTheHeader(t *testing.T) {
 		"model_info": layerline.Info{},
 		"stats":      layerline.Stats{},
 		"event":      layerline.Event{},
+		"message":    layerline.Message{},
 	} {
 		body := regexp.MustCompile(`(?s)typedef struct layerline_` + name + ` \{(.*?)\}`).FindStringSubmatch(header)
 		if body == nil {
 			t.Fatalf("the header has no layerline_%s", name)
 		}
 		var wanted, found []string
-		for _, field := range regexp.MustCompile(`\w+ (\w+);`).FindAllStringSubmatch(body[1], -1) {
+		for _, field := range regexp.MustCompile(`\w+ \*?(\w+);`).FindAllStringSubmatch(body[1], -1) {
 			if field[1] != "struct_size" && field[1] != "reserved" {
 				wanted = append(wanted, field[1])
 			}
@@ -67,7 +68,7 @@ func TestNumbersAreThoseOfTheHeader(t *testing.T) {
 	for _, file := range []string{"errors.go", "options.go", "model.go", "events.go", "session.go"} {
 		source += read(t, file)
 	}
-	numbers := regexp.MustCompile(`(?m)^#define (LAYERLINE_(?:ERROR|IO|EVENT|LAYER|LOGITS|TOKENIZE)_\w+) -?\d+$`).
+	numbers := regexp.MustCompile(`(?m)^#define (LAYERLINE_(?:ERROR|IO|EVENT|LAYER|LOGITS|EMBEDDINGS|TOKENIZE)_\w+) -?\d+$`).
 		FindAllStringSubmatch(read(t, "layerline.h"), -1)
 	if len(numbers) < 20 {
 		t.Fatalf("only %d numbers found", len(numbers))

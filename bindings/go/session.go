@@ -11,7 +11,7 @@ import (
 	"unsafe"
 )
 
-// LogitRows is which tokens of a pass get logits.
+// LogitRows is which tokens of a pass get logits; or-ed with one of the Embeddings values, which embeddings it leaves.
 type LogitRows int32
 
 const (
@@ -19,8 +19,16 @@ const (
 	LogitsLast LogitRows = C.LAYERLINE_LOGITS_LAST
 	// LogitsAll: every token.
 	LogitsAll LogitRows = C.LAYERLINE_LOGITS_ALL
-	// LogitsNone: no token.
+	// LogitsNone: no token. The output head is not read then.
 	LogitsNone LogitRows = C.LAYERLINE_LOGITS_NONE
+	// EmbeddingsAll: an embedding of every token, its hidden state after the final norm.
+	EmbeddingsAll LogitRows = C.LAYERLINE_EMBEDDINGS_ALL
+	// EmbeddingsLast: that of the last token.
+	EmbeddingsLast LogitRows = C.LAYERLINE_EMBEDDINGS_LAST
+	// EmbeddingsMean: the mean of those of all tokens of the pass.
+	EmbeddingsMean LogitRows = C.LAYERLINE_EMBEDDINGS_MEAN
+	// EmbeddingsFirst: that of the first token.
+	EmbeddingsFirst LogitRows = C.LAYERLINE_EMBEDDINGS_FIRST
 )
 
 // Session is one sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at
@@ -48,10 +56,14 @@ func (m *Model) NewSession(contextLength int) (*Session, error) {
 	if err := check(C.layerline_session_new(model, length, &made, &told), told); err != nil {
 		return nil, err
 	}
+	return newSession(made), nil
+}
+
+func newSession(made *C.layerline_session) *Session {
 	s := &Session{}
 	s.h.own(made, func(p *C.layerline_session) { C.layerline_session_free(p) })
 	closeForgotten(s)
-	return s, nil
+	return s
 }
 
 // Close gives the session back, and its memory to the model's budget. A pass or generation that runs, or was submitted,
@@ -150,6 +162,29 @@ func (s *Session) Interrupt() {
 // LogitsAll. It is a copy, in the memory of into where that has room; nil makes a new slice. ErrInvalidArgument when
 // the last pass has no such row.
 func (s *Session) Logits(row int, into []float32) ([]float32, error) {
+	return s.row("logits", row, into, func(
+		session *C.layerline_session, row C.size_t, values **C.float, count *C.size_t,
+	) C.layerline_status {
+		return C.layerline_logits(session, row, values, count)
+	})
+}
+
+// Embeddings is one embedding that the last pass left, not normalised: the token's index in the pass after
+// EmbeddingsAll, else row 0. As long as Info.EmbeddingLength; a copy, as that of Logits. Which pooling a model asks for
+// is its metadata "{architecture}.pooling_type". ErrInvalidArgument when the last pass has no such row.
+func (s *Session) Embeddings(row int, into []float32) ([]float32, error) {
+	return s.row("embeddings", row, into, func(
+		session *C.layerline_session, row C.size_t, values **C.float, count *C.size_t,
+	) C.layerline_status {
+		return C.layerline_embeddings(session, row, values, count)
+	})
+}
+
+// row copies a row of what the last pass left.
+func (s *Session) row(
+	what string, row int, into []float32,
+	call func(*C.layerline_session, C.size_t, **C.float, *C.size_t) C.layerline_status,
+) ([]float32, error) {
 	number, err := size(row, "row")
 	if err != nil {
 		return nil, err
@@ -158,7 +193,7 @@ func (s *Session) Logits(row int, into []float32) ([]float32, error) {
 	err = s.look(func(session *C.layerline_session) error {
 		var values *C.float
 		var count C.size_t
-		if err := refused(C.layerline_logits(session, number, &values, &count), "logits of row %d", row); err != nil {
+		if err := refused(call(session, number, &values, &count), "%s of row %d", what, row); err != nil {
 			return err
 		}
 		copied = append(into[:0], unsafe.Slice((*float32)(unsafe.Pointer(values)), int(count))...)

@@ -34,8 +34,8 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Budget", "Error", "Event", "EventKind", "Info", "Io", "LayerState", "Logits", "Message", "Model", "Options", "Plan", "Sampler",
-    "Session", "Stats", "Status", "build_info", "load", "plan", "version",
+    "Budget", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "LayerState", "Logits", "Message", "Model", "Options",
+    "Plan", "Sampler", "Session", "Stats", "Status", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -79,6 +79,16 @@ class Logits(enum.IntEnum):
     LAST = 0
     ALL = 1
     NONE = 2
+
+
+class Embeddings(enum.IntEnum):
+    """Which embeddings a pass leaves beside logits: hidden states after the final norm, not normalised."""
+
+    NONE = 0
+    ALL = 16
+    LAST = 32
+    MEAN = 48
+    FIRST = 64
 
 
 class LayerState(enum.IntEnum):
@@ -271,8 +281,12 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_free": (None, [_HANDLE]),
     "layerline_forward": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT]),
     "layerline_forward_submit": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT, _OUT]),
+    "layerline_session_copy": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
+    "layerline_session_save": (_STATUS, [_HANDLE, _TEXT, _OUT]),
+    "layerline_session_load": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_session_interrupt": (None, [_HANDLE]),
     "layerline_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT]),
+    "layerline_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT]),
     "layerline_session_position": (_STATUS, [_HANDLE, _OUT]),
     "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE]),
     "layerline_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT]),
@@ -739,21 +753,52 @@ class Session(_Handle):
         self._own(made.value, _c().layerline_session_free)
         self.model = model
 
-    def forward(self, tokens: Iterable[int], logits: Logits = Logits.LAST) -> None:
+    def copy(self, context_length: int = 0) -> Session:
+        """A second session with the tokens of this one and its last logits, so that a prompt is run once and continued
+        in many ways; 0: with room for as many as this one."""
+        made, error = ctypes.c_void_p(), ctypes.c_void_p()
+        length = _u32(context_length, "context_length")
+        with self._use() as own:
+            _check(_c().layerline_session_copy(own, length, ctypes.byref(made), ctypes.byref(error)), error)
+        session = type(self).__new__(type(self))
+        session._own(made.value, _c().layerline_session_free)
+        session.model = self.model
+        return session
+
+    def save(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        """Writes what the session holds to a file, which replaces another of that name when it is complete: what `load`
+        needs to go on from here with the same bits. The tokens themselves are not in it."""
+        name, error = _path(path), ctypes.c_void_p()
+        with self._use() as own:
+            _check(_c().layerline_session_save(own, name, ctypes.byref(error)), error)
+
+    def load(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        """Takes what `save` wrote on a session of the same model in place of what the session holds. After an error it is
+        as it was before, unless the file was changed meanwhile, which leaves it without tokens."""
+        name, error = _path(path), ctypes.c_void_p()
+        with self._use() as own:
+            _check(_c().layerline_session_load(own, name, ctypes.byref(error)), error)
+
+    def forward(
+        self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
+    ) -> None:
         """Runs tokens through the model, after those the session holds. After an error it is as it was before."""
         values, count = _tokens(tokens)
-        error = ctypes.c_void_p()
+        error, mode = ctypes.c_void_p(), _i32(logits, "logits") | _i32(embeddings, "embeddings")
         with self._use() as own:
-            _check(_c().layerline_forward(own, values, count, _i32(logits, "logits"), ctypes.byref(error)), error)
+            _check(_c().layerline_forward(own, values, count, mode, ctypes.byref(error)), error)
 
-    def forward_submit(self, tokens: Iterable[int], logits: Logits = Logits.LAST) -> int:
+    def forward_submit(
+        self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
+    ) -> int:
         """Begins the same in the background and returns its ticket; an EventKind.DONE of the model tells how it ended.
         Until then calls on the session raise Error with Status.BUSY, but for `interrupt` and `close`."""
         values, count = _tokens(tokens)
-        ticket, error, rows = ctypes.c_uint64(), ctypes.c_void_p(), _i32(logits, "logits")
+        ticket, error = ctypes.c_uint64(), ctypes.c_void_p()
+        mode = _i32(logits, "logits") | _i32(embeddings, "embeddings")
         with self._use() as own:
             out = (ctypes.byref(ticket), ctypes.byref(error))
-            _check(_c().layerline_forward_submit(own, values, count, rows, *out), error)
+            _check(_c().layerline_forward_submit(own, values, count, mode, *out), error)
         return ticket.value
 
     def interrupt(self) -> None:
@@ -763,10 +808,17 @@ class Session(_Handle):
 
     def logits(self, row: int = 0) -> "array.array[float]":
         """One row of the last pass, before any softmax: a copy, which numpy.frombuffer takes too."""
+        return self._row(_c().layerline_logits, row)
+
+    def embeddings(self, row: int = 0) -> "array.array[float]":
+        """An embedding that the last pass left, not normalised: a copy, which numpy.frombuffer takes too."""
+        return self._row(_c().layerline_embeddings, row)
+
+    def _row(self, function: Callable[..., int], row: int) -> "array.array[float]":
         values, count = ctypes.c_void_p(), ctypes.c_size_t()
         copy = array.array("f")
         with self._use() as own:
-            _check(_c().layerline_logits(own, _size(row, "row"), ctypes.byref(values), ctypes.byref(count)))
+            _check(function(own, _size(row, "row"), ctypes.byref(values), ctypes.byref(count)))
             copy.frombytes(ctypes.string_at(values.value or 0, count.value * copy.itemsize))
         return copy
 

@@ -18,7 +18,8 @@ import unittest
 from typing import Any, List
 
 import layerline
-from layerline import Budget, Error, EventKind, Info, LayerState, Logits, Model, Options, Plan, Sampler, Session, Stats, Status
+from layerline import Budget, Embeddings, Error, EventKind, Info, LayerState, Logits, Model, Options, Plan, Sampler, Session
+from layerline import Stats, Status
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests/data/golden/arch/llama.gguf"
@@ -70,9 +71,11 @@ class Interface(Case):
     def test_constants_are_those_of_the_header(self) -> None:
         header = (ROOT / "include/layerline.h").read_text()
         defines = dict(re.findall(r"^#define LAYERLINE_(\w+) (-?\d+)$", header, re.M))
-        for prefix, names in (("ERROR_", Status), ("IO_", layerline.Io), ("LOGITS_", Logits), ("LAYER_", LayerState)):
+        for prefix, names in (("ERROR_", Status), ("IO_", layerline.Io), ("LOGITS_", Logits), ("LAYER_", LayerState),
+                              ("EMBEDDINGS_", Embeddings)):  # fmt: skip
             found = {name[len(prefix):]: int(value) for name, value in defines.items() if name.startswith(prefix)}
-            self.assertEqual(found, {name.name: name.value for name in names if name != Status.OK or prefix != "ERROR_"})
+            unnamed = (Status.OK, Embeddings.NONE) if prefix in ("ERROR_", "EMBEDDINGS_") else ()
+            self.assertEqual(found, {name.name: name.value for name in names if name not in unnamed})
         self.assertEqual(int(defines["EVENT_LAYER"]), EventKind.LAYER)
         self.assertEqual(int(defines["EVENT_DONE"]), EventKind.DONE)
         self.assertEqual(int(defines["TOKENIZE_SPECIAL"]), layerline._TOKENIZE_SPECIAL)
@@ -184,6 +187,27 @@ class WithModel(Case):
             self.assertRaises(ValueError, model.chat_format, [("user", "a\0b")])
             self.assertEqual(model.chat_format([{"role": "user", "content": "a\0b"}], add_assistant=False), "<s>user:a\0b</s>")
 
+    def test_passes_leave_embeddings(self) -> None:
+        with Session(self.model) as session:
+            session.forward(PROMPT, Logits.NONE, Embeddings.ALL)
+            rows = [session.embeddings(row) for row in range(3)]
+            self.assertEqual(len(rows[0]), self.model.info().embedding_length)
+            self.refused(Status.INVALID_ARGUMENT, session.embeddings, 3)
+            self.refused(Status.INVALID_ARGUMENT, session.logits)
+            for which, want in ((Embeddings.FIRST, rows[0]), (Embeddings.LAST, rows[2])):
+                session.truncate(0)
+                session.forward(PROMPT, embeddings=which)
+                self.assertEqual(session.embeddings(), want)
+                self.assertEqual(len(session.logits()), 320)
+            session.truncate(0)
+            session.forward_submit(PROMPT, Logits.NONE, Embeddings.MEAN)
+            while not self.model.wait():
+                pass
+            for got, of in zip(session.embeddings(), zip(*rows)):
+                self.assertAlmostEqual(got, sum(of) / 3, places=5)
+            session.truncate(0)
+            self.refused(Status.INVALID_ARGUMENT, session.embeddings)
+
     def test_passes_leave_logits(self) -> None:
         with Session(self.model) as session:
             session.forward(PROMPT, Logits.ALL)
@@ -200,6 +224,28 @@ class WithModel(Case):
             self.refused(Status.INVALID_ARGUMENT, session.truncate, 100)
             self.assertRaises(ValueError, session.truncate, -1)
             self.assertRaises(ValueError, session.forward, [2**31])
+
+    def test_sessions_are_copied_saved_and_loaded(self) -> None:
+        with tempfile.TemporaryDirectory() as folder, Session(self.model) as session:
+            path = pathlib.Path(folder) / "state"
+            session.forward(PROMPT)
+            last = session.logits()
+            copy, loaded = session.copy(32), Session(self.model, 16)
+            session.save(path)
+            loaded.load(os.fsencode(path))
+            text = session.generate([], max_tokens=8)
+            for other in (copy, loaded):
+                self.assertEqual((other.position(), other.logits(), other.model), (3, last, self.model))
+                self.assertEqual(other.generate([], max_tokens=8), text)
+            path.write_bytes(path.read_bytes()[:-1])
+            self.assertIn(str(path), self.refused(Status.FORMAT, loaded.load, path).message)
+            self.refused(Status.IO, session.save, pathlib.Path(folder) / "none" / "state")
+            self.refused(Status.CONTEXT_FULL, session.copy, 2)
+            self.assertRaises(ValueError, session.save, "a\0b")
+            self.assertRaises(ValueError, session.copy, -1)
+            self.assertEqual(os.listdir(folder), ["state"])
+            copy.close()
+            self.assertRaises(ValueError, copy.load, path)
 
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []

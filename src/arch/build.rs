@@ -138,6 +138,13 @@ impl<'a> Tensors<'a> {
         self.stretch(tensor, 0, dims.iter().product::<u64>() as usize)
     }
 
+    /// The first row of a small matrix, where there is one.
+    pub fn optional_first_row(&mut self, name: &str, columns: usize) -> Result<Option<VectorId>> {
+        let Some(tensor) = self.directory.tensor(name) else { return Ok(None) };
+        let tensor = self.take(name, &[columns as u64, tensor.dims[1]])?;
+        self.stretch(tensor, 0, columns).map(Some)
+    }
+
     pub fn optional_vector(&mut self, name: &str, elements: usize) -> Result<Option<VectorId>> {
         if self.has(name) { self.vector(name, elements).map(Some) } else { Ok(None) }
     }
@@ -176,7 +183,7 @@ impl<'a> Tensors<'a> {
             )));
         }
         let layers = description.layers.len() as u32;
-        let mut schedule = self.schedule.finish(layers, description.head.weight, alignment)?;
+        let mut schedule = self.schedule.finish(layers, description.head.map(|head| head.weight), alignment)?;
         if let Some(experts) = description.experts() {
             schedule.routed_share = (experts.used as u64, experts.count as u64);
         }

@@ -151,6 +151,7 @@ pub struct Attention {
     pub window: Option<usize>,
     pub output: Linear,
     pub post_norm: Option<Norm>,
+    pub sum_norm: Option<Norm>,
 }
 
 /// W_down·(f(W_gate·h) ⊙ W_up·h), or W_down·f(W_up·h) without a gate.
@@ -238,9 +239,10 @@ pub struct FeedForward {
     pub norm: Option<Norm>,
     pub block: Block,
     pub post_norm: Option<Norm>,
+    pub sum_norm: Option<Norm>,
 }
 
-/// x += s·post_norm(attention(x)), then x += s·post_norm(feed_forward(x)), s the description's `residual_scale`.
+/// x = sum_norm(x + s·post_norm(attention(x))), then the same with feed_forward, s the description's `residual_scale`.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
     pub attention: Attention,
@@ -257,18 +259,31 @@ pub struct Description {
     /// Rows of it are the tokens' embeddings; may be the head's matrix.
     pub embedding: MatrixId,
     pub embedding_scale: f32,
+    /// Added to the embedding of every token: that of the first type of tokens, the only one that passes have.
+    pub token_type: Option<VectorId>,
     /// Rows of it are added to the embeddings, by position.
     pub positions: Option<MatrixId>,
+    /// Of the sum of all these.
+    pub embedding_norm: Option<Norm>,
     pub layers: Vec<Layer>,
     pub residual_scale: f32,
-    pub output_norm: Norm,
-    pub head: Linear,
+    /// Whether a token sees those before it and itself alone. Else it sees all tokens of its pass, which is then a sequence
+    /// of its own.
+    pub causal: bool,
+    pub output_norm: Option<Norm>,
+    /// Encoders have none.
+    pub head: Option<Linear>,
     pub logit_scale: f32,
     /// Logits become cap·tanh(logit / cap).
     pub logit_softcap: Option<f32>,
 }
 
 impl Description {
+    /// Layers whose keys and values outlast them: where passes are sequences of their own, one is enough for all.
+    pub fn cached_layers(&self) -> usize {
+        if self.causal { self.layers.len() } else { 1 }
+    }
+
     /// The experts of the first layer that has some.
     pub fn experts(&self) -> Option<&Experts> {
         self.layers.iter().find_map(|l| match &l.feed_forward.block {
@@ -307,9 +322,10 @@ pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Resu
 mod tests {
     use super::*;
 
-    /// The rows of the README's table.
+    /// The README's table, with the line after it.
     fn table() -> String {
-        ARCHITECTURES.iter().map(|a| format!("| `{}` | {} |\n", a.name, a.models)).collect()
+        let rows: String = ARCHITECTURES.iter().map(|a| format!("| `{}` | {} |\n", a.name, a.models)).collect();
+        format!("| architecture | models |\n|---|---|\n{rows}\n")
     }
 
     #[test]
@@ -319,10 +335,10 @@ mod tests {
     }
 
     #[test]
-    fn every_architecture_has_a_model_with_logits_that_another_program_computed() {
+    fn every_architecture_has_a_model_with_results_that_another_program_computed() {
         let root: std::path::PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden"].iter().collect();
         let mut proved = std::collections::BTreeSet::new();
-        for folder in ["arch", "peer"] {
+        for folder in ["arch", "peer", "encoder"] {
             for entry in std::fs::read_dir(root.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
                 if path.extension().is_some_and(|e| e == "gguf") && path.with_extension("npz").is_file() {

@@ -14,6 +14,10 @@ pub struct Architecture {
     pub models: &'static str,
     /// How positions get in: which elements are turned, or a table of learned ones.
     pub(super) positions: Positions,
+    /// Whether a token sees those before it alone, unless the file says otherwise.
+    pub(super) causal: bool,
+    /// Whether passes can leave logits.
+    pub(super) head: bool,
     pub(super) norm: NormKind,
     pub(super) norms: Norms,
     pub(super) query_key_norm: QueryKeyNorm,
@@ -49,6 +53,12 @@ pub(super) struct Norms {
     pub after_attention: &'static [&'static str],
     pub feed_forward: &'static [&'static str],
     pub after_feed_forward: &'static [&'static str],
+    /// Of what the residual stream is after the attention, and after the feed-forward block.
+    pub sums: [&'static [&'static str]; 2],
+    /// Of the embeddings, before the first layer.
+    pub embedding: Option<&'static str>,
+    /// After the last layer.
+    pub output: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,13 +116,29 @@ pub(super) enum LogitScale {
     Factor,
 }
 
-const PRE_NORMS: Norms =
-    Norms { attention: &["attn_norm"], after_attention: &[], feed_forward: &["ffn_norm"], after_feed_forward: &[] };
+const PRE_NORMS: Norms = Norms {
+    attention: &["attn_norm"],
+    after_attention: &[],
+    feed_forward: &["ffn_norm"],
+    after_feed_forward: &[],
+    sums: [&[], &[]],
+    embedding: None,
+    output: Some("output_norm"),
+};
 const POST_NORMS: Norms = Norms {
     attention: &[],
     after_attention: &["post_attention_norm"],
     feed_forward: &[],
     after_feed_forward: &["post_ffw_norm"],
+    ..PRE_NORMS
+};
+const SUM_NORMS: Norms = Norms {
+    attention: &[],
+    feed_forward: &[],
+    sums: [&["attn_output_norm"], &["layer_output_norm"]],
+    embedding: Some("token_embd_norm"),
+    output: None,
+    ..PRE_NORMS
 };
 const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_norm"], ..POST_NORMS };
 
@@ -126,6 +152,8 @@ const LLAMA: Architecture = Architecture {
     name: "llama",
     models: "Llama 1 to 3, Mistral, Mixtral, SmolLM 1 and 2, TinyLlama",
     positions: Positions::Rotary(Pairing::Norm),
+    causal: true,
+    head: true,
     norm: NormKind::Rms,
     norms: PRE_NORMS,
     query_key_norm: QueryKeyNorm::None,
@@ -150,6 +178,18 @@ const NEOX: Architecture = Architecture { positions: Positions::Rotary(Pairing::
 /// As NEOX, with layer norms and blocks without a gate.
 const PLAIN: Architecture =
     Architecture { norm: NormKind::Layer, activation: Activation::GeluTanh, gated: false, ..NEOX };
+
+/// An encoder: all tokens see each other, and what comes out are embeddings.
+const BERT: Architecture = Architecture {
+    name: "bert",
+    models: "BERT and its like, MiniLM, BGE, E5 (embeddings)",
+    positions: Positions::Learned,
+    causal: false,
+    head: false,
+    norms: SUM_NORMS,
+    activation: Activation::Gelu,
+    ..PLAIN
+};
 
 const GEMMA: Architecture = Architecture {
     name: "gemma",
@@ -263,4 +303,13 @@ pub const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture { name: "gptneox", models: "GPT-NeoX, Pythia", ..PLAIN },
     Architecture { name: "gpt2", models: "GPT-2", positions: Positions::Learned, ..PLAIN },
+    BERT,
+    Architecture {
+        name: "nomic-bert",
+        models: "Nomic Embed 1 and 1.5 (embeddings)",
+        positions: Positions::Rotary(Pairing::Neox),
+        activation: Activation::Silu,
+        gated: true,
+        ..BERT
+    },
 ];

@@ -76,7 +76,8 @@ impl Maker<'_> {
     fn describe(mut self, alignment: u64) -> Result<Described> {
         let Shape { embedding, vocab, .. } = self.shape;
         let layer_count = self.keys.count("block_count")?;
-        let tied = !self.tensors.has("output.weight");
+        let causal = self.keys.flag("attention.causal", self.architecture.causal)?;
+        let tied = self.architecture.head && !self.tensors.has("output.weight");
         let table = if tied { None } else { Some(self.tensors.table("token_embd.weight", embedding, vocab)?) };
         let positions = match self.architecture.positions {
             Positions::Rotary(pairing) => {
@@ -88,6 +89,9 @@ impl Maker<'_> {
                 Some(self.tensors.table("position_embd.weight", embedding, context)?)
             }
         };
+        let token_type = self.tensors.optional_first_row("token_types.weight", embedding)?;
+        let norms = self.architecture.norms;
+        let embedding_norm = norms.embedding.map(|name| self.norm(name, embedding)).transpose()?;
         let mut pattern = 1;
         if let Some(windows) = self.architecture.windows {
             self.window = match windows.length {
@@ -97,27 +101,38 @@ impl Maker<'_> {
             };
             pattern = self.keys.count_or("attention.sliding_window_pattern", windows.pattern)?;
         }
+        if self.window > 0 && !causal {
+            return Err(Error::unsupported("windows that look both ways are not built in"));
+        }
         let mut layers = Vec::new();
         for i in 0..layer_count {
             layers.push(self.layer(i as u32, i % pattern < pattern - 1)?);
         }
-        let output_norm = self.norm("output_norm", embedding)?;
+        let output_norm = norms.output.map(|name| self.norm(name, embedding)).transpose()?;
         let last = layer_count as u32 - 1;
-        let head = if tied { "token_embd" } else { "output" };
-        let weight = self.tensors.matrix(last, &format!("{head}.weight"), embedding, vocab)?;
-        let head = Linear { weight, bias: self.tensors.optional_vector("output.bias", vocab)? };
+        let name = if tied { "token_embd.weight" } else { "output.weight" };
+        let head = match self.architecture.head {
+            false => None,
+            true => {
+                let weight = self.tensors.matrix(last, name, embedding, vocab)?;
+                Some(Linear { weight, bias: self.tensors.optional_vector("output.bias", vocab)? })
+            }
+        };
         let [_, logit_softcap] = self.softcaps()?;
         let description = Description {
             shape: self.shape,
             ropes: self.ropes,
-            embedding: table.unwrap_or(weight),
+            embedding: table.or(head.map(|head| head.weight)).expect("a tied embedding is the head"),
             embedding_scale: match self.architecture.embedding_scale {
                 EmbeddingScale::Key => self.keys.factor("embedding_scale")?.unwrap_or(1.0),
                 EmbeddingScale::RootOfWidth => (embedding as f32).sqrt(),
             },
+            token_type,
             positions,
+            embedding_norm,
             layers,
             residual_scale: self.keys.factor("residual_scale")?.unwrap_or(1.0),
+            causal,
             output_norm,
             head,
             logit_scale: match (self.architecture.logit_scale, self.keys.factor("logit_scale")?) {
@@ -259,6 +274,7 @@ impl Maker<'_> {
             window: windowed.then_some(self.window),
             output,
             post_norm: self.layer_norm(i, self.first_of(i, a.norms.after_attention))?,
+            sum_norm: self.layer_norm(i, self.first_of(i, a.norms.sums[0]))?,
         })
     }
 
@@ -274,24 +290,17 @@ impl Maker<'_> {
             )));
         }
         let rank = self.keys.number("attention.q_lora_rank")?;
-        let down = if self.tensors.has(&name("attn_q.weight")) {
-            None
-        } else {
-            Some(self.tensors.linear(i, &name("attn_q_a"), embedding, rank)?)
-        };
+        let direct = self.tensors.has(&name("attn_q.weight"));
+        let queries = heads.saturating_mul(whole);
         // In the order of their use: what shares the input h comes first.
-        let direct = match down {
-            None => Some(self.tensors.linear(i, &name("attn_q"), embedding, heads.saturating_mul(whole))?),
-            Some(_) => None,
-        };
+        let (part, rows) = if direct { ("attn_q", queries) } else { ("attn_q_a", rank) };
+        let first = self.tensors.linear(i, &name(part), embedding, rows)?;
         let key_value = self.tensors.linear(i, &name("attn_kv_a_mqa"), embedding, key_dim)?;
-        let query = match direct {
-            Some(query) => query,
-            None => self.tensors.linear(i, &name("attn_q_b"), rank, heads.saturating_mul(whole))?,
-        };
-        let query_down = match down {
-            Some(down) => Some((down, self.norm(&name("attn_q_a_norm"), rank)?)),
-            None => None,
+        let (query, query_down) = if direct {
+            (first, None)
+        } else {
+            let query = self.tensors.linear(i, &name("attn_q_b"), rank, queries)?;
+            (query, Some((first, self.norm(&name("attn_q_a_norm"), rank)?)))
         };
         let plain = whole - rotated;
         Ok(Latent {
@@ -356,7 +365,8 @@ impl Maker<'_> {
             }
         };
         let post_norm = self.layer_norm(i, self.first_of(i, self.architecture.norms.after_feed_forward))?;
-        Ok(FeedForward { norm, block, post_norm })
+        let sum_norm = self.layer_norm(i, self.first_of(i, self.architecture.norms.sums[1]))?;
+        Ok(FeedForward { norm, block, post_norm, sum_norm })
     }
 
     fn experts(&mut self, i: u32, count: usize, rule: ExpertRule) -> Result<Experts> {

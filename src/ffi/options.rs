@@ -111,7 +111,8 @@ pub unsafe extern "C" fn layerline_options_set_context_length(
 }
 
 /// Tokens of a prompt that share one sweep over the weights: more make a long prompt faster and scratch memory larger.
-/// 0, the default: 256. It is never derived from the budget, so that the bits of a result do not change with it.
+/// 0, the default: 256. It is never derived from the budget, so that the bits of a result do not change with it. In an
+/// encoder all tokens of a sequence share one, whatever this says: there the context length sizes scratch memory.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]

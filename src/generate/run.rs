@@ -20,6 +20,9 @@ pub trait Sequence {
 
 impl Sequence for Session {
     fn forward(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()> {
+        if !self.model().description().causal {
+            return Err(Error::unsupported("tokens of this model see those after them: it generates no text"));
+        }
         self.forward_since(tokens, logits, since)
     }
 

@@ -23,6 +23,7 @@ pub use metadata::Metadata;
 pub use read::{File, MAX_TENSOR_NAME, read_file, read_file_within};
 pub use split::{SPLIT_SUFFIX_LEN, open_split, split_suffix};
 pub use value::{Array, Strings, Value, value_as_text};
+pub(crate) use write::write_value;
 
 /// Where the bytes of one file come from. Reads are exact: a short file is an error that says so.
 pub trait Input {

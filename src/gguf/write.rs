@@ -263,7 +263,7 @@ fn write_string(out: &mut dyn io::Write, bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes)
 }
 
-fn write_value(out: &mut dyn io::Write, value: &Value) -> io::Result<()> {
+pub(crate) fn write_value(out: &mut dyn io::Write, value: &Value) -> io::Result<()> {
     match value {
         Value::U8(v) => out.write_all(&v.to_le_bytes()),
         Value::I8(v) => out.write_all(&v.to_le_bytes()),

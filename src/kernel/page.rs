@@ -1,6 +1,10 @@
-//! One page of a matrix times the activations of a pass, and what follows from its rows at once, while they are hot.
+//! Pages of matrices times the activations of a pass, and what follows from their rows at once, while they are hot.
+//!
+//! What is at hand together is one region of the pool: the threads meet once at its end, not after every page.
 
-use super::matmul::{Activations, Output, multiply};
+use std::ops::Range;
+
+use super::matmul::{self, Activations, Output};
 use super::pool::Pool;
 use super::vector::Activation;
 use super::{Isa, vector};
@@ -13,9 +17,9 @@ const GRAIN: usize = 16;
 pub enum Then<'a> {
     /// They stay.
     Keep,
-    /// x += factor · y; x has the target's shape.
+    /// x += factor · y; x has the shape of the result.
     AddTo(&'a mut [f32], f32),
-    /// y = f(gate) · y; gate has the target's shape.
+    /// y = f(gate) · y; gate has the shape of the result.
     Gate(Activation, &'a [f32]),
     /// y = f(y).
     Activate(Activation),
@@ -33,13 +37,6 @@ impl Then<'_> {
     }
 }
 
-/// Where the products of a matrix go: `out` is [tokens][stride], and the page's first row is column `column`.
-pub struct Target<'a> {
-    pub out: &'a mut [f32],
-    pub stride: usize,
-    pub column: usize,
-}
-
 /// The rows of a page: `count` whole rows of `k` elements in `format`, end to end.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
@@ -49,77 +46,162 @@ pub struct Rows<'a> {
     pub count: usize,
 }
 
+/// Pages of a matrix, one after the other, and what is made of them.
+pub struct Product<'a> {
+    pub pages: &'a [Rows<'a>],
+    pub acts: &'a Activations<'a>,
+    /// One number for each row of the pages.
+    pub bias: Option<&'a [f32]>,
+    /// [tokens][stride]
+    pub out: &'a mut [f32],
+    pub stride: usize,
+    /// Where in a row of `out` the product of the first page's first row goes.
+    pub column: usize,
+    pub then: Then<'a>,
+}
+
 /// [`Then`], as threads share it.
 enum Next<'a> {
     Keep,
-    AddTo(Shared, f32),
+    AddTo(*mut f32, f32),
     Gate(Activation, &'a [f32]),
     Activate(Activation),
 }
 
-struct Shared(*mut f32);
-// SAFETY: an address; threads use disjoint columns of what it leads to.
-unsafe impl Sync for Shared {}
+/// [`Product`], as threads share it.
+struct Shared<'a> {
+    pages: &'a [Rows<'a>],
+    acts: &'a Activations<'a>,
+    bias: Option<&'a [f32]>,
+    out: *mut f32,
+    stride: usize,
+    column: usize,
+    next: Next<'a>,
+    /// Rows of all pages.
+    rows: usize,
+}
 
-/// Multiplies, adds `bias` (one number per row of the page) where there is one, and goes on as `then` says.
-///
-/// # Panics
-/// If the shapes do not agree.
-pub fn multiply_page(
-    pool: &Pool,
-    isa: Isa,
-    rows: Rows<'_>,
-    acts: &Activations<'_>,
-    bias: Option<&[f32]>,
-    target: Target<'_>,
-    then: Then<'_>,
-) {
-    let Target { out, stride, column } = target;
-    let tokens = acts.tokens();
-    assert!(column + rows.count <= stride && out.len() >= tokens * stride);
-    assert!(bias.is_none_or(|b| b.len() == rows.count));
-    let shape_fits = |other: &[f32]| assert!(other.len() >= tokens * stride);
-    let next = match then {
-        Then::Keep => Next::Keep,
-        Then::AddTo(x, factor) => {
-            shape_fits(x);
-            Next::AddTo(Shared(x.as_mut_ptr()), factor)
+// SAFETY: the addresses are of memory borrowed for 'a, of which threads use disjoint columns: see `Shared::multiply`.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// # Panics
+    /// If the shapes do not agree.
+    fn new(product: Product<'a>) -> Shared<'a> {
+        let Product { pages, acts, bias, out, stride, column, then } = product;
+        let rows = pages.iter().map(|page| page.count).sum();
+        let least = acts.tokens() * stride;
+        assert!(column + rows <= stride && out.len() >= least);
+        assert!(bias.is_none_or(|b| b.len() == rows));
+        let next = match then {
+            Then::Keep => Next::Keep,
+            Then::AddTo(x, factor) => {
+                assert!(x.len() >= least);
+                Next::AddTo(x.as_mut_ptr(), factor)
+            }
+            Then::Gate(f, gate) => {
+                assert!(gate.len() >= least);
+                Next::Gate(f, gate)
+            }
+            Then::Activate(f) => Next::Activate(f),
+        };
+        Shared { pages, acts, bias, out: out.as_mut_ptr(), stride, column, next, rows }
+    }
+
+    /// The results of the rows `range` for token `t`.
+    ///
+    /// # Safety
+    /// `range` lies in the rows; nobody else uses these results meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn results(&self, t: usize, range: &Range<usize>) -> &mut [f32] {
+        // SAFETY: they lie inside of the output, as checked when this was made, and are the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.out.add(self.at(t, range)), range.len()) }
+    }
+
+    fn at(&self, t: usize, range: &Range<usize>) -> usize {
+        t * self.stride + self.column + range.start
+    }
+
+    /// The products of the rows `range`, counted through all pages, and what follows from them.
+    ///
+    /// # Safety
+    /// `range` lies in the rows, and is this thread's alone. The processor has `isa`.
+    unsafe fn multiply(&self, isa: Isa, range: Range<usize>) {
+        let mut first = 0;
+        for page in self.pages {
+            let here = range.start.max(first)..range.end.min(first + page.count);
+            if !here.is_empty() {
+                let rows = here.start - first..here.end - first;
+                // SAFETY: the columns of `range` are the caller's alone, and lie inside, as checked.
+                unsafe {
+                    let to = Output { ptr: self.out.add(self.column + first), stride: self.stride };
+                    matmul::multiply(isa, page.format, page.bytes, page.k, rows, self.acts, to);
+                }
+            }
+            first += page.count;
         }
-        Then::Gate(f, gate) => {
-            shape_fits(gate);
-            Next::Gate(f, gate)
-        }
-        Then::Activate(f) => Next::Activate(f),
-    };
-    let out = Shared(out.as_mut_ptr());
-    let (out, next) = (&out, &next);
-    pool.for_ranges(rows.count, GRAIN, &|range| {
-        // SAFETY: columns `range` of each token belong to this call alone, and lie inside, as checked above; `isa` was
-        // found on this processor.
-        unsafe {
-            let to = Output { ptr: out.0.add(column), stride };
-            multiply(isa, rows.format, rows.bytes, rows.k, range.clone(), acts, to);
-        }
-        if bias.is_none() && matches!(next, Next::Keep) {
+        if self.bias.is_none() && matches!(self.next, Next::Keep) {
             return;
         }
-        for t in 0..tokens {
-            let at = t * stride + column + range.start;
-            // SAFETY: as above.
-            let y = unsafe { std::slice::from_raw_parts_mut(out.0.add(at), range.len()) };
-            if let Some(bias) = bias {
+        for t in 0..self.acts.tokens() {
+            // SAFETY: the caller's promise.
+            let y = unsafe { self.results(t, &range) };
+            if let Some(bias) = self.bias {
                 vector::add_assign(isa, y, &bias[range.clone()]);
             }
-            match next {
+            let at = self.at(t, &range);
+            match &self.next {
                 Next::Keep => {}
                 Next::AddTo(x, factor) => {
-                    // SAFETY: as above: the residual has the target's shape.
-                    let x = unsafe { std::slice::from_raw_parts_mut(x.0.add(at), range.len()) };
+                    // SAFETY: as above: the residual has the shape of the result.
+                    let x = unsafe { std::slice::from_raw_parts_mut(x.add(at), range.len()) };
                     // With a factor of 1 the product is exact: a plain addition.
                     vector::add_scaled(isa, x, y, *factor);
                 }
                 Next::Gate(f, gate) => vector::gate_assign(isa, *f, &gate[at..at + range.len()], y),
                 Next::Activate(f) => vector::activate(isa, *f, y),
+            }
+        }
+    }
+}
+
+/// Multiplies, adds biases where there are any, and goes on with each product as its `then` says.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn multiply<'a, const N: usize>(pool: &Pool, isa: Isa, products: [Product<'a>; N]) {
+    let products = products.map(Shared::new);
+    let units = |product: &Shared| product.rows.div_ceil(GRAIN);
+    pool.for_ranges(products.iter().map(units).sum(), 1, &|range| {
+        let mut first = 0;
+        for product in &products {
+            let end = first + units(product);
+            let here = range.start.max(first)..range.end.min(end);
+            if !here.is_empty() {
+                let rows = (here.start - first) * GRAIN..((here.end - first) * GRAIN).min(product.rows);
+                // SAFETY: the pool hands out each unit once, and each product has results of its own; `isa` was found on
+                // this processor.
+                unsafe { product.multiply(isa, rows) };
+            }
+            first = end;
+        }
+    });
+}
+
+/// up = f(gate) · up, each the product of its matrix: both are computed by the thread that joins them.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn multiply_gated(pool: &Pool, isa: Isa, f: Activation, gate: Product, up: Product) {
+    let (gate, up) = (Shared::new(gate), Shared::new(up));
+    assert_eq!((gate.rows, gate.acts.tokens()), (up.rows, up.acts.tokens()));
+    pool.for_ranges(up.rows, GRAIN, &|range| {
+        // SAFETY: the pool hands out each row once; `isa` was found on this processor.
+        unsafe {
+            gate.multiply(isa, range.clone());
+            up.multiply(isa, range.clone());
+            for t in 0..up.acts.tokens() {
+                vector::gate_assign(isa, f, gate.results(t, &range), up.results(t, &range));
             }
         }
     });

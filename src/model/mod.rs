@@ -1,5 +1,6 @@
 //! A model: its description, its tokeniser, its weights, and the budget they share.
 
+mod fingerprint;
 mod memory;
 mod open;
 mod rotation;
@@ -23,8 +24,9 @@ use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
 
+use fingerprint::Fingerprint;
 use rotation::Rotation;
-pub use types::{Event, EventKind, Info, Io, LayerState, Logits, Options, Plan, Stats};
+pub use types::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Options, Outputs, Plan, Stats};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;
@@ -38,6 +40,7 @@ pub struct Model {
     metadata: Metadata,
     tokenizer: std::result::Result<Tokenizer, Error>,
     parameter_count: u64,
+    fingerprint: Fingerprint,
     io: Io,
     isa: Isa,
     pool: Pool,
@@ -194,6 +197,14 @@ impl Model {
 
     pub(crate) fn passes(&self) -> &Passes {
         &self.passes
+    }
+
+    /// What tells this model from others; see [`Fingerprint`] for what it sees.
+    ///
+    /// # Errors
+    /// `IO`, `OUT_OF_MEMORY`.
+    pub(crate) fn fingerprint(&self) -> Result<u128> {
+        self.fingerprint.get(&self.engine)
     }
 
     pub(crate) fn engine(&self) -> &Engine {

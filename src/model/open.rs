@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::fingerprint::Fingerprint;
 use super::rotation::Rotation;
 use super::types::{Io, Options, Plan};
 use super::{Model, memory};
@@ -36,6 +37,7 @@ struct Read {
     metadata: Metadata,
     tokenizer: std::result::Result<Tokenizer, Error>,
     described: Described,
+    fingerprint: Fingerprint,
     file_bytes: u64,
     weight_bytes: u64,
     parameter_count: u64,
@@ -105,7 +107,7 @@ fn read_path(path: &Path) -> Result<Read> {
 fn read(name: String, first: FileSource, siblings: impl FnMut(&str) -> Result<FileSource>) -> Result<Read> {
     let (mut directory, files) = gguf::open_split(&name, first, u64::MAX, siblings)?;
     interpret(&mut directory, &files)
-        .map(|(tokenizer, described)| Read {
+        .map(|Interpreted { tokenizer, described, fingerprint }| Read {
             files,
             file_bytes: directory.file_bytes(),
             weight_bytes: directory.tensor_bytes(),
@@ -114,22 +116,28 @@ fn read(name: String, first: FileSource, siblings: impl FnMut(&str) -> Result<Fi
             name: name.clone(),
             tokenizer,
             described,
+            fingerprint,
         })
         .map_err(|e| e.context(name))
 }
 
-fn interpret(
-    directory: &mut Directory,
-    files: &[FileSource],
-) -> Result<(std::result::Result<Tokenizer, Error>, Described)> {
-    let starts = files.iter().map(FileSource::start).collect();
+struct Interpreted {
+    tokenizer: std::result::Result<Tokenizer, Error>,
+    described: Described,
+    fingerprint: Fingerprint,
+}
+
+fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpreted> {
+    let starts: Vec<u64> = files.iter().map(FileSource::start).collect();
+    // Before the tokenizer takes its part of the metadata.
+    let fingerprint = Fingerprint::new(directory, &starts)?;
     let described = arch::describe(directory, starts, DIRECT_ALIGNMENT)?;
     let tokenizer = match Tokenizer::from_metadata(&mut directory.metadata) {
         Ok(Some(tokenizer)) => Ok(tokenizer),
         Ok(None) => Err(Error::unsupported("the file has no tokenizer")),
         Err(e) => Err(e),
     };
-    Ok((tokenizer, described))
+    Ok(Interpreted { tokenizer, described, fingerprint })
 }
 
 fn needs(read: &Read, options: &Options) -> Needs {
@@ -139,16 +147,22 @@ fn needs(read: &Read, options: &Options) -> Needs {
         n => n as usize,
     };
     let threads = if cfg!(feature = "prefetch") { threads } else { 1 };
-    let chunk = if options.chunk_length == 0 { DEFAULT_CHUNK } else { options.chunk_length as usize };
     let context = match options.context_length {
         0 => DEFAULT_CONTEXT.min(d.shape.context.max(1)),
         n => n,
     } as usize;
+    let chunk = match options.chunk_length as usize {
+        // Where tokens see those after them, all of a sequence share a sweep.
+        _ if !d.causal => context,
+        0 => DEFAULT_CHUNK,
+        n => n,
+    };
     let layout = Layout::new(d, schedule, chunk);
     let vector_bytes: u64 = vectors.iter().map(|v| v.elements as u64 * 4).sum();
     let tables = read.metadata.memory_bytes()
         + read.tokenizer.as_ref().map_or(0, Tokenizer::memory_bytes)
         + vector_bytes
+        + read.fingerprint.memory_bytes()
         + d.ropes.iter().map(Rotation::memory_bytes).sum::<usize>() as u64
         + (d.layers.capacity() * size_of::<arch::Layer>()) as u64
         + Engine::overhead_bytes(schedule, options.prefetch && cfg!(feature = "prefetch"), READERS);
@@ -239,6 +253,7 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
         metadata: read.metadata,
         tokenizer: read.tokenizer,
         parameter_count: read.parameter_count,
+        fingerprint: read.fingerprint,
         io,
         isa,
         pool,

@@ -22,7 +22,8 @@ pub struct Options {
     pub memory_budget: u64,
     /// Tokens a new session can hold; 0: 4096 or what the model was trained for, the lesser.
     pub context_length: u32,
-    /// Tokens of a prompt that share one sweep over the weights; 0: 256.
+    /// Tokens of a prompt that share one sweep over the weights; 0: 256. In an encoder all of a sequence do, whatever this
+    /// says: there the context length sizes the scratch memory.
     pub chunk_length: u32,
     /// Threads that compute; 0: the CPUs this process may use.
     pub threads: u32,
@@ -157,4 +158,38 @@ pub enum Logits {
     Last,
     All,
     None,
+}
+
+/// Which embeddings a pass yields: hidden states after the final norm, not normalised to a length of 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Embeddings {
+    None,
+    /// One of each token.
+    All,
+    /// That of the pass's last token.
+    Last,
+    /// The mean over the pass's tokens: summed in f32 in their order, then divided.
+    Mean,
+    /// That of the pass's first token.
+    First,
+}
+
+/// What a pass yields. Logits alone are an `Outputs` too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outputs {
+    pub logits: Logits,
+    pub embeddings: Embeddings,
+}
+
+impl From<Logits> for Outputs {
+    fn from(logits: Logits) -> Outputs {
+        Outputs { logits, embeddings: Embeddings::None }
+    }
+}
+
+/// Embeddings without logits: the output head is not read.
+impl From<Embeddings> for Outputs {
+    fn from(embeddings: Embeddings) -> Outputs {
+        Outputs { logits: Logits::None, embeddings }
+    }
 }

@@ -166,10 +166,18 @@ mod tests {
             if let Some(format) = Format::from_id(id) {
                 assert_eq!(format.id(), id);
                 assert_eq!(format.name(), format!("{format:?}"));
+                assert!(Format::ALL.contains(&format));
                 found += 1;
             }
         }
-        assert_eq!(found, 16);
+        assert_eq!(found, Format::ALL.len());
+    }
+
+    #[test]
+    fn the_readme_names_what_is_built_in() {
+        let row = |line: &'static str| line.strip_prefix("| weight formats | ")?.strip_suffix(" |");
+        let named = include_str!("../../README.md").lines().find_map(row).unwrap();
+        assert_eq!(named, Format::ALL.map(Format::name).join(" "));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Layout {
                 }
                 sizes
             })
-            .chain([stage(&[d.head])])
+            .chain(d.head.map(|head| stage(&[head])))
             .max()
             .unwrap_or(0);
         let routes = d.experts().map_or([0; 2], |e| [e.used.saturating_mul(chunk), e.count]);

@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Interrupt, LogitRows, Session};
+use super::{Interrupt, Results, Session};
 use crate::error::{Error, Result, Status};
-use crate::model::{Logits, Model};
+use crate::model::{Model, Outputs};
 
 /// A pass needs what a worker of the compute pool needs, and a little for the way there.
 const STACK_BYTES: usize = 320 << 10;
@@ -32,6 +32,8 @@ pub struct SharedSession {
 /// it runs.
 struct Slot(RwLock<Place>);
 
+// There is one for each session, where it lies anyway: a box would be a way more to it.
+#[allow(clippy::large_enum_variant)]
 enum Place {
     Home(Session),
     /// With the pass of this ticket.
@@ -102,7 +104,8 @@ impl SharedSession {
     /// # Errors
     /// `INVALID_ARGUMENT`, `CONTEXT_FULL`, `MEMORY_BUDGET`: as [`Session::forward`]; `BUSY`: the session is in use, or too
     /// many events wait to be taken; `OUT_OF_MEMORY`: no thread; `UNSUPPORTED`: built without the feature `prefetch`.
-    pub fn submit(&self, tokens: &[i32], logits: Logits) -> Result<u64> {
+    pub fn submit(&self, tokens: &[i32], outputs: impl Into<Outputs>) -> Result<u64> {
+        let outputs = outputs.into();
         if !cfg!(feature = "prefetch") {
             return Err(Error::unsupported(
                 "this library was built without threads of its own: passes cannot be submitted",
@@ -110,8 +113,8 @@ impl SharedSession {
         }
         let mut place = self.slot.0.try_write().ok_or_else(busy)?;
         let Some(session) = place.session() else { return Err(place.refusal()) };
-        session.check(tokens)?;
-        let rows = session.claim_logits(tokens, logits)?;
+        session.check(tokens, outputs)?;
+        let results = Results::claim(&self.model, outputs, tokens.len())?;
         let mut copy = Vec::new();
         if copy.try_reserve_exact(tokens.len()).is_err() {
             return Err(Error::out_of_memory(format!("{} tokens", tokens.len())));
@@ -124,7 +127,7 @@ impl SharedSession {
             unreachable!("the lock was held since the session was found at home")
         };
         drop(place);
-        let job = Job { ticket, session, home: Arc::downgrade(&self.slot), tokens: copy, logits, rows, since };
+        let job = Job { ticket, session, home: Arc::downgrade(&self.slot), tokens: copy, outputs, results, since };
         self.model.passes().push(job);
         if self.interrupt.count() != since {
             // An interrupt that came before the pass was in the queue has not found it there.
@@ -153,17 +156,17 @@ struct Job {
     session: Session,
     home: Weak<Slot>,
     tokens: Vec<i32>,
-    logits: Logits,
-    rows: LogitRows,
+    outputs: Outputs,
+    results: Results,
     since: u64,
 }
 
 impl Job {
     fn run(self) {
-        let Job { ticket, mut session, home, tokens, logits, rows, since } = self;
+        let Job { ticket, mut session, home, tokens, outputs, results, since } = self;
         let model = session.model.clone();
         let run = || {
-            let result = session.pass(&tokens, logits, rows, since);
+            let result = session.pass(&tokens, outputs, results, since);
             (session, result)
         };
         // What a panicking pass was changing is not looked at again: it is dropped, or lost by its owner.
@@ -179,8 +182,8 @@ impl Job {
 
     /// Ends a pass that has not begun.
     fn give_up(self) {
-        let Job { ticket, mut session, home, rows, .. } = self;
-        drop(rows);
+        let Job { ticket, mut session, home, results, .. } = self;
+        drop(results);
         session.pass_bytes = 0;
         let model = session.model.clone();
         finish(&model, ticket, home, Some(session), Some(Status::Cancelled));

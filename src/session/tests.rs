@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Session, SharedSession};
 use crate::arch::Block;
 use crate::error::Status;
-use crate::model::{Logits, Model, Options};
+use crate::model::{Embeddings, Logits, Model, Options, Outputs};
 use crate::weights::scripted::{Control, ScriptedSource};
 
 const CONTEXT: u32 = 64;
@@ -132,6 +132,54 @@ fn at_the_floor_a_token_reads_its_own_experts_and_a_chunk_each_of_its_tokens_exp
     let together = read(&FIRST);
     assert!(together.is_superset(&read(&FIRST[..1])), "{together:?}");
     assert!(together.len() > layers * used && together.len() <= layers * count && all.len() > used, "{together:?}");
+}
+
+#[test]
+fn embeddings_without_logits_do_not_read_the_output_head() {
+    let b = Bench::new();
+    let schedule = b.model.engine().schedule();
+    let head = &schedule.pages[schedule.head_start..schedule.sweep_len];
+    assert!(head.iter().any(|p| p.offset <= b.needed.start && b.needed.start < p.offset + p.bytes));
+    // Reads are of whole blocks, whose edges lie in the neighbours.
+    let middles: Vec<u64> = head.iter().map(|p| p.offset + p.bytes / 2).collect();
+    let of_head = |reads: &[Range<u64>]| reads.iter().filter(|r| middles.iter().any(|m| r.contains(m))).count();
+    let mut session = Session::new(&b.model, CONTEXT).unwrap();
+    let mut read = |outputs: Outputs| {
+        b.model.engine().settle();
+        b.control.take_reads();
+        session.forward(&SECOND, outputs).unwrap();
+        b.control.take_reads()
+    };
+    for which in [Embeddings::All, Embeddings::Last, Embeddings::Mean, Embeddings::First] {
+        let reads = read(which.into());
+        assert!(!reads.is_empty() && of_head(&reads) == 0, "{which:?}: {reads:?}");
+    }
+    assert!(of_head(&read(Outputs { logits: Logits::Last, embeddings: Embeddings::Mean })) > 0);
+}
+
+#[test]
+fn a_mean_has_the_same_bits_however_the_pass_is_cut_into_chunks() {
+    let tokens: Vec<i32> = (0..23).map(|i| i * 37 % 300).collect();
+    let mean = |chunk_length, threads| {
+        let model = Model::open(&path(), &Options { chunk_length, threads, ..options() }).unwrap();
+        let mut session = Session::new(&model, CONTEXT).unwrap();
+        session.forward(&tokens, Embeddings::Mean).unwrap();
+        let mean = session.embeddings(0).unwrap().to_vec();
+        session.truncate(0).unwrap();
+        session.forward(&tokens, Embeddings::All).unwrap();
+        let mut sum = vec![0.0f32; mean.len()];
+        for row in 0..tokens.len() {
+            sum.iter_mut().zip(session.embeddings(row).unwrap()).for_each(|(sum, x)| *sum += x);
+        }
+        assert!(
+            sum.iter().zip(&mean).all(|(sum, mean)| (sum * (1.0 / tokens.len() as f32)).to_bits() == mean.to_bits())
+        );
+        mean
+    };
+    let want = mean(23, 1);
+    for (chunk, threads) in [(1, 2), (5, 1), (7, 2), (256, 2)] {
+        assert_eq!(mean(chunk, threads), want, "chunks of {chunk}");
+    }
 }
 
 #[test]

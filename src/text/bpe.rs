@@ -40,34 +40,47 @@ enum Units {
         whole: Option<TextTable>,
     },
     Characters {
-        words: Words,
+        spaces: Spaces,
         /// The tokens of single characters.
         characters: TextTable,
         fallback: Fallback,
     },
 }
 
+/// What becomes of the spaces of a text that is spelt in characters.
+enum Spaces {
+    Escaped(Words),
+    /// White space parts words and is gone.
+    Dropped {
+        lowercase: bool,
+    },
+}
+
 impl Bpe {
     /// Reads the list of merges against the texts as the file spells them, and turns the texts of normal tokens into
-    /// the bytes they stand for. `spelt` finds those texts as the file spells them.
+    /// the bytes they stand for. `spelt` finds those texts as the file spells them. With `lowercase` so is the text,
+    /// where the definition keeps words alone.
     pub fn new(
         vocabulary: &mut Vocabulary,
         spelt: TextTable,
         merges: Strings,
         definition: &Definition,
         unknown: Option<u32>,
+        lowercase: bool,
     ) -> Result<Bpe> {
         let (merges, starts) = read_merges(vocabulary, &spelt, merges)?;
+        let escaped = || Spaces::Escaped(Words::new(vocabulary.of_text().map(|token| vocabulary.text(token))));
         let units = match definition.spelling {
             Spelling::Bytes => bytes_of(vocabulary, spelt, definition)?,
-            Spelling::Text => characters_of(vocabulary, unknown)?,
+            Spelling::Text => characters_of(vocabulary, escaped(), unknown)?,
+            Spelling::Words => characters_of(vocabulary, Spaces::Dropped { lowercase }, unknown)?,
         };
         Ok(Bpe { units, nfc: definition.nfc, merges, starts })
     }
 
     /// Whether texts of tokens have U+2581 for a space.
     pub fn escapes_spaces(&self) -> bool {
-        matches!(self.units, Units::Characters { .. })
+        matches!(self.units, Units::Characters { spaces: Spaces::Escaped(_), .. })
     }
 
     /// Appends the tokens of a text.
@@ -89,9 +102,9 @@ impl Bpe {
                     out.extend(merged.map(|(.., token)| token as i32));
                 }
             }),
-            Units::Characters { words, characters, fallback } => {
+            Units::Characters { spaces, characters, fallback } => {
                 let from = out.len();
-                words.each(&text, false, &mut |word| {
+                let mut encode = |word: &str| {
                     merger.clear();
                     let mut buffer = [0; 4];
                     for (start, c) in word.char_indices() {
@@ -105,7 +118,15 @@ impl Bpe {
                             fallback.spell(&word.as_bytes()[start as usize..end as usize], from, out);
                         }
                     }
-                });
+                };
+                match spaces {
+                    Spaces::Escaped(words) => words.each(&text, false, &mut encode),
+                    Spaces::Dropped { lowercase: false } => text.split_whitespace().for_each(encode),
+                    Spaces::Dropped { lowercase: true } => {
+                        let lower: String = text.chars().flat_map(char::to_lowercase).collect();
+                        lower.split_whitespace().for_each(encode);
+                    }
+                }
             }
         }
     }
@@ -131,8 +152,12 @@ impl Bpe {
                 let whole = whole.as_ref().map_or(0, TextTable::memory_bytes);
                 pretokenizer.memory_bytes() + size_of_val(&**bytes) as u64 + whole
             }
-            Units::Characters { words, characters, fallback } => {
-                words.memory_bytes() + characters.memory_bytes() + fallback.memory_bytes()
+            Units::Characters { spaces, characters, fallback } => {
+                let words = match spaces {
+                    Spaces::Escaped(words) => words.memory_bytes(),
+                    Spaces::Dropped { .. } => 0,
+                };
+                words + characters.memory_bytes() + fallback.memory_bytes()
             }
         };
         merges as u64 + units
@@ -149,30 +174,20 @@ fn bytes_of(vocabulary: &mut Vocabulary, spelt: TextTable, definition: &Definiti
     }
     drop(spelt);
     let exact = respell(vocabulary);
-    let whole = definition.whole_words.then(|| table_of(vocabulary, |token| exact(vocabulary, token)));
+    let whole = definition.whole_words.then(|| {
+        let tokens = (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
+        TextTable::of(&vocabulary.texts, tokens)
+    });
     Ok(Units::Bytes { pretokenizer: Pretokenizer::new(definition)?, bytes, whole })
 }
 
-fn characters_of(vocabulary: &Vocabulary, unknown: Option<u32>) -> Result<Units> {
-    let is_text = |&token: &u32| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown | Kind::Byte);
-    let texts = (0..vocabulary.len() as u32).filter(is_text).map(|token| vocabulary.text(token));
-    let single = |token: u32| {
-        is_text(&token) && std::str::from_utf8(vocabulary.text(token)).is_ok_and(|text| text.chars().count() == 1)
-    };
+fn characters_of(vocabulary: &Vocabulary, spaces: Spaces, unknown: Option<u32>) -> Result<Units> {
+    let single = |&token: &u32| std::str::from_utf8(vocabulary.text(token)).is_ok_and(|text| text.chars().count() == 1);
     Ok(Units::Characters {
-        words: Words::new(texts),
-        characters: table_of(vocabulary, single),
+        spaces,
+        characters: TextTable::of(&vocabulary.texts, vocabulary.of_text().filter(single)),
         fallback: Fallback::new(vocabulary, unknown)?,
     })
-}
-
-fn table_of(vocabulary: &Vocabulary, is_in: impl Fn(u32) -> bool) -> TextTable {
-    let tokens = || (0..vocabulary.len() as u32).filter(|&token| is_in(token));
-    let mut table = TextTable::new(tokens().count());
-    tokens().for_each(|token| {
-        table.insert(&vocabulary.texts, token);
-    });
-    table
 }
 
 /// The merges and where those of each left side start. A pair that is listed twice counts where it stands first; one

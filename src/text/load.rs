@@ -69,7 +69,8 @@ impl Tokenizer {
         };
         let closes = flag("add_eos_token", defaults.add_eos)?
             || matches!(family, Family::WordPiece) && flag("add_sep_token", true)?;
-        let add_bos = flag("add_bos_token", defaults.add_bos)?;
+        // The first files of Gemma 4 say that it wants no beginning token; it does.
+        let add_bos = flag("add_bos_token", defaults.add_bos)? || metadata.get_str(MODEL)? == Some("gemma4");
         let add_space_prefix = !matches!(family, Family::Bpe(_)) && flag("add_space_prefix", true)?;
         // A control token is no stand-in for text, but where the file names it as one.
         let unknown = id(metadata, "unknown")?;
@@ -101,7 +102,8 @@ impl Tokenizer {
             }
             Family::Bpe(definition) => {
                 let merges = strings(MERGES, merges)?.ok_or_else(|| Error::format(format!("{MERGES} is missing")))?;
-                Rules::Bpe(Bpe::new(&mut vocabulary, spelt, merges, definition, unknown)?)
+                let lowercase = flag("normalizer.lowercase", false)?;
+                Rules::Bpe(Bpe::new(&mut vocabulary, spelt, merges, definition, unknown, lowercase)?)
             }
         };
         Ok(Some(Tokenizer {
@@ -209,8 +211,9 @@ fn read_kinds(value: Option<Value>, count: usize) -> Result<Vec<Kind>> {
 fn read_scores(value: Option<Value>, count: usize) -> Result<Vec<f32>> {
     let mut scores = match value {
         Some(Value::Array(Array::F32(scores))) => scores,
+        Some(Value::Array(Array::I32(scores))) => scores.into_iter().map(|score| score as f32).collect(),
         None => return Err(Error::format(format!("{SCORES} is missing"))),
-        Some(_) => return Err(Error::format(format!("{SCORES} is not an array of 32-bit floats"))),
+        Some(_) => return Err(Error::format(format!("{SCORES} is not an array of 32-bit numbers"))),
     };
     at_least(SCORES, scores.len(), count)?;
     scores.truncate(count);

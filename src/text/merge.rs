@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::vocabulary::NONE;
+use super::work::step;
 
 /// A stretch of the text and its token.
 pub(super) struct Symbol {
@@ -83,6 +84,7 @@ impl Merger {
         end: u32,
         pair: &impl Fn(&Symbol, &Symbol, u32) -> Option<(u32, u32)>,
     ) -> Option<Reverse<u64>> {
+        step();
         let symbol = &self.symbols[left as usize];
         let right = &self.symbols[symbol.next as usize];
         let right_end = self.symbols.get(right.next as usize).map_or(end, |after| after.start);

@@ -19,6 +19,10 @@ mod unigram;
 mod utf8;
 mod vocabulary;
 mod wordpiece;
+mod work;
+
+#[cfg(test)]
+mod tests;
 
 pub use chat::{Chat, Conversation};
 #[doc(hidden)]

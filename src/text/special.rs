@@ -1,6 +1,10 @@
 //! Tokens found in the text as they are written, before anything else looks at it.
 
+use std::borrow::Cow;
+
+use super::escape::SPACE;
 use super::vocabulary::{Kind, Vocabulary};
+use super::work::step;
 
 /// The longest token that is looked for, in bytes: at each place of a text up to as many bytes are compared.
 const LONGEST: usize = 256;
@@ -10,6 +14,8 @@ pub(super) struct Specials {
     tokens: Vec<u32>,
     /// Which bytes such a token starts with.
     starts: Box<[bool; 256]>,
+    /// Whether one of them has a U+2581.
+    has_space_mark: bool,
 }
 
 impl Specials {
@@ -24,10 +30,18 @@ impl Specials {
         tokens.sort_unstable_by_key(|&token| vocabulary.text(token));
         tokens.shrink_to_fit();
         let mut starts = Box::new([false; 256]);
+        let mut has_space_mark = false;
         for &token in &tokens {
-            starts[vocabulary.text(token)[0] as usize] = true;
+            let text = vocabulary.text(token);
+            starts[text[0] as usize] = true;
+            has_space_mark |= text.windows(SPACE.len()).any(|part| part == SPACE.as_bytes());
         }
-        Specials { tokens, starts }
+        Specials { tokens, starts, has_space_mark }
+    }
+
+    /// A text in which U+2581 stands for a space: with spaces, which these tokens are written with.
+    pub fn with_spaces<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.has_space_mark || !text.contains(SPACE) { text.into() } else { text.replace(SPACE, " ").into() }
     }
 
     /// The leftmost special token at or after `from`, the longest of those that start there: where it starts, and the
@@ -54,6 +68,7 @@ impl Specials {
         let mut longest = None;
         // All candidates share the first `depth` bytes with the text; those that end there come first.
         for (depth, &byte) in text.iter().enumerate() {
+            step();
             let at = |token: &u32| vocabulary.text(*token).get(depth).copied();
             let low = candidates.partition_point(|token| at(token) < Some(byte));
             let high = candidates.partition_point(|token| at(token) <= Some(byte));

@@ -2,7 +2,7 @@
 
 use super::escape::{Fallback, Words};
 use super::merge::Merger;
-use super::vocabulary::{Kind, NONE, TextTable, Vocabulary};
+use super::vocabulary::{NONE, TextTable, Vocabulary};
 use crate::error::Result;
 
 pub(super) struct Spm {
@@ -18,18 +18,10 @@ impl Spm {
     /// `scores` has one entry per token. Control, unknown and byte tokens never come out of ordinary text by merging:
     /// a score cannot make text into an instruction.
     pub fn new(vocabulary: &Vocabulary, scores: Vec<f32>, unknown: Option<u32>) -> Result<Spm> {
-        let merged: Vec<u32> = (0..vocabulary.len() as u32)
-            .filter(|&token| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown | Kind::Byte))
-            .filter(|&token| !vocabulary.text(token).is_empty())
-            .collect();
-        let mut table = TextTable::new(merged.len());
-        for &token in &merged {
-            table.insert(&vocabulary.texts, token);
-        }
-        let texts = || merged.iter().map(|&token| vocabulary.text(token));
+        let texts = || vocabulary.of_text().map(|token| vocabulary.text(token));
         Ok(Spm {
             scores,
-            table,
+            table: TextTable::of(&vocabulary.texts, vocabulary.of_text()),
             fallback: Fallback::new(vocabulary, unknown)?,
             longest: texts().map(<[u8]>::len).max().unwrap_or(0),
             words: Words::new(texts()),

@@ -1,5 +1,7 @@
 //! Text to tokens and back.
 
+use std::borrow::Cow;
+
 use super::bpe::Bpe;
 use super::escape::push_unescaped;
 use super::merge::Merger;
@@ -97,6 +99,11 @@ impl Tokenizer {
         merger: &mut Merger,
         out: &mut Vec<i32>,
     ) {
+        let text = &*match &self.rules {
+            Rules::Spm(_) => specials.with_spaces(text),
+            Rules::Bpe(bpe) if bpe.escapes_spaces() => specials.with_spaces(text),
+            _ => Cow::Borrowed(text),
+        };
         let mut from = 0;
         while from < text.len() {
             let found = specials.find(&self.vocabulary, text.as_bytes(), from);

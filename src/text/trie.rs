@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::vocabulary::{NONE, Vocabulary};
+use super::work;
 
 /// A tree of tokens by their bytes. Nodes stand in the order of their depth, the children of one beside each other.
 pub(super) struct Trie {
@@ -50,6 +51,7 @@ impl Trie {
 
     /// The node that a byte leads to.
     pub fn step(&self, node: Node, byte: u8) -> Option<Node> {
+        work::step();
         let from = self.children[node.0 as usize] as usize;
         let to = self.children[node.0 as usize + 1] as usize;
         let child = self.bytes[from..to].binary_search(&byte).ok()?;

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use super::work::step;
 use crate::gguf::Strings;
 
 /// No token: ids are below it, because a file's arrays are indexed by u32.
@@ -52,6 +53,13 @@ impl Vocabulary {
         self.kinds[token as usize]
     }
 
+    /// The tokens that may come of ordinary text: those that have a text and stand for nothing else.
+    pub fn of_text(&self) -> impl Iterator<Item = u32> + Clone {
+        (0..self.len() as u32).filter(|&token| {
+            !matches!(self.kind(token), Kind::Control | Kind::Unknown | Kind::Byte) && !self.text(token).is_empty()
+        })
+    }
+
     pub fn memory_bytes(&self) -> u64 {
         (self.texts.bytes.capacity() + self.texts.ends.capacity() * size_of::<u32>() + self.kinds.capacity()) as u64
     }
@@ -71,6 +79,15 @@ pub(super) struct TextTable {
 }
 
 impl TextTable {
+    /// A table of these tokens; of several with one text the first.
+    pub fn of(texts: &Strings, tokens: impl Iterator<Item = u32> + Clone) -> TextTable {
+        let mut table = TextTable::new(tokens.clone().count());
+        for token in tokens {
+            table.insert(texts, token);
+        }
+        table
+    }
+
     /// Room for `count` tokens at three quarters full.
     pub fn new(count: usize) -> TextTable {
         TextTable { slots: vec![NONE; count + count / 3 + 1], hasher: RandomState::new() }
@@ -89,6 +106,7 @@ impl TextTable {
     pub fn get(&self, texts: &Strings, text: &[u8]) -> Option<u32> {
         let mut slot = self.home(text);
         loop {
+            step();
             match self.slots[slot] {
                 NONE => return None,
                 token if text_of(texts, token) == text => return Some(token),

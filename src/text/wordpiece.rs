@@ -5,7 +5,7 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup as Group, Unicode
 
 use super::escape::SPACE;
 use super::trie::{Node, Trie};
-use super::vocabulary::{Kind, Vocabulary};
+use super::vocabulary::Vocabulary;
 
 /// A word of more characters is unknown.
 const LONGEST_WORD: usize = 100;
@@ -20,11 +20,7 @@ pub(super) struct WordPiece {
 
 impl WordPiece {
     pub fn new(vocabulary: &Vocabulary, unknown: Option<u32>, lowercase: bool, strip_accents: bool) -> WordPiece {
-        let entries = (0..vocabulary.len() as u32)
-            .filter(|&token| !matches!(vocabulary.kind(token), Kind::Control | Kind::Unknown | Kind::Byte))
-            .filter(|&token| !vocabulary.text(token).is_empty())
-            .collect();
-        WordPiece { trie: Trie::new(vocabulary, entries), unknown, lowercase, strip_accents }
+        WordPiece { trie: Trie::new(vocabulary, vocabulary.of_text().collect()), unknown, lowercase, strip_accents }
     }
 
     /// Appends the tokens of a text.

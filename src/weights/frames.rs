@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut};
 
@@ -106,6 +107,17 @@ impl Memory {
         Window { ptr: unsafe { self.base().add(offset) }, len }
     }
 
+    /// Gives a range in the middle back to the system, and keeps it from filling huge pages there again.
+    fn give_back(&self, offset: usize, len: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let (from, to) = (offset & !(HUGE - 1), (offset + len).next_multiple_of(HUGE).min(self.len));
+            // SAFETY: the range lies in a mapping of our own, and the advice changes no contents.
+            unsafe { libc::madvise(self.base().as_ptr().add(from).cast(), to - from, libc::MADV_NOHUGEPAGE) };
+        }
+        self.discard(offset, len);
+    }
+
     /// Gives the range back to the system; it reads as zeroes afterwards. Whole system pages inside it only.
     pub fn discard(&self, offset: usize, len: usize) {
         #[cfg(target_os = "linux")]
@@ -116,6 +128,40 @@ impl Memory {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (offset, len);
+    }
+}
+
+/// A page's frame among others in one piece of memory, so that huge pages reach over its ends.
+pub struct Frame {
+    memory: Arc<Memory>,
+    offset: usize,
+    len: usize,
+}
+
+impl Frame {
+    /// Frames of the given sizes, end to end.
+    pub fn run(sizes: &[usize]) -> io::Result<Vec<Frame>> {
+        let total = sizes.iter().sum();
+        let memory = Arc::new(Memory::for_frames(total, total)?);
+        let mut offset = 0;
+        let frame = |&len: &usize| {
+            offset += len;
+            Frame { memory: memory.clone(), offset: offset - len, len }
+        };
+        Ok(sizes.iter().map(frame).collect())
+    }
+
+    pub fn window(&self) -> Window {
+        self.memory.window(self.offset, self.len)
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        // The last one takes the mapping along.
+        if Arc::strong_count(&self.memory) > 1 {
+            self.memory.give_back(self.offset, self.len);
+        }
     }
 }
 
@@ -279,6 +325,25 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_of_a_run_lie_end_to_end_and_one_given_up_leaves_the_others() {
+        let sizes = [3 << 20, 8192, 5 << 20, 4096];
+        let mut frames: Vec<Option<Frame>> = Frame::run(&sizes).unwrap().into_iter().map(Some).collect();
+        let windows: Vec<Window> = frames.iter().flatten().map(Frame::window).collect();
+        for (i, window) in windows.iter().enumerate() {
+            assert_eq!(window.size(), sizes[i]);
+            window.fill(|bytes| bytes.fill(1 + i as u8));
+        }
+        assert!(windows.is_sorted_by(|a, b| a.ptr.as_ptr().wrapping_add(a.len) == b.ptr.as_ptr()));
+        frames[1] = None;
+        frames[2] = None;
+        for (i, window) in windows.iter().enumerate() {
+            let given_up = cfg!(target_os = "linux") && matches!(i, 1 | 2);
+            let expected = if given_up { 0 } else { 1 + i as u8 };
+            assert!(window.view().iter().all(|&byte| byte == expected), "frame {i}");
+        }
+    }
 
     #[test]
     fn ring_stretches_never_overlap_and_stay_inside() {

@@ -20,6 +20,8 @@ mod sync;
 // Most of what is promised needs the loader; what holds without it is tested on whole models.
 #[cfg(all(test, feature = "prefetch"))]
 mod tests;
+#[cfg(all(test, feature = "prefetch"))]
+mod virtual_time;
 
 pub use budget::SharedBudget;
 pub use engine::{Config, Engine, HeldPage, Interrupt, Sweep};

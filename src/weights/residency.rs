@@ -22,13 +22,13 @@ pub struct Residency {
 /// The least ring: with one page in use anywhere in it, either side of that page has room for the largest one, so the
 /// next page can always be read while this one is computed.
 pub fn least_ring(schedule: &Schedule) -> u64 {
-    let all = schedule.sweep_bytes() + schedule.routed_bytes();
+    let all = schedule.streamable_bytes();
     if schedule.routed_end < 3 { all } else { all.min(3 * schedule.largest_span()) }
 }
 
 /// Frames of everything: with them nothing is streamed.
 pub fn full(schedule: &Schedule) -> u64 {
-    schedule.sweep_bytes() + schedule.routed_bytes() + schedule.table_bytes()
+    schedule.streamable_bytes() + schedule.table_bytes()
 }
 
 /// A ring this deep keeps all readers busy while a page is computed: what is in flight, beside the least.
@@ -45,11 +45,11 @@ pub fn usable(schedule: &Schedule, capacity: u64, most: u64) -> u64 {
 /// Plans `capacity` bytes of frames; `capacity` is at least [`least_ring`]. The ring is made [`good_ring`] deep for what
 /// is in flight, or what the host prefetches, and takes at most half of the frames for it.
 pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residency {
-    let (sweep, routed) = (schedule.sweep_bytes(), schedule.routed_bytes());
+    let streamable = schedule.streamable_bytes();
     let mut kept = Kept { schedule, pinned: vec![false; schedule.pages.len()], bytes: 0 };
-    if capacity >= sweep + routed {
+    if capacity >= streamable {
         // Tables come last: a row of them costs one small read, a page of a pass a whole one.
-        let tables = capacity - sweep - routed >= schedule.table_bytes();
+        let tables = capacity - streamable >= schedule.table_bytes();
         let end = if tables { schedule.pages.len() } else { schedule.routed_end };
         kept.keep_evenly(0..end, u64::MAX);
         return Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes: 0, streamed_bytes: 0 };
@@ -61,9 +61,9 @@ pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residen
     let circle = kept.bytes;
     kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - circle);
     let (used, of) = schedule.routed_share;
-    let missed = routed - (kept.bytes - circle);
+    let missed = schedule.routed_bytes() - (kept.bytes - circle);
     let missed = (u128::from(missed) * u128::from(used) / u128::from(of.max(1))) as u64;
-    let streamed_bytes = sweep - circle + missed;
+    let streamed_bytes = schedule.sweep_bytes() - circle + missed;
     Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes, streamed_bytes }
 }
 

@@ -120,7 +120,7 @@ pub struct Schedule {
     pub gates: Vec<u32>,
     /// Of how many experts (second) a token is routed to how many (first).
     pub routed_share: (u64, u64),
-    /// Where the output head begins: a pass without logits ends there.
+    /// Where the output head begins, if there is one: a pass without logits ends there.
     pub head_start: usize,
     pub layer_count: u32,
     /// Pages of each layer.
@@ -150,6 +150,11 @@ impl Schedule {
     /// Frame bytes that all experts need.
     pub fn routed_bytes(&self) -> u64 {
         self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.span_bytes).sum()
+    }
+
+    /// Frame bytes that everything a pass takes pages of needs: the circle and all experts.
+    pub fn streamable_bytes(&self) -> u64 {
+        self.sweep_bytes() + self.routed_bytes()
     }
 
     /// Frame bytes that the tables need.
@@ -216,8 +221,9 @@ impl Builder {
         Ok(id)
     }
 
-    /// Cuts the matrices into pages. `alignment` is that of the sources; `head` is the last matrix of a pass.
-    pub fn finish(self, layer_count: u32, head: MatrixId, alignment: u64) -> Result<Schedule> {
+    /// Cuts the matrices into pages. `alignment` is that of the sources; `head` is the last matrix of a pass that
+    /// leaves logits.
+    pub fn finish(self, layer_count: u32, head: Option<MatrixId>, alignment: u64) -> Result<Schedule> {
         let bytes = |m: &Matrix| m.rows as u64 * m.row_bytes as u64;
         let total: u64 = self.matrices.iter().map(|(m, _)| bytes(m)).sum();
         let target = (total / 128).clamp(PAGE_TARGET_LEAST, PAGE_TARGET);
@@ -228,7 +234,7 @@ impl Builder {
             routed_end: 0,
             gates: Vec::new(),
             routed_share: (1, 1),
-            head_start: 0,
+            head_start: usize::MAX,
             layer_count,
             layers: vec![0..0; layer_count as usize],
         };
@@ -242,7 +248,7 @@ impl Builder {
             let Some((mut m, when)) = matrices[i].take() else { continue };
             let layer = when.layer();
             let first = schedule.pages.len() as u32;
-            if i == head.0 as usize {
+            if head == Some(MatrixId(i as u32)) {
                 schedule.head_start = first as usize;
             }
             let count = bytes(&m).div_ceil(target).max(1);
@@ -286,6 +292,7 @@ impl Builder {
                 Use::Routed { .. } | Use::Table => {}
             }
         }
+        schedule.head_start = schedule.head_start.min(schedule.sweep_len);
         schedule.pages.shrink_to_fit();
         if schedule.largest_span() > u32::MAX as u64 {
             return Err(Error::unsupported("a single row of a weight matrix exceeds 4 GiB"));
@@ -328,7 +335,7 @@ pub mod testing {
             }
             offset += tensor.bytes;
         }
-        builder.finish(layers, last, 4096).unwrap()
+        builder.finish(layers, Some(last), 4096).unwrap()
     }
 
     #[test]

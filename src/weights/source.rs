@@ -147,8 +147,16 @@ impl Source for MappedSource {
 /// Opens a file for reading its directory: buffered, whole.
 pub fn open_path(path: &Path) -> Result<FileSource> {
     let name = path.display().to_string();
-    let file = File::open(path).map_err(|e| Error::io(format!("{name}: {e}")))?;
+    let file = open_for_reading(path).map_err(|e| Error::io(format!("{name}: {e}")))?;
     from_file(file, 0, 0, name)
+}
+
+/// Opens a file, which may turn out to be no regular one: a pipe without a writer is not waited for.
+pub fn open_for_reading(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    options.read(true).open(path)
 }
 
 /// A part of an open file; `length` 0: to its end.

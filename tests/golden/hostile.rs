@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use layerline::model::{Io, Logits, Model, Options};
+use layerline::model::{Embeddings, Io, Logits, Model, Options};
 use layerline::session::Session;
 use layerline::{Error, Result, Status, gguf};
 
@@ -71,7 +71,12 @@ fn try_everything(path: &Path, way: u64) -> Result<()> {
         says_something(&model.tokenizer().err().unwrap());
     }
     let mut session = Session::new(&model, 0)?;
-    session.forward(&[1, 2, 3], Logits::Last)?;
+    session.forward(&[1, 2, 3], Embeddings::Mean)?;
+    assert_eq!(session.embeddings(0)?.len(), model.info().embedding_length as usize);
+    match session.forward(&[4, 5], Logits::Last) {
+        Err(e) if e.status() == Status::Unsupported && e.message().contains("no output head") => return Ok(()),
+        other => other?,
+    }
     assert_eq!(session.logits(0)?.len(), model.info().vocab_size as usize);
     Ok(())
 }
@@ -130,7 +135,8 @@ fn changed_bytes_end_in_an_error_with_a_message_or_in_a_model_that_runs() {
 
 #[test]
 fn changed_bytes_of_other_architectures_end_so_too() {
-    for model in ["arch/gpt-oss", "arch/gemma3", "peer/qwen2moe", "peer/gpt2", "peer/phi3-longrope-32"] {
+    for model in ["arch/gpt-oss", "arch/gemma3", "peer/qwen2moe", "peer/gpt2", "peer/phi3-longrope-32", "encoder/bert"]
+    {
         change_bytes(Victim::of(&format!("{model}.gguf"), "changed-other"), 500);
     }
 }

@@ -2,7 +2,9 @@
 
 mod arch;
 mod bits;
+mod embeddings;
 mod hostile;
 mod quant;
 mod real;
+mod state;
 mod support;

@@ -2,6 +2,8 @@
 //! run against the scalar ones, bit for bit.
 
 mod paths;
+#[cfg(not(miri))] // Too much for an interpreter.
+mod properties;
 mod support;
 
 use layerline::kernel::Isa;

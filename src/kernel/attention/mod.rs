@@ -35,6 +35,8 @@ pub struct Rule<'a> {
     pub sinks: Option<&'a [f32]>,
     /// A token sees itself and the `window - 1` positions before it; None: all. Not 0.
     pub window: Option<usize>,
+    /// A token sees all positions before this one, those after its own too; None: those up to its own. Not with a window.
+    pub until: Option<usize>,
 }
 
 /// The keys and values of one key head: rows of half floats (bits) for consecutive positions.
@@ -86,15 +88,18 @@ impl<'a> HeadCache<'a> {
 
     /// The positions that the token at `position` sees: within the window and not before the first row.
     fn seen(&self, position: usize, rule: &Rule) -> (usize, usize) {
-        let end = position + 1;
+        let end = rule.until.unwrap_or(position + 1);
         let start = rule.window.map_or(0, |w| end.saturating_sub(w)).max(self.first);
-        assert!(start < end && end - self.first <= self.len(), "position {position} is not in the cache");
+        assert!(
+            start <= position && position < end && end - self.first <= self.len(),
+            "position {position} is not in the cache"
+        );
         (start, end)
     }
 }
 
 /// The attention of the query heads of one key head, for consecutive tokens of which the first stands at `position`.
-/// Token i sees the positions up to its own, `position + i`, within the window. Sequential, allocates nothing.
+/// Token i sees the positions up to its own, `position + i`, within the window, or what `rule.until` says. Sequential, allocates nothing.
 ///
 /// `q` is [tokens][group][key_dim], after RoPE, unscaled; `out` is [tokens][group][value_dim].
 ///

@@ -64,6 +64,7 @@ impl Kernel for AttendRows<'_, '_> {
                 }
                 for position in positions {
                     widen(s, cache.key(position), &mut strip, position % STRIP);
+                    s.prefetch(cache.value(position));
                 }
                 for (row, scores) in rows.iter().zip(&mut scores) {
                     if !row.within(block + at, STRIP).is_empty() {
@@ -85,6 +86,9 @@ impl Kernel for AttendRows<'_, '_> {
                 }
                 for position in positions {
                     widen(s, cache.value(position), &mut strip, position % STRIP);
+                    if position + BLOCK < last {
+                        s.prefetch(cache.key(position + BLOCK));
+                    }
                 }
                 for (row, shares) in rows.iter_mut().zip(&scores) {
                     let seen = row.within(block + at, STRIP);
@@ -242,10 +246,20 @@ fn add_tile<S: Simd, const N: usize>(
         |out| s.load(&out),
     );
     let strip: &[[Chunk; STRIP]; N] = strip.try_into().expect("one strip per chunk");
-    for (i, &share) in shares.iter().enumerate() {
-        let share = s.splat(share);
-        for n in 0..N {
-            sums[n] = s.mul_add(share, s.load(&strip[n][(from + i) % STRIP]), sums[n]);
+    if let Ok(shares) = <&[f32; STRIP]>::try_from(shares) {
+        // Nearly all strips are whole: without a loop and its checks.
+        for i in 0..STRIP {
+            let share = s.splat(shares[i]);
+            for n in 0..N {
+                sums[n] = s.mul_add(share, s.load(&strip[n][i]), sums[n]);
+            }
+        }
+    } else {
+        for (i, &share) in shares.iter().enumerate() {
+            let share = s.splat(share);
+            for n in 0..N {
+                sums[n] = s.mul_add(share, s.load(&strip[n][(from + i) % STRIP]), sums[n]);
+            }
         }
     }
     for n in 0..N {

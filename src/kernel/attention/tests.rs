@@ -1,7 +1,7 @@
 use super::*;
 use crate::kernel::vector::{f16_to_f32, f32_to_f16};
 
-const PLAIN: Rule = Rule { scale: 1.0, softcap: None, sinks: None, window: None };
+const PLAIN: Rule = Rule { scale: 1.0, softcap: None, sinks: None, window: None, until: None };
 
 /// Values from -1 to 1, the same in each run.
 fn noise(seed: u64, count: usize) -> Vec<f32> {
@@ -31,7 +31,7 @@ fn wide(x: &[u16]) -> Vec<f64> {
 /// One query, in f64, the plain way: the result and, per element, the sum of the magnitudes that were added.
 fn direct(cache: &HeadCache, rule: &Rule, sink: Option<f32>, position: usize, q: &[f32]) -> Vec<(f64, f64)> {
     let (keys, values) = (wide(cache.keys), wide(cache.values));
-    let seen: Vec<usize> = (cache.first..=position)
+    let seen: Vec<usize> = (cache.first..rule.until.unwrap_or(position + 1))
         .filter(|&p| rule.window.is_none_or(|w| position - p < w))
         .map(|p| p - cache.first)
         .collect();
@@ -141,6 +141,14 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 #[test]
+fn tokens_of_an_encoder_see_those_after_them_too() {
+    for (n, group, dim) in [(1, 1, 8), (7, 2, 32), (64, 1, 16), (65, 4, 32), (200, 1, 24)] {
+        let case = Case::new(0, n, n, group, dim, dim);
+        case.check(&Rule { scale: 0.3, until: Some(n), ..PLAIN });
+    }
+}
+
+#[test]
 fn one_token_agrees_with_f64_at_every_length() {
     for n in 1..=300 {
         Case::new(0, n, 1, 3, 32, 32).check(&Rule { scale: 0.2, ..PLAIN });
@@ -178,7 +186,7 @@ fn softcap_sinks_and_windows_agree_with_f64() {
             for softcap in [None, Some(5.0)] {
                 for sinks in [None, Some(case.sinks.as_slice())] {
                     for window in [None, Some(1), Some(7), Some(64), Some(100), Some(4096)] {
-                        case.check(&Rule { scale, softcap, sinks, window });
+                        case.check(&Rule { scale, softcap, sinks, window, until: None });
                     }
                 }
             }
@@ -213,7 +221,8 @@ fn rows_computed_together_have_the_bits_of_rows_computed_singly() {
         {
             let case = Case::new(0, n, tokens, group, dim, dim);
             for window in [None, Some(5), Some(64), Some(90)] {
-                let rule = Rule { scale: 0.3, softcap: window.map(|_| 30.0), sinks: Some(&case.sinks), window };
+                let rule =
+                    Rule { scale: 0.3, softcap: window.map(|_| 30.0), sinks: Some(&case.sinks), window, until: None };
                 assert_eq!(bits(&case.run(isa, &rule)), bits(&case.run_singly(isa, &rule)));
             }
         }
@@ -265,7 +274,7 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
         for (heads, tokens, position) in [(3, 1, 149), (12, 1, 70), (12, 50, 100), (6, 150, 0), (24, 5, 3), (60, 2, 40)]
         {
             let sinks = noise(3, heads);
-            let rule = Rule { scale: 0.4, softcap: None, sinks: Some(&sinks), window: Some(120) };
+            let rule = Rule { scale: 0.4, softcap: None, sinks: Some(&sinks), window: Some(120), until: None };
             let q = noise(4, tokens * heads * key_dim);
             let mut expected = vec![0u32; tokens * heads * value_dim];
             for (row, expected) in expected.chunks_exact_mut(value_dim).enumerate() {

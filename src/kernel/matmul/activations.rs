@@ -91,8 +91,8 @@ impl Codes256 {
 pub(super) const NEGLIGIBLE: f32 = 1e-35;
 
 /// What a block's largest magnitude, as the bits of a single without its sign, makes of it: the scale, and the factor
-/// that turns activations into codes. A factor of zero means that all codes are zero; the scale is NaN when an activation
-/// is infinite or no number, so that every result it takes part in is no number either.
+/// that turns activations into codes. A factor of zero means that all codes are zero; the scale is NaN when an
+/// activation is infinite or no number, so that every result it takes part in is no number either.
 pub(super) fn scale_of(magnitude_bits: u32) -> (f32, f32) {
     let largest = f32::from_bits(magnitude_bits);
     if !largest.is_finite() {
@@ -127,7 +127,8 @@ impl<'a> Quantizer<'a> {
     /// A form of `tokens` rows of `k` activations in `buf`, whose contents are what `buf` held until they are written.
     ///
     /// # Panics
-    /// If `buf` is not aligned to 64 bytes or shorter than [`activation_bytes`], or `k` is not a whole number of blocks.
+    /// If `buf` is not aligned to 64 bytes or shorter than [`activation_bytes`], or `k` is not a whole number of
+    /// blocks.
     pub fn new(form: Form, k: usize, tokens: usize, buf: &'a mut [u8]) -> Quantizer<'a> {
         assert!(buf.as_ptr().addr().is_multiple_of(64), "activations lie at multiples of 64 bytes");
         assert!(buf.len() >= activation_bytes(form, k, tokens), "buffer too short for the activations");
@@ -233,8 +234,8 @@ impl<'a> Activations<'a> {
     fn blocks<T>(&self, form: Form) -> &'a [T] {
         assert_eq!(self.form, form);
         debug_assert_eq!(size_of::<T>(), form.block_bytes());
-        // SAFETY: the buffer holds that many blocks of this form, aligned; their fields are whole numbers and floats, so
-        // that every bit pattern is valid; it is borrowed for 'a and no longer written.
+        // SAFETY: the buffer holds that many blocks of this form, aligned; their fields are whole numbers and floats,
+        // so that every bit pattern is valid; it is borrowed for 'a and no longer written.
         unsafe { std::slice::from_raw_parts(self.ptr.cast(), self.k.div_ceil(COLUMNS) * self.tokens) }
     }
 }

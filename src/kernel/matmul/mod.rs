@@ -66,8 +66,8 @@ impl Job<'_> {
 /// If `acts` was not made for this `k` and the form of `format`, or `range` reaches beyond `rows`.
 ///
 /// # Safety
-/// For each token t of `acts` and each r in `range`, `out.ptr + t * out.stride + r` is valid for writing and nobody else
-/// reads or writes it meanwhile. The processor has `isa`.
+/// For each token t of `acts` and each r in `range`, `out.ptr + t * out.stride + r` is valid for writing and nobody
+/// else reads or writes it meanwhile. The processor has `isa`.
 pub unsafe fn multiply(
     isa: Isa,
     format: Format,

@@ -62,6 +62,14 @@ impl Simd for Avx2 {
         }
     }
 
+    #[inline(always)]
+    fn prefetch(self, halves: &[u16]) {
+        for line in halves.chunks(32) {
+            // SAFETY: `self` is the proof of AVX2, and with it of SSE; a hint is valid for any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+
     register_op!(add(a, b) = _mm256_add_ps(a, b));
     register_op!(sub(a, b) = _mm256_sub_ps(a, b));
     register_op!(mul(a, b) = _mm256_mul_ps(a, b));

@@ -62,6 +62,28 @@ pub(crate) fn swish<S: Simd>(s: S, x: S::V, slope: f32) -> S::V {
     s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, s.splat(-slope)))))
 }
 
+/// x·Φ(x), Φ the normal distribution's: max(x, 0) − |x|·Φ(−|x|), which keeps the precision of the small results at negative
+/// x. Φ(−a) = t·P(t)·e^(−a²/2) with t = 1/(1 + 0.35a) and P of degree 8 fitted at Chebyshev nodes (error 4·10⁻⁸).
+#[inline(always)]
+pub(crate) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+    let zero = s.splat(0.0);
+    // Beyond 14 what is taken away is nothing.
+    let a = s.min(s.splat(14.0), s.max(s.sub(zero, x), x));
+    let one = s.splat(1.0);
+    let t = s.div(one, s.mul_add(a, s.splat(0.35), one));
+    let p = s.splat(-2.955_257e-2);
+    let p = s.mul_add(p, t, s.splat(1.458_925e-1));
+    let p = s.mul_add(p, t, s.splat(-2.595_476_5e-1));
+    let p = s.mul_add(p, t, s.splat(1.633_791_9e-1));
+    let p = s.mul_add(p, t, s.splat(-2.587_084e-2));
+    let p = s.mul_add(p, t, s.splat(1.066_14e-1));
+    let p = s.mul_add(p, t, s.splat(1.195_701_5e-1));
+    let p = s.mul_add(p, t, s.splat(1.398_955_6e-1));
+    let p = s.mul_add(p, t, s.splat(1.396_196_2e-1));
+    let beyond = s.mul(s.mul(p, t), exp(s, s.mul(s.mul(a, a), s.splat(-0.5))));
+    s.sub(s.max(zero, x), s.mul(a, beyond))
+}
+
 /// x·½(1 + tanh(√(2/π)(x + 0.044715·x³))), as x·σ of twice the tanh's argument, which keeps the relative precision
 /// of the small results at negative x.
 #[inline(always)]

@@ -4,7 +4,6 @@ use super::{Buffers, Step};
 use crate::arch::{Attention, Projection, SpanNorm};
 use crate::error::Result;
 use crate::kernel::attention::{LayerCache, Rule, attend_layer};
-use crate::kernel::page::Then;
 use crate::kernel::rope::{self, Pairing};
 use crate::kernel::{rows, vector};
 use crate::model::Model;
@@ -52,7 +51,8 @@ impl Step<'_> {
         cache: &mut [u16],
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let s = self.model.description().shape;
+        let d = self.model.description();
+        let s = d.shape;
         let n = self.tokens;
         let (q_len, k_len, v_len) = (s.heads * s.key_dim, s.kv_heads * s.key_dim, s.kv_heads * s.value_dim);
         let input = self.normed(a.norm, b.x, b.work);
@@ -66,9 +66,7 @@ impl Step<'_> {
         let (mixed, rest) = rest.split_at_mut(n * s.heads * s.value_dim);
         match &a.projection {
             Projection::Direct { query, key, value } => {
-                self.multiply(*query, &acts, q, Then::Keep, sweep)?;
-                self.multiply(*key, &acts, k, Then::Keep, sweep)?;
-                self.multiply(*value, &acts, v, Then::Keep, sweep)?;
+                self.multiply_three([*query, *key, *value], &acts, [q, k, v], sweep)?;
             }
             Projection::Latent(latent) => {
                 let made = self.latent_start(latent, &acts, rest, sweep)?;
@@ -91,7 +89,8 @@ impl Step<'_> {
             value_dim: s.value_dim,
         };
         let sinks = a.sinks.map(|sinks| self.model.vector(sinks));
-        let rule = Rule { scale: a.scale, softcap: a.softcap, sinks, window: a.window };
+        let until = (!d.causal).then_some(place.position + n);
+        let rule = Rule { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };
         attend_layer(self.pool, self.isa, &cache, &rule, s.heads, place.position, q, mixed);
 
         let mixed = match &a.projection {
@@ -99,7 +98,7 @@ impl Step<'_> {
             Projection::Latent(latent) => self.latent_result(latent, mixed, rest, b.forms, sweep)?,
         };
         let acts = self.quantize(&[a.output], mixed, b.forms);
-        self.add_block(a.output, &acts, a.post_norm, b.work, b.x, sweep)
+        self.add_block(a.output, &acts, [a.post_norm, a.sum_norm], b.work, b.x, sweep)
     }
 
     /// Norms and turns the heads of every token, rows of `len`.

@@ -54,7 +54,7 @@ impl Step<'_> {
         for routes in b.routes.chunk_by(|a, b| a.expert == b.expert) {
             self.expert(e, routes, input, mixed, work, b.forms, sweep)?;
         }
-        self.add_normed(f.post_norm, mixed, b.x);
+        self.add_normed([f.post_norm, f.sum_norm], mixed, b.x);
         Ok(())
     }
 

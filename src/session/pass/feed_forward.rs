@@ -19,7 +19,7 @@ impl Step<'_> {
         let acts = self.quantize(&mlp.ways_up(), input, b.forms);
         let inner = self.inner(mlp, &acts, b.work, sweep)?;
         let acts = self.quantize(&[mlp.down], inner, b.forms);
-        self.add_block(mlp.down, &acts, f.post_norm, b.work, b.x, sweep)
+        self.add_block(mlp.down, &acts, [f.post_norm, f.sum_norm], b.work, b.x, sweep)
     }
 
     /// f(W_gate·h) ⊙ W_up·h, or f(W_up·h), in `work`.
@@ -32,15 +32,13 @@ impl Step<'_> {
     ) -> Result<&'b [f32]> {
         let length = self.rows_of(mlp.up.weight) * self.tokens;
         let (up, rest) = work.split_at_mut(length);
-        let then = match mlp.gate {
+        match mlp.gate {
             Some(gate) => {
-                let out = &mut rest[..length];
-                self.multiply(gate, acts, out, Then::Keep, sweep)?;
-                Then::Gate(mlp.activation, out)
+                let linears = [gate, mlp.up];
+                self.multiply_gated(mlp.activation, linears, acts, (&mut rest[..length], &mut *up), sweep)?;
             }
-            None => Then::Activate(mlp.activation),
-        };
-        self.multiply(mlp.up, acts, up, then, sweep)?;
+            None => self.multiply(mlp.up, acts, up, Then::Activate(mlp.activation), sweep)?,
+        }
         Ok(up)
     }
 }

@@ -4,7 +4,7 @@ use super::Step;
 use crate::arch::Latent;
 use crate::error::Result;
 use crate::kernel::matmul::{Activations, Form};
-use crate::kernel::page::{Rows, Target, Then, multiply_page};
+use crate::kernel::page::{self, Product, Rows, Then};
 use crate::kernel::rows;
 use crate::weights::{MatrixId, Sweep};
 
@@ -131,8 +131,9 @@ impl Step<'_> {
                 let (here, rest) = bytes.split_at(count * matrix.row_bytes);
                 let rows = Rows { bytes: here, format: matrix.format, k, count };
                 let column = target.first + head * target.step + row % per_head;
-                let target = Target { out: &mut *to, stride: target.row, column };
-                multiply_page(self.pool, self.isa, rows, &acts[head], None, target, Then::Keep);
+                let (out, stride, acts) = (&mut *to, target.row, &acts[head]);
+                let product = Product { pages: &[rows], acts, bias: None, out, stride, column, then: Then::Keep };
+                page::multiply(self.pool, self.isa, [product]);
                 (row, bytes) = (row + count, rest);
             }
         }

@@ -6,17 +6,19 @@ mod feed_forward;
 mod latent;
 
 use super::Session;
+use super::results::Wanted;
 use super::scratch::{FORM_ALIGNMENT, Route, Scratch, forms_of};
 use crate::arch::{Linear, Norm, NormKind};
 use crate::error::Result;
 use crate::kernel::matmul::{Activations, Form, activation_bytes};
-use crate::kernel::page::{Rows, Target, Then, multiply_page};
+use crate::kernel::page::{self, Product, Rows, Then};
 use crate::kernel::pool::Pool;
+use crate::kernel::vector::Activation;
 use crate::kernel::{Isa, rows, vector};
-use crate::model::Model;
+use crate::model::{Embeddings, Model};
 use crate::quant;
 use crate::weights::frames::Memory;
-use crate::weights::{MatrixId, Sweep};
+use crate::weights::{HeldPage, Matrix, MatrixId, Sweep};
 use attention::{Place, Turned};
 
 /// What every step of a sweep needs.
@@ -29,14 +31,14 @@ struct Step<'a> {
 }
 
 impl Session {
-    /// Takes a chunk in at the present position, and writes the logits of its last positions to `logits`, as many rows
-    /// as it holds. The cache beyond the position may be written even when this fails.
-    pub(super) fn sweep(&mut self, tokens: &[i32], logits: &mut [f32], since: u64) -> Result<()> {
+    /// Takes a chunk in at the present position, and writes what is wanted of it. The cache beyond the position may be
+    /// written even when this fails.
+    pub(super) fn sweep(&mut self, tokens: &[i32], wanted: Wanted, since: u64) -> Result<()> {
         let Session { model, cache, position, context, interrupt, pass_bytes, .. } = self;
         let schedule = model.engine().schedule();
-        let end = if logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
+        let end = if wanted.logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
         let mut sweep = model.engine().sweep(interrupt, since, end)?;
-        let result = run_chunk(model, cache, (*position, *context), tokens, logits, &mut sweep);
+        let result = run_chunk(model, cache, (*position, *context), tokens, wanted, &mut sweep);
         *pass_bytes += sweep.read_bytes();
         result
     }
@@ -61,7 +63,7 @@ fn run_chunk(
     cache: &mut Memory,
     place: (usize, usize),
     tokens: &[i32],
-    logits: &mut [f32],
+    wanted: Wanted,
     sweep: &mut Sweep,
 ) -> Result<()> {
     let (position, context) = place;
@@ -86,23 +88,39 @@ fn run_chunk(
     let turned = Turned::all(model, context, positions, angles.as_slice_mut());
     let place = Place { position, context, turned: &turned };
     let layer_values = s.kv_heads * context * (s.key_dim + s.value_dim);
-    let caches = cache.as_slice_mut::<u16>().chunks_exact_mut(layer_values);
-    for (layer, cache) in d.layers.iter().zip(caches) {
+    let caches = cache.as_slice_mut::<u16>();
+    for (i, layer) in d.layers.iter().enumerate() {
+        let cache = &mut caches[i.min(d.cached_layers() - 1) * layer_values..][..layer_values];
         if layer.parallel {
             b.before[..b.x.len()].copy_from_slice(b.x);
         }
         step.attention(&layer.attention, &place, &mut b, cache, sweep)?;
         step.feed_forward(&layer.feed_forward, layer.parallel, &mut b, sweep)?;
     }
-    if !logits.is_empty() {
-        let count = logits.len() / s.vocab;
-        let step = Step { tokens: count, ..step };
-        let input = step.normed(Some(d.output_norm), &b.x[(n - count) * s.embedding..], b.work);
-        let acts = step.quantize(&[d.head], input, b.forms);
-        step.multiply(d.head, &acts, logits, Then::Keep, sweep)?;
+    let Wanted { logits, embeddings, which } = wanted;
+    let with_logits = logits.len() / s.vocab;
+    let count = with_logits.max(positions_with(which, n));
+    if count == 0 {
+        return Ok(());
+    }
+    let hidden = Step { tokens: count, ..step }.normed(d.output_norm, &b.x[(n - count) * s.embedding..], b.work);
+    step.keep_embeddings(which, hidden, embeddings);
+    if let Some(head) = d.head.filter(|_| with_logits > 0) {
+        let step = Step { tokens: with_logits, ..step };
+        let acts = step.quantize(&[head], &hidden[(count - with_logits) * s.embedding..], b.forms);
+        step.multiply(head, &acts, logits, Then::Keep, sweep)?;
         step.limit(logits);
     }
     Ok(())
+}
+
+/// How many of a chunk's last positions, `n` in all, hold what its embeddings are made of.
+fn positions_with(which: Embeddings, n: usize) -> usize {
+    match which {
+        Embeddings::None => 0,
+        Embeddings::Last => 1,
+        Embeddings::All | Embeddings::Mean | Embeddings::First => n,
+    }
 }
 
 impl Step<'_> {
@@ -128,13 +146,31 @@ impl Step<'_> {
             if d.embedding_scale != 1.0 {
                 vector::scale(self.isa, row, d.embedding_scale);
             }
+            if let Some(kind) = d.token_type {
+                vector::add_assign(self.isa, row, self.model.vector(kind));
+            }
             if let Some(positions) = d.positions {
                 let learned = &mut work[..row.len()];
                 take(positions, position + i, learned)?;
                 vector::add_assign(self.isa, row, learned);
             }
+            if let Some(norm) = d.embedding_norm {
+                self.norm_row(norm, 0, row);
+            }
         }
         Ok(())
+    }
+
+    /// Puts hidden states of a chunk's last positions, normed, where they belong.
+    fn keep_embeddings(&self, which: Embeddings, hidden: &[f32], out: &mut [f32]) {
+        let width = self.model.description().shape.embedding;
+        match which {
+            Embeddings::None => {}
+            Embeddings::All => out.copy_from_slice(hidden),
+            Embeddings::Last => out.copy_from_slice(&hidden[hidden.len() - width..]),
+            Embeddings::First => out.copy_from_slice(&hidden[..width]),
+            Embeddings::Mean => hidden.chunks_exact(width).for_each(|row| vector::add_assign(self.isa, out, row)),
+        }
     }
 
     /// Scales logits and caps them, where the model does.
@@ -180,36 +216,46 @@ impl Step<'_> {
         }
     }
 
-    /// x += s·norm(W·acts + b), the end of a block; `projected` holds the product meanwhile.
+    /// x = norms[1](x + s·norms[0](W·acts + b)), the end of a block; `projected` holds the product meanwhile.
     fn add_block(
         &self,
         linear: Linear,
         acts: &[Activations],
-        norm: Option<Norm>,
+        norms: [Option<Norm>; 2],
         projected: &mut [f32],
         x: &mut [f32],
         sweep: &mut Sweep,
     ) -> Result<()> {
         let projected = &mut projected[..x.len()];
-        if norm.is_none() {
-            let scale = self.model.description().residual_scale;
-            return self.multiply(linear, acts, projected, Then::AddTo(x, scale), sweep);
-        }
-        self.multiply(linear, acts, projected, Then::Keep, sweep)?;
-        self.add_normed(norm, projected, x);
+        let [None, of_sum] = norms else {
+            self.multiply(linear, acts, projected, Then::Keep, sweep)?;
+            self.add_normed(norms, projected, x);
+            return Ok(());
+        };
+        let scale = self.model.description().residual_scale;
+        self.multiply(linear, acts, projected, Then::AddTo(x, scale), sweep)?;
+        self.norm_rows(of_sum, x);
         Ok(())
     }
 
-    /// x += s·norm(y).
-    fn add_normed(&self, norm: Option<Norm>, y: &mut [f32], x: &mut [f32]) {
+    /// x = norms[1](x + s·norms[0](y)).
+    fn add_normed(&self, norms: [Option<Norm>; 2], y: &mut [f32], x: &mut [f32]) {
         let d = self.model.description();
         let width = d.shape.embedding;
-        if let Some(norm) = norm {
-            rows::for_rows(self.pool, y, width, |_, row| self.norm_row(norm, 0, row));
-        }
+        self.norm_rows(norms[0], y);
         rows::for_rows(self.pool, x, width, |t, row| {
             vector::add_scaled(self.isa, row, &y[t * width..][..width], d.residual_scale);
         });
+        self.norm_rows(norms[1], x);
+    }
+
+    /// Norms rows in place, where there is a norm.
+    fn norm_rows(&self, norm: Option<Norm>, x: &mut [f32]) {
+        if let Some(norm) = norm {
+            rows::for_rows(self.pool, x, self.model.description().shape.embedding, |_, row| {
+                self.norm_row(norm, 0, row)
+            });
+        }
     }
 
     /// The common input of `linears`, at the beginning of `input`, in every form that they want.
@@ -245,7 +291,7 @@ impl Step<'_> {
         self.model.engine().schedule().matrix(matrix).rows
     }
 
-    /// out = W·acts + b, page by page as they come.
+    /// out = W·acts + b: at once where all of W stays, else page by page as they come.
     fn multiply(
         &self,
         linear: Linear,
@@ -254,8 +300,7 @@ impl Step<'_> {
         then: Then,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let bias = linear.bias.map(|b| self.model.vector(b));
-        self.multiply_with(linear.weight, bias, acts, out, then, sweep)
+        self.multiply_with(linear.weight, self.bias_of(linear), acts, out, then, sweep)
     }
 
     /// The same with a bias of its own.
@@ -268,18 +313,124 @@ impl Step<'_> {
         mut then: Then,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let schedule = self.model.engine().schedule();
-        let matrix = schedule.matrix(matrix);
-        let form = Form::of(matrix.format);
-        let acts = acts.iter().find(|a| a.form() == form).expect("every form a stage wants was made");
+        let matrix = self.model.engine().schedule().matrix(matrix);
+        let (stride, acts) = (matrix.rows, form_of(matrix, acts));
+        if let Some(held) = self.hold_all([matrix], sweep)? {
+            let pages = &rows_of_all(matrix, &held);
+            page::multiply(self.pool, self.isa, [Product { pages, acts, bias, out, stride, column: 0, then }]);
+            return Ok(());
+        }
         for p in matrix.pages() {
             let held = sweep.page(p)?;
-            let (first, count) = (held.page().first_row as usize, held.page().rows as usize);
-            let rows = Rows { bytes: held.bytes(), format: matrix.format, k: matrix.columns, count };
-            let bias = bias.map(|b| &b[first..first + count]);
-            let target = Target { out: &mut *out, stride: matrix.rows, column: first };
-            multiply_page(self.pool, self.isa, rows, acts, bias, target, then.again());
+            let rows = rows_of(matrix, &held);
+            let column = held.page().first_row as usize;
+            let bias = bias.map(|b| &b[column..column + rows.count]);
+            let (out, then) = (&mut *out, then.again());
+            page::multiply(self.pool, self.isa, [Product { pages: &[rows], acts, bias, out, stride, column, then }]);
         }
         Ok(())
     }
+
+    /// The products of three matrices with the same input.
+    fn multiply_three(
+        &self,
+        linears: [Linear; 3],
+        acts: &[Activations],
+        outs: [&mut [f32]; 3],
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        let schedule = self.model.engine().schedule();
+        let matrices = linears.map(|linear| schedule.matrix(linear.weight));
+        let Some(held) = self.hold_all(matrices, sweep)? else {
+            let mut pairs = linears.into_iter().zip(outs);
+            return pairs.try_for_each(|(linear, out)| self.multiply(linear, acts, out, Then::Keep, sweep));
+        };
+        let mut held = &held[..];
+        let pages = matrices.map(|matrix| {
+            let (here, rest) = held.split_at(matrix.pages().len());
+            held = rest;
+            rows_of_all(matrix, here)
+        });
+        let [a, b, c] = outs;
+        let products = [
+            self.whole(linears[0], matrices[0], &pages[0], acts, a),
+            self.whole(linears[1], matrices[1], &pages[1], acts, b),
+            self.whole(linears[2], matrices[2], &pages[2], acts, c),
+        ];
+        page::multiply(self.pool, self.isa, products);
+        Ok(())
+    }
+
+    /// up = f(W_gate·acts + b) · (W_up·acts + b), with `gated` for the gate's products.
+    fn multiply_gated(
+        &self,
+        f: Activation,
+        [gate, up]: [Linear; 2],
+        acts: &[Activations],
+        (gated, out): (&mut [f32], &mut [f32]),
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        let schedule = self.model.engine().schedule();
+        let matrices = [gate, up].map(|linear| schedule.matrix(linear.weight));
+        let Some(held) = self.hold_all(matrices, sweep)? else {
+            self.multiply(gate, acts, gated, Then::Keep, sweep)?;
+            return self.multiply(up, acts, out, Then::Gate(f, gated), sweep);
+        };
+        let (gate_held, up_held) = held.split_at(matrices[0].pages().len());
+        let pages = [rows_of_all(matrices[0], gate_held), rows_of_all(matrices[1], up_held)];
+        let gate = self.whole(gate, matrices[0], &pages[0], acts, gated);
+        let up = self.whole(up, matrices[1], &pages[1], acts, out);
+        page::multiply_gated(self.pool, self.isa, f, gate, up);
+        Ok(())
+    }
+
+    /// The product of a matrix of which all pages are at hand.
+    fn whole<'b>(
+        &'b self,
+        linear: Linear,
+        matrix: &Matrix,
+        pages: &'b [Rows<'b>],
+        acts: &'b [Activations<'b>],
+        out: &'b mut [f32],
+    ) -> Product<'b> {
+        let (acts, bias) = (form_of(matrix, acts), self.bias_of(linear));
+        Product { pages, acts, bias, out, stride: matrix.rows, column: 0, then: Then::Keep }
+    }
+
+    /// All pages of matrices that follow each other, where they stay and a pass over them together is short.
+    fn hold_all<'s, const N: usize>(
+        &self,
+        matrices: [&Matrix; N],
+        sweep: &mut Sweep<'s>,
+    ) -> Result<Option<Vec<HeldPage<'s>>>> {
+        let bytes: usize = matrices.iter().map(|m| m.rows * m.row_bytes).sum();
+        if self.tokens > REGION_TOKENS || bytes > REGION_BYTES {
+            return Ok(None);
+        }
+        sweep.pages_that_stay(matrices.into_iter().flat_map(Matrix::pages))
+    }
+
+    fn bias_of(&self, linear: Linear) -> Option<&[f32]> {
+        linear.bias.map(|b| self.model.vector(b))
+    }
+}
+
+/// Pages are taken together for no more tokens than this: for more of them a page is worth a meeting of the threads, and
+/// a pass ends within one page's time when it is told to.
+const REGION_TOKENS: usize = 4;
+/// No more than this is taken together, so that it takes no longer than a page does with a chunk of tokens.
+const REGION_BYTES: usize = 64 << 20;
+
+/// The form of the activations that the matrix wants.
+fn form_of<'b>(matrix: &Matrix, acts: &'b [Activations<'b>]) -> &'b Activations<'b> {
+    let form = Form::of(matrix.format);
+    acts.iter().find(|a| a.form() == form).expect("every form a stage wants was made")
+}
+
+fn rows_of<'b>(matrix: &Matrix, held: &'b HeldPage) -> Rows<'b> {
+    Rows { bytes: held.bytes(), format: matrix.format, k: matrix.columns, count: held.page().rows as usize }
+}
+
+fn rows_of_all<'b>(matrix: &Matrix, held: &'b [HeldPage]) -> Vec<Rows<'b>> {
+    held.iter().map(|held| rows_of(matrix, held)).collect()
 }

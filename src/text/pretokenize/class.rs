@@ -5,6 +5,8 @@ use std::cell::Cell;
 use unicode_properties::{GeneralCategory as Category, UnicodeGeneralCategory};
 use unicode_script::{Script, UnicodeScript};
 
+use crate::text::work::step;
+
 /// What is known of a character: a bit for its general category, and these.
 type Traits = u32;
 const WHITE_SPACE: Traits = 1 << 30;
@@ -42,18 +44,11 @@ fn traits(c: char) -> Traits {
 /// Looks traits up, and once only for each character in turn, which several sets are asked about.
 pub(super) struct Lookup {
     last: Cell<(char, Traits)>,
-    /// How often any set was asked for a character: the steps a match takes.
-    #[cfg(test)]
-    pub asked: Cell<u64>,
 }
 
 impl Lookup {
     pub fn new() -> Lookup {
-        Lookup {
-            last: Cell::new(('\0', bit(Category::Control))),
-            #[cfg(test)]
-            asked: Cell::new(0),
-        }
+        Lookup { last: Cell::new(('\0', bit(Category::Control))) }
     }
 
     fn traits(&self, c: char) -> Traits {
@@ -81,8 +76,7 @@ pub(super) struct Set {
 
 impl Set {
     pub fn contains(&self, c: char, lookup: &Lookup) -> bool {
-        #[cfg(test)]
-        lookup.asked.set(lookup.asked.get() + 1);
+        step();
         if c.is_ascii() { self.ascii >> c as u32 & 1 == 1 } else { self.holds(c, lookup) }
     }
 
@@ -167,11 +161,13 @@ fn property(name: &str) -> Option<Traits> {
 
 /// `\d`
 pub(super) fn is_digit(c: char) -> bool {
+    step();
     c.is_ascii_digit() || !c.is_ascii() && c.general_category() == Category::DecimalNumber
 }
 
 /// `\p{N}`
 pub(super) fn is_number(c: char) -> bool {
+    step();
     c.is_ascii_digit() || !c.is_ascii() && bit(c.general_category()) & NUMBERS != 0
 }
 

@@ -11,7 +11,9 @@ pub(in crate::text) struct Definition {
     /// Whether the beginning token is added, where the file does not say.
     pub add_bos: bool,
     pub spelling: Spelling,
-    /// The text is brought to Unicode normalisation form C first.
+    /// The text is brought to Unicode normalisation form C first. Files do not tell; the models' own definitions do:
+    /// those of Qwen 2 and 3.5, Cohere (`command-r`) and GPT-NeoX, whose tokeniser MPT, OLMo 1 and ModernBERT use, and the
+    /// programs that came with StableLM 2 and Hunyuan. (llama.cpp leaves this out.)
     pub nfc: bool,
 }
 
@@ -22,6 +24,8 @@ pub(in crate::text) enum Spelling {
     Bytes,
     /// As text, with U+2581 for a space; what is in no token is spelt in tokens such as `<0x0A>`.
     Text,
+    /// As text, without the white space that only parts words.
+    Words,
 }
 
 /// A step of cutting; each cuts what the one before has left.
@@ -327,7 +331,7 @@ static DEFINITIONS: &[Definition] = &[
         ..PLAIN
     },
     Definition {
-        names: &["kimi-k2"],
+        names: &["kimi-k2", "kimi-k25"],
         stages: &[Split(concat!(
             r"[\p{Han}]+|",
             cased!(
@@ -413,4 +417,5 @@ static DEFINITIONS: &[Definition] = &[
         ..PLAIN
     },
     Definition { names: &["sarvam-moe"], spelling: Spelling::Text, ..PLAIN },
+    Definition { names: &["whitespace"], spelling: Spelling::Words, ..PLAIN },
 ];

@@ -51,11 +51,7 @@ impl Pattern {
     /// that run: it is not tried there again. Every other alternative that fails has looked at a bounded number of
     /// characters, or the next one takes all that it looked at.
     pub fn split<'a>(&self, text: &'a str, piece: &mut dyn FnMut(&'a str)) {
-        self.split_with(&Matcher { text, lookup: Lookup::new() }, piece);
-    }
-
-    fn split_with<'a>(&self, matcher: &Matcher<'a>, piece: &mut dyn FnMut(&'a str)) {
-        let text = matcher.text;
+        let matcher = Matcher { text, lookup: Lookup::new() };
         let mut fails_until = [0; MOST];
         let (mut done, mut at) = (0, 0);
         while at < text.len() {
@@ -414,9 +410,7 @@ mod tests {
                 for part in parts {
                     let steps = |times: usize| {
                         let text = part.repeat(times) + end;
-                        let matcher = Matcher { text: &text, lookup: Lookup::new() };
-                        pattern.split_with(&matcher, &mut |_| ());
-                        matcher.lookup.asked.get()
+                        crate::text::work::steps(|| pattern.split(&text, &mut |_| ()))
                     };
                     let (few, many) = (steps(500), steps(4_000));
                     assert!(many < 9 * few + 1_000, "{expression} on {part:?}…{end:?}: {few} steps, then {many}");

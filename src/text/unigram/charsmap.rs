@@ -6,6 +6,7 @@
 //! is set. (The format is that of the Darts-clone library.)
 
 use crate::error::{Error, Result};
+use crate::text::work::step;
 
 const NAME: &str = "tokenizer.ggml.precompiled_charsmap";
 
@@ -70,6 +71,7 @@ impl Charsmap {
         let mut at = offset(unit(0)?);
         let mut longest = None;
         for (depth, &byte) in text.iter().take(LONGEST).enumerate() {
+            step();
             at ^= u32::from(byte);
             let Some(node) = unit(at) else { break };
             if byte == 0 || node & (1 << 31 | 0xff) != u32::from(byte) {

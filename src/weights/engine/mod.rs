@@ -200,8 +200,7 @@ impl Engine {
     /// Starts the engine; the loader begins to read at once. The ledger must leave [`Engine::least_frames`].
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
-        let streamable = config.schedule.sweep_bytes() + config.schedule.routed_bytes();
-        let largest_ring = residency::good_ring(&config.schedule, depth).min(streamable);
+        let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
         let ring_memory = Memory::for_frames(largest_ring as usize, 0)
             .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
         let fixed = Fixed {
@@ -343,19 +342,25 @@ impl Engine {
             return Ok(result);
         }
         let (file, offset) = m.row_place(row);
-        let source = &fixed.sources[file];
+        let bytes = self.read_stretch(file, offset, m.row_bytes as u64, buffer);
+        bytes.map(use_row).map_err(|e| e.context(format!("{}: row {row}", m.name)))
+    }
+
+    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which holds at least
+    /// [`Engine::row_buffer_bytes`] of them.
+    pub fn read_stretch<'b>(&self, file: usize, offset: u64, length: u64, buffer: &'b mut Memory) -> Result<&'b [u8]> {
+        let source = &self.shared.fixed.sources[file];
         let alignment = source.alignment();
         let from = offset & !(alignment - 1);
-        let to = (offset + m.row_bytes as u64).next_multiple_of(alignment);
-        let lead = (offset - from) as usize;
+        let to = (offset + length).next_multiple_of(alignment);
         let started = Instant::now();
         let bytes = &mut buffer.bytes_mut()[..(to - from) as usize];
-        source.read_full(from, bytes).map_err(|e| e.context(format!("{}: row {row}", m.name)))?;
+        source.read_full(from, bytes)?;
         let mut state = self.shared.state.lock();
         state.stats.read_ns += started.elapsed().as_nanos() as u64;
         state.stats.read_bytes += to - from;
         drop(state);
-        Ok(use_row(&bytes[lead..lead + m.row_bytes]))
+        Ok(&bytes[(offset - from) as usize..][..length as usize])
     }
 
     /// Room for a row of `row_bytes` with unaligned ends.

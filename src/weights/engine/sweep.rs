@@ -42,11 +42,7 @@ impl<'a> Sweep<'a> {
     /// order of [`Sweep::route`], one at a time.
     pub fn page(&mut self, p: usize) -> Result<HeldPage<'a>> {
         self.check()?;
-        let layer = self.engine.schedule().pages[p].layer;
-        if self.visit.layer != Some(layer) {
-            self.count_visit();
-            self.visit.layer = Some(layer);
-        }
+        self.visit(self.engine.schedule().pages[p].layer);
         let (held, waited) = self.engine.acquire(self.patience, p)?;
         self.visit.streamed |= held.streamed;
         if let Some(waited) = waited {
@@ -54,6 +50,34 @@ impl<'a> Sweep<'a> {
             self.stalled += waited;
         }
         Ok(held)
+    }
+
+    /// Holds pages of the circle together, in schedule order, if all of them stay and are there. `None`: they must be taken
+    /// one at a time. Nobody waits for the frame of a page that stays, so a sweep that holds several of them, and waits for
+    /// none, is in nobody's way.
+    pub fn pages_that_stay(&mut self, pages: impl Iterator<Item = usize> + Clone) -> Result<Option<Vec<HeldPage<'a>>>> {
+        self.check()?;
+        let engine = self.engine;
+        let fixed = &engine.shared.fixed;
+        let mut state = engine.shared.state.lock();
+        let stays = |p: usize| p < fixed.schedule.sweep_len && state.is_pinned(p) && state.is_ready(p);
+        let Some(first) = pages.clone().next().filter(|_| pages.clone().all(stays)) else { return Ok(None) };
+        state.move_to(fixed, first);
+        let mut hold = |page| {
+            let window = state.hold(fixed, page).expect("a page that is ready has a frame");
+            HeldPage { engine, page, window, streamed: false }
+        };
+        let held = pages.map(&mut hold).collect();
+        drop(state);
+        self.visit(engine.schedule().pages[first].layer);
+        Ok(Some(held))
+    }
+
+    fn visit(&mut self, layer: u32) {
+        if self.visit.layer != Some(layer) {
+            self.count_visit();
+            self.visit.layer = Some(layer);
+        }
     }
 
     fn count_visit(&mut self) {
@@ -118,5 +142,40 @@ impl Drop for HeldPage<'_> {
         if more {
             shared.wake_loader();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::weights::engine::Engine;
+    use crate::weights::schedule::testing::schedule_of;
+    use crate::weights::scripted::byte_at;
+    use crate::weights::tests::open;
+
+    #[test]
+    fn pages_are_held_together_where_all_of_them_stay_and_given_up_after_it_when_the_budget_falls() {
+        let schedule = || schedule_of(&[(0, 4096, 16), (0, 4096, 400), (0, 4096, 16), (1, 4096, 700), (1, 4096, 300)]);
+        let (floor, full) = (Engine::least_frames(&schedule()), Engine::full_frames(&schedule()));
+        let b = open(schedule(), full, true, |_| {});
+        b.engine.settle();
+        let end = b.engine.schedule().sweep_len;
+        let mut sweep = b.engine.sweep(&b.interrupt, 0, end).unwrap();
+        let held = sweep.pages_that_stay(0..end).unwrap().expect("all of them stay");
+        assert_eq!(held.len(), end);
+        b.engine.set_budget(floor).unwrap();
+        for held in &held {
+            let mut bytes = held.bytes().iter().zip(held.page().offset..);
+            assert!(bytes.all(|(&byte, at)| byte == byte_at(at)));
+        }
+        drop(held);
+        drop(sweep);
+        b.engine.settle();
+        assert!(b.engine.stats().used_bytes <= floor);
+        assert_eq!(b.engine.stats().layers_resident, 1);
+
+        let mut sweep = b.engine.sweep(&b.interrupt, 0, end).unwrap();
+        assert!(sweep.pages_that_stay(0..end).unwrap().is_none());
+        b.interrupt.raise();
+        assert!(sweep.pages_that_stay(0..1).is_err());
     }
 }

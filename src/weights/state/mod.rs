@@ -10,7 +10,7 @@ use crate::error::{Error, Result, Status};
 use crate::model::{LayerState, Stats};
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
-use crate::weights::frames::{Memory, Ring, Window};
+use crate::weights::frames::{Frame, Memory, Ring, Window};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
@@ -67,7 +67,7 @@ pub struct Request {
 
 enum Place {
     /// A frame of its own; without memory where the file is mapped and only the accounting is needed.
-    Own(Option<Memory>),
+    Own(Option<Frame>),
     /// A stretch of the ring, by offset.
     Ring(u64),
 }
@@ -81,6 +81,8 @@ enum Presence {
 struct Slot {
     presence: Presence,
     place: Option<Place>,
+    /// A frame of its own that waits for the page to be read.
+    reserved: Option<Frame>,
     /// Sweeps and row readers that use the page now.
     holds: u32,
     /// Tickets that keep the page until it is used or they are cancelled.
@@ -143,7 +145,14 @@ pub struct State {
 
 impl State {
     pub fn new(fixed: &Fixed, ledger: Ledger) -> State {
-        let slot = || Slot { presence: Presence::Absent, place: None, holds: 0, protectors: Vec::new(), failure: None };
+        let slot = || Slot {
+            presence: Presence::Absent,
+            place: None,
+            reserved: None,
+            holds: 0,
+            protectors: Vec::new(),
+            failure: None,
+        };
         let mut state = State {
             slots: std::iter::repeat_with(slot).take(fixed.schedule.pages.len()).collect(),
             residency: Residency {
@@ -274,7 +283,11 @@ impl State {
         }
         self.residency = residency::plan(&fixed.schedule, capacity, depth);
         for p in 0..self.slots.len() {
-            if matches!(self.slots[p].place, Some(Place::Own(_))) && !self.is_pinned(p) && self.is_idle(p) {
+            if self.is_pinned(p) {
+                continue;
+            }
+            self.slots[p].reserved = None;
+            if matches!(self.slots[p].place, Some(Place::Own(_))) && self.is_idle(p) {
                 self.give_up(fixed, p);
             }
         }
@@ -366,7 +379,7 @@ impl State {
             return Some(Window::of_mapping(map, page.span_offset as usize, (end - page.span_offset) as usize));
         }
         match self.slots[p].place.as_ref()? {
-            Place::Own(memory) => memory.as_ref().map(|m| m.window(0, len)),
+            Place::Own(frame) => frame.as_ref().map(Frame::window),
             Place::Ring(offset) => Some(fixed.ring_memory.window(*offset as usize, len)),
         }
     }

@@ -1,5 +1,7 @@
 //! What to read next, and which frame it gets: for the sweep, ahead of it, and for the host.
 
+use std::io;
+
 use super::*;
 
 impl State {
@@ -189,21 +191,36 @@ impl State {
             return None;
         }
         let mapped = fixed.sources[page.file as usize].mapping().is_some();
-        let memory = if mapped {
-            None
-        } else {
-            let bytes = page.span_bytes as usize;
-            match Memory::for_frames(bytes, bytes) {
-                Ok(memory) => Some(memory),
-                Err(e) => {
-                    let text = format!("{} bytes for {}: {e}", page.span_bytes, fixed.describe(p));
-                    self.slots[p].failure = Some(Error::out_of_memory(text));
-                    return None;
-                }
+        let frame = match (!mapped).then(|| self.take_frame(fixed, p)).transpose() {
+            Ok(frame) => frame,
+            Err(e) => {
+                let text = format!("{} bytes for {}: {e}", page.span_bytes, fixed.describe(p));
+                self.slots[p].failure = Some(Error::out_of_memory(text));
+                return None;
             }
         };
         self.ledger.own += page.span_bytes;
-        Some(self.start(fixed, p, Place::Own(memory)))
+        Some(self.start(fixed, p, Place::Own(frame)))
+    }
+
+    /// A frame for a page that stays: in one piece with those of its neighbours that stay too and have none yet.
+    fn take_frame(&mut self, fixed: &Fixed, p: usize) -> io::Result<Frame> {
+        if let Some(frame) = self.slots[p].reserved.take() {
+            return Ok(frame);
+        }
+        let waits = |&q: &usize| self.is_pinned(q) && self.slots[q].place.is_none() && self.slots[q].reserved.is_none();
+        let first = (0..p).rev().take_while(waits).last().unwrap_or(p);
+        let sizes: Vec<usize> =
+            (first..self.slots.len()).take_while(waits).map(|q| fixed.page(q).span_bytes as usize).collect();
+        // Where the system does not give that much at once, it may give the page's own.
+        let (first, frames) = match Frame::run(&sizes) {
+            Ok(frames) => (first, frames),
+            Err(_) => (p, Frame::run(&[fixed.page(p).span_bytes as usize])?),
+        };
+        for (slot, frame) in self.slots[first..].iter_mut().zip(frames) {
+            slot.reserved = Some(frame);
+        }
+        self.slots[p].reserved.take().ok_or_else(|| io::Error::other("no frame was made"))
     }
 
     fn start(&mut self, fixed: &Fixed, p: usize, place: Place) -> Vec<Request> {

@@ -70,7 +70,30 @@ func cycle(path string, prefetch bool) error {
 	if err == nil {
 		return fmt.Errorf("the generation was not cancelled")
 	}
+	copied, err := session.Copy(0)
+	if err != nil {
+		return err
+	}
+	defer copied.Close()
+	if copied.Load(path) == nil {
+		return fmt.Errorf("a model was loaded as a state")
+	}
+	said := []layerline.Message{{Role: "user", Content: "sea"}}
+	if _, err := model.FormatChat(said, true); err == nil {
+		return fmt.Errorf("a model without a template formatted a conversation")
+	}
+	if err := copied.Forward(context.Background(), prompt, layerline.LogitsNone|layerline.EmbeddingsAll); err != nil {
+		return err
+	}
 	if prefetch {
+		state := fmt.Sprintf("%s/layerline-cycles-%d", os.TempDir(), os.Getpid())
+		defer os.Remove(state)
+		if err := copied.Save(state); err != nil {
+			return err
+		}
+		if err := copied.Load(state); err != nil {
+			return err
+		}
 		if _, err := model.Prefetch(0, 1); err != nil {
 			return err
 		}

@@ -11,6 +11,20 @@ public enum LogitRows: Int32, Hashable, Sendable {
     case none = 2
 }
 
+/// Which embeddings a pass leaves: hidden states after the final norm, not normalised.
+public enum EmbeddingRows: Int32, Hashable, Sendable {
+    /// None.
+    case none = 0
+    /// Of every token.
+    case all = 16
+    /// Of the last token.
+    case last = 32
+    /// The mean of those of all tokens of the pass.
+    case mean = 48
+    /// Of the first token.
+    case first = 64
+}
+
 /// One sequence of tokens on a model: its key-value cache and its passes. Its memory goes back to the budget with the
 /// last reference.
 ///
@@ -33,41 +47,86 @@ public final class Session: Sendable {
         self.model = model
     }
 
-    /// Runs tokens through the model, after those the session holds already. After an error the session is as it was
-    /// before; cancelling the task is one, `CancellationError`.
-    public func forward(_ tokens: [Token], logits: LogitRows = .last) async throws {
-        let call = newCall()
-        // Kept alive from here alone: when this returns, the caller's reference is the last, and letting go of it gives the
-        // memory back.
-        defer { withExtendedLifetime(self) {} }
-        try await withTaskCancellationHandler {
-            try turns.begin(call)
-            try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-                queue.async { [unowned self] in
-                    continuation.resume(with: Result { try call.run { try pass(tokens, logits) } })
-                }
-            }
-        } onCancel: {
-            call.cancel()
-        }
+    private init(_ model: Model, owning session: OpaquePointer?) throws {
+        handle = try Handle(session, free: { layerline_session_free($0) })
+        self.model = model
+    }
+
+    /// A second session with the tokens of this one and its last logits, as row 0, so that a prompt is run once and
+    /// continued in many ways. The two have nothing in common from then on. `contextLength`: tokens it can hold; 0: as
+    /// many as this one. Throws ``Status/memoryBudget`` when the budget has no room for its key-value cache,
+    /// ``Status/contextFull`` when this one holds more tokens, ``Status/unsupported`` for an encoder.
+    public func copy(contextLength: Int = 0) throws -> Session {
+        let length: UInt32 = try exact(contextLength, "contextLength")
+        var copy: OpaquePointer?
+        try briefly { session in try checked { layerline_session_copy(session, length, &copy, $0) } }
+        return try Session(model, owning: copy)
+    }
+
+    /// Writes what the session holds to a file: keys and values of its tokens, and the logits of the last one where the
+    /// last pass left some. ``load(from:)`` goes on from there with the same bits, in another process too. The tokens
+    /// themselves are not in it.
+    ///
+    /// The file gets its name when it is complete and on storage: what had the name before is replaced whole, or stays.
+    /// Only its owner can read it. Throws ``Status/io``, and ``Status/unsupported`` for an encoder.
+    public func save(to path: String) async throws {
+        let path = try terminated(path, "path")
+        try await inTurn { session in try checked { layerline_session_save(session, path, $0) } }
     }
 
     /// The same on the thread of the caller, for programs without tasks.
-    @available(*, noasync, message: "it blocks the thread: use forward(_:logits:)")
-    public func forwardAndWait(_ tokens: [Token], logits: LogitRows = .last) throws {
-        let call = newCall()
-        try turns.beginHere(call)
-        try call.run { try pass(tokens, logits) }
+    @available(*, noasync, message: "it blocks the thread: use save(to:)")
+    public func saveAndWait(to path: String) throws {
+        let path = try terminated(path, "path")
+        try inTurnHere { session in try checked { layerline_session_save(session, path, $0) } }
+    }
+
+    /// Replaces what the session holds by what ``save(to:)`` wrote in a session of the same model. Their context lengths
+    /// may differ.
+    ///
+    /// After an error the session is as it was before: ``Status/io``; ``Status/format`` when it is no such file, cut short
+    /// or damaged; ``Status/unsupported`` when a newer library wrote it, and for an encoder; ``Status/invalidArgument``
+    /// when it is of another model; ``Status/contextFull`` when it holds more tokens than the session can. Only when the
+    /// file changes while it is read, which is ``Status/io``, the session is left without tokens.
+    public func load(from path: String) async throws {
+        let path = try terminated(path, "path")
+        try await inTurn { session in try checked { layerline_session_load(session, path, $0) } }
+    }
+
+    /// The same on the thread of the caller, for programs without tasks.
+    @available(*, noasync, message: "it blocks the thread: use load(from:)")
+    public func loadAndWait(from path: String) throws {
+        let path = try terminated(path, "path")
+        try inTurnHere { session in try checked { layerline_session_load(session, path, $0) } }
+    }
+
+    /// Runs tokens through the model, after those the session holds already. After an error the session is as it was
+    /// before; cancelling the task is one, `CancellationError`.
+    public func forward(
+        _ tokens: [Token], logits: LogitRows = .last, embeddings: EmbeddingRows = .none
+    ) async throws {
+        try await inTurn { try pass($0, tokens, logits, embeddings) }
+    }
+
+    /// The same on the thread of the caller, for programs without tasks.
+    @available(*, noasync, message: "it blocks the thread: use forward(_:logits:embeddings:)")
+    public func forwardAndWait(
+        _ tokens: [Token], logits: LogitRows = .last, embeddings: EmbeddingRows = .none
+    ) throws {
+        try inTurnHere { try pass($0, tokens, logits, embeddings) }
     }
 
     /// Begins the same pass on a thread of the library, and returns its ticket at once. An event of the model, of kind
     /// ``Event/Kind-swift.struct/done``, tells how it ended; until then calls throw ``Status/busy``.
-    public func submit(_ tokens: [Token], logits: LogitRows = .last) throws -> Ticket {
+    public func submit(
+        _ tokens: [Token], logits: LogitRows = .last, embeddings: EmbeddingRows = .none
+    ) throws -> Ticket {
+        let mode = logits.rawValue | embeddings.rawValue
         var ticket: Ticket = 0
         try briefly { session in
             try tokens.withUnsafeBufferPointer { tokens in
                 try checked {
-                    layerline_forward_submit(session, tokens.baseAddress, tokens.count, logits.rawValue, &ticket, $0)
+                    layerline_forward_submit(session, tokens.baseAddress, tokens.count, mode, &ticket, $0)
                 }
             }
         }
@@ -84,12 +143,14 @@ public final class Session: Sendable {
     /// The logits of one position of the last pass, before any softmax. `row`: 0 after a pass with ``LogitRows/last``;
     /// the token's index in the pass after one with ``LogitRows/all``.
     public func logits(row: Int = 0) throws -> [Float] {
-        try briefly { session in
-            var values: UnsafePointer<Float>?
-            var count = 0
-            try check(layerline_logits(session, row, &values, &count))
-            return Array(UnsafeBufferPointer(start: values, count: count))
-        }
+        try copied(row, layerline_logits)
+    }
+
+    /// One embedding that the last pass left, as long as ``ModelInfo/embeddingLength``, not normalised. `row`: the token's
+    /// index in the pass after one with ``EmbeddingRows/all``; else 0. Which pooling a model asks for is its metadata
+    /// "{architecture}.pooling_type".
+    public func embeddings(row: Int = 0) throws -> [Float] {
+        try copied(row, layerline_embeddings)
     }
 
     /// How many tokens the session holds.
@@ -115,11 +176,50 @@ public final class Session: Sendable {
         Call(turns) { [weak handle] in handle?.use { layerline_session_interrupt($0) } }
     }
 
-    private func pass(_ tokens: [Token], _ logits: LogitRows) throws {
-        try handle.use { session in
-            try tokens.withUnsafeBufferPointer { tokens in
-                try checked { layerline_forward(session, tokens.baseAddress, tokens.count, logits.rawValue, $0) }
+    /// Runs what may take long on the session's queue, when it has the turn.
+    private func inTurn(_ body: @escaping @Sendable (OpaquePointer) throws -> Void) async throws {
+        let call = newCall()
+        // Kept alive from here alone: when this returns, the caller's reference is the last, and letting go of it gives the
+        // memory back.
+        defer { withExtendedLifetime(self) {} }
+        try await withTaskCancellationHandler {
+            try turns.begin(call)
+            try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+                queue.async { [unowned self] in
+                    continuation.resume(with: Result { try call.run { try handle.use(body) } })
+                }
             }
+        } onCancel: {
+            call.cancel()
         }
+    }
+
+    /// The same on the thread of the caller.
+    private func inTurnHere(_ body: (OpaquePointer) throws -> Void) throws {
+        let call = newCall()
+        try turns.beginHere(call)
+        try call.run { try handle.use(body) }
+    }
+
+    private func copied(
+        _ row: Int,
+        _ look: (OpaquePointer?, Int, UnsafeMutablePointer<UnsafePointer<Float>?>?, UnsafeMutablePointer<Int>?)
+            -> layerline_status
+    ) throws -> [Float] {
+        try briefly { session in
+            var values: UnsafePointer<Float>?
+            var count = 0
+            try check(look(session, row, &values, &count))
+            return Array(UnsafeBufferPointer(start: values, count: count))
+        }
+    }
+}
+
+private func pass(
+    _ session: OpaquePointer, _ tokens: [Token], _ logits: LogitRows, _ embeddings: EmbeddingRows
+) throws {
+    let mode = logits.rawValue | embeddings.rawValue
+    try tokens.withUnsafeBufferPointer { tokens in
+        try checked { layerline_forward(session, tokens.baseAddress, tokens.count, mode, $0) }
     }
 }

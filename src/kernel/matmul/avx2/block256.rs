@@ -1,6 +1,6 @@
 //! Blocks of 256 taken apart into bytes: codes in the order of the columns, scales and mins.
 
-use super::{and, load, load128};
+use super::{and, halves_together, load, load128};
 use std::arch::x86_64::*;
 
 /// What the kernels need to know of a format with blocks of 256.
@@ -13,6 +13,7 @@ pub(in super::super) trait Block256 {
     const SUB: usize;
     /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
     const OFFSET: i32;
+    /// Signed codes are never -128.
     const SIGNED: bool;
     /// How many products of two codes each with two activations can be added in 16 bits.
     const FLUSH: usize;
@@ -22,6 +23,19 @@ pub(in super::super) trait Block256 {
     /// # Safety
     /// `block` is valid for reading `BYTES`; the processor has AVX2.
     unsafe fn codes(block: *const u8) -> [__m256i; 8];
+
+    /// The codes of the sub-blocks of 32 `2 * pair` and `2 * pair + 1`: the first sixteen of both, then their last
+    /// ones.
+    ///
+    /// # Safety
+    /// As [`Self::codes`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn halves_of_codes(block: *const u8, pair: usize) -> [__m256i; 2] {
+        // SAFETY: the caller's promise.
+        let codes = unsafe { Self::codes(block) };
+        halves_together(codes[2 * pair], codes[2 * pair + 1])
+    }
 
     /// Scales and mins as signed bytes, one per sub-block, from the lowest byte on.
     ///
@@ -276,6 +290,16 @@ impl Block256 for Iq4Xs {
             *codes = unsafe { super::block32::iq4_codes(block.add(8 + 16 * sub)) };
         }
         codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn halves_of_codes(block: *const u8, pair: usize) -> [__m256i; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let codes = block.add(8 + 32 * pair);
+            super::block32::halves_of_iq4_codes(codes, codes.add(16))
+        }
     }
 
     #[inline]

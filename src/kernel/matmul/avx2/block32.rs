@@ -1,6 +1,6 @@
 //! Blocks of 32 taken apart into bytes in the order of the columns.
 
-use super::{and, load, load128};
+use super::{and, halves_together, load, load128};
 use crate::quant::tables;
 use std::arch::x86_64::*;
 
@@ -11,6 +11,8 @@ pub(in super::super) trait Block32 {
     /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
     const OFFSET: i32;
     const SIGNED: bool;
+    /// Whether they are signed and none of them is -128.
+    const NEGATABLE: bool = false;
     /// How many products of two codes each with two activations can be added in 16 bits.
     const FLUSH: usize;
 
@@ -28,8 +30,7 @@ pub(in super::super) trait Block32 {
     #[target_feature(enable = "avx2")]
     unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
         // SAFETY: the caller's promise.
-        let (a, b) = unsafe { (Self::codes(first), Self::codes(second)) };
-        [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
+        unsafe { halves_together(Self::codes(first), Self::codes(second)) }
     }
 
     /// Scales of four blocks, and their mins, which follow the scales in formats that have any.
@@ -139,6 +140,18 @@ unsafe fn look_up_halves(table: &[i8; 16], p: *const u8, q: *const u8) -> [__m25
     }
 }
 
+/// The values of the first halves of 32 four-bit codes each at `p` and `q` in the IQ4 formats, then of the second
+/// halves.
+///
+/// # Safety
+/// Both are valid for reading 16 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn halves_of_iq4_codes(p: *const u8, q: *const u8) -> [__m256i; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { look_up_halves(&tables::IQ4, p, q) }
+}
+
 /// The values of 32 four-bit codes of the IQ4 formats.
 ///
 /// # Safety
@@ -180,8 +193,7 @@ macro_rules! nibble_format {
                 unsafe {
                     let codes = halves_of_nibbles(first.add($codes), second.add($codes));
                     $(let codes = {
-                        let (a, b) = (fifth_bits(first.add($fifth)), fifth_bits(second.add($fifth)));
-                        let fifth = [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)];
+                        let fifth = halves_together(fifth_bits(first.add($fifth)), fifth_bits(second.add($fifth)));
                         [_mm256_or_si256(codes[0], fifth[0]), _mm256_or_si256(codes[1], fifth[1])]
                     };)?
                     codes
@@ -216,6 +228,7 @@ impl Block32 for Iq4Nl {
     const MIN: bool = false;
     const OFFSET: i32 = 0;
     const SIGNED: bool = true;
+    const NEGATABLE: bool = true;
     const FLUSH: usize = 1;
 
     #[inline]
@@ -229,7 +242,7 @@ impl Block32 for Iq4Nl {
     #[target_feature(enable = "avx2")]
     unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
         // SAFETY: as above.
-        unsafe { look_up_halves(&tables::IQ4, first.add(2), second.add(2)) }
+        unsafe { halves_of_iq4_codes(first.add(2), second.add(2)) }
     }
 }
 
@@ -242,6 +255,17 @@ const SHIFTED: [i8; 16] = {
         i += 1;
     }
     table
+};
+
+/// Looked up: working out four of them takes as long as a block's products.
+static MXFP4_SCALES: [f32; 256] = {
+    let mut scales = [0.0; 256];
+    let mut e = 0;
+    while e < 256 {
+        scales[e] = tables::mxfp4_scale(e as u8);
+        e += 1;
+    }
+    scales
 };
 
 impl Block32 for Mxfp4 {
@@ -270,12 +294,7 @@ impl Block32 for Mxfp4 {
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn scales(blocks: [*const u8; 4]) -> [__m128; 2] {
         // SAFETY: the exponent is the first byte.
-        let [a, b, c, d] = unsafe { [*blocks[0], *blocks[1], *blocks[2], *blocks[3]] };
-        let e = _mm_setr_epi32(a as i32, b as i32, c as i32, d as i32);
-        // As `tables::mxfp4_scale`: an exponent field, but for the two that are subnormal.
-        let normal = _mm_slli_epi32::<23>(_mm_sub_epi32(e, _mm_set1_epi32(1)));
-        let subnormal = _mm_sllv_epi32(_mm_set1_epi32(0x0020_0000), e);
-        let small = _mm_cmpgt_epi32(_mm_set1_epi32(2), e);
-        [_mm_castsi128_ps(_mm_blendv_epi8(normal, subnormal, small)), _mm_setzero_ps()]
+        let [a, b, c, d] = blocks.map(|block| MXFP4_SCALES[unsafe { *block } as usize]);
+        [_mm_setr_ps(a, b, c, d), _mm_setzero_ps()]
     }
 }

@@ -2,14 +2,16 @@
 
 use super::block32::{Block32, halves};
 use super::block256::Block256;
-use super::{EACH_FOUR_TIMES, fold, load, load128, prefetch, products, sum_halves};
+use super::{
+    EACH_FOUR_TIMES, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
+};
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// The loops over rows, tokens and blocks for an instruction set that has the given features. The module around them has
-/// `sums32`, the sums of code * activation of four blocks of 32, `pair32`, those of four blocks and the ones after them, and `sums256`, those of four blocks of 256 with
-/// their scales, as this module does.
+/// The loops over rows, tokens and blocks for an instruction set that has the given features. The module around them
+/// has `sums32`, the sums of code * activation of four blocks of 32, `pair32`, those of four blocks and the ones after
+/// them, and `sums256`, those of four blocks of 256 with their scales, as this module does.
 macro_rules! decode_kernels {
     ($features:literal) => {
         use std::arch::x86_64::*;
@@ -151,8 +153,8 @@ unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __
     _mm_sub_epi32(sums, _mm_set1_epi32(F::OFFSET * sum))
 }
 
-/// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the sub-blocks `sub` and
-/// `sub + 1`.
+/// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the sub-blocks
+/// `sub` and `sub + 1`.
 ///
 /// # Safety
 /// As [`sums32`].
@@ -162,13 +164,18 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
     // SAFETY: the caller's promise; the activations are fields of `x`.
     unsafe {
         let q = x.q.as_ptr().add(32 * sub);
-        let (q0, q1) = (load(q.cast()), load(q.add(32).cast()));
         // The first sixteen columns of both blocks, then the others.
-        let (low, high) = (_mm256_permute2x128_si256::<0x20>(q0, q1), _mm256_permute2x128_si256::<0x31>(q0, q1));
+        let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
         let mut parts = [_mm256_setzero_si256(); 4];
         for (part, (first, second)) in parts.iter_mut().zip(first.into_iter().zip(second)) {
             let [codes0, codes1] = F::halves_of_codes(first, second);
-            let (p0, p1) = (products(F::SIGNED, codes0, low), products(F::SIGNED, codes1, high));
+            let (p0, p1) = match F::NEGATABLE {
+                true => (
+                    products_of_negatable(codes0, low, _mm256_abs_epi8(low)),
+                    products_of_negatable(codes1, high, _mm256_abs_epi8(high)),
+                ),
+                false => (products(F::SIGNED, codes0, low), products(F::SIGNED, codes1, high)),
+            };
             *part = match F::SIGNED {
                 true => _mm256_add_epi32(wide(p0), wide(p1)),
                 false => _mm256_add_epi16(p0, p1),
@@ -231,14 +238,16 @@ pub(in crate::kernel::matmul) struct Sums256 {
 unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise.
     unsafe {
-        match F::MINS && F::SUB == 32 {
-            true => sums_of_six_bits::<F>(blocks, next, x),
-            false => {
-                let mut parts = [_mm256_setzero_si256(); 4];
-                for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
-                    prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
-                    *part = parts256::<F>(block, x);
-                }
+        match (F::SUB, F::MINS, F::SIGNED) {
+            (32, true, _) => sums_of_six_bits::<F>(blocks, next, x),
+            (32, _, true) => sums_of_signed::<F>(blocks, next, x),
+            _ => {
+                let parts = [
+                    parts256::<F>(blocks[0], next, x),
+                    parts256::<F>(blocks[1], next.wrapping_add(F::BYTES), x),
+                    parts256::<F>(blocks[2], next.wrapping_add(2 * F::BYTES), x),
+                    parts256::<F>(blocks[3], next.wrapping_add(3 * F::BYTES), x),
+                ];
                 separate::<F>(blocks, parts)
             }
         }
@@ -269,8 +278,8 @@ pub(in crate::kernel::matmul) unsafe fn separate<F: Block256>(blocks: [*const u8
     }
 }
 
-/// Four blocks that begin with `d`, `dmin` and twelve bytes of scales and mins, as Q4_K and Q5_K have them: those 16 bytes
-/// of two blocks are taken apart at a time.
+/// Four blocks that begin with `d`, `dmin` and twelve bytes of scales and mins, as Q4_K and Q5_K have them: those 16
+/// bytes of two blocks are taken apart at a time.
 ///
 /// # Safety
 /// As [`sums256`].
@@ -311,12 +320,48 @@ unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8,
     }
 }
 
+/// Four blocks with signed codes, two sub-blocks of all of them at a time: what is made of the activations serves all
+/// four.
+///
+/// # Safety
+/// As [`sums256`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sums_of_signed<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+    // SAFETY: the caller's promise; the loads of `x` are of its own fields.
+    unsafe {
+        let mut scales = [_mm256_setzero_si256(); 4];
+        for (i, (scales, block)) in scales.iter_mut().zip(blocks).enumerate() {
+            prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
+            *scales = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(F::scales(block)[0]));
+        }
+        let mut parts = [_mm256_setzero_si256(); 4];
+        for pair in 0..4 {
+            let q = x.q.as_ptr().add(64 * pair);
+            let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
+            let magnitudes = [_mm256_abs_epi8(low), _mm256_abs_epi8(high)];
+            let scale = 0x0100 + 0x0404 * pair as i16;
+            let chosen = _mm256_set_m128i(_mm_set1_epi16(scale + 0x0202), _mm_set1_epi16(scale));
+            for ((part, scales), block) in parts.iter_mut().zip(scales).zip(blocks) {
+                let codes = F::halves_of_codes(block, pair);
+                let scale = _mm256_shuffle_epi8(scales, chosen);
+                let first = products_of_negatable(codes[0], low, magnitudes[0]);
+                let last = products_of_negatable(codes[1], high, magnitudes[1]);
+                *part = _mm256_add_epi32(*part, _mm256_madd_epi16(first, scale));
+                *part = _mm256_add_epi32(*part, _mm256_madd_epi16(last, scale));
+            }
+        }
+        separate::<F>(blocks, parts)
+    }
+}
+
 /// Eight scales, then eight mins, of six bits each, from the last twelve of the 16 bytes in each half of `heads`.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn six_bits(heads: __m256i) -> __m256i {
     let lanes = |a, b, c, d| _mm256_setr_epi32(a, b, c, d, a, b, c, d);
-    // The low bits of scales and mins 0..4, and of 4..8; then the high ones of those, two from each of the others' bytes.
+    // The low bits of scales and mins 0..4, and of 4..8; then the high ones of those, two from each of the others'
+    // bytes.
     let low = _mm256_srlv_epi32(_mm256_shuffle_epi32::<0b11_10_11_01>(heads), lanes(0, 0, 0, 4));
     let low = _mm256_and_si256(low, lanes(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
     let high = _mm256_srli_epi32::<2>(_mm256_shuffle_epi32::<0b10_10_01_01>(heads));
@@ -333,19 +378,30 @@ unsafe fn scaled<F: Block256>(block: *const u8, next: *const u8, scales: __m256i
     prefetch(next, F::BYTES);
     // SAFETY: the caller's promise.
     let codes = unsafe { F::codes(block) };
-    let q = opaque(x.q.as_ptr());
+    let (q, chosen) = (opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
     let mut sum = _mm256_setzero_si256();
     for (sub, codes) in codes.into_iter().enumerate() {
-        // SAFETY: a part of `x.q`.
-        let q = unsafe { load(q.add(32 * sub).cast()) };
-        let scale = _mm256_shuffle_epi8(scales, _mm256_set1_epi16(0x0100 + 0x0202 * sub as i16));
+        // SAFETY: a part of `x.q` and one of the eight.
+        let (q, chosen) = unsafe { (load(q.add(32 * sub).cast()), load(chosen.add(sub).cast())) };
+        let scale = _mm256_shuffle_epi8(scales, chosen);
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
     }
     sum
 }
 
-/// `p`, of which the compiler does not know that it has read from there before: activations are operands in memory, once for
-/// each row. In registers they push out everything else.
+/// Where a shuffle finds each of eight 16-bit numbers. Of constants that it can see the compiler makes two shuffles.
+static EACH_OF_EIGHT: [[u16; 16]; 8] = {
+    let mut each = [[0; 16]; 8];
+    let mut i = 0;
+    while i < 8 {
+        each[i] = [0x0100 + 0x0202 * i as u16; 16];
+        i += 1;
+    }
+    each
+};
+
+/// `p`, of which the compiler knows neither what is there nor that it has read from there before: activations are
+/// operands in memory, once for each row. In registers they push out everything else.
 #[inline]
 #[allow(clippy::pointers_in_nomem_asm_block)] // Nothing is read, that is the point.
 fn opaque<T>(mut p: *const T) -> *const T {
@@ -361,10 +417,11 @@ fn opaque<T>(mut p: *const T) -> *const T {
 /// `block` is a whole block; the processor has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
+unsafe fn parts256<F: Block256>(block: *const u8, next: *const u8, x: &Codes256) -> __m256i {
+    prefetch(next, F::BYTES);
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
-        let (codes, q) = (F::codes(block), opaque(x.q.as_ptr()));
+        let (codes, q, chosen) = (F::codes(block), opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
         let [scales, mins] = F::scales(block);
         let spread = match F::SUB {
             // The scale of a vector's low half comes from the even ones, that of its high half from the odd ones.
@@ -377,8 +434,7 @@ unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
         let mut sum = _mm256_setzero_si256();
         for (sub, codes) in codes.into_iter().enumerate() {
             let q = load(q.add(32 * sub).cast());
-            let chosen = _mm256_set1_epi16(0x0100 + 0x0202 * sub as i16);
-            let scale = _mm256_shuffle_epi8(spread, chosen);
+            let scale = _mm256_shuffle_epi8(spread, load(chosen.add(sub).cast()));
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
         }
         if F::OFFSET != 0 {

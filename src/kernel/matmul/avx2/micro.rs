@@ -110,8 +110,8 @@ fn in_order(mut v: __m256i) -> __m256i {
     v
 }
 
-/// The columns `4 * quads` of two groups of rows with `T` tokens: sums of two columns each in 16 bits, of as many quads as
-/// there are in `codes`.
+/// The columns `4 * quads` of two groups of rows with `T` tokens: sums of two columns each in 16 bits, of as many quads
+/// as there are in `codes`.
 ///
 /// # Safety
 /// Each address of `q` is valid for reading four activations for each of `codes`.

@@ -1,8 +1,8 @@
 //! Kernels for x86-64 with AVX2, FMA and F16C.
 //!
-//! A format is what takes its blocks apart into bytes ([`block32`], [`block256`], [`float`]); everything else is written
-//! once for all formats of a family: [`decode`] runs over the file's own blocks, four rows at a time; [`tile`] takes a
-//! stretch of rows apart once and uses it for all tokens.
+//! A format is what takes its blocks apart into bytes ([`block32`], [`block256`], [`float`]); everything else is
+//! written once for all formats of a family: [`decode`] runs over the file's own blocks, four rows at a time; [`tile`]
+//! takes a stretch of rows apart once and uses it for all tokens.
 
 pub(super) mod block256;
 pub(super) mod block32;
@@ -103,6 +103,13 @@ fn and(v: __m256i, mask: i8) -> __m256i {
     _mm256_and_si256(v, _mm256_set1_epi8(mask))
 }
 
+/// The low halves of both, then their high halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn halves_together(a: __m256i, b: __m256i) -> [__m256i; 2] {
+    [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
+}
+
 /// Sums of two products each in 16 bits; for signed codes the activations take the codes' signs.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -113,7 +120,16 @@ fn products(signed: bool, codes: __m256i, x: __m256i) -> __m256i {
     }
 }
 
-/// The sum of the lanes of each half of `v`: four vectors become one with their low halves' sums, then their high ones'.
+/// As [`products`] for signed codes of which none is -128, the one that has no negative: they take the activations'
+/// signs, so that the `magnitudes` of these serve the codes of many rows.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn products_of_negatable(codes: __m256i, x: __m256i, magnitudes: __m256i) -> __m256i {
+    _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(codes, x))
+}
+
+/// The sum of the lanes of each half of `v`: four vectors become one with their low halves' sums, then their high
+/// ones'.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn sum_halves(v: [__m256i; 4]) -> __m256i {
@@ -140,7 +156,8 @@ pub(super) fn fold(v: __m256i) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn store4(job: &Job, r: usize, t: usize, y: __m128) {
-    // SAFETY: the caller lets this thread write the rows before `job.end`. A masked store takes many cycles on some processors.
+    // SAFETY: the caller lets this thread write the rows before `job.end`. A masked store takes many cycles on some
+    // processors.
     unsafe {
         let to = job.out.ptr.add(t * job.out.stride + r);
         match job.end - r {
@@ -154,9 +171,9 @@ pub(super) unsafe fn store4(job: &Job, r: usize, t: usize, y: __m128) {
     }
 }
 
-/// How far ahead of its use a group of four rows asks for memory: whole groups, so that all four rows of the next one are
-/// there when it begins, and enough of them to bridge the way to memory. What is asked for follows the order in which it lies
-/// in memory, not that of its use: by a third faster.
+/// How far ahead of its use a group of four rows asks for memory: whole groups, so that all four rows of the next one
+/// are there when it begins, and enough of them to bridge the way to memory. What is asked for follows the order in
+/// which it lies in memory, not that of its use: by a third faster.
 #[inline]
 pub(super) fn ahead(row_bytes: usize) -> usize {
     const LEAST: usize = 4096;

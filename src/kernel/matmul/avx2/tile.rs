@@ -1,11 +1,11 @@
 //! 256 columns of up to 32 rows taken apart once for all tokens.
 //!
-//! A vector holds four columns of eight rows, so that one row is one 32-bit lane and four activations meet all rows by a
-//! broadcast. What is whole stays whole: scales and mins are left for the kernels to multiply with.
+//! A vector holds four columns of eight rows, so that one row is one 32-bit lane and four activations meet all rows by
+//! a broadcast. What is whole stays whole: scales and mins are left for the kernels to multiply with.
 
 use super::block32::{Block32, halves};
 use super::block256::Block256;
-use super::load;
+use super::{halves_together, load};
 use crate::kernel::matmul::Job;
 use std::arch::x86_64::*;
 
@@ -199,7 +199,7 @@ fn transpose(v: [__m256i; 8]) -> [__m256i; 8] {
     let quads = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
     let ((b0, b1), (b2, b3)) = (quads(a0, a2), quads(a1, a3));
     let ((b4, b5), (b6, b7)) = (quads(a4, a6), quads(a5, a7));
-    let low = |a, b| _mm256_permute2x128_si256::<0x20>(a, b);
-    let high = |a, b| _mm256_permute2x128_si256::<0x31>(a, b);
-    [low(b0, b4), low(b1, b5), low(b2, b6), low(b3, b7), high(b0, b4), high(b1, b5), high(b2, b6), high(b3, b7)]
+    let ([c0, c4], [c1, c5]) = (halves_together(b0, b4), halves_together(b1, b5));
+    let ([c2, c6], [c3, c7]) = (halves_together(b2, b6), halves_together(b3, b7));
+    [c0, c1, c2, c3, c4, c5, c6, c7]
 }

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Makes the tiny random encoders of tests/data/golden/encoder, with embeddings of every token from other programs.
+
+    encoder_cases.py DIRECTORY [CASE...]
+
+Those of `bert` are computed by transformers with JAX (packages transformers<5, flax, jax), because llama.cpp takes another
+gelu there than the one the models were trained with; those of `nomic-bert` by llama.cpp. See arch_cases.py for the rest.
+"""
+
+import os
+import sys
+
+import numpy as np
+
+from arch_cases import HEADS, TOKENS, VOCAB, WIDTH, Case, peer_rows, quiet_peer
+
+
+def encoder(name, arch, context=64, **keys):
+    c = Case(name, arch, kv_heads=HEADS, **keys).layer_norms().drop("attention.head_count_kv")
+    c.set(context_length=context, pooling_type=1, **{"attention.causal": False, "tokenizer.ggml.token_type_count": 2})
+    c.context = context
+    return c.matrix("token_types", WIDTH, 2, scale=1.0).norm("token_embd_norm", bias=True)
+
+
+def bert():
+    c = encoder("bert", "bert").drop("rope.freq_base").matrix("position_embd", WIDTH, 64, scale=1.0)
+    for i in range(c.layers):
+        c.attention(i, bias=True, out_bias=True).norm(f"blk.{i}.attn_output_norm", bias=True)
+        c.feed_forward(i, gate=False, bias=True).norm(f"blk.{i}.layer_output_norm", bias=True)
+    return c
+
+
+def nomic_bert():
+    c = encoder("nomic-bert", "nomic-bert").set(**{"rope.freq_base": 1000.0})
+    for i in range(c.layers):
+        c.attention(i, fused=True).norm(f"blk.{i}.attn_output_norm", bias=True)
+        c.feed_forward(i).norm(f"blk.{i}.layer_output_norm", bias=True)
+    return c
+
+
+def linear(tensors, name):
+    return {"kernel": tensors[f"{name}.weight"].T, "bias": tensors[f"{name}.bias"]}
+
+
+def layer_norm(tensors, name):
+    return {"scale": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
+
+
+def bert_by_transformers(case, tokens):
+    """A row for each token: the last hidden state, in float64."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from transformers import BertConfig, FlaxBertModel
+
+    config = BertConfig(
+        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=case.layers, num_attention_heads=HEADS,
+        intermediate_size=case.inner, max_position_embeddings=case.context, layer_norm_eps=1e-5, hidden_act="gelu",
+    )  # fmt: skip
+    t = case.tensors
+    tables = {"word_embeddings": "token_embd", "position_embeddings": "position_embd", "token_type_embeddings": "token_types"}
+    embeddings = {name: {"embedding": t[f"{table}.weight"]} for name, table in tables.items()}
+    embeddings["LayerNorm"] = layer_norm(t, "token_embd_norm")
+    layers = {}
+    for i in range(case.layers):
+        b = f"blk.{i}."
+        parts = {"query": "attn_q", "key": "attn_k", "value": "attn_v"}
+        layers[str(i)] = {
+            "attention": {
+                "self": {name: linear(t, b + part) for name, part in parts.items()},
+                "output": {"dense": linear(t, b + "attn_output"), "LayerNorm": layer_norm(t, b + "attn_output_norm")},
+            },
+            "intermediate": {"dense": linear(t, b + "ffn_up")},
+            "output": {"dense": linear(t, b + "ffn_down"), "LayerNorm": layer_norm(t, b + "layer_output_norm")},
+        }
+    parameters = {"embeddings": embeddings, "encoder": {"layer": layers}}
+    parameters = jax.tree_util.tree_map(lambda x: np.asarray(x, np.float64), parameters)
+    model = FlaxBertModel(config, dtype=np.float64, add_pooling_layer=False, _do_init=False)
+    out = model(tokens[None, :], params=parameters)
+    return np.asarray(out.last_hidden_state)[0]
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        raise SystemExit(__doc__.strip())
+    folder, wanted = sys.argv[1], set(sys.argv[2:])
+    os.makedirs(folder, exist_ok=True)
+    for case in (bert(), nomic_bert()):
+        if wanted and case.name not in wanted:
+            continue
+        path = os.path.join(folder, f"{case.name}.gguf")
+        case.write(path)
+        tokens = np.random.default_rng(7).integers(0, VOCAB, TOKENS).astype(np.int32)
+        if case.arch == "bert":
+            rows = bert_by_transformers(case, tokens)
+        else:
+            keep = quiet_peer()
+            rows = peer_rows(path, tokens, embeddings=True)
+            del keep
+        np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, embeddings=rows.astype(np.float32))
+        print(f"{case.name:12} {os.path.getsize(path) / 1024:6.0f} KiB, spread over {rows.std():.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+//! What a pass leaves: rows of logits and of embeddings, and the memory they lie in.
+
+use std::sync::Arc;
+
+use crate::arch::Description;
+use crate::error::{Error, Result};
+use crate::kernel::vector;
+use crate::model::{Embeddings, Logits, Model, Outputs};
+use crate::weights::Interrupt;
+
+/// What a pass leaves. That of the last pass stays until the next one has succeeded. One row of each kind is part of the
+/// session's memory; more are taken from the budget, and given back when this is dropped.
+pub struct Results {
+    model: Arc<Model>,
+    pub logits: Rows,
+    pub embeddings: Rows,
+}
+
+/// [count][width]
+pub struct Rows {
+    values: Vec<f32>,
+    pub count: usize,
+    width: usize,
+}
+
+/// Where a chunk writes its part of the results.
+pub struct Wanted<'a> {
+    /// Of the chunk's last positions, as many rows as it holds.
+    pub logits: &'a mut [f32],
+    /// What `which` asks for; to a mean the chunk's rows are added.
+    pub embeddings: &'a mut [f32],
+    pub which: Embeddings,
+}
+
+/// The memory of single rows that have been replaced, for the next pass.
+#[derive(Default)]
+pub struct Spare {
+    logits: Vec<f32>,
+    embeddings: Vec<f32>,
+}
+
+impl Rows {
+    fn new(count: usize, width: usize) -> Rows {
+        Rows { values: Vec::new(), count, width }
+    }
+
+    /// # Errors
+    /// `INVALID_ARGUMENT`: there is no such row of `what`.
+    pub fn row(&self, row: usize, what: &str) -> Result<&[f32]> {
+        if row >= self.count {
+            return Err(Error::invalid(format!("row {row} of {} rows of {what}", self.count)));
+        }
+        Ok(&self.values[row * self.width..][..self.width])
+    }
+
+    pub fn all_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    fn rows(&mut self, first: usize, count: usize) -> &mut [f32] {
+        &mut self.values[first * self.width..][..count * self.width]
+    }
+
+    fn allocate(&mut self, spare: &mut Vec<f32>, what: &str) -> Result<()> {
+        self.values = std::mem::take(spare);
+        let values = self.count.saturating_mul(self.width);
+        self.values.truncate(values);
+        if self.values.try_reserve_exact(values - self.values.len()).is_err() {
+            return Err(Error::out_of_memory(format!("{what} of {} positions", self.count)));
+        }
+        self.values.resize(values, 0.0);
+        Ok(())
+    }
+
+    fn extra_bytes(&self) -> u64 {
+        (self.width as u64 * 4).saturating_mul((self.count as u64).saturating_sub(1))
+    }
+}
+
+impl Results {
+    pub fn none(model: &Arc<Model>) -> Results {
+        Results { model: model.clone(), logits: Rows::new(0, 0), embeddings: Rows::new(0, 0) }
+    }
+
+    /// Takes memory for the results of a pass over `tokens` tokens from the budget, and waits for nothing.
+    ///
+    /// # Errors
+    /// `MEMORY_BUDGET`: there is no room.
+    pub fn claim(model: &Arc<Model>, outputs: Outputs, tokens: usize) -> Result<Results> {
+        let s = model.description().shape;
+        let logits = match outputs.logits {
+            Logits::Last => 1,
+            Logits::All => tokens,
+            Logits::None => 0,
+        };
+        let embeddings = match outputs.embeddings {
+            Embeddings::None => 0,
+            Embeddings::All => tokens,
+            Embeddings::Last | Embeddings::Mean | Embeddings::First => 1,
+        };
+        let (logits, embeddings) = (Rows::new(logits, s.vocab), Rows::new(embeddings, s.embedding));
+        let extra = extra_bytes(&logits, &embeddings);
+        if extra > 0 {
+            let rows = || format!("{} rows of logits and {} of embeddings", logits.count, embeddings.count);
+            model.engine().claim(extra).map_err(|e| e.context(rows()))?;
+        }
+        Ok(Results { model: model.clone(), logits, embeddings })
+    }
+
+    /// Makes the rows, when what was claimed is free. `interrupt`, raised since its count was `since`, ends the waiting.
+    pub fn allocate(&mut self, spare: &mut Spare, interrupt: &Interrupt, since: u64) -> Result<()> {
+        if extra_bytes(&self.logits, &self.embeddings) > 0 {
+            self.model.engine().await_room(interrupt, since)?;
+        }
+        self.logits.allocate(&mut spare.logits, "logits")?;
+        self.embeddings.allocate(&mut spare.embeddings, "embeddings")?;
+        // A sum may begin here, in a row that was used before.
+        self.embeddings.values.fill(0.0);
+        Ok(())
+    }
+
+    /// What is wanted of the chunk of `count` tokens from the `first` on, of `tokens` in all.
+    pub fn of_chunk(&mut self, outputs: Outputs, first: usize, count: usize, tokens: usize) -> Wanted<'_> {
+        let last = first + count == tokens;
+        let logits = match outputs.logits {
+            Logits::All => (first, count),
+            Logits::Last if last => (0, 1),
+            Logits::Last | Logits::None => (0, 0),
+        };
+        let (embeddings, which) = match outputs.embeddings {
+            Embeddings::All => ((first, count), Embeddings::All),
+            Embeddings::Last if last => ((0, 1), Embeddings::Last),
+            Embeddings::First if first == 0 => ((0, 1), Embeddings::First),
+            Embeddings::Mean => ((0, 1), Embeddings::Mean),
+            Embeddings::None | Embeddings::Last | Embeddings::First => ((0, 0), Embeddings::None),
+        };
+        Wanted {
+            logits: self.logits.rows(logits.0, logits.1),
+            embeddings: self.embeddings.rows(embeddings.0, embeddings.1),
+            which,
+        }
+    }
+
+    /// After all chunks, `tokens` tokens in all: a sum becomes the mean.
+    pub fn finish(&mut self, outputs: Outputs, tokens: usize) {
+        if outputs.embeddings == Embeddings::Mean {
+            vector::scale(self.model.isa(), &mut self.embeddings.values, 1.0 / tokens as f32);
+        }
+    }
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        let extra = extra_bytes(&self.logits, &self.embeddings);
+        (self.logits.values, self.embeddings.values) = (Vec::new(), Vec::new());
+        if extra > 0 {
+            self.model.engine().release(extra);
+        }
+    }
+}
+
+impl Spare {
+    /// Takes the memory of single rows out of results that are dropped next.
+    pub fn keep(&mut self, results: &mut Results) {
+        for (spare, rows) in [(&mut self.logits, &mut results.logits), (&mut self.embeddings, &mut results.embeddings)]
+        {
+            if rows.count == 1 {
+                *spare = std::mem::take(&mut rows.values);
+            }
+        }
+    }
+}
+
+/// Bytes of one row of each kind.
+pub fn row_bytes(d: &Description) -> u64 {
+    (d.shape.vocab + d.shape.embedding) as u64 * 4
+}
+
+/// What is taken from the budget beside a row of each kind.
+fn extra_bytes(logits: &Rows, embeddings: &Rows) -> u64 {
+    logits.extra_bytes().saturating_add(embeddings.extra_bytes())
+}
