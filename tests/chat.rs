@@ -94,7 +94,7 @@ fn hostile_templates_end_within_bounds() {
         ("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}".into(), "a namespace is kept"),
         ("{% set ns = namespace() %}{% set ns.me = {'a': [ns]} %}{{ ns }}".into(), "a namespace is kept"),
         ("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}".into(), "nested too deep"),
-        ("{% for x in [[1]] recursive %}{{ loop([[x]]) }}{% endfor %}".into(), "nested too deep"),
+        ("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".into(), "nested too deep"),
         ("{{ '{:>999999999}'.format(1) }}".into(), "width"),
         ("{{ '%0999999999d' % 1 }}".into(), "width"),
         ("{{ '%*d' % (999999999, 1) }}".into(), "width"),
