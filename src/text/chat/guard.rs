@@ -115,12 +115,10 @@ fn parts(value: &Value) -> Option<Box<dyn Iterator<Item = Value>>> {
     }
 }
 
-/// Namespaces change and macros keep what they see: inside another value they could close a circle.
+/// A namespace changes: inside another value it could close a circle, which would have no end and never be freed.
 pub(super) fn check_part(part: &Value) -> Result<(), Error> {
-    let is_namespace =
-        |part: &Value| part.kind() == ValueKind::Map && part.get_attr(NAMESPACE).is_ok_and(|mark| mark.is_true());
-    if part.kind() == ValueKind::Plain || is_namespace(part) {
-        return Err(beyond("a namespace or macro is kept inside another value"));
+    if part.kind() == ValueKind::Map && part.get_attr(NAMESPACE).is_ok_and(|mark| mark.is_true()) {
+        return Err(beyond("a namespace is kept inside another value"));
     }
     Ok(())
 }
