@@ -43,17 +43,15 @@ struct Simulation {
 fn model() -> Schedule {
     let mut matrices = Vec::new();
     for layer in 0..22 {
-        let more = layer < 2 || layer >= 19 || layer % 3 == 2;
-        let six = |yes: bool, columns: u64| if yes { columns / 256 * 210 } else { columns / 256 * 144 } / 4 * 4;
-        matrices.push((layer, six(false, 2048), 2048));
-        matrices.push((layer, six(false, 2048), 256));
-        matrices.push((layer, six(more, 2048), 256));
-        matrices.push((layer, six(false, 2048), 2048));
-        matrices.push((layer, six(false, 2048), 5632));
-        matrices.push((layer, six(false, 2048), 5632));
-        matrices.push((layer, six(more, 5632), 2048));
+        // In the layers that matter more, values and the way down have six bits.
+        let more = !(2..19).contains(&layer) || layer % 3 == 2;
+        let (four, six) = (|columns: u64| columns / 256 * 144, |columns: u64| columns / 256 * 210);
+        let better = |columns| if more { six(columns) } else { four(columns) };
+        let (q, k, v, output) = ((four(2048), 2048), (four(2048), 256), (better(2048), 256), (four(2048), 2048));
+        let (gate, up, down) = ((four(2048), 5632), (four(2048), 5632), (better(5632), 2048));
+        matrices.extend([q, k, v, output, gate, up, down].map(|(row_bytes, rows)| (layer, row_bytes, rows)));
     }
-    matrices.push((21, 2048 / 256 * 210 / 4 * 4, 32000));
+    matrices.push((21, 2048 / 256 * 210, 32000));
     schedule_of(&matrices)
 }
 
