@@ -147,7 +147,7 @@ fn passes_reach_the_bound_of_storage_and_arithmetic_at_every_budget() {
     // Storage slower than, like and faster than arithmetic. Of storage whose speed takes all four reads in flight, the wait
     // before the bytes of each flow is lost: a twentieth at the fastest.
     for (storage, arithmetic) in [(1e9, 18e9), (2.4e9, 18e9), (4.3e9, 18e9), (4.3e9, 10e9)] {
-        for (share_of_one, expected) in [(0.45, 0.96), (0.3, 0.93), (0.25, 0.91)] {
+        for (share_of_one, expected) in [(0.45, 0.95), (0.3, 0.92), (0.25, 0.9)] {
             let one_read = share_of_one * storage;
             let machine = Machine { storage, one_read, latency: 100e-6, arithmetic, readers: 4 };
             for percent in [100, 95, 90, 85, 80, 75, 65, 50, 25, 10, 5, 4, 3, 0] {
