@@ -74,13 +74,19 @@ impl Conversation {
         self.variables.values().map(bytes).sum()
     }
 
-    /// Every string, those that are no keys.
+    /// Every string, keys included, but for the names of the variables.
     pub(super) fn each_string(&mut self, change: &mut dyn FnMut(&mut String)) {
         fn walk(value: &mut Value, change: &mut dyn FnMut(&mut String)) {
             match value {
                 Value::String(text) => change(text),
                 Value::Array(items) => items.iter_mut().for_each(|item| walk(item, change)),
-                Value::Object(members) => members.values_mut().for_each(|member| walk(member, change)),
+                Value::Object(members) => {
+                    for (mut key, mut member) in std::mem::take(members) {
+                        change(&mut key);
+                        walk(&mut member, change);
+                        members.insert(key, member);
+                    }
+                }
                 Value::Null | Value::Bool(_) | Value::Number(_) => {}
             }
         }
