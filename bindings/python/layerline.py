@@ -451,7 +451,7 @@ def _conversation(messages: Iterable[Message], variables: Mapping[str, Any]) -> 
         pairs = [(role.encode(), content.encode()) for role, content in said]
         if any(b"\0" in text for pair in pairs for text in pair):
             raise ValueError("a message holds a NUL")
-        return (_Message * len(pairs))(*pairs), len(pairs), False
+        return (_Message * len(pairs))(*[_Message(*pair) for pair in pairs]), len(pairs), False
     whole = [{"role": one[0], "content": one[1]} if isinstance(one, tuple) else dict(one) for one in said]
     text = json.dumps({**variables, "messages": whole}).encode()
     return text, len(text), True

@@ -42,8 +42,10 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn rename(self, to: &Path) -> io::Result<()> {
+    fn rename(mut self, to: &Path) -> io::Result<()> {
         fs::rename(&self.0, to)?;
+        // No file has the old name any more: nothing is left for the drop but the memory of that name.
+        drop(std::mem::take(&mut self.0));
         std::mem::forget(self);
         Ok(())
     }
