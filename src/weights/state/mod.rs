@@ -2,6 +2,7 @@
 //! what the host asked for, what the budget allows. Every decision about reading and giving up is made here, so that it
 //! can be tested without threads.
 
+mod ledger;
 mod reading;
 
 use std::collections::VecDeque;
@@ -14,6 +15,8 @@ use crate::weights::frames::{Frame, Memory, Ring, Window};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
+
+pub use ledger::Ledger;
 
 /// Reads are about this large: where storage reaches its speed with four of them in flight.
 const REQUEST_BYTES: u64 = 2 << 20;
@@ -89,26 +92,6 @@ struct Slot {
     protectors: Vec<u64>,
     /// Why the last reading failed; cleared when it is tried again.
     failure: Option<Error>,
-}
-
-/// The budget's book-keeping, in bytes.
-pub struct Ledger {
-    pub budget: u64,
-    /// Tables, scratch memory, threads: what does not change while the model is open.
-    pub fixed: u64,
-    /// Sessions' caches.
-    pub sessions: u64,
-    /// Kept free for one session of the default length, so that the plan does not change when it is opened.
-    pub session_reserve: u64,
-    /// Frames of their own.
-    own: u64,
-    peak: u64,
-}
-
-impl Ledger {
-    pub fn new(budget: u64, fixed: u64, session_reserve: u64) -> Ledger {
-        Ledger { budget, fixed, sessions: 0, session_reserve, own: 0, peak: fixed }
-    }
 }
 
 pub struct State {
