@@ -153,7 +153,11 @@ final class CancellationTests: XCTestCase {
                 XCTAssertEqual(try session.position, 1)
                 return
             }
-            try await task.value
+            do {
+                try await task.value
+            } catch let error as LayerlineError where error.status == .busy {
+                // What is read ahead counts too: the pass had not begun, and it was the one that was refused.
+            }
         }
         XCTFail("no call came while a pass was running")
     }
