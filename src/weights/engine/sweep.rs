@@ -145,7 +145,7 @@ impl Drop for HeldPage<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "prefetch"))]
 mod tests {
     use crate::weights::engine::Engine;
     use crate::weights::schedule::testing::schedule_of;
