@@ -13,15 +13,6 @@
         REFUSED(call_with_err);                                                                                        \
     } while (0)
 
-static bool callback(int32_t token, const char *piece, size_t length, void *user_data)
-{
-    (void)token;
-    (void)piece;
-    (void)length;
-    (void)user_data;
-    return true;
-}
-
 static void freeing_nothing_is_nothing(void)
 {
     layerline_error_free(NULL);
@@ -218,11 +209,11 @@ static void sampler_functions(layerline_session *session)
     REFUSED(layerline_sampler_sample(NULL, session, &token));
     REFUSED(layerline_sampler_sample(sampler, NULL, &token));
     REFUSED(layerline_sampler_sample(sampler, session, NULL));
-    REFUSED_ERR(layerline_generate(NULL, sampler, &token, 1, 1, callback, NULL, err));
-    REFUSED_ERR(layerline_generate(session, NULL, &token, 1, 1, callback, NULL, err));
-    REFUSED_ERR(layerline_generate(session, sampler, NULL, 1, 1, callback, NULL, err));
+    REFUSED_ERR(layerline_generate(NULL, sampler, &token, 1, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_generate(session, NULL, &token, 1, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_generate(session, sampler, NULL, 1, 1, go_on, NULL, err));
     /* user_data is the caller's own affair; without a callback nobody would hear the tokens. */
-    CHECK_STATUS(LAYERLINE_OK, layerline_generate(session, sampler, &token, 1, 1, callback, NULL, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_generate(session, sampler, &token, 1, 1, go_on, NULL, NULL));
     REFUSED_ERR(layerline_generate(session, sampler, &token, 1, 1, NULL, NULL, err));
     layerline_sampler_free(sampler);
 }

@@ -159,18 +159,23 @@ static void the_descriptor_is_readable_while_events_wait(void)
     layerline_model_free(model);
 }
 
-static void a_cancelled_ticket_ends_too(void)
+static layerline_model *open_at_floor(void)
 {
     settings s = { 0 };
+    s.context = 64;
+    s.budget = UINT64_C(1) << 32;
+    s.budget = plan_of(data_path(TINY_MODEL), &s).floor_bytes;
+    return open_model(data_path(TINY_MODEL), &s);
+}
+
+static void a_cancelled_ticket_ends_too(void)
+{
     layerline_model *model;
     layerline_session *session;
     layerline_error *err;
     int32_t token = 5;
     int i;
-    s.context = 64;
-    s.budget = UINT64_C(1) << 32;
-    s.budget = plan_of(data_path(TINY_MODEL), &s).floor_bytes;
-    model = open_model(data_path(TINY_MODEL), &s);
+    model = open_at_floor();
     session = new_session(model, 0);
     for (i = 0; i < 50; i++) {
         uint64_t ticket = 0;
@@ -193,16 +198,12 @@ static void a_cancelled_ticket_ends_too(void)
 
 static void a_prefetch_never_starves_a_pass(void)
 {
-    settings s = { 0 };
     layerline_model *model;
     layerline_session *session;
     layerline_error *err;
     int32_t tokens[8];
     int i;
-    s.context = 64;
-    s.budget = UINT64_C(1) << 32;
-    s.budget = plan_of(data_path(TINY_MODEL), &s).floor_bytes;
-    model = open_model(data_path(TINY_MODEL), &s);
+    model = open_at_floor();
     session = new_session(model, 0);
     fill_tokens(tokens, 8, TINY_VOCAB, 2);
     for (i = 0; i < 8; i++) {

@@ -137,15 +137,6 @@ static void what_cannot_begin_is_refused_without_a_ticket(layerline_model *model
     layerline_session_free(session);
 }
 
-static bool callback(int32_t token, const char *piece, size_t length, void *user_data)
-{
-    (void)token;
-    (void)piece;
-    (void)length;
-    (void)user_data;
-    return true;
-}
-
 static void a_session_is_busy_until_its_pass_is_done(void)
 {
     layerline_model *model = open_tight();
@@ -169,7 +160,7 @@ static void a_session_is_busy_until_its_pass_is_done(void)
         found[3] = layerline_session_truncate(session, 0);
         if (found[3] == LAYERLINE_ERROR_BUSY) {
             found[4] = layerline_forward(session, tokens, 1, LAYERLINE_LOGITS_LAST, NULL);
-            found[5] = layerline_generate(session, sampler, tokens, 1, 1, callback, NULL, NULL);
+            found[5] = layerline_generate(session, sampler, tokens, 1, 1, go_on, NULL, NULL);
             found[6] = layerline_forward_submit(session, tokens, 1, LAYERLINE_LOGITS_LAST, &other, NULL);
             if (found[6] == LAYERLINE_OK) {
                 wait_for(model, ticket);

@@ -341,6 +341,15 @@ void make_chat_model(char path[PATH_SIZE], const char *chat_template)
     free(model);
 }
 
+bool go_on(int32_t token, const char *piece, size_t length, void *user_data)
+{
+    (void)token;
+    (void)piece;
+    (void)length;
+    (void)user_data;
+    return true;
+}
+
 bool is_utf8(const char *text, size_t length)
 {
     const unsigned char *s = (const unsigned char *)text;

@@ -57,6 +57,9 @@ int make_file(char path[PATH_SIZE], const void *bytes, size_t size);
 /* A copy of the tiny model with this chat template, or none for NULL; its path is written to `path`. Or the test ends. */
 void make_chat_model(char path[PATH_SIZE], const char *chat_template);
 
+/* A token callback that lets everything go on. */
+bool go_on(int32_t token, const char *piece, size_t length, void *user_data);
+
 bool is_utf8(const char *text, size_t length);
 
 #ifdef __cplusplus

@@ -26,16 +26,14 @@ type Message struct {
 // ErrUnsupported when the model has no template, or one that uses a function that is not built in; ErrInvalidArgument,
 // also for messages that the template refuses, in its words, and for those that hold a NUL; ErrFormat for a template
 // that cannot be parsed or goes beyond its bounds of time and memory.
-func (m *Model) FormatChat(messages []Message, addAssistant bool) (text string, err error) {
-	err = withMessages(messages, func(first *C.layerline_message, count C.size_t) (err error) {
-		text, err = m.chatText(func(
+func (m *Model) FormatChat(messages []Message, addAssistant bool) (string, error) {
+	return withMessages(messages, func(first *C.layerline_message, count C.size_t) (string, error) {
+		return m.chatText(func(
 			model *C.layerline_model, buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error,
 		) C.layerline_status {
 			return C.layerline_chat_format(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
 		})
-		return err
 	})
-	return text, err
 }
 
 // FormatChatJSON is FormatChat for conversations with tools, tool calls, documents, names: an object in JSON, as
@@ -53,16 +51,14 @@ func (m *Model) FormatChatJSON(conversation []byte, addAssistant bool) (string, 
 // TokenizeChat is the tokens of the text of FormatChat, but that control tokens are recognised only where the template
 // spells them: in what messages say they stay text, so that nobody but the template speaks for another. Errors are those
 // of FormatChat and of Tokenize.
-func (m *Model) TokenizeChat(messages []Message, addAssistant bool) (tokens []Token, err error) {
-	err = withMessages(messages, func(first *C.layerline_message, count C.size_t) (err error) {
-		tokens, err = m.chatTokens(func(
+func (m *Model) TokenizeChat(messages []Message, addAssistant bool) ([]Token, error) {
+	return withMessages(messages, func(first *C.layerline_message, count C.size_t) ([]Token, error) {
+		return m.chatTokens(func(
 			model *C.layerline_model, buf *C.int32_t, cap C.size_t, needed *C.size_t, told **C.layerline_error,
 		) C.layerline_status {
 			return C.layerline_chat_tokenize(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
 		})
-		return err
 	})
-	return tokens, err
 }
 
 // TokenizeChatJSON is TokenizeChat for a conversation as FormatChatJSON takes it.
@@ -131,7 +127,7 @@ func (m *Model) chat(
 }
 
 // withMessages calls f with messages as C takes them.
-func withMessages(messages []Message, f func(*C.layerline_message, C.size_t) error) error {
+func withMessages[R any](messages []Message, f func(*C.layerline_message, C.size_t) (R, error)) (result R, err error) {
 	if len(messages) == 0 {
 		return f(nil, 0)
 	}
@@ -140,7 +136,7 @@ func withMessages(messages []Message, f func(*C.layerline_message, C.size_t) err
 	for i, message := range messages {
 		for _, said := range []string{message.Role, message.Content} {
 			if at := strings.IndexByte(said, 0); at >= 0 {
-				return invalid("message %d has a NUL at %d of %.40q", i, at, said)
+				return result, invalid("message %d has a NUL at %d of %.40q", i, at, said)
 			}
 			length += len(said) + 1
 		}

@@ -703,8 +703,8 @@ layerline_status layerline_logits(const layerline_session *session,
  * `{architecture}.pooling_type`, for `layerline_model_metadata`: 0 none, 1 mean, 2 the first token, 3 the last one.
  *
  * `row`: the token's index in the pass after one with LAYERLINE_EMBEDDINGS_ALL; else 0.
- * `embedding`: set to `*length` values that belong to the session and are valid until its next pass, truncation or
- * free. The length is the `embedding_length` of `layerline_model_info`.
+ * `embedding`: set to `*length` values that belong to the session and are valid until its next pass, truncation, load
+ * or free. The length is the `embedding_length` of `layerline_model_info`.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
  * is submitted.

@@ -54,7 +54,12 @@ func open(t testing.TB, options layerline.Options) *layerline.Model {
 
 func begin(t testing.TB, model *layerline.Model) *layerline.Session {
 	t.Helper()
-	session, err := model.NewSession(0)
+	return sized(t, model, 0)
+}
+
+func sized(t testing.TB, model *layerline.Model, contextLength int) *layerline.Session {
+	t.Helper()
+	session, err := model.NewSession(contextLength)
 	must(t, err)
 	closing(t, session)
 	return session

@@ -26,14 +26,6 @@ func position(t testing.TB, session *layerline.Session) int {
 	return held
 }
 
-func sized(t testing.TB, model *layerline.Model, contextLength int) *layerline.Session {
-	t.Helper()
-	session, err := model.NewSession(contextLength)
-	must(t, err)
-	closing(t, session)
-	return session
-}
-
 // continued is what a session makes of the same tokens.
 func continued(t testing.TB, session *layerline.Session) []float32 {
 	t.Helper()

@@ -35,6 +35,13 @@ unsafe fn conversation(messages: *const layerline_message, count: usize, add_ass
     Ok(Conversation::new(pairs, add_assistant))
 }
 
+/// # Safety
+/// As for [`text`].
+unsafe fn parsed(json: *const c_char, length: usize, add_assistant: bool) -> Result<Conversation> {
+    // SAFETY: the caller vouches for it.
+    Conversation::from_json(unsafe { text(json, length, "json") }?, add_assistant)
+}
+
 /// Writes the text of a conversation.
 ///
 /// # Safety
@@ -132,12 +139,7 @@ pub unsafe extern "C" fn layerline_chat_format_json(
     err: *mut *mut layerline_error,
 ) -> layerline_status {
     // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let conversation = Conversation::from_json(text(json, length, "json")?, add_assistant);
-            format(model, conversation, (buf, cap, needed))
-        })
-    }
+    unsafe { boundary::with_error(err, || format(model, parsed(json, length, add_assistant), (buf, cap, needed))) }
 }
 
 /// The tokens of a conversation: those of the text of `layerline_chat_format`, but that control tokens are recognised only
@@ -186,10 +188,5 @@ pub unsafe extern "C" fn layerline_chat_tokenize_json(
     err: *mut *mut layerline_error,
 ) -> layerline_status {
     // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let conversation = Conversation::from_json(text(json, length, "json")?, add_assistant);
-            tokenize(model, conversation, (tokens, cap, needed))
-        })
-    }
+    unsafe { boundary::with_error(err, || tokenize(model, parsed(json, length, add_assistant), (tokens, cap, needed))) }
 }

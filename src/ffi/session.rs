@@ -216,6 +216,28 @@ pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_s
     });
 }
 
+/// Lets the host look at a row that the last pass left. Out-parameters come with their names.
+///
+/// # Safety
+/// The pointers are NULL or what the header asks for.
+unsafe fn show_row(
+    session: *const layerline_session,
+    (values, values_name): (*mut *const f32, &str),
+    (count, count_name): (*mut usize, &str),
+    find: impl FnOnce(&Session) -> Result<&[f32]>,
+) -> layerline_status {
+    // SAFETY: the caller vouches for it.
+    boundary::status(|| unsafe {
+        let session = enter(session)?;
+        let (values, count) = (Out::new(values, values_name)?, Out::new(count, count_name)?);
+        let session = session.read()?;
+        let row = find(&session)?;
+        values.set(row.as_ptr());
+        count.set(row.len());
+        Ok(())
+    })
+}
+
 /// The logits of one position of the last pass, before any softmax.
 ///
 /// `row`: 0 after a pass with LAYERLINE_LOGITS_LAST; the token's index in the pass after one with LAYERLINE_LOGITS_ALL.
@@ -233,15 +255,7 @@ pub unsafe extern "C" fn layerline_logits(
     vocab_size: *mut usize,
 ) -> layerline_status {
     // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let session = enter(session)?;
-        let (logits, vocab_size) = (Out::new(logits, "logits")?, Out::new(vocab_size, "vocab_size")?);
-        let session = session.read()?;
-        let values = session.logits(row)?;
-        logits.set(values.as_ptr());
-        vocab_size.set(values.len());
-        Ok(())
-    })
+    unsafe { show_row(session, (logits, "logits"), (vocab_size, "vocab_size"), |session| session.logits(row)) }
 }
 
 /// An embedding that the last pass left: a hidden state after the final norm, or a mean of some. It is not normalised:
@@ -249,8 +263,8 @@ pub unsafe extern "C" fn layerline_logits(
 /// `{architecture}.pooling_type`, for `layerline_model_metadata`: 0 none, 1 mean, 2 the first token, 3 the last one.
 ///
 /// `row`: the token's index in the pass after one with LAYERLINE_EMBEDDINGS_ALL; else 0.
-/// `embedding`: set to `*length` values that belong to the session and are valid until its next pass, truncation or
-/// free. The length is the `embedding_length` of `layerline_model_info`.
+/// `embedding`: set to `*length` values that belong to the session and are valid until its next pass, truncation, load
+/// or free. The length is the `embedding_length` of `layerline_model_info`.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
 /// is submitted.
@@ -263,15 +277,7 @@ pub unsafe extern "C" fn layerline_embeddings(
     length: *mut usize,
 ) -> layerline_status {
     // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let session = enter(session)?;
-        let (embedding, length) = (Out::new(embedding, "embedding")?, Out::new(length, "length")?);
-        let session = session.read()?;
-        let values = session.embeddings(row)?;
-        embedding.set(values.as_ptr());
-        length.set(values.len());
-        Ok(())
-    })
+    unsafe { show_row(session, (embedding, "embedding"), (length, "length"), |session| session.embeddings(row)) }
 }
 
 /// Sets `tokens` to how many tokens the session holds.

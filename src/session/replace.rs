@@ -38,22 +38,25 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     Ok(())
 }
 
-/// The name of a file that goes when this does.
-struct Temporary(PathBuf);
+/// A file that goes with this, unless it got its name.
+struct Temporary {
+    path: PathBuf,
+    named: bool,
+}
 
 impl Temporary {
     fn rename(mut self, to: &Path) -> io::Result<()> {
-        fs::rename(&self.0, to)?;
-        // No file has the old name any more: nothing is left for the drop but the memory of that name.
-        drop(std::mem::take(&mut self.0));
-        std::mem::forget(self);
+        fs::rename(&self.path, to)?;
+        self.named = true;
         Ok(())
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if !self.named {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -66,7 +69,7 @@ fn create(folder: &Path) -> io::Result<(Temporary, File)> {
     loop {
         let path = folder.join(format!(".layerline-{}-{number}.tmp", std::process::id()));
         match options.open(&path) {
-            Ok(file) => return Ok((Temporary(path), file)),
+            Ok(file) => return Ok((Temporary { path, named: false }, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && number < NAMES => number += 1,
             Err(e) => return Err(e),
         }

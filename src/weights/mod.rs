@@ -1,6 +1,8 @@
 //! The streaming engine: pages, the schedule, what stays in memory, and the worker that reads the rest ahead of the sweep.
 
 pub mod budget;
+#[cfg(all(test, feature = "prefetch"))]
+mod budget_tests;
 mod doorbell;
 pub mod engine;
 mod events;
