@@ -55,6 +55,20 @@ impl Job<'_> {
     fn row(&self, r: usize) -> *const u8 {
         self.rows.wrapping_add(r.min(self.end - 1) * self.row_bytes)
     }
+
+    /// How many groups of four rows there are.
+    #[inline]
+    fn quarter(&self) -> usize {
+        (self.end - self.start).div_ceil(4)
+    }
+
+    /// First bytes of four rows to be worked on at once: row `r` of the first quarter, and those as far into the others.
+    /// Four places that lie far apart are read at once, each in its own order: the hardware then fetches ahead in each
+    /// of them, which makes a core's share of the memory's rate a fifth greater than one place does.
+    #[inline]
+    fn four(&self, r: usize) -> [*const u8; 4] {
+        std::array::from_fn(|i| self.row(r + i * self.quarter()))
+    }
 }
 
 /// Multiplies the rows `range` of `rows` with every token of `acts`.

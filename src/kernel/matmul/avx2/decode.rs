@@ -3,7 +3,7 @@
 use super::block32::{Block32, halves};
 use super::block256::Block256;
 use super::{
-    EACH_FOUR_TIMES, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
+    AHEAD, EACH_FOUR_TIMES, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
 };
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use std::arch::asm;
@@ -19,14 +19,14 @@ macro_rules! decode_kernels {
         use $crate::kernel::matmul::activations::{Codes32, Codes256};
         use $crate::kernel::matmul::avx2::block32::Block32;
         use $crate::kernel::matmul::avx2::block256::Block256;
-        use $crate::kernel::matmul::avx2::{EACH_FOUR_TIMES, ahead, load, prefetch, store4};
+        use $crate::kernel::matmul::avx2::{AHEAD, EACH_FOUR_TIMES, load, prefetch, store4};
 
         /// # Safety
         /// As `super::multiply`.
         #[target_feature(enable = $features)]
         pub(in crate::kernel::matmul) unsafe fn rows32<F: Block32>(job: &Job) {
             let x = job.acts.codes32();
-            for r in (job.start..job.end).step_by(4) {
+            for r in job.start..job.start + job.quarter() {
                 for t in 0..job.acts.tokens() {
                     // SAFETY: the caller's promises.
                     unsafe { store4(job, r, t, dot32::<F>(job, r, &x[t..])) };
@@ -39,7 +39,7 @@ macro_rules! decode_kernels {
         #[target_feature(enable = $features)]
         pub(in crate::kernel::matmul) unsafe fn rows256<F: Block256>(job: &Job) {
             let x = job.acts.codes256();
-            for r in (job.start..job.end).step_by(4) {
+            for r in job.start..job.start + job.quarter() {
                 for t in 0..job.acts.tokens() {
                     // SAFETY: the caller's promises.
                     unsafe { store4(job, r, t, dot256::<F>(job, r, &x[t..])) };
@@ -47,21 +47,22 @@ macro_rules! decode_kernels {
             }
         }
 
-        /// Four rows from `r` on with the token whose blocks are `x[0]`, `x[tokens]`, ...
+        /// The rows of `Job::four` with the token whose blocks are `x[0]`, `x[tokens]`, ...
         ///
         /// # Safety
         /// As `super::multiply`.
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn dot32<F: Block32>(job: &Job, r: usize, x: &[Codes32]) -> __m128 {
-            let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
-            let next = rows[0].wrapping_add(ahead(job.row_bytes));
+            let rows = job.four(r);
             let mut y = _mm_setzero_ps();
             for group in 0..job.k.div_ceil(256) {
                 // SAFETY: there is a block of each token for 256 columns or what is left of them.
                 let x = unsafe { x.get_unchecked(group * job.acts.tokens()) };
                 let at = 8 * F::BYTES * group;
-                prefetch(next.wrapping_add(4 * at), 4 * 8 * F::BYTES);
+                for row in rows {
+                    prefetch(row.wrapping_add(at + AHEAD), 8 * F::BYTES);
+                }
                 let count = (job.k / 32 - 8 * group).min(8);
                 // SAFETY: `count` is that of the blocks that the rows have; `x` has eight times 32 codes.
                 unsafe {
@@ -106,8 +107,7 @@ macro_rules! decode_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn dot256<F: Block256>(job: &Job, r: usize, x: &[Codes256]) -> __m128 {
-            let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
-            let next = rows[0].wrapping_add(ahead(job.row_bytes));
+            let rows = job.four(r);
             let mut y = _mm_setzero_ps();
             for block in 0..job.k / 256 {
                 let at = F::BYTES * block;
@@ -115,7 +115,7 @@ macro_rules! decode_kernels {
                 unsafe {
                     let x = x.get_unchecked(block * job.acts.tokens());
                     let blocks = rows.map(|row| row.wrapping_add(at));
-                    let sums = super::sums256::<F>(blocks, next.wrapping_add(4 * at), x);
+                    let sums = super::sums256::<F>(blocks, x);
                     let dx = _mm_set1_ps(x.d);
                     y = _mm_fmadd_ps(_mm_cvtepi32_ps(sums.codes), _mm_mul_ps(sums.d, dx), y);
                     if F::MINS {
@@ -229,24 +229,22 @@ pub(in crate::kernel::matmul) struct Sums256 {
     pub dmin: __m128,
 }
 
-/// `next` is what will be needed after them.
-///
 /// # Safety
 /// Each of `blocks` is a whole block; the processor has AVX2, FMA and F16C.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise.
     unsafe {
         match (F::SUB, F::MINS, F::SIGNED) {
-            (32, true, _) => sums_of_six_bits::<F>(blocks, next, x),
-            (32, _, true) => sums_of_signed::<F>(blocks, next, x),
+            (32, true, _) => sums_of_six_bits::<F>(blocks, x),
+            (32, _, true) => sums_of_signed::<F>(blocks, x),
             _ => {
                 let parts = [
-                    parts256::<F>(blocks[0], next, x),
-                    parts256::<F>(blocks[1], next.wrapping_add(F::BYTES), x),
-                    parts256::<F>(blocks[2], next.wrapping_add(2 * F::BYTES), x),
-                    parts256::<F>(blocks[3], next.wrapping_add(3 * F::BYTES), x),
+                    parts256::<F>(blocks[0], x),
+                    parts256::<F>(blocks[1], x),
+                    parts256::<F>(blocks[2], x),
+                    parts256::<F>(blocks[3], x),
                 ];
                 separate::<F>(blocks, parts)
             }
@@ -285,7 +283,7 @@ pub(in crate::kernel::matmul) unsafe fn separate<F: Block256>(blocks: [*const u8
 /// As [`sums256`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
         let heads = [
@@ -297,10 +295,10 @@ unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8,
         // Sixteen bits each: the scales of one block in the low half, those of the other in the high one.
         let scales = bytes.map(|bytes| _mm256_unpacklo_epi8(bytes, zero));
         let parts = [
-            scaled::<F>(blocks[0], next, _mm256_permute4x64_epi64::<0x44>(scales[0]), x),
-            scaled::<F>(blocks[1], next.wrapping_add(F::BYTES), _mm256_permute4x64_epi64::<0xee>(scales[0]), x),
-            scaled::<F>(blocks[2], next.wrapping_add(2 * F::BYTES), _mm256_permute4x64_epi64::<0x44>(scales[1]), x),
-            scaled::<F>(blocks[3], next.wrapping_add(3 * F::BYTES), _mm256_permute4x64_epi64::<0xee>(scales[1]), x),
+            scaled::<F>(blocks[0], _mm256_permute4x64_epi64::<0x44>(scales[0]), x),
+            scaled::<F>(blocks[1], _mm256_permute4x64_epi64::<0xee>(scales[0]), x),
+            scaled::<F>(blocks[2], _mm256_permute4x64_epi64::<0x44>(scales[1]), x),
+            scaled::<F>(blocks[3], _mm256_permute4x64_epi64::<0xee>(scales[1]), x),
         ];
         let sums32 = _mm256_broadcastsi128_si256(load128(x.sum32.as_ptr().cast()));
         let mins = bytes.map(|bytes| _mm256_madd_epi16(_mm256_unpackhi_epi8(bytes, zero), sums32));
@@ -327,12 +325,12 @@ unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], next: *const u8,
 /// As [`sums256`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums_of_signed<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+unsafe fn sums_of_signed<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
         let mut scales = [_mm256_setzero_si256(); 4];
-        for (i, (scales, block)) in scales.iter_mut().zip(blocks).enumerate() {
-            prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
+        for (scales, block) in scales.iter_mut().zip(blocks) {
+            prefetch(block.wrapping_add(AHEAD), F::BYTES);
             *scales = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(F::scales(block)[0]));
         }
         let mut parts = [_mm256_setzero_si256(); 4];
@@ -374,8 +372,8 @@ fn six_bits(heads: __m256i) -> __m256i {
 /// `block` is a whole block; the processor has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn scaled<F: Block256>(block: *const u8, next: *const u8, scales: __m256i, x: &Codes256) -> __m256i {
-    prefetch(next, F::BYTES);
+unsafe fn scaled<F: Block256>(block: *const u8, scales: __m256i, x: &Codes256) -> __m256i {
+    prefetch(block.wrapping_add(AHEAD), F::BYTES);
     // SAFETY: the caller's promise.
     let codes = unsafe { F::codes(block) };
     let (q, chosen) = (opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
@@ -417,8 +415,8 @@ fn opaque<T>(mut p: *const T) -> *const T {
 /// `block` is a whole block; the processor has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn parts256<F: Block256>(block: *const u8, next: *const u8, x: &Codes256) -> __m256i {
-    prefetch(next, F::BYTES);
+unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
+    prefetch(block.wrapping_add(AHEAD), F::BYTES);
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
         let (codes, q, chosen) = (F::codes(block), opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));

@@ -1,6 +1,6 @@
 //! Products of floating-point weights: 256 columns at a time, eight partial sums each.
 
-use super::{ahead, prefetch, store4};
+use super::{AHEAD, prefetch, store4};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{COLUMNS, Floats};
 use std::arch::x86_64::*;
@@ -81,13 +81,15 @@ pub(in super::super) unsafe fn multiply<F: Float>(job: &Job) {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows<F: Float>(job: &Job) {
     let (x, tokens) = (job.acts.floats(), job.acts.tokens());
-    for r in (job.start..job.end).step_by(4) {
-        let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
+    for r in job.start..job.start + job.quarter() {
+        let rows = job.four(r);
         for t in 0..tokens {
             let mut y = _mm_setzero_ps();
             for block in 0..job.k / COLUMNS {
                 let at = COLUMNS * F::BYTES * block;
-                prefetch(rows[0].wrapping_add(ahead(job.row_bytes) + 4 * at), 4 * COLUMNS * F::BYTES);
+                for row in rows {
+                    prefetch(row.wrapping_add(at + AHEAD), COLUMNS * F::BYTES);
+                }
                 let here = rows.map(|row| row.wrapping_add(at));
                 // SAFETY: the rows hold this block whole.
                 y = _mm_add_ps(y, unsafe { dot_block::<F>(here, &x[block * tokens + t]) });

@@ -149,37 +149,26 @@ pub(super) fn fold(v: __m256i) -> __m128i {
     _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v))
 }
 
-/// Writes the results of the rows from `r` on for token `t`, as many as the job has.
+/// Writes the results of the rows of [`Job::four`] for token `t`, as many of them as the job has.
 ///
 /// # Safety
 /// As [`multiply`].
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn store4(job: &Job, r: usize, t: usize, y: __m128) {
-    // SAFETY: the caller lets this thread write the rows before `job.end`. A masked store takes many cycles on some
-    // processors.
+    let mut four = [0f32; 4];
+    // SAFETY: there is room for four; the caller lets this thread write the rows before `job.end`.
     unsafe {
-        let to = job.out.ptr.add(t * job.out.stride + r);
-        match job.end - r {
-            4.. => _mm_storeu_ps(to, y),
-            rows => {
-                let mut last = [0f32; 4];
-                _mm_storeu_ps(last.as_mut_ptr(), y);
-                to.copy_from_nonoverlapping(last.as_ptr(), rows);
-            }
+        _mm_storeu_ps(four.as_mut_ptr(), y);
+        for (row, y) in (r..job.end).step_by(job.quarter()).zip(four) {
+            *job.out.ptr.add(t * job.out.stride + row) = y;
         }
     }
 }
 
-/// How far ahead of its use a group of four rows asks for memory: whole groups, so that all four rows of the next one
-/// are there when it begins, and enough of them to bridge the way to memory. What is asked for follows the order in
-/// which it lies in memory, not that of its use: by a third faster.
-#[inline]
-pub(super) fn ahead(row_bytes: usize) -> usize {
-    const LEAST: usize = 4096;
-    let group = 4 * row_bytes;
-    group * LEAST.div_ceil(group.max(1))
-}
+/// How many bytes ahead of its use a row asks for memory: enough to bridge the way there. Each of four rows for itself
+/// (see [`Job::four`]).
+pub(super) const AHEAD: usize = 2048;
 
 /// Asks for the `bytes` at `p`.
 #[inline]

@@ -5,7 +5,7 @@ use crate::kernel::matmul::activations::{Codes32, Codes256};
 use crate::kernel::matmul::avx2::block32::Block32;
 use crate::kernel::matmul::avx2::block256::Block256;
 use crate::kernel::matmul::avx2::decode::{Sums256, separate};
-use crate::kernel::matmul::avx2::{fold, load, load128, prefetch, sum_halves};
+use crate::kernel::matmul::avx2::{AHEAD, fold, load, load128, prefetch, sum_halves};
 use std::arch::x86_64::*;
 
 pub(super) mod kernels {
@@ -56,12 +56,12 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
 /// Each of `blocks` is a whole block; the processor has the instruction set.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], next: *const u8, x: &Codes256) -> Sums256 {
+unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise.
     unsafe {
         let mut parts = [_mm256_setzero_si256(); 4];
-        for (i, (part, block)) in parts.iter_mut().zip(blocks).enumerate() {
-            prefetch(next.wrapping_add(i * F::BYTES), F::BYTES);
+        for (part, block) in parts.iter_mut().zip(blocks) {
+            prefetch(block.wrapping_add(AHEAD), F::BYTES);
             *part = parts256::<F>(block, x);
         }
         separate::<F>(blocks, parts)
