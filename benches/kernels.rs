@@ -104,8 +104,8 @@ fn multiplying(isa: Isa, threads: usize) -> Option<f64> {
     const TURNS: usize = 1 << 20;
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => {
-            // SAFETY: both have AVX2.
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {
+            // SAFETY: all have AVX2.
             let time = seconds(threads, 9, |_| unsafe { products(TURNS) });
             Some((threads * TURNS * CHAINS * 32) as f64 / time)
         }

@@ -6,6 +6,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// The same with AVX-VNNI (Alder Lake and later, client processors of Zen 5 and later).
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL, DQ, VNNI and VBMI (Ice Lake, Zen 4 and later).
     Avx512,
 }
@@ -13,14 +15,16 @@ pub enum Isa {
 impl Isa {
     /// The best one this processor has.
     ///
-    /// The AVX-512 kernels are taken only where they give the bits of the scalar ones on this very processor: so far an
-    /// interpreter has run them (`scripts/avx512-interpreted`), no hardware.
+    /// The kernels above AVX2 are taken only where they give the bits of the scalar ones on this very processor: so far an
+    /// interpreter has run them (`scripts/vnni-interpreted`), no hardware.
     pub fn detect() -> Isa {
         let mut list = Isa::available();
-        if list.last() == Some(&Isa::Avx512) && !super::matmul::agrees(Isa::Avx512) {
-            list.pop();
+        while let Some(isa) = list.pop() {
+            if isa <= Isa::Avx2 || super::matmul::agrees(isa) {
+                return isa;
+            }
         }
-        list.pop().unwrap_or(Isa::Scalar)
+        Isa::Scalar
     }
 
     /// All that this processor has, slowest first.
@@ -31,6 +35,9 @@ impl Isa {
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
                 list.push(Isa::Avx2);
+                if is_x86_feature_detected!("avxvnni") {
+                    list.push(Isa::AvxVnni);
+                }
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
@@ -49,6 +56,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512-vnni",
         }
     }

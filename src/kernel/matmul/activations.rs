@@ -282,7 +282,7 @@ fn codes(isa: Isa, x: &[f32; 32], factor: f32, q: &mut [i8; 32]) -> i32 {
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => {
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {
             // SAFETY: only reached where the caller of `quantize` promised that the processor has the instructions.
             unsafe { super::avx2::quantize::codes(x, factor, q) }
         }

@@ -14,6 +14,8 @@ mod activations;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
 mod check;
 mod scalar;
 
@@ -102,6 +104,9 @@ pub unsafe fn multiply(
         // SAFETY: the caller's promises about `out` and the instruction set; the rest of a job was checked above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::multiply(format, &job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => unsafe { avx_vnni::multiply(format, &job) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { avx512::multiply(format, &job) },

@@ -100,7 +100,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         Isa::Scalar => kernel.run(super::portable::Portable),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 => {
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {
             debug_assert!(Isa::available().contains(&isa));
             // SAFETY: every `Isa` above `Scalar` comes from `Isa::detect` or `Isa::available`, which name it only
             // after asking the processor for AVX2, FMA and F16C.

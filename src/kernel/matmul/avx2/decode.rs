@@ -188,13 +188,21 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
             (false, 8) => wide(_mm256_hadd_epi16(_mm256_hadd_epi16(a, b), _mm256_hadd_epi16(c, d))),
             (false, _) => _mm256_hadd_epi32(wide(_mm256_hadd_epi16(a, b)), wide(_mm256_hadd_epi16(c, d))),
         };
-        if F::OFFSET == 0 {
-            return sums;
-        }
-        let both = load(EACH_FOUR_TIMES[sub / 2].as_ptr().cast());
-        let off = _mm256_permutevar8x32_epi32(load(x.sum.as_ptr().cast()), both);
-        _mm256_sub_epi32(sums, _mm256_mullo_epi32(off, _mm256_set1_epi32(F::OFFSET)))
+        without_offset(sums, F::OFFSET, x, sub)
     }
+}
+
+/// Sums as `pair32` has them of codes that are `offset` too large, put right.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel::matmul) fn without_offset(sums: __m256i, offset: i32, x: &Codes32, sub: usize) -> __m256i {
+    if offset == 0 {
+        return sums;
+    }
+    // SAFETY: eight numbers of 32 bits each.
+    let (all, both) = unsafe { (load(x.sum.as_ptr().cast()), load(EACH_FOUR_TIMES[sub / 2].as_ptr().cast())) };
+    let sums_of_x = _mm256_permutevar8x32_epi32(all, both);
+    _mm256_sub_epi32(sums, _mm256_mullo_epi32(sums_of_x, _mm256_set1_epi32(offset)))
 }
 
 /// Neighbours among 16-bit numbers added.
@@ -229,29 +237,6 @@ pub(in crate::kernel::matmul) struct Sums256 {
     pub dmin: __m128,
 }
 
-/// # Safety
-/// Each of `blocks` is a whole block; the processor has AVX2, FMA and F16C.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match (F::SUB, F::MINS, F::SIGNED) {
-            (32, true, _) => sums_of_six_bits::<F>(blocks, x),
-            (32, _, true) => sums_of_signed::<F>(blocks, x),
-            _ => {
-                let parts = [
-                    parts256::<F>(blocks[0], x),
-                    parts256::<F>(blocks[1], x),
-                    parts256::<F>(blocks[2], x),
-                    parts256::<F>(blocks[3], x),
-                ];
-                separate::<F>(blocks, parts)
-            }
-        }
-    }
-}
-
 /// The sums from the parts that `parts256` makes of each block.
 ///
 /// # Safety
@@ -276,87 +261,10 @@ pub(in crate::kernel::matmul) unsafe fn separate<F: Block256>(blocks: [*const u8
     }
 }
 
-/// Four blocks that begin with `d`, `dmin` and twelve bytes of scales and mins, as Q4_K and Q5_K have them: those 16
-/// bytes of two blocks are taken apart at a time.
-///
-/// # Safety
-/// As [`sums256`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
-    // SAFETY: the caller's promise; the loads of `x` are of its own fields.
-    unsafe {
-        let heads = [
-            _mm256_set_m128i(load128(blocks[1]), load128(blocks[0])),
-            _mm256_set_m128i(load128(blocks[3]), load128(blocks[2])),
-        ];
-        let zero = _mm256_setzero_si256();
-        let bytes = heads.map(|heads| six_bits(heads));
-        // Sixteen bits each: the scales of one block in the low half, those of the other in the high one.
-        let scales = bytes.map(|bytes| _mm256_unpacklo_epi8(bytes, zero));
-        let parts = [
-            scaled::<F>(blocks[0], _mm256_permute4x64_epi64::<0x44>(scales[0]), x),
-            scaled::<F>(blocks[1], _mm256_permute4x64_epi64::<0xee>(scales[0]), x),
-            scaled::<F>(blocks[2], _mm256_permute4x64_epi64::<0x44>(scales[1]), x),
-            scaled::<F>(blocks[3], _mm256_permute4x64_epi64::<0xee>(scales[1]), x),
-        ];
-        let sums32 = _mm256_broadcastsi128_si256(load128(x.sum32.as_ptr().cast()));
-        let mins = bytes.map(|bytes| _mm256_madd_epi16(_mm256_unpackhi_epi8(bytes, zero), sums32));
-        let mins = _mm256_hadd_epi32(mins[0], mins[1]);
-        let mins = _mm256_hadd_epi32(mins, mins);
-        // From here on blocks 0 and 2 are in the low half, 1 and 3 in the high one.
-        let in_order = |v| _mm_unpacklo_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
-        let d = in_order(_mm256_unpacklo_epi32(heads[0], heads[1]));
-        let d = _mm_shuffle_epi8(d, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-        let d = _mm256_cvtph_ps(d);
-        Sums256 {
-            codes: fold(sum_halves(parts)),
-            d: _mm256_castps256_ps128(d),
-            mins: in_order(mins),
-            dmin: _mm256_extractf128_ps::<1>(d),
-        }
-    }
-}
-
-/// Four blocks with signed codes, two sub-blocks of all of them at a time: what is made of the activations serves all
-/// four.
-///
-/// # Safety
-/// As [`sums256`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn sums_of_signed<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
-    // SAFETY: the caller's promise; the loads of `x` are of its own fields.
-    unsafe {
-        let mut scales = [_mm256_setzero_si256(); 4];
-        for (scales, block) in scales.iter_mut().zip(blocks) {
-            prefetch(block.wrapping_add(AHEAD), F::BYTES);
-            *scales = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(F::scales(block)[0]));
-        }
-        let mut parts = [_mm256_setzero_si256(); 4];
-        for pair in 0..4 {
-            let q = x.q.as_ptr().add(64 * pair);
-            let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
-            let magnitudes = [_mm256_abs_epi8(low), _mm256_abs_epi8(high)];
-            let scale = 0x0100 + 0x0404 * pair as i16;
-            let chosen = _mm256_set_m128i(_mm_set1_epi16(scale + 0x0202), _mm_set1_epi16(scale));
-            for ((part, scales), block) in parts.iter_mut().zip(scales).zip(blocks) {
-                let codes = F::halves_of_codes(block, pair);
-                let scale = _mm256_shuffle_epi8(scales, chosen);
-                let first = products_of_negatable(codes[0], low, magnitudes[0]);
-                let last = products_of_negatable(codes[1], high, magnitudes[1]);
-                *part = _mm256_add_epi32(*part, _mm256_madd_epi16(first, scale));
-                *part = _mm256_add_epi32(*part, _mm256_madd_epi16(last, scale));
-            }
-        }
-        separate::<F>(blocks, parts)
-    }
-}
-
 /// Eight scales, then eight mins, of six bits each, from the last twelve of the 16 bytes in each half of `heads`.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn six_bits(heads: __m256i) -> __m256i {
+pub(in crate::kernel::matmul) fn six_bits(heads: __m256i) -> __m256i {
     let lanes = |a, b, c, d| _mm256_setr_epi32(a, b, c, d, a, b, c, d);
     // The low bits of scales and mins 0..4, and of 4..8; then the high ones of those, two from each of the others'
     // bytes.
@@ -366,29 +274,8 @@ fn six_bits(heads: __m256i) -> __m256i {
     _mm256_or_si256(low, _mm256_and_si256(high, lanes(0, 0x3030_3030, 0, 0x3030_3030)))
 }
 
-/// Parts of a block's sum of scale * code * activation; `scales` has the eight scales, 16 bits each, in both halves.
-///
-/// # Safety
-/// `block` is a whole block; the processor has AVX2.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn scaled<F: Block256>(block: *const u8, scales: __m256i, x: &Codes256) -> __m256i {
-    prefetch(block.wrapping_add(AHEAD), F::BYTES);
-    // SAFETY: the caller's promise.
-    let codes = unsafe { F::codes(block) };
-    let (q, chosen) = (opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
-    let mut sum = _mm256_setzero_si256();
-    for (sub, codes) in codes.into_iter().enumerate() {
-        // SAFETY: a part of `x.q` and one of the eight.
-        let (q, chosen) = unsafe { (load(q.add(32 * sub).cast()), load(chosen.add(sub).cast())) };
-        let scale = _mm256_shuffle_epi8(scales, chosen);
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
-    }
-    sum
-}
-
 /// Where a shuffle finds each of eight 16-bit numbers. Of constants that it can see the compiler makes two shuffles.
-static EACH_OF_EIGHT: [[u16; 16]; 8] = {
+pub(in crate::kernel::matmul) static EACH_OF_EIGHT: [[u16; 16]; 8] = {
     let mut each = [[0; 16]; 8];
     let mut i = 0;
     while i < 8 {
@@ -402,50 +289,184 @@ static EACH_OF_EIGHT: [[u16; 16]; 8] = {
 /// operands in memory, once for each row. In registers they push out everything else.
 #[inline]
 #[allow(clippy::pointers_in_nomem_asm_block)] // Nothing is read, that is the point.
-fn opaque<T>(mut p: *const T) -> *const T {
+pub(in crate::kernel::matmul) fn opaque<T>(mut p: *const T) -> *const T {
+    if cfg!(miri) {
+        return p; // The interpreter knows no assembler.
+    }
     // SAFETY: no instruction at all.
     unsafe { asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
     p
 }
 
-/// Parts of a block's sum of scale * code * activation; in formats with mins these are the low half, and the high half
-/// parts of the sum of min * activation.
-///
-/// # Safety
-/// `block` is a whole block; the processor has AVX2.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
-    prefetch(block.wrapping_add(AHEAD), F::BYTES);
-    // SAFETY: the caller's promise; the loads of `x` are of its own fields.
-    unsafe {
-        let (codes, q, chosen) = (F::codes(block), opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
-        let [scales, mins] = F::scales(block);
-        let spread = match F::SUB {
-            // The scale of a vector's low half comes from the even ones, that of its high half from the odd ones.
-            16 => _mm256_cvtepi8_epi16(_mm_shuffle_epi8(
-                scales,
-                _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15),
-            )),
-            _ => _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(scales)),
-        };
-        let mut sum = _mm256_setzero_si256();
-        for (sub, codes) in codes.into_iter().enumerate() {
-            let q = load(q.add(32 * sub).cast());
-            let scale = _mm256_shuffle_epi8(spread, load(chosen.add(sub).cast()));
-            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
+/// `sums256` for an instruction set that has the given features, from what this module imports and has. Products of 16-bit
+/// numbers and their sums are written apart: with VNNI the compiler makes one instruction of both where that is faster.
+macro_rules! sums_of_256 {
+    ($features:literal) => {
+        /// # Safety
+        /// Each of `blocks` is a whole block; the processor has AVX2, FMA and F16C.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match (F::SUB, F::MINS, F::SIGNED) {
+                    (32, true, _) => sums_of_six_bits::<F>(blocks, x),
+                    (32, _, true) => sums_of_signed::<F>(blocks, x),
+                    _ => {
+                        let parts = [
+                            parts256::<F>(blocks[0], x),
+                            parts256::<F>(blocks[1], x),
+                            parts256::<F>(blocks[2], x),
+                            parts256::<F>(blocks[3], x),
+                        ];
+                        separate::<F>(blocks, parts)
+                    }
+                }
+            }
         }
-        if F::OFFSET != 0 {
-            let off = _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), load(x.sum16.as_ptr().cast()));
-            sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(off, _mm256_set1_epi32(F::OFFSET)));
+
+        /// Four blocks that begin with `d`, `dmin` and twelve bytes of scales and mins, as Q4_K and Q5_K have them:
+        /// those 16 bytes of two blocks are taken apart at a time.
+        ///
+        /// # Safety
+        /// As [`sums256`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn sums_of_six_bits<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
+            // SAFETY: the caller's promise; the loads of `x` are of its own fields.
+            unsafe {
+                let heads = [
+                    _mm256_set_m128i(load128(blocks[1]), load128(blocks[0])),
+                    _mm256_set_m128i(load128(blocks[3]), load128(blocks[2])),
+                ];
+                let zero = _mm256_setzero_si256();
+                let bytes = heads.map(|heads| six_bits(heads));
+                // Sixteen bits each: the scales of one block in the low half, those of the other in the high one.
+                let scales = bytes.map(|bytes| _mm256_unpacklo_epi8(bytes, zero));
+                let parts = [
+                    scaled::<F>(blocks[0], _mm256_permute4x64_epi64::<0x44>(scales[0]), x),
+                    scaled::<F>(blocks[1], _mm256_permute4x64_epi64::<0xee>(scales[0]), x),
+                    scaled::<F>(blocks[2], _mm256_permute4x64_epi64::<0x44>(scales[1]), x),
+                    scaled::<F>(blocks[3], _mm256_permute4x64_epi64::<0xee>(scales[1]), x),
+                ];
+                let sums32 = _mm256_broadcastsi128_si256(load128(x.sum32.as_ptr().cast()));
+                let mins = bytes.map(|bytes| _mm256_madd_epi16(_mm256_unpackhi_epi8(bytes, zero), sums32));
+                let mins = _mm256_hadd_epi32(mins[0], mins[1]);
+                let mins = _mm256_hadd_epi32(mins, mins);
+                // From here on blocks 0 and 2 are in the low half, 1 and 3 in the high one.
+                let in_order = |v| _mm_unpacklo_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+                let d = in_order(_mm256_unpacklo_epi32(heads[0], heads[1]));
+                let d = _mm_shuffle_epi8(d, _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+                let d = _mm256_cvtph_ps(d);
+                Sums256 {
+                    codes: fold(sum_halves(parts)),
+                    d: _mm256_castps256_ps128(d),
+                    mins: in_order(mins),
+                    dmin: _mm256_extractf128_ps::<1>(d),
+                }
+            }
         }
-        if F::MINS {
-            let mins = match F::SUB {
-                16 => fold(_mm256_madd_epi16(_mm256_cvtepi8_epi16(mins), load(x.sum16.as_ptr().cast()))),
-                _ => _mm_madd_epi16(_mm_cvtepi8_epi16(mins), load128(x.sum32.as_ptr().cast())),
-            };
-            sum = _mm256_set_m128i(mins, fold(sum));
+
+        /// Four blocks with signed codes, two sub-blocks of all of them at a time: what is made of the activations
+        /// serves all four.
+        ///
+        /// # Safety
+        /// As [`sums256`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn sums_of_signed<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
+            // SAFETY: the caller's promise; the loads of `x` are of its own fields.
+            unsafe {
+                let mut scales = [_mm256_setzero_si256(); 4];
+                for (scales, block) in scales.iter_mut().zip(blocks) {
+                    prefetch(block.wrapping_add(AHEAD), F::BYTES);
+                    *scales = _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(F::scales(block)[0]));
+                }
+                let mut parts = [_mm256_setzero_si256(); 4];
+                for pair in 0..4 {
+                    let q = x.q.as_ptr().add(64 * pair);
+                    let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
+                    let magnitudes = [_mm256_abs_epi8(low), _mm256_abs_epi8(high)];
+                    let scale = 0x0100 + 0x0404 * pair as i16;
+                    let chosen = _mm256_set_m128i(_mm_set1_epi16(scale + 0x0202), _mm_set1_epi16(scale));
+                    for ((part, scales), block) in parts.iter_mut().zip(scales).zip(blocks) {
+                        let codes = F::halves_of_codes(block, pair);
+                        let scale = _mm256_shuffle_epi8(scales, chosen);
+                        let first = products_of_negatable(codes[0], low, magnitudes[0]);
+                        let last = products_of_negatable(codes[1], high, magnitudes[1]);
+                        *part = _mm256_add_epi32(*part, _mm256_madd_epi16(first, scale));
+                        *part = _mm256_add_epi32(*part, _mm256_madd_epi16(last, scale));
+                    }
+                }
+                separate::<F>(blocks, parts)
+            }
         }
-        sum
-    }
+
+        /// Parts of a block's sum of scale * code * activation; `scales` has the eight scales, 16 bits each, in both
+        /// halves.
+        ///
+        /// # Safety
+        /// `block` is a whole block; the processor has AVX2.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn scaled<F: Block256>(block: *const u8, scales: __m256i, x: &Codes256) -> __m256i {
+            prefetch(block.wrapping_add(AHEAD), F::BYTES);
+            // SAFETY: the caller's promise.
+            let codes = unsafe { F::codes(block) };
+            let (q, chosen) = (opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
+            let mut sum = _mm256_setzero_si256();
+            for (sub, codes) in codes.into_iter().enumerate() {
+                // SAFETY: a part of `x.q` and one of the eight.
+                let (q, chosen) = unsafe { (load(q.add(32 * sub).cast()), load(chosen.add(sub).cast())) };
+                let scale = _mm256_shuffle_epi8(scales, chosen);
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
+            }
+            sum
+        }
+
+        /// Parts of a block's sum of scale * code * activation; in formats with mins these are the low half, and the
+        /// high half parts of the sum of min * activation.
+        ///
+        /// # Safety
+        /// `block` is a whole block; the processor has AVX2.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
+            prefetch(block.wrapping_add(AHEAD), F::BYTES);
+            // SAFETY: the caller's promise; the loads of `x` are of its own fields.
+            unsafe {
+                let (codes, q, chosen) = (F::codes(block), opaque(x.q.as_ptr()), opaque(EACH_OF_EIGHT.as_ptr()));
+                let [scales, mins] = F::scales(block);
+                let spread = match F::SUB {
+                    // The scale of a vector's low half comes from the even ones, that of its high half from the odd ones.
+                    16 => _mm256_cvtepi8_epi16(_mm_shuffle_epi8(
+                        scales,
+                        _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15),
+                    )),
+                    _ => _mm256_broadcastsi128_si256(_mm_cvtepi8_epi16(scales)),
+                };
+                let mut sum = _mm256_setzero_si256();
+                for (sub, codes) in codes.into_iter().enumerate() {
+                    let q = load(q.add(32 * sub).cast());
+                    let scale = _mm256_shuffle_epi8(spread, load(chosen.add(sub).cast()));
+                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
+                }
+                if F::OFFSET != 0 {
+                    let off = _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), load(x.sum16.as_ptr().cast()));
+                    sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(off, _mm256_set1_epi32(F::OFFSET)));
+                }
+                if F::MINS {
+                    let mins = match F::SUB {
+                        16 => fold(_mm256_madd_epi16(_mm256_cvtepi8_epi16(mins), load(x.sum16.as_ptr().cast()))),
+                        _ => _mm_madd_epi16(_mm_cvtepi8_epi16(mins), load128(x.sum32.as_ptr().cast())),
+                    };
+                    sum = _mm256_set_m128i(mins, fold(sum));
+                }
+                sum
+            }
+        }
+    };
 }
+pub(in crate::kernel::matmul) use sums_of_256;
+
+sums_of_256!("avx2,fma,f16c");

@@ -93,10 +93,10 @@ pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
 }
 
 impl<Tile, X> Step<'_, Tile, X> {
-    /// The first of each pair of groups with rows.
+    /// The groups with rows, the first of every `count`.
     #[inline]
-    fn groups(&self) -> impl Iterator<Item = usize> {
-        (0..self.rows.div_ceil(8)).step_by(PAIR)
+    pub fn groups(&self, count: usize) -> impl Iterator<Item = usize> {
+        (0..self.rows.div_ceil(8)).step_by(count)
     }
 }
 
@@ -150,7 +150,7 @@ unsafe fn dot<const T: usize, const ORDERED: bool>(
 unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
     let ones = _mm256_set1_epi16(1);
-    for group in step.groups() {
+    for group in step.groups(PAIR) {
         for sub in 0..step.columns / 32 {
             // SAFETY: the caller's promises; every address is that of a field.
             unsafe {
@@ -191,7 +191,7 @@ unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: us
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
-    for group in step.groups() {
+    for group in step.groups(PAIR) {
         // SAFETY: the caller's promises; every address is that of a field.
         unsafe {
             let mut sums = [[_mm256_setzero_si256(); PAIR]; T];

@@ -106,14 +106,14 @@ fn and(v: __m256i, mask: i8) -> __m256i {
 /// The low halves of both, then their high halves.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn halves_together(a: __m256i, b: __m256i) -> [__m256i; 2] {
+pub(super) fn halves_together(a: __m256i, b: __m256i) -> [__m256i; 2] {
     [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
 }
 
 /// Sums of two products each in 16 bits; for signed codes the activations take the codes' signs.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn products(signed: bool, codes: __m256i, x: __m256i) -> __m256i {
+pub(super) fn products(signed: bool, codes: __m256i, x: __m256i) -> __m256i {
     match signed {
         true => _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes)),
         false => _mm256_maddubs_epi16(codes, x),
@@ -124,7 +124,7 @@ fn products(signed: bool, codes: __m256i, x: __m256i) -> __m256i {
 /// signs, so that the `magnitudes` of these serve the codes of many rows.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn products_of_negatable(codes: __m256i, x: __m256i, magnitudes: __m256i) -> __m256i {
+pub(super) fn products_of_negatable(codes: __m256i, x: __m256i, magnitudes: __m256i) -> __m256i {
     _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(codes, x))
 }
 

@@ -1,12 +1,12 @@
 //! Products straight from the file's blocks, four rows at a time: for one token or a few.
 
-use super::SHIFT;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
+use crate::kernel::matmul::avx_vnni::SHIFT;
 use crate::kernel::matmul::avx2::block32::Block32;
 use crate::kernel::matmul::avx2::block256::Block256;
-use crate::kernel::matmul::avx2::decode::{Sums256, separate};
-use crate::kernel::matmul::avx2::{AHEAD, fold, load, load128, prefetch, sum_halves};
-use std::arch::x86_64::*;
+use crate::kernel::matmul::avx2::decode::{Sums256, separate, without_offset};
+use crate::kernel::matmul::avx2::{AHEAD, fold, halves_together, load, load128, prefetch, sum_halves};
+use std::arch::x86_64::{_mm256_dpbusd_epi32 as dpbusd, *};
 
 pub(super) mod kernels {
     crate::kernel::matmul::avx2::decode::decode_kernels!(
@@ -14,41 +14,9 @@ pub(super) mod kernels {
     );
 }
 
-/// The sums of code * activation of four blocks with the 32 activations `q`, whose sum is `sum`.
-///
-/// # Safety
-/// Each block is whole; the processor has the instruction set.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __m128i {
-    let mut parts = [_mm256_setzero_si256(); 4];
-    for (part, block) in parts.iter_mut().zip(blocks) {
-        // SAFETY: the caller's promise.
-        let mut codes = unsafe { F::codes(block) };
-        if F::SIGNED {
-            codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-        }
-        *part = _mm256_dpbusd_epi32(*part, codes, q);
-    }
-    let offset = if F::SIGNED { SHIFT } else { F::OFFSET };
-    _mm_sub_epi32(fold(sum_halves(parts)), _mm_set1_epi32(offset * sum))
-}
-
-/// As the one for AVX2.
-///
-/// # Safety
-/// As [`sums32`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
-unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
-    // SAFETY: the caller's promise; the activations are fields of `x`.
-    unsafe {
-        let q = x.q.as_ptr().add(32 * sub);
-        let a = sums32::<F>(first, load(q.cast()), x.sum[sub]);
-        let b = sums32::<F>(second, load(q.add(32).cast()), x.sum[sub + 1]);
-        _mm256_set_m128i(b, a)
-    }
-}
+crate::kernel::matmul::avx_vnni::decode::sums_of_32!(
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
+);
 
 /// As the one for AVX2.
 ///
@@ -100,7 +68,7 @@ unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
             sum = match F::SIGNED {
                 true => _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale)),
                 // Up to 63 * 127 * 4 either way: the low 16 bits hold it, and the high ones meet zeros.
-                false => super::add_pairs(sum, part, scale),
+                false => _mm512_add_epi32(sum, _mm512_madd_epi16(part, scale)),
             };
         }
         let mut sum = _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));

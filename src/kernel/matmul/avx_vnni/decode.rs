@@ -1,0 +1,72 @@
+//! Products straight from the file's blocks, four rows at a time: for one token or a few.
+
+use crate::kernel::matmul::activations::{Codes32, Codes256};
+use crate::kernel::matmul::avx2::block32::Block32;
+use crate::kernel::matmul::avx2::block256::Block256;
+use crate::kernel::matmul::avx2::decode::{
+    EACH_OF_EIGHT, Sums256, decode_kernels, opaque, separate, six_bits, sums_of_256, without_offset,
+};
+use crate::kernel::matmul::avx2::{
+    AHEAD, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
+};
+use std::arch::x86_64::{_mm256_dpbusd_avx_epi32 as dpbusd, *};
+
+pub(super) mod kernels {
+    super::decode_kernels!("avx2,fma,f16c,avxvnni");
+}
+
+/// `sums32` and `pair32` for an instruction set that has the given features, among them `dpbusd`, as which the module
+/// knows the instruction for 256 bits.
+macro_rules! sums_of_32 {
+    ($features:literal) => {
+        /// The sums of code * activation of four blocks with the 32 activations `q`, whose sum is `sum`.
+        ///
+        /// # Safety
+        /// Each block is whole; the processor has the instruction set.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __m128i {
+            use $crate::kernel::matmul::avx_vnni::{SHIFT, unsigned};
+            let mut parts = [_mm256_setzero_si256(); 4];
+            for (part, block) in parts.iter_mut().zip(blocks) {
+                // SAFETY: the caller's promise.
+                *part = dpbusd(*part, unsigned(F::SIGNED, unsafe { F::codes(block) }), q);
+            }
+            let offset = if F::SIGNED { SHIFT } else { F::OFFSET };
+            _mm_sub_epi32(fold(sum_halves(parts)), _mm_set1_epi32(offset * sum))
+        }
+
+        /// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the
+        /// sub-blocks `sub` and `sub + 1`.
+        ///
+        /// # Safety
+        /// As [`sums32`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn pair32<F: Block32>(
+            first: [*const u8; 4],
+            second: [*const u8; 4],
+            x: &Codes32,
+            sub: usize,
+        ) -> __m256i {
+            use $crate::kernel::matmul::avx_vnni::{SHIFT, unsigned};
+            // SAFETY: the caller's promise; the activations are fields of `x`.
+            unsafe {
+                let q = x.q.as_ptr().add(32 * sub);
+                // The first sixteen columns of both blocks, then the others.
+                let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
+                let mut parts = [_mm256_setzero_si256(); 4];
+                for (part, (first, second)) in parts.iter_mut().zip(first.into_iter().zip(second)) {
+                    let codes = F::halves_of_codes(first, second).map(|codes| unsigned(F::SIGNED, codes));
+                    *part = dpbusd(dpbusd(*part, codes[0], low), codes[1], high);
+                }
+                let offset = if F::SIGNED { SHIFT } else { F::OFFSET };
+                without_offset(sum_halves(parts), offset, x, sub)
+            }
+        }
+    };
+}
+pub(in crate::kernel::matmul) use sums_of_32;
+
+sums_of_32!("avx2,fma,f16c,avxvnni");
+sums_of_256!("avx2,fma,f16c,avxvnni");
