@@ -4,7 +4,7 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use layerline::kernel::attention::{HeadCache, Rule, attend};
+use layerline::kernel::attention::{AttentionParameters, HeadCache, attend};
 use layerline::kernel::rope::{self, Pairing, RopeTable, Scaling};
 use layerline::kernel::vector::{self, Activation};
 use layerline::kernel::{Isa, matmul};
@@ -116,9 +116,9 @@ fn attention<const N: usize>(bencher: Bencher, isa: Isa) {
     let mut keys = vec![0; N * DIM];
     vector::f32_to_f16(isa, &numbers(N * DIM), &mut keys);
     let cache = HeadCache { first: 0, keys: &keys, values: &keys, key_dim: DIM, value_dim: DIM };
-    let rule = Rule { scale: 0.125, softcap: None, sinks: None, window: None, until: None };
+    let parameters = AttentionParameters { scale: 0.125, softcap: None, sinks: None, window: None, until: None };
     let (q, mut out) = (numbers(GROUP * DIM), vec![0.0; GROUP * DIM]);
     bencher
         .counter(BytesCount::new(2 * N * DIM * size_of::<u16>()))
-        .bench_local(|| attend(isa, black_box(&cache), &rule, GROUP, N - 1, &q, &mut out));
+        .bench_local(|| attend(isa, black_box(&cache), &parameters, GROUP, N - 1, &q, &mut out));
 }

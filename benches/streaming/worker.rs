@@ -10,7 +10,7 @@ use layerline::model::{Io, Model, Options};
 use layerline::session::Session;
 use layerline::weights::frames::Memory;
 use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
-use layerline::weights::{Config, Engine, Interrupt, Ledger, Schedule};
+use layerline::weights::{Accounting, Config, Engine, Interrupt, Schedule};
 use serde_json::{Value, json};
 
 use crate::{Result, cache};
@@ -62,10 +62,10 @@ pub fn main(arguments: &[String]) -> Result<()> {
 /// How fast the file's weights can be had, in bytes per second: by the engine with the least ring and with a deep one,
 /// when nothing is computed from them; and by the same reads in flight with no engine at all.
 fn storage(path: &Path) -> Result<Value> {
-    let least = |s: &Schedule| Engine::least_frames(s);
-    let deep = |s: &Schedule| (s.sweep_bytes() / 4).max(Engine::least_frames(s));
+    let least = |s: &Schedule| Engine::min_frames(s);
+    let deep = |s: &Schedule| (s.sweep_bytes() / 4).max(Engine::min_frames(s));
     Ok(json!({
-        "least_ring": swept(path, least)?,
+        "min_ring": swept(path, least)?,
         "deep_ring": swept(path, deep)?,
         "plain_reads": plain(path)?,
     }))
@@ -89,17 +89,17 @@ fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
     let starts = files.iter().map(FileSource::start).collect();
     let schedule = arch::describe(&directory, starts, DIRECT_ALIGNMENT).map_err(text)?.schedule;
     let end = schedule.sweep_len;
-    let ledger = Ledger::new(frames(&schedule), 0, 0);
+    let accounting = Accounting::new(frames(&schedule), 0, 0);
     let sources = files.into_iter().map(|f| f.with_mode(io)).collect::<layerline::Result<_>>().map_err(text)?;
     let config = Config {
-        ledger,
+        accounting,
         schedule,
         sources,
         prefetch: true,
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
-        seat: None,
+        budget_share: None,
     };
     let engine = Engine::start(config).map_err(text)?;
     let interrupt = Interrupt::new(&engine);

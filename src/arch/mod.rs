@@ -165,7 +165,7 @@ pub struct Mlp {
 
 impl Mlp {
     /// The matrices that share its input.
-    pub fn ways_up(&self) -> [Linear; 2] {
+    pub fn up_projections(&self) -> [Linear; 2] {
         [self.gate.unwrap_or(self.up), self.up]
     }
 }
@@ -174,7 +174,7 @@ impl Mlp {
 #[derive(Clone, Copy, Debug)]
 pub struct Experts {
     pub router: Linear,
-    pub choice: Choice,
+    pub router_config: RouterConfig,
     pub count: usize,
     pub used: usize,
     /// The gate of expert 0; its way up and down follow, then those of the other experts.
@@ -188,7 +188,7 @@ pub struct Experts {
 impl Experts {
     /// The matrices that share the input of the router. The experts take theirs row by row.
     pub fn first_stage(&self) -> Vec<Linear> {
-        let shared = self.shared.into_iter().flat_map(|shared| shared.mlp.ways_up());
+        let shared = self.shared.into_iter().flat_map(|shared| shared.mlp.up_projections());
         [self.router].into_iter().chain(shared).collect()
     }
 
@@ -208,13 +208,13 @@ pub struct Shared {
 
 /// How a router's scores become experts and their weights.
 #[derive(Clone, Copy, Debug)]
-pub struct Choice {
+pub struct RouterConfig {
     pub gating: Gating,
     /// The weights of the chosen are divided by their sum.
     pub renormalised: bool,
     /// Multiplies the weights.
     pub scale: f32,
-    /// Added to the scores of experts for the choice alone.
+    /// Added to the scores of experts for the router_config alone.
     pub bias: Option<VectorId>,
 }
 

@@ -27,7 +27,7 @@ pub struct Architecture {
     /// Whether a feed-forward block has a gate beside the way up.
     pub(super) gated: bool,
     /// Whether its layers may have experts, and how they are chosen.
-    pub(super) experts: Option<ExpertRule>,
+    pub(super) experts: Option<RouterDefaults>,
     pub(super) windows: Option<Windows>,
     /// Of so many layers the last is not rotated.
     pub(super) rotation_skips: Option<usize>,
@@ -62,7 +62,7 @@ pub(super) struct Norms {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ExpertRule {
+pub(super) struct RouterDefaults {
     pub gating: Gating,
     pub renormalised: bool,
 }
@@ -145,8 +145,8 @@ const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_
 /// Both blocks read the same normed rows.
 const SHARED_NORM: Norms = Norms { feed_forward: &["attn_norm"], ..PRE_NORMS };
 
-const SOFTMAX: Option<ExpertRule> = Some(ExpertRule { gating: Gating::Softmax, renormalised: false });
-const RENORMALISED: Option<ExpertRule> = Some(ExpertRule { gating: Gating::Softmax, renormalised: true });
+const SOFTMAX: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: false });
+const RENORMALISED: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: true });
 
 const LLAMA: Architecture = Architecture {
     name: "llama",
@@ -249,7 +249,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         models: "gpt-oss",
         norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
         activation: Activation::ClampedSwiglu { slope: 1.702, limit: 7.0 },
-        experts: Some(ExpertRule { gating: Gating::SoftmaxOfChosen, renormalised: false }),
+        experts: Some(RouterDefaults { gating: Gating::SoftmaxOfChosen, renormalised: false }),
         windows: Some(Windows { pattern: 2, length: None, rotation: WindowRotation::Same }),
         ..NEOX
     },

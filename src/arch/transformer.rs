@@ -2,10 +2,10 @@
 
 use super::build::Tensors;
 use super::metadata::Keys;
-use super::table::{Architecture, EmbeddingScale, ExpertRule, LogitScale, Positions, QueryKeyNorm, WindowRotation};
+use super::table::{Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, RouterDefaults, WindowRotation};
 use super::{
-    Attention, Block, Choice, Described, Description, Experts, FeedForward, Gating, Latent, Layer, Linear, Mlp, Norm,
-    NormKind, Projection, Rope, Shape, Shared, SpanNorm,
+    Attention, Block, Described, Description, Experts, FeedForward, Gating, Latent, Layer, Linear, Mlp, Norm, NormKind,
+    Projection, Rope, RouterConfig, Shape, Shared, SpanNorm,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
@@ -15,7 +15,7 @@ use crate::kernel::rope::{Pairing, Scaling};
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 
 /// Bounds the tables of a hostile file; real models have a few hundred.
-const MOST_EXPERTS: usize = 1024;
+const MAX_EXPERTS: usize = 1024;
 
 pub fn describe(
     architecture: &Architecture,
@@ -369,12 +369,12 @@ impl Maker<'_> {
         Ok(FeedForward { norm, block, post_norm, sum_norm })
     }
 
-    fn experts(&mut self, i: u32, count: usize, rule: ExpertRule) -> Result<Experts> {
+    fn experts(&mut self, i: u32, count: usize, rule: RouterDefaults) -> Result<Experts> {
         let width = self.shape.embedding;
         let name = |part: &str| format!("blk.{i}.{part}");
         let used = self.keys.count("expert_used_count")?;
-        if used > count || count > MOST_EXPERTS {
-            return Err(Error::format(format!("{used} of {count} experts; at most {MOST_EXPERTS} are built in")));
+        if used > count || count > MAX_EXPERTS {
+            return Err(Error::format(format!("{used} of {count} experts; at most {MAX_EXPERTS} are built in")));
         }
         let mut length = "feed_forward_length";
         if self.keys.has("expert_feed_forward_length") {
@@ -400,9 +400,9 @@ impl Maker<'_> {
         };
         let renormalised = self.keys.flag("expert_weights_norm", rule.renormalised)?;
         let bias = self.tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
-        let choice = Choice { gating, renormalised, scale, bias };
+        let router_config = RouterConfig { gating, renormalised, scale, bias };
         let activation = self.architecture.activation;
-        Ok(Experts { router, choice, count, used, first, biases, activation, shared })
+        Ok(Experts { router, router_config, count, used, first, biases, activation, shared })
     }
 
     /// `expert`: the length of an expert.

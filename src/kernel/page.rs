@@ -14,7 +14,7 @@ use crate::quant::Format;
 const GRAIN: usize = 16;
 
 /// What becomes of the products y.
-pub enum Then<'a> {
+pub enum Epilogue<'a> {
     /// They stay.
     Keep,
     /// x += factor · y; x has the shape of the result.
@@ -25,14 +25,14 @@ pub enum Then<'a> {
     Activate(Activation),
 }
 
-impl Then<'_> {
+impl Epilogue<'_> {
     /// The same for the next page.
-    pub fn again(&mut self) -> Then<'_> {
+    pub fn again(&mut self) -> Epilogue<'_> {
         match self {
-            Then::Keep => Then::Keep,
-            Then::AddTo(x, factor) => Then::AddTo(x, *factor),
-            Then::Gate(f, gate) => Then::Gate(*f, gate),
-            Then::Activate(f) => Then::Activate(*f),
+            Epilogue::Keep => Epilogue::Keep,
+            Epilogue::AddTo(x, factor) => Epilogue::AddTo(x, *factor),
+            Epilogue::Gate(f, gate) => Epilogue::Gate(*f, gate),
+            Epilogue::Activate(f) => Epilogue::Activate(*f),
         }
     }
 }
@@ -57,10 +57,10 @@ pub struct Product<'a> {
     pub stride: usize,
     /// Where in a row of `out` the product of the first page's first row goes.
     pub column: usize,
-    pub then: Then<'a>,
+    pub epilogue: Epilogue<'a>,
 }
 
-/// [`Then`], as threads share it.
+/// [`Epilogue`], as threads share it.
 enum Next<'a> {
     Keep,
     AddTo(*mut f32, f32),
@@ -88,22 +88,22 @@ impl<'a> Shared<'a> {
     /// # Panics
     /// If the shapes do not agree.
     fn new(product: Product<'a>) -> Shared<'a> {
-        let Product { pages, acts, bias, out, stride, column, then } = product;
+        let Product { pages, acts, bias, out, stride, column, epilogue } = product;
         let rows = pages.iter().map(|page| page.count).sum();
         let least = acts.tokens() * stride;
         assert!(column + rows <= stride && out.len() >= least);
         assert!(bias.is_none_or(|b| b.len() == rows));
-        let next = match then {
-            Then::Keep => Next::Keep,
-            Then::AddTo(x, factor) => {
+        let next = match epilogue {
+            Epilogue::Keep => Next::Keep,
+            Epilogue::AddTo(x, factor) => {
                 assert!(x.len() >= least);
                 Next::AddTo(x.as_mut_ptr(), factor)
             }
-            Then::Gate(f, gate) => {
+            Epilogue::Gate(f, gate) => {
                 assert!(gate.len() >= least);
                 Next::Gate(f, gate)
             }
-            Then::Activate(f) => Next::Activate(f),
+            Epilogue::Activate(f) => Next::Activate(f),
         };
         Shared { pages, acts, bias, out: out.as_mut_ptr(), stride, column, next, rows }
     }
@@ -165,7 +165,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Multiplies, adds biases where there are any, and goes on with each product as its `then` says.
+/// Multiplies, adds biases where there are any, and goes on with each product as its epilogue says.
 ///
 /// # Panics
 /// If the shapes do not agree.

@@ -23,7 +23,7 @@ use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
 use crate::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
-use crate::weights::{Ledger, Schedule};
+use crate::weights::{Accounting, Schedule};
 
 /// Reads that are in flight at once: four of 1–2 MiB reach the speed of direct storage.
 const READERS: usize = 4;
@@ -170,14 +170,14 @@ fn needs(read: &Read, options: &Options) -> Needs {
     Needs { tables, scratch, session: session_bytes(d, context), threads, chunk, context, layout }
 }
 
-fn least_budget(needs: &Needs, schedule: &Schedule) -> u64 {
-    needs.base().saturating_add(Engine::least_frames(schedule))
+fn min_budget(needs: &Needs, schedule: &Schedule) -> u64 {
+    needs.base().saturating_add(Engine::min_frames(schedule))
 }
 
 fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
     let needs = needs(read, options);
     let schedule = &read.described.schedule;
-    let floor = least_budget(&needs, schedule);
+    let floor = min_budget(&needs, schedule);
     let budget = match options.memory_budget {
         0 => memory::automatic_budget(),
         n => n,
@@ -201,13 +201,14 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
 /// `door` may put something in front of each source.
 fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
     let needs = needs(&read, options);
-    let floor = least_budget(&needs, &read.described.schedule);
+    let floor = min_budget(&needs, &read.described.schedule);
     let automatic = options.memory_budget == 0;
-    let (seat, budget) = match &options.shared_budget {
+    let (budget_share, budget) = match &options.shared_budget {
         Some(shared) => {
             let full = needs.base().saturating_add(Engine::full_frames(&read.described.schedule));
-            let (seat, share) = shared.admit(Share { least: floor, full }).map_err(|e| e.context(&read.name))?;
-            (Some(seat), share)
+            let (budget_share, share) =
+                shared.admit(Share { least: floor, full }).map_err(|e| e.context(&read.name))?;
+            (Some(budget_share), share)
         }
         None if automatic => (None, memory::automatic_budget()),
         None => (None, options.memory_budget),
@@ -223,7 +224,7 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
                 needs.scratch,
                 needs.context,
                 needs.session,
-                Engine::least_frames(&read.described.schedule)
+                Engine::min_frames(&read.described.schedule)
             ),
         ));
     }
@@ -237,14 +238,14 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
         .map_err(|e| Error::out_of_memory(format!("{}: {} bytes of scratch memory: {e}", read.name, needs.scratch)))?;
     let pool = Pool::new(needs.threads)?;
     let engine = Engine::start(Config {
-        ledger: Ledger::new(budget, needs.fixed(), needs.session),
+        accounting: Accounting::new(budget, needs.fixed(), needs.session),
         schedule,
         sources: sources.into_iter().map(door).collect(),
         prefetch: options.prefetch,
         readers: READERS,
         prefetch_distance: options.prefetch_distance,
         cache_layers: options.cache_layers,
-        seat,
+        budget_share,
     })?;
     Ok(Arc::new(Model {
         description,

@@ -71,7 +71,7 @@ impl Layout {
                     }
                 }
                 match &l.feed_forward.block {
-                    Block::Dense(mlp) => sizes.extend([stage(&mlp.ways_up()), stage(&[mlp.down])]),
+                    Block::Dense(mlp) => sizes.extend([stage(&mlp.up_projections()), stage(&[mlp.down])]),
                     Block::Experts(e) => {
                         let [gate, up, down] = e.matrices(0).map(Linear::plain);
                         sizes.extend([stage(&e.first_stage()), stage(&[gate, up]), stage(&[down])]);

@@ -181,7 +181,7 @@ impl Job {
     }
 
     /// Ends a pass that has not begun.
-    fn give_up(self) {
+    fn evict(self) {
         let Job { ticket, mut session, home, results, .. } = self;
         drop(results);
         session.pass_bytes = 0;
@@ -262,7 +262,7 @@ impl Passes {
         let job = found.and_then(|at| waiting.jobs.remove(at));
         drop(waiting);
         if let Some(job) = job {
-            job.give_up();
+            job.evict();
         }
     }
 

@@ -264,7 +264,7 @@ mod submitted {
 
     /// What sessions have taken from the budget.
     fn session_bytes_of(model: &Model) -> u64 {
-        model.engine().shared().state.lock().ledger.sessions
+        model.engine().shared().state.lock().accounting.sessions
     }
 
     fn no_events(model: &Model) {

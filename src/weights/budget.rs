@@ -37,7 +37,7 @@ pub struct Needs {
 }
 
 /// A model's place in a shared budget; leaving it when dropped.
-pub struct Seat {
+pub struct BudgetShare {
     budget: Arc<SharedBudget>,
     id: u64,
 }
@@ -61,11 +61,11 @@ impl SharedBudget {
         result
     }
 
-    /// Takes a model in; the others make room for it before this returns. Its share comes with the seat.
+    /// Takes a model in; the others make room for it before this returns. Its share comes with the result.
     ///
     /// # Errors
     /// `MEMORY_BUDGET`: there is no room for its least beside that of the others.
-    pub fn admit(self: &Arc<Self>, needs: Needs) -> Result<(Seat, u64)> {
+    pub fn admit(self: &Arc<Self>, needs: Needs) -> Result<(BudgetShare, u64)> {
         let mut members = self.members.lock();
         members.last_id += 1;
         let id = members.last_id;
@@ -75,12 +75,12 @@ impl SharedBudget {
             return Err(e);
         }
         let share = members.list.last().map_or(0, |m| m.share);
-        Ok((Seat { budget: self.clone(), id }, share))
+        Ok((BudgetShare { budget: self.clone(), id }, share))
     }
 }
 
-impl Seat {
-    /// The engine that lives on this seat's share from now on.
+impl BudgetShare {
+    /// The engine that lives on this share from now on.
     pub fn attach(&self, engine: &Arc<Shared>) {
         let mut members = self.budget.members.lock();
         if let Some(member) = members.list.iter_mut().find(|m| m.id == self.id) {
@@ -108,7 +108,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         let mut members = self.budget.members.lock();
         members.list.retain(|m| m.id != self.id);

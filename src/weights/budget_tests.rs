@@ -10,7 +10,7 @@ use crate::error::Status;
 #[test]
 fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
     let s = uneven();
-    let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+    let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
     let b = open(s, full, true, |_| {});
     b.pass().unwrap();
     b.engine.settle();
@@ -39,7 +39,7 @@ fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
 #[test]
 fn a_page_that_comes_for_a_sweep_which_ends_without_it_is_given_up_where_the_plan_has_become_smaller() {
     let s = uneven();
-    let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+    let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
     // The page after the one the sweep ends with: an ordinary one, or a table, which no sweep takes.
     for next in [1, s.sweep_len] {
         let at = s.pages[next].offset + s.pages[next].bytes / 2;
@@ -67,7 +67,7 @@ fn a_page_that_comes_for_a_sweep_which_ends_without_it_is_given_up_where_the_pla
 #[test]
 fn sessions_take_memory_from_frames_and_give_it_back() {
     let s = uneven();
-    let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+    let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
     let b = open(s, full, true, |_| {});
     b.engine.settle();
     b.engine.reserve(full - floor).unwrap();
@@ -85,7 +85,7 @@ fn what_is_claimed_does_not_count_as_used_beside_frames_that_have_yet_to_go() {
     // Pages of one size, so that the reads under way take more than the least frames.
     let matrices: Vec<(u32, u64, u64)> = (0..16).map(|layer| (layer, 65536, 16)).collect();
     let s = schedule_of(&matrices);
-    let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+    let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
     let b = open(s, full, true, |c| c.block_within(0..u64::MAX));
     b.control.await_blocked(READERS);
     b.engine.claim(full - floor).unwrap();
@@ -114,16 +114,16 @@ fn no_more_layers_are_held_than_the_host_allows() {
 #[test]
 fn models_on_one_budget_share_it_and_never_exceed_it_together() {
     let s = uneven();
-    let needs = Needs { least: Engine::least_frames(&s), full: Engine::full_frames(&s) };
+    let needs = Needs { least: Engine::min_frames(&s), full: Engine::full_frames(&s) };
     let total = needs.least + needs.full;
     let budget = SharedBudget::new(total);
     let enter = || {
-        let (seat, share) = budget.admit(needs)?;
+        let (budget_share, share) = budget.admit(needs)?;
         let schedule = uneven();
         let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
         let control = Control::default();
         let source = ScriptedSource::patterned(&control, end);
-        let engine = Engine::start(Config { seat: Some(seat), ..config(schedule, source, share) })?;
+        let engine = Engine::start(Config { budget_share: Some(budget_share), ..config(schedule, source, share) })?;
         crate::Result::Ok(Bench { interrupt: Interrupt::new(&engine), engine, control })
     };
     let a = enter().unwrap();

@@ -236,7 +236,7 @@ impl Window {
 
     /// The bytes of a page that is ready and held.
     pub(super) fn view<'a>(self) -> &'a [u8] {
-        // SAFETY: the page is ready and held for 'a, which its holder (`HeldPage`) bounds: nobody writes to it.
+        // SAFETY: the page is ready and held for 'a, which its holder (`PageGuard`) bounds: nobody writes to it.
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 }
@@ -349,8 +349,8 @@ mod tests {
         frames[1] = None;
         frames[2] = None;
         for (i, window) in windows.iter().enumerate() {
-            let given_up = cfg!(target_os = "linux") && matches!(i, 1 | 2);
-            let expected = if given_up { 0 } else { 1 + i as u8 };
+            let evicted = cfg!(target_os = "linux") && matches!(i, 1 | 2);
+            let expected = if evicted { 0 } else { 1 + i as u8 };
             assert!(window.view().iter().all(|&byte| byte == expected), "frame {i}");
         }
     }

@@ -16,7 +16,7 @@ use super::schedule::Schedule;
 use super::schedule::testing::schedule_of;
 use super::scripted::{Pattern, byte_at};
 use super::source::Source;
-use super::state::Ledger;
+use super::state::Accounting;
 use super::sync::{Condvar, Mutex};
 use crate::error::{Error, Result, Status};
 use crate::model::EventKind;
@@ -114,18 +114,23 @@ impl Source for Storage {
     }
 }
 
-fn engine(storage: (Arc<Gate>, bool), prefetch: bool, frames: u64, seat: Option<super::budget::Seat>) -> Engine {
+fn engine(
+    storage: (Arc<Gate>, bool),
+    prefetch: bool,
+    frames: u64,
+    budget_share: Option<super::budget::BudgetShare>,
+) -> Engine {
     let schedule = small();
     let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
     let config = Config {
         schedule,
         sources: vec![Box::new(Storage { content: Pattern { end }, gate: storage.0, fails: storage.1 })],
-        ledger: Ledger::new(frames, 0, 0),
+        accounting: Accounting::new(frames, 0, 0),
         prefetch,
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
-        seat,
+        budget_share,
     };
     Engine::start(config).unwrap()
 }
@@ -148,7 +153,7 @@ fn pass(engine: &Engine, interrupt: &Interrupt) -> Result<()> {
 /// What is used beyond the budget is only what a pass or a read has in hand at this moment.
 fn assert_within_budget(engine: &Engine) {
     let state = engine.shared().state.lock();
-    let (used, budget) = (state.used(), state.ledger.budget);
+    let (used, budget) = (state.used(), state.accounting.budget);
     let in_hand = (0..engine.schedule().pages.len()).any(|p| !state.is_absent(p) && !state.is_idle(p));
     assert!(used <= budget || in_hand, "{used} of {budget} bytes, with nothing in use");
 }
@@ -183,7 +188,7 @@ fn await_done(engine: &Engine, tickets: &[u64]) {
 fn passes_prefetches_and_changing_budgets_all_end_in_any_order() {
     check(|| {
         let s = small();
-        let (floor, full) = (Engine::least_frames(&s), Engine::full_frames(&s));
+        let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
         let budget = move || floor + (full - floor) * thread_rng().gen_range(0..=4) / 4;
         let (first, fails, prefetch) = (budget(), chance(2), !chance(4));
         let engine = engine((Gate::new(true), fails), prefetch, first, None);
@@ -243,7 +248,7 @@ fn passes_prefetches_and_changing_budgets_all_end_in_any_order() {
 fn an_interrupt_ends_a_pass_that_waits_for_storage_or_for_its_turn_at_any_point() {
     check(|| {
         let gate = Gate::new(false);
-        let floor = Engine::least_frames(&small());
+        let floor = Engine::min_frames(&small());
         let engine = engine((gate.clone(), false), true, floor, None);
         let interrupts = [0, 1].map(|_| Interrupt::new(&engine));
         // Read before the threads begin, so that an interrupt counts whenever it comes.
@@ -290,12 +295,12 @@ fn every_prefetch_is_answered_once_however_it_is_cancelled_and_read() {
 fn models_on_one_budget_make_room_for_each_other_in_any_order() {
     check(|| {
         let s = small();
-        let needs = Needs { least: Engine::least_frames(&s), full: Engine::full_frames(&s) };
+        let needs = Needs { least: Engine::min_frames(&s), full: Engine::full_frames(&s) };
         let totals = [2 * needs.least + 2 * SESSION, needs.least + needs.full, 2 * needs.full];
         let budget = SharedBudget::new(totals[1]);
         let engines = [0, 1].map(|_| {
-            let (seat, share) = budget.admit(needs).unwrap();
-            engine((Gate::new(true), false), true, share, Some(seat))
+            let (budget_share, share) = budget.admit(needs).unwrap();
+            engine((Gate::new(true), false), true, share, Some(budget_share))
         });
         thread::scope(|scope| {
             for engine in &engines {

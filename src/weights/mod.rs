@@ -3,13 +3,13 @@
 pub mod budget;
 #[cfg(all(test, feature = "prefetch"))]
 mod budget_tests;
-mod doorbell;
 pub mod engine;
 mod events;
 pub mod frames;
 #[cfg(all(test, shuttle, feature = "prefetch"))]
 mod interleaved;
 mod loader;
+mod notifier;
 mod residency;
 #[cfg(all(test, feature = "prefetch"))]
 mod routed_tests;
@@ -26,6 +26,6 @@ mod tests;
 mod virtual_time;
 
 pub use budget::SharedBudget;
-pub use engine::{Config, Engine, HeldPage, Interrupt, Sweep};
+pub use engine::{Config, Engine, Interrupt, PageGuard, Sweep};
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
-pub use state::Ledger;
+pub use state::Accounting;

@@ -21,9 +21,9 @@ pub struct Residency {
 
 /// The least ring: with one page in use anywhere in it, either side of that page has room for the largest one, so the
 /// next page can always be read while this one is computed.
-pub fn least_ring(schedule: &Schedule) -> u64 {
+pub fn min_ring(schedule: &Schedule) -> u64 {
     let all = schedule.streamable_bytes();
-    if schedule.routed_end < 3 { all } else { all.min(3 * schedule.largest_span()) }
+    if schedule.routed_end < 3 { all } else { all.min(3 * schedule.largest_extent()) }
 }
 
 /// Frames of everything: with them nothing is streamed.
@@ -33,16 +33,16 @@ pub fn full(schedule: &Schedule) -> u64 {
 
 /// A ring this deep keeps all readers busy while a page is computed: what is in flight, beside the least.
 pub fn good_ring(schedule: &Schedule, in_flight_bytes: u64) -> u64 {
-    least_ring(schedule) + in_flight_bytes
+    min_ring(schedule) + in_flight_bytes
 }
 
 /// Frame bytes used of `capacity` where no more than `most` may be held; 0: no such limit. A pass has to get on, so it is
-/// never less than [`least_ring`] for that.
+/// never less than [`min_ring`] for that.
 pub fn usable(schedule: &Schedule, capacity: u64, most: u64) -> u64 {
-    if most == 0 { capacity } else { capacity.min(most.max(least_ring(schedule))) }
+    if most == 0 { capacity } else { capacity.min(most.max(min_ring(schedule))) }
 }
 
-/// Plans `capacity` bytes of frames; `capacity` is at least [`least_ring`]. The ring is made [`good_ring`] deep for what
+/// Plans `capacity` bytes of frames; `capacity` is at least [`min_ring`]. The ring is made [`good_ring`] deep for what
 /// is in flight, or what the host prefetches, and takes at most half of the frames for it.
 pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residency {
     let streamable = schedule.streamable_bytes();
@@ -54,7 +54,7 @@ pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residen
         kept.keep_evenly(0..end, u64::MAX);
         return Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes: 0, streamed_bytes: 0 };
     }
-    let least = least_ring(schedule);
+    let least = min_ring(schedule);
     let ring_bytes = (capacity / 2).clamp(least, good_ring(schedule, in_flight_bytes).max(least)).min(capacity);
     let room = capacity - ring_bytes;
     kept.keep_evenly(0..schedule.sweep_len, room);
@@ -78,14 +78,14 @@ impl Kept<'_> {
     /// Keeps pages of a range in `room` bytes, spread evenly.
     fn keep_evenly(&mut self, range: Range<usize>, room: u64) {
         let pages = &self.schedule.pages;
-        let all: u64 = pages[range.clone()].iter().map(|p| p.span_bytes).sum();
+        let all: u64 = pages[range.clone()].iter().map(|p| p.extent_bytes).sum();
         let room = room.min(all);
         let end = self.bytes + room;
         // Every page earns credit in proportion to its size, and is kept when the credit covers it.
         let mut credit = 0u128;
         for i in range.clone() {
-            credit += u128::from(pages[i].span_bytes) * u128::from(room);
-            let price = u128::from(pages[i].span_bytes) * u128::from(all);
+            credit += u128::from(pages[i].extent_bytes) * u128::from(room);
+            let price = u128::from(pages[i].extent_bytes) * u128::from(all);
             if credit >= price {
                 credit -= price;
                 self.keep(i);
@@ -93,9 +93,9 @@ impl Kept<'_> {
         }
         // What is left over keeps any page that fits, largest first.
         let mut rest: Vec<usize> = range.filter(|&i| !self.pinned[i]).collect();
-        rest.sort_by_key(|&i| std::cmp::Reverse(pages[i].span_bytes));
+        rest.sort_by_key(|&i| std::cmp::Reverse(pages[i].extent_bytes));
         for i in rest {
-            if self.bytes + pages[i].span_bytes <= end {
+            if self.bytes + pages[i].extent_bytes <= end {
                 self.keep(i);
             }
         }
@@ -103,7 +103,7 @@ impl Kept<'_> {
 
     fn keep(&mut self, page: usize) {
         self.pinned[page] = true;
-        self.bytes += self.schedule.pages[page].span_bytes;
+        self.bytes += self.schedule.pages[page].extent_bytes;
     }
 }
 
@@ -124,19 +124,23 @@ mod tests {
     fn pinned_and_ring_never_exceed_the_capacity_and_pins_are_spread_evenly() {
         let matrices: Vec<(u32, u64, u64)> = (0..64).map(|i| (i / 4, 65536, 32 + 16 * (i as u64 % 3))).collect();
         let s = schedule_of(&matrices);
-        let (least, total) = (least_ring(&s), s.sweep_bytes());
+        let (least, total) = (min_ring(&s), s.sweep_bytes());
         for percent in 0..100 {
             let capacity = least + (total - least) * percent / 100;
-            let r = plan(&s, capacity, s.largest_span());
+            let r = plan(&s, capacity, s.largest_extent());
             assert!(r.pinned_bytes + r.ring_bytes <= capacity);
             assert!(r.ring_bytes >= least || capacity >= total);
-            let kept: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.span_bytes).sum();
+            let kept: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.extent_bytes).sum();
             assert_eq!(kept, r.pinned_bytes);
             // Evenness: any half of the circle holds about half of the pinned bytes.
-            let half: u64 =
-                s.pages[..s.sweep_len / 2].iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.span_bytes).sum();
+            let half: u64 = s.pages[..s.sweep_len / 2]
+                .iter()
+                .zip(&r.pinned)
+                .filter(|(_, p)| **p)
+                .map(|(p, _)| p.extent_bytes)
+                .sum();
             assert!(
-                half.abs_diff(r.pinned_bytes / 2) <= 4 * s.largest_span(),
+                half.abs_diff(r.pinned_bytes / 2) <= 4 * s.largest_extent(),
                 "{percent}%: {half} of {}",
                 r.pinned_bytes
             );
@@ -149,8 +153,8 @@ mod tests {
         let s = schedule_of(&matrices);
         let mut before = u64::MAX;
         for step in 0..=64 {
-            let r = plan(&s, least_ring(&s) + (s.sweep_bytes() - least_ring(&s)) * step / 64, 0);
-            assert!(r.streamed_bytes <= before.saturating_add(s.largest_span()));
+            let r = plan(&s, min_ring(&s) + (s.sweep_bytes() - min_ring(&s)) * step / 64, 0);
+            assert!(r.streamed_bytes <= before.saturating_add(s.largest_extent()));
             before = r.streamed_bytes;
         }
     }

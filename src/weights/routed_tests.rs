@@ -74,16 +74,16 @@ fn times_read(s: &Schedule, reads: &[Range<u64>]) -> Vec<usize> {
 }
 
 fn budgets(s: &Schedule) -> Vec<u64> {
-    let (floor, full) = (Engine::least_frames(s), Engine::full_frames(s));
+    let (floor, full) = (Engine::min_frames(s), Engine::full_frames(s));
     (0..=8).map(|i| floor + (full - floor) * i / 8).collect()
 }
 
 #[test]
 fn experts_follow_the_circle_and_stand_at_the_gates_of_their_layers() {
     let s = routed();
-    assert_eq!(s.gates.len(), LAYERS as usize);
+    assert_eq!(s.route_points.len(), LAYERS as usize);
     for layer in 0..LAYERS {
-        assert_eq!(s.gates[layer as usize] as usize, s.matrix(matrix(layer, 2)).pages().end);
+        assert_eq!(s.route_points[layer as usize] as usize, s.matrix(matrix(layer, 2)).pages().end);
         assert!(s.layer_pages(layer).end <= s.sweep_len);
         for p in expert_pages(&s, layer, &[0, 5]) {
             assert!((s.sweep_len..s.routed_end).contains(&p) && s.pages[p].layer == layer);
@@ -96,7 +96,7 @@ fn experts_follow_the_circle_and_stand_at_the_gates_of_their_layers() {
 fn a_pass_reads_the_experts_that_it_is_routed_to_and_no_others_at_the_floor() {
     let s = routed();
     for prefetch in [true, false] {
-        let b = open(routed(), Engine::least_frames(&s), prefetch, |_| {});
+        let b = open(routed(), Engine::min_frames(&s), prefetch, |_| {});
         for experts in [&[1, 4][..], &[0], &[2, 3, 5], &[]] {
             b.engine.settle();
             b.control.take_reads();
@@ -111,7 +111,7 @@ fn a_pass_reads_the_experts_that_it_is_routed_to_and_no_others_at_the_floor() {
                 }
             }
         }
-        assert!(b.stats().peak_bytes <= Engine::least_frames(&s));
+        assert!(b.stats().peak_bytes <= Engine::min_frames(&s));
     }
 }
 
@@ -124,12 +124,12 @@ fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_route
         b.control.take_reads();
         pass(&b, &[0, 3, 5], || b.engine.settle()).unwrap();
         let times = times_read(&s, &b.control.take_reads());
-        // The pages before the first gate may have been read for the next pass as well.
-        let first_gate = s.gates[0] as usize;
-        for (p, &times) in times.iter().enumerate().skip(first_gate) {
+        // The pages before the first route_point may have been read for the next pass as well.
+        let first_route_point = s.route_points[0] as usize;
+        for (p, &times) in times.iter().enumerate().skip(first_route_point) {
             assert!(times <= 1, "{frames}: page {p} was read {times} times");
         }
-        // Only the first page of a gate may be waited for: until the router has spoken nobody knows it. Beside that gate a
+        // Only the first page of a route_point may be waited for: until the router has spoken nobody knows it. Beside that route_point a
         // page of the circle is used first, so not even that.
         assert!(b.stats().layers_stalled <= 1, "{frames}: {:?}", b.stats());
         assert!(b.stats().peak_bytes <= frames);
@@ -139,7 +139,7 @@ fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_route
 #[test]
 fn experts_are_kept_with_what_the_circle_leaves_and_never_read_again() {
     let s = routed();
-    let circle = s.sweep_bytes() + 2 * Engine::least_frames(&s);
+    let circle = s.sweep_bytes() + 2 * Engine::min_frames(&s);
     for frames in [circle + s.routed_bytes() / 2, Engine::full_frames(&s)] {
         let b = open(routed(), frames, true, |_| {});
         b.engine.settle();
@@ -160,7 +160,7 @@ fn experts_are_kept_with_what_the_circle_leaves_and_never_read_again() {
 fn a_pass_that_was_interrupted_at_a_gate_leaves_nothing_in_the_way_of_the_next() {
     let s = routed();
     for prefetch in [true, false] {
-        let b = open(routed(), Engine::least_frames(&s), prefetch, |_| {});
+        let b = open(routed(), Engine::min_frames(&s), prefetch, |_| {});
         for last in 1..12 {
             let mut pages = 0;
             let ended = pass(&b, &[1, 2, 5], || {
@@ -172,7 +172,7 @@ fn a_pass_that_was_interrupted_at_a_gate_leaves_nothing_in_the_way_of_the_next()
             assert!(ended.is_err());
             pass(&b, &[0, 4], || {}).unwrap();
         }
-        assert!(b.stats().peak_bytes <= Engine::least_frames(&s));
+        assert!(b.stats().peak_bytes <= Engine::min_frames(&s));
     }
 }
 
@@ -182,7 +182,7 @@ fn an_expert_whose_reading_fails_is_tried_again_and_then_fails_the_pass() {
     let p = &s.pages[expert_pages(&s, 2, &[3])[0]];
     let middle = p.offset + p.bytes / 2;
     for prefetch in [true, false] {
-        let b = open(routed(), Engine::least_frames(&s), prefetch, |c| c.fail(middle..middle + 1, usize::MAX));
+        let b = open(routed(), Engine::min_frames(&s), prefetch, |c| c.fail(middle..middle + 1, usize::MAX));
         pass(&b, &[1], || {}).unwrap();
         let error = pass(&b, &[1, 3], || {}).unwrap_err();
         assert!(error.message().contains("scripted.gguf"), "{}", error.message());
@@ -195,7 +195,7 @@ fn an_expert_whose_reading_fails_is_tried_again_and_then_fails_the_pass() {
 fn the_streamed_bytes_of_a_plan_count_the_share_of_experts_that_a_token_uses() {
     let mut s = routed();
     s.routed_share = (2, EXPERTS);
-    let floor = Engine::plan_frames(&s, Engine::least_frames(&s), 0, 4);
+    let floor = Engine::plan_frames(&s, Engine::min_frames(&s), 0, 4);
     assert_eq!(floor.pinned_bytes, 0);
     assert_eq!(floor.streamed_bytes, s.sweep_bytes() + s.routed_bytes() / 3);
     assert_eq!(Engine::plan_frames(&s, Engine::full_frames(&s), 0, 4).streamed_bytes, 0);

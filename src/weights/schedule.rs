@@ -2,7 +2,7 @@
 //!
 //! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of every
 //! pass come first, layer 0 to the output head: the circle. Those of experts follow, each of one expert: a pass takes those
-//! that its tokens are routed to, at the gate of their layer. Table pages (a token embedding of its own) come last: no pass
+//! that its tokens are routed to, at the route_point of their layer. Table pages (a token embedding of its own) come last: no pass
 //! sweeps over them, rows are taken from them singly.
 
 use std::ops::Range;
@@ -15,7 +15,7 @@ use crate::quant::Format;
 /// Pages are about this large: two reads of the size at which storage is fastest (2 MiB), and some 150 µs of arithmetic.
 const PAGE_TARGET: u64 = 4 << 20;
 /// Small models get smaller pages, so that their floor is small too.
-const PAGE_TARGET_LEAST: u64 = 1 << 20;
+const MIN_PAGE_TARGET: u64 = 1 << 20;
 /// Rows of a page are a multiple of this, so that the kernels' row groups do not straddle pages.
 const ROW_GROUP: u64 = 16;
 
@@ -94,16 +94,16 @@ pub struct Page {
     pub offset: u64,
     pub bytes: u64,
     /// What is read for it: the smallest aligned stretch around its bytes.
-    pub span_offset: u64,
-    pub span_bytes: u64,
+    pub extent_offset: u64,
+    pub extent_bytes: u64,
 }
 
 impl Page {
     pub const TABLE: u32 = u32::MAX;
 
     /// Where the page's bytes begin in its span.
-    pub fn lead(&self) -> usize {
-        (self.offset - self.span_offset) as usize
+    pub fn padding(&self) -> usize {
+        (self.offset - self.extent_offset) as usize
     }
 }
 
@@ -117,7 +117,7 @@ pub struct Schedule {
     /// Where the pages of experts end, which follow the circle; the rest are tables.
     pub routed_end: usize,
     /// Places of the circle before which routed pages are taken, ascending.
-    pub gates: Vec<u32>,
+    pub route_points: Vec<u32>,
     /// Of how many experts (second) a token is routed to how many (first).
     pub routed_share: (u64, u64),
     /// Where the output head begins, if there is one: a pass without logits ends there.
@@ -138,18 +138,18 @@ impl Schedule {
         &self.matrices[id.0 as usize]
     }
 
-    pub fn largest_span(&self) -> u64 {
-        self.pages[..self.routed_end].iter().map(|p| p.span_bytes).max().unwrap_or(0)
+    pub fn largest_extent(&self) -> u64 {
+        self.pages[..self.routed_end].iter().map(|p| p.extent_bytes).max().unwrap_or(0)
     }
 
     /// Frame bytes that all pages of the circle need.
     pub fn sweep_bytes(&self) -> u64 {
-        self.pages[..self.sweep_len].iter().map(|p| p.span_bytes).sum()
+        self.pages[..self.sweep_len].iter().map(|p| p.extent_bytes).sum()
     }
 
     /// Frame bytes that all experts need.
     pub fn routed_bytes(&self) -> u64 {
-        self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.span_bytes).sum()
+        self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.extent_bytes).sum()
     }
 
     /// Frame bytes that everything a pass takes pages of needs: the circle and all experts.
@@ -159,12 +159,12 @@ impl Schedule {
 
     /// Frame bytes that the tables need.
     pub fn table_bytes(&self) -> u64 {
-        self.pages[self.routed_end..].iter().map(|p| p.span_bytes).sum()
+        self.pages[self.routed_end..].iter().map(|p| p.extent_bytes).sum()
     }
 
     /// Frame bytes of the largest layer, without its experts.
     pub fn largest_layer_bytes(&self) -> u64 {
-        let bytes = |l: u32| self.pages[self.layer_pages(l)].iter().map(|p| p.span_bytes).sum();
+        let bytes = |l: u32| self.pages[self.layer_pages(l)].iter().map(|p| p.extent_bytes).sum();
         (0..self.layer_count).map(bytes).max().unwrap_or(0)
     }
 
@@ -172,7 +172,7 @@ impl Schedule {
     pub fn largest_layer_with_experts(&self) -> u64 {
         let mut routed = vec![0u64; self.layer_count as usize];
         for page in &self.pages[self.sweep_len..self.routed_end] {
-            routed[page.layer as usize] += page.span_bytes;
+            routed[page.layer as usize] += page.extent_bytes;
         }
         self.largest_layer_bytes() + routed.into_iter().max().unwrap_or(0)
     }
@@ -181,7 +181,7 @@ impl Schedule {
         self.pages.capacity() * size_of::<Page>()
             + self.matrices.capacity() * size_of::<Matrix>()
             + self.matrices.iter().filter(|m| m.first_row == 0).map(|m| m.name.len()).sum::<usize>()
-            + self.gates.capacity() * size_of::<u32>()
+            + self.route_points.capacity() * size_of::<u32>()
             + self.layers.capacity() * size_of::<Range<u32>>()
     }
 }
@@ -226,13 +226,13 @@ impl Builder {
     pub fn finish(self, layer_count: u32, head: Option<MatrixId>, alignment: u64) -> Result<Schedule> {
         let bytes = |m: &Matrix| m.rows as u64 * m.row_bytes as u64;
         let total: u64 = self.matrices.iter().map(|(m, _)| bytes(m)).sum();
-        let target = (total / 128).clamp(PAGE_TARGET_LEAST, PAGE_TARGET);
+        let target = (total / 128).clamp(MIN_PAGE_TARGET, PAGE_TARGET);
         let mut schedule = Schedule {
             matrices: Vec::with_capacity(self.matrices.len()),
             pages: Vec::new(),
             sweep_len: 0,
             routed_end: 0,
-            gates: Vec::new(),
+            route_points: Vec::new(),
             routed_share: (1, 1),
             head_start: usize::MAX,
             layer_count,
@@ -258,7 +258,7 @@ impl Builder {
                 let rows = rows_per_page.min(m.rows as u64 - row);
                 let offset = m.offset + row * m.row_bytes as u64;
                 let end = offset + rows * m.row_bytes as u64;
-                let span_offset = offset & !(alignment - 1);
+                let extent_offset = offset & !(alignment - 1);
                 schedule.pages.push(Page {
                     matrix: MatrixId(i as u32),
                     layer,
@@ -267,8 +267,8 @@ impl Builder {
                     rows: rows as u32,
                     offset,
                     bytes: end - offset,
-                    span_offset,
-                    span_bytes: end.next_multiple_of(alignment) - span_offset,
+                    extent_offset,
+                    extent_bytes: end.next_multiple_of(alignment) - extent_offset,
                 });
                 row += rows;
             }
@@ -288,13 +288,15 @@ impl Builder {
         for (when, m) in uses.iter().zip(&schedule.matrices) {
             match when {
                 Use::Always { .. } => circle = m.pages.end,
-                Use::Routed { .. } if schedule.gates.last() != Some(&circle) => schedule.gates.push(circle),
+                Use::Routed { .. } if schedule.route_points.last() != Some(&circle) => {
+                    schedule.route_points.push(circle)
+                }
                 Use::Routed { .. } | Use::Table => {}
             }
         }
         schedule.head_start = schedule.head_start.min(schedule.sweep_len);
         schedule.pages.shrink_to_fit();
-        if schedule.largest_span() > u32::MAX as u64 {
+        if schedule.largest_extent() > u32::MAX as u64 {
             return Err(Error::unsupported("a single row of a weight matrix exceeds 4 GiB"));
         }
         Ok(schedule)
@@ -347,8 +349,8 @@ pub mod testing {
             for p in m.pages() {
                 assert_eq!(s.pages[p].first_row as usize, row);
                 row += s.pages[p].rows as usize;
-                assert!((s.pages[p].span_offset | s.pages[p].span_bytes).is_multiple_of(4096));
-                assert!(s.pages[p].lead() as u64 + s.pages[p].bytes <= s.pages[p].span_bytes);
+                assert!((s.pages[p].extent_offset | s.pages[p].extent_bytes).is_multiple_of(4096));
+                assert!(s.pages[p].padding() as u64 + s.pages[p].bytes <= s.pages[p].extent_bytes);
             }
             assert_eq!(row, m.rows);
         }

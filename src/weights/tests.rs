@@ -9,7 +9,7 @@ use super::schedule::testing::schedule_of;
 use super::schedule::{MatrixId, Page, Schedule};
 use super::scripted::{Control, ScriptedSource, byte_at};
 use super::source::Source;
-use super::state::{Ledger, State};
+use super::state::{Accounting, State};
 use crate::error::Status;
 use crate::model::{Event, EventKind, LayerState, Stats};
 
@@ -39,12 +39,12 @@ pub fn config(schedule: Schedule, source: impl Source + 'static, frames: u64) ->
     Config {
         schedule,
         sources: vec![Box::new(source)],
-        ledger: Ledger::new(frames, 0, 0),
+        accounting: Accounting::new(frames, 0, 0),
         prefetch: true,
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
-        seat: None,
+        budget_share: None,
     }
 }
 
@@ -102,7 +102,7 @@ impl Bench {
 }
 
 fn budgets(schedule: &Schedule) -> Vec<u64> {
-    let (floor, full) = (Engine::least_frames(schedule), Engine::full_frames(schedule));
+    let (floor, full) = (Engine::min_frames(schedule), Engine::full_frames(schedule));
     let mut list: Vec<u64> = (0..=4).map(|i| floor + (full - floor) * i / 4).collect();
     list.extend([floor + 4096, schedule.sweep_bytes() - 4096, schedule.sweep_bytes()]);
     list
@@ -201,7 +201,7 @@ fn prefetch_returns_while_storage_is_blocked_and_the_layer_is_announced_when_it_
 #[test]
 fn a_prefetch_beyond_the_frames_says_so_and_never_starves_a_pass() {
     let s = uneven();
-    let frames = Engine::least_frames(&s) + s.largest_span() * 2;
+    let frames = Engine::min_frames(&s) + s.largest_extent() * 2;
     let b = open(s, frames, true, |_| {});
     let tickets: Vec<u64> = (0..12).map(|l| b.engine.prefetch(l, 1).unwrap()).collect();
     let mut refused = 0;
@@ -222,7 +222,7 @@ fn a_prefetch_beyond_the_frames_says_so_and_never_starves_a_pass() {
 fn a_prefetched_layer_is_kept_until_a_pass_uses_it_or_it_is_cancelled() {
     let s = uneven();
     // The ring may take half of the frames: room for a whole layer above the passes' own part.
-    let frames = 2 * (Engine::least_frames(&s) + s.largest_layer_bytes() + s.largest_span());
+    let frames = 2 * (Engine::min_frames(&s) + s.largest_layer_bytes() + s.largest_extent());
     assert!(frames < Engine::full_frames(&s));
     for cancelled in [false, true] {
         let b = open(uneven(), frames, true, |_| {});
@@ -289,7 +289,7 @@ fn a_failing_read_is_an_event_the_pass_retries_and_then_fails_and_the_next_one_g
 fn a_background_failure_that_passes_is_not_noticed_by_the_pass() {
     let s = uneven();
     let page = s.pages[30].clone();
-    let floor = Engine::least_frames(&s);
+    let floor = Engine::min_frames(&s);
     let b = open(s, floor, true, |c| c.fail(page.offset..page.offset + 1, 1));
     b.pass().unwrap();
     b.pass().unwrap();
@@ -298,7 +298,7 @@ fn a_background_failure_that_passes_is_not_noticed_by_the_pass() {
 #[test]
 fn short_and_interrupted_reads_are_completed() {
     let s = uneven();
-    let floor = Engine::least_frames(&s);
+    let floor = Engine::min_frames(&s);
     let b = open(s, floor, true, |c| {
         c.shorten(3 * 4096);
         c.interrupt(50);
@@ -309,7 +309,7 @@ fn short_and_interrupted_reads_are_completed() {
 #[test]
 fn a_file_cut_short_while_open_is_an_error_that_gives_the_figures() {
     let s = uneven();
-    let floor = Engine::least_frames(&s);
+    let floor = Engine::min_frames(&s);
     let end = s.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
     struct Cut(ScriptedSource, u64);
     impl Source for Cut {
@@ -341,7 +341,7 @@ fn a_file_cut_short_while_open_is_an_error_that_gives_the_figures() {
 #[test]
 fn an_interrupt_ends_a_pass_that_waits_for_blocked_storage() {
     let s = uneven();
-    let floor = Engine::least_frames(&s);
+    let floor = Engine::min_frames(&s);
     let b = open(s, floor, true, Control::block);
     let since = b.interrupt.count();
     std::thread::scope(|scope| {
@@ -357,7 +357,7 @@ fn an_interrupt_ends_a_pass_that_waits_for_blocked_storage() {
 #[test]
 fn sweeps_of_several_threads_take_turns_and_all_end() {
     let s = uneven();
-    let frames = Engine::least_frames(&s) * 2;
+    let frames = Engine::min_frames(&s) * 2;
     let b = open(s, frames, true, |_| {});
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -378,7 +378,7 @@ fn sweeps_of_several_threads_take_turns_and_all_end() {
 #[test]
 fn sweeps_begin_in_the_order_in_which_they_were_asked_for_and_one_that_gives_up_leaves_the_queue() {
     let s = uneven();
-    let floor = Engine::least_frames(&s);
+    let floor = Engine::min_frames(&s);
     let b = open(s, floor, true, Control::block);
     let interrupts: Vec<_> = (0..5).map(|_| Interrupt::new(&b.engine)).collect();
     let order = parking_lot::Mutex::new(Vec::new());
@@ -407,7 +407,7 @@ fn sweeps_begin_in_the_order_in_which_they_were_asked_for_and_one_that_gives_up_
 #[test]
 fn rows_are_the_same_from_memory_and_from_storage() {
     let table = MatrixId(84);
-    for frames in [Engine::least_frames(&uneven()), Engine::full_frames(&uneven())] {
+    for frames in [Engine::min_frames(&uneven()), Engine::full_frames(&uneven())] {
         let b = open(uneven(), frames, true, |_| {});
         b.engine.settle();
         let m = b.engine.schedule().matrix(table).clone();

@@ -8,7 +8,7 @@ use super::residency;
 use super::schedule::testing::schedule_of;
 use super::schedule::{Page, Schedule};
 use super::scripted::{Control, ScriptedSource};
-use super::state::{Fixed, Ledger, Request, State};
+use super::state::{Accounting, Fixed, Request, State};
 
 /// What the machine can do. Rates in bytes per second, times in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -58,19 +58,19 @@ fn model() -> Schedule {
 impl Simulation {
     fn new(machine: Machine, frames: u64) -> Simulation {
         let schedule = model();
-        let end = schedule.pages.last().map_or(0, |p| p.span_offset + p.span_bytes);
+        let end = schedule.pages.last().map_or(0, |p| p.extent_offset + p.extent_bytes);
         let depth = Fixed::in_flight_bytes(machine.readers);
         let ring = residency::good_ring(&schedule, depth);
         let fixed = Fixed {
             sources: vec![Box::new(ScriptedSource::patterned(&Control::default(), end))],
             ring_memory: Memory::for_frames(ring as usize, 0).unwrap(),
-            most_outstanding: machine.readers + 2,
+            max_outstanding: machine.readers + 2,
             readers: machine.readers,
             prefetch_distance: 0,
-            most_frames: 0,
+            max_frames: 0,
             schedule,
         };
-        let state = State::new(&fixed, Ledger::new(frames, 0, 0));
+        let state = State::new(&fixed, Accounting::new(frames, 0, 0));
         Simulation { machine, fixed, state, now: 0.0, queue: VecDeque::new(), flights: Vec::new() }
     }
 
@@ -112,7 +112,7 @@ impl Simulation {
         for p in 0..pages {
             self.state.move_to(&self.fixed, p);
             self.look();
-            while self.state.hold(&self.fixed, p).is_none() {
+            while self.state.acquire_page(&self.fixed, p).is_none() {
                 self.advance(f64::INFINITY);
             }
             let page: &Page = &self.fixed.schedule.pages[p];
@@ -120,7 +120,7 @@ impl Simulation {
             while self.now < done {
                 self.advance(done);
             }
-            self.state.let_go(&self.fixed, p, true);
+            self.state.release_page(&self.fixed, p, true);
             self.look();
         }
         self.state.end_sweep(&self.fixed);
@@ -143,7 +143,7 @@ impl Simulation {
 #[test]
 fn passes_reach_the_bound_of_storage_and_arithmetic_at_every_budget() {
     let schedule = model();
-    let (least, all) = (residency::least_ring(&schedule), schedule.sweep_bytes());
+    let (least, all) = (residency::min_ring(&schedule), schedule.sweep_bytes());
     // Storage slower than, like and faster than arithmetic. Of storage whose speed takes all four reads in flight, the wait
     // before the bytes of each flow is lost: a twentieth at the fastest.
     for (storage, arithmetic) in [(1e9, 18e9), (2.4e9, 18e9), (4.3e9, 18e9), (4.3e9, 10e9)] {

@@ -26,7 +26,7 @@ pub const MAX_HEAD_DIM: usize = 576;
 
 /// What scores are and which of them count.
 #[derive(Clone, Copy, Debug)]
-pub struct Rule<'a> {
+pub struct AttentionParameters<'a> {
     /// Multiplies q·k.
     pub scale: f32,
     /// Scores become cap·tanh(score / cap).
@@ -87,9 +87,9 @@ impl<'a> HeadCache<'a> {
     }
 
     /// The positions that the token at `position` sees: within the window and not before the first row.
-    fn seen(&self, position: usize, rule: &Rule) -> (usize, usize) {
-        let end = rule.until.unwrap_or(position + 1);
-        let start = rule.window.map_or(0, |w| end.saturating_sub(w)).max(self.first);
+    fn seen(&self, position: usize, parameters: &AttentionParameters) -> (usize, usize) {
+        let end = parameters.until.unwrap_or(position + 1);
+        let start = parameters.window.map_or(0, |w| end.saturating_sub(w)).max(self.first);
         assert!(
             start <= position && position < end && end - self.first <= self.len(),
             "position {position} is not in the cache"
@@ -99,28 +99,36 @@ impl<'a> HeadCache<'a> {
 }
 
 /// The attention of the query heads of one key head, for consecutive tokens of which the first stands at `position`.
-/// Token i sees the positions up to its own, `position + i`, within the window, or what `rule.until` says. Sequential, allocates nothing.
+/// Token i sees the positions up to its own, `position + i`, within the window, or what `parameters.until` says. Sequential, allocates nothing.
 ///
 /// `q` is [tokens][group][key_dim], after RoPE, unscaled; `out` is [tokens][group][value_dim].
 ///
 /// # Panics
 /// If the shapes do not agree, a head has more than [`MAX_HEAD_DIM`] elements, or a position is not in the cache.
-pub fn attend(isa: Isa, cache: &HeadCache, rule: &Rule, group: usize, position: usize, q: &[f32], out: &mut [f32]) {
+pub fn attend(
+    isa: Isa,
+    cache: &HeadCache,
+    parameters: &AttentionParameters,
+    group: usize,
+    position: usize,
+    q: &[f32],
+    out: &mut [f32],
+) {
     cache.check();
     assert!(group > 0 && q.len().is_multiple_of(group * cache.key_dim));
     let rows = q.len() / cache.key_dim;
     assert_eq!(out.len(), rows * cache.value_dim);
-    assert!(rule.sinks.is_none_or(|sinks| sinks.len() == group));
+    assert!(parameters.sinks.is_none_or(|sinks| sinks.len() == group));
     let mut q = q.chunks_exact(cache.key_dim);
     let mut out = out.chunks_exact_mut(cache.value_dim);
     for first in (0..rows).step_by(MAX_ROWS) {
         let count = MAX_ROWS.min(rows - first);
         let mut tile: [Row; MAX_ROWS] = array::from_fn(|i| {
             let (Some(q), Some(out), true) = (q.next(), out.next(), i < count) else { return Row::default() };
-            let (start, end) = cache.seen(position + (first + i) / group, rule);
-            Row { q, out, start, end, sink: rule.sinks.map(|sinks| sinks[(first + i) % group]) }
+            let (start, end) = cache.seen(position + (first + i) / group, parameters);
+            Row { q, out, start, end, sink: parameters.sinks.map(|sinks| sinks[(first + i) % group]) }
         });
-        dispatch(isa, AttendRows { cache, rule, rows: &mut tile[..count] });
+        dispatch(isa, AttendRows { cache, parameters, rows: &mut tile[..count] });
     }
 }
 
@@ -129,7 +137,7 @@ pub fn attend(isa: Isa, cache: &HeadCache, rule: &Rule, group: usize, position: 
 ///
 /// `q` is [tokens][heads][key_dim], after RoPE, unscaled; `out` is [tokens][heads][value_dim]; query heads
 /// `h·heads/kv_heads ..` belong to key head h. The first token stands at `position`; the cache holds its keys and
-/// values and those of the tokens after it. `rule.sinks` has one entry per query head.
+/// values and those of the tokens after it. `parameters.sinks` has one entry per query head.
 ///
 /// # Panics
 /// If the shapes do not agree, a head has more than [`MAX_HEAD_DIM`] elements, or a position is not in the cache.
@@ -138,7 +146,7 @@ pub fn attend_layer(
     pool: &Pool,
     isa: Isa,
     cache: &LayerCache,
-    rule: &Rule,
+    parameters: &AttentionParameters,
     heads: usize,
     position: usize,
     q: &[f32],
@@ -151,7 +159,7 @@ pub fn attend_layer(
     assert_eq!(out.len(), tokens * heads * value_dim);
     assert_eq!(cache.keys.len(), kv_heads * cache.context * key_dim);
     assert_eq!(cache.values.len(), kv_heads * cache.context * value_dim);
-    assert!(rule.sinks.is_none_or(|sinks| sinks.len() == heads));
+    assert!(parameters.sinks.is_none_or(|sinks| sinks.len() == heads));
     assert!(position.checked_add(tokens).is_some_and(|end| end <= cache.context), "positions beyond the cache");
 
     let group = heads / kv_heads;
@@ -181,15 +189,15 @@ pub fn attend_layer(
                     return Row::default();
                 }
                 let (token, head) = (first_token + i / item_heads, first_head + i % item_heads);
-                let (start, end) = head_cache.seen(position + token, rule);
+                let (start, end) = head_cache.seen(position + token, parameters);
                 let row = token * heads + head;
                 // SAFETY: row < tokens · heads, the rows of `out`; an item has its own tokens or its own heads, so
                 // that no other item, and no other i of this one, has the same row.
                 let out = unsafe { out_rows.row(row) };
-                let sink = rule.sinks.map(|sinks| sinks[head]);
+                let sink = parameters.sinks.map(|sinks| sinks[head]);
                 Row { q: &q[row * key_dim..][..key_dim], out, start, end, sink }
             });
-            dispatch(isa, AttendRows { cache: &head_cache, rule, rows: &mut rows[..count] });
+            dispatch(isa, AttendRows { cache: &head_cache, parameters, rows: &mut rows[..count] });
         }
     });
 }

@@ -1,6 +1,6 @@
 //! The work itself: some rows of queries against the keys and values of one head.
 
-use super::{BLOCK, HeadCache, MAX_HEAD_DIM, Rule};
+use super::{AttentionParameters, BLOCK, HeadCache, MAX_HEAD_DIM};
 use crate::kernel::vector::simd::{Chunk, Kernel, LANES, Simd};
 use crate::kernel::vector::{math, max_of};
 
@@ -35,7 +35,7 @@ type Strip = [[Chunk; STRIP]; MAX_HEAD_DIM / LANES];
 
 pub(super) struct AttendRows<'a, 'r> {
     pub cache: &'a HeadCache<'a>,
-    pub rule: &'a Rule<'a>,
+    pub parameters: &'a AttentionParameters<'a>,
     /// At most [`MAX_ROWS`], with a position each at least.
     pub rows: &'a mut [Row<'r>],
 }
@@ -45,7 +45,7 @@ impl Kernel for AttendRows<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let AttendRows { cache, rule, rows } = self;
+        let AttendRows { cache, parameters, rows } = self;
         let mut scores = [[0.0f32; BLOCK]; MAX_ROWS];
         let mut max = [f32::NEG_INFINITY; MAX_ROWS];
         let mut total = [0.0f32; MAX_ROWS];
@@ -76,7 +76,7 @@ impl Kernel for AttendRows<'_, '_> {
             for (i, row) in rows.iter_mut().enumerate() {
                 let seen = row.within(block, BLOCK);
                 if !seen.is_empty() {
-                    shares(s, rule, seen, &mut scores[i], &mut max[i], &mut total[i], row.out);
+                    shares(s, parameters, seen, &mut scores[i], &mut max[i], &mut total[i], row.out);
                 }
             }
             for at in (0..BLOCK).step_by(STRIP) {
@@ -168,18 +168,18 @@ fn dots<S: Simd>(s: S, q: &[f32], strip: &Strip) -> S::V {
 #[inline(always)]
 fn shares<S: Simd>(
     s: S,
-    rule: &Rule,
+    parameters: &AttentionParameters,
     seen: std::ops::Range<usize>,
     scores: &mut [f32; BLOCK],
     max: &mut f32,
     total: &mut f32,
     out: &mut [f32],
 ) {
-    let scale = s.splat(rule.scale);
+    let scale = s.splat(parameters.scale);
     for x in scores.as_chunks_mut::<LANES>().0 {
         s.store(s.mul(s.load(x), scale), x);
     }
-    if let Some(cap) = rule.softcap {
+    if let Some(cap) = parameters.softcap {
         let cap = s.splat(cap);
         for x in scores.as_chunks_mut::<LANES>().0 {
             s.store(s.mul(cap, math::tanh(s, s.div(s.load(x), cap))), x);

@@ -1,7 +1,8 @@
 use super::*;
 use crate::kernel::vector::{f16_to_f32, f32_to_f16};
 
-const PLAIN: Rule = Rule { scale: 1.0, softcap: None, sinks: None, window: None, until: None };
+const PLAIN: AttentionParameters =
+    AttentionParameters { scale: 1.0, softcap: None, sinks: None, window: None, until: None };
 
 /// Values from -1 to 1, the same in each run.
 fn noise(seed: u64, count: usize) -> Vec<f32> {
@@ -29,18 +30,24 @@ fn wide(x: &[u16]) -> Vec<f64> {
 }
 
 /// One query, in f64, the plain way: the result and, per element, the sum of the magnitudes that were added.
-fn direct(cache: &HeadCache, rule: &Rule, sink: Option<f32>, position: usize, q: &[f32]) -> Vec<(f64, f64)> {
+fn direct(
+    cache: &HeadCache,
+    parameters: &AttentionParameters,
+    sink: Option<f32>,
+    position: usize,
+    q: &[f32],
+) -> Vec<(f64, f64)> {
     let (keys, values) = (wide(cache.keys), wide(cache.values));
-    let seen: Vec<usize> = (cache.first..rule.until.unwrap_or(position + 1))
-        .filter(|&p| rule.window.is_none_or(|w| position - p < w))
+    let seen: Vec<usize> = (cache.first..parameters.until.unwrap_or(position + 1))
+        .filter(|&p| parameters.window.is_none_or(|w| position - p < w))
         .map(|p| p - cache.first)
         .collect();
     let scores: Vec<f64> = seen
         .iter()
         .map(|&p| {
             let key = &keys[p * cache.key_dim..][..cache.key_dim];
-            let score = q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(rule.scale);
-            rule.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+            let score = q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(parameters.scale);
+            parameters.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         })
         .collect();
     let sink = sink.map_or(f64::NEG_INFINITY, f64::from);
@@ -96,31 +103,31 @@ impl Case {
         self.first + self.keys.len() / self.key_dim - self.tokens()
     }
 
-    fn run(&self, isa: Isa, rule: &Rule) -> Vec<f32> {
+    fn run(&self, isa: Isa, parameters: &AttentionParameters) -> Vec<f32> {
         let mut out = vec![f32::NAN; self.tokens() * self.group * self.value_dim];
-        attend(isa, &self.cache(), rule, self.group, self.position(), &self.q, &mut out);
+        attend(isa, &self.cache(), parameters, self.group, self.position(), &self.q, &mut out);
         out
     }
 
     /// One call per token and head.
-    fn run_singly(&self, isa: Isa, rule: &Rule) -> Vec<f32> {
+    fn run_singly(&self, isa: Isa, parameters: &AttentionParameters) -> Vec<f32> {
         let mut out = vec![f32::NAN; self.tokens() * self.group * self.value_dim];
         for (i, out) in out.chunks_exact_mut(self.value_dim).enumerate() {
             let head = i % self.group;
-            let rule = Rule { sinks: rule.sinks.map(|s| &s[head..head + 1]), ..*rule };
+            let parameters = AttentionParameters { sinks: parameters.sinks.map(|s| &s[head..head + 1]), ..*parameters };
             let q = &self.q[i * self.key_dim..][..self.key_dim];
-            attend(isa, &self.cache(), &rule, 1, self.position() + i / self.group, q, out);
+            attend(isa, &self.cache(), &parameters, 1, self.position() + i / self.group, q, out);
         }
         out
     }
 
-    fn check(&self, rule: &Rule) {
+    fn check(&self, parameters: &AttentionParameters) {
         for isa in Isa::available() {
-            let got = self.run(isa, rule);
+            let got = self.run(isa, parameters);
             for (i, got) in got.chunks_exact(self.value_dim).enumerate() {
                 let q = &self.q[i * self.key_dim..][..self.key_dim];
-                let sink = rule.sinks.map(|s| s[i % self.group]);
-                let exact = direct(&self.cache(), rule, sink, self.position() + i / self.group, q);
+                let sink = parameters.sinks.map(|s| s[i % self.group]);
+                let exact = direct(&self.cache(), parameters, sink, self.position() + i / self.group, q);
                 for (got, (exact, size)) in got.iter().zip(exact) {
                     assert!(
                         (f64::from(*got) - exact).abs() <= 1e-5 * size,
@@ -144,14 +151,14 @@ fn bits(x: &[f32]) -> Vec<u32> {
 fn tokens_of_an_encoder_see_those_after_them_too() {
     for (n, group, dim) in [(1, 1, 8), (7, 2, 32), (64, 1, 16), (65, 4, 32), (200, 1, 24)] {
         let case = Case::new(0, n, n, group, dim, dim);
-        case.check(&Rule { scale: 0.3, until: Some(n), ..PLAIN });
+        case.check(&AttentionParameters { scale: 0.3, until: Some(n), ..PLAIN });
     }
 }
 
 #[test]
 fn one_token_agrees_with_f64_at_every_length() {
     for n in 1..=300 {
-        Case::new(0, n, 1, 3, 32, 32).check(&Rule { scale: 0.2, ..PLAIN });
+        Case::new(0, n, 1, 3, 32, 32).check(&AttentionParameters { scale: 0.2, ..PLAIN });
     }
 }
 
@@ -173,7 +180,7 @@ fn all_head_sizes_agree_with_f64() {
     ] {
         for group in [1, 4, 7, 16] {
             Case::new(0, 150, 2, group, key_dim, value_dim)
-                .check(&Rule { scale: 1.0 / (key_dim as f32).sqrt(), ..PLAIN });
+                .check(&AttentionParameters { scale: 1.0 / (key_dim as f32).sqrt(), ..PLAIN });
         }
     }
 }
@@ -186,7 +193,7 @@ fn softcap_sinks_and_windows_agree_with_f64() {
             for softcap in [None, Some(5.0)] {
                 for sinks in [None, Some(case.sinks.as_slice())] {
                     for window in [None, Some(1), Some(7), Some(64), Some(100), Some(4096)] {
-                        case.check(&Rule { scale, softcap, sinks, window, until: None });
+                        case.check(&AttentionParameters { scale, softcap, sinks, window, until: None });
                     }
                 }
             }
@@ -198,9 +205,9 @@ fn softcap_sinks_and_windows_agree_with_f64() {
 fn a_sink_far_above_all_scores_leaves_nothing_and_one_far_below_changes_nothing() {
     let case = Case::new(0, 90, 1, 2, 16, 16);
     for isa in Isa::available() {
-        assert_eq!(case.run(isa, &Rule { sinks: Some(&[500.0, 500.0]), ..PLAIN }), vec![0.0; 32]);
+        assert_eq!(case.run(isa, &AttentionParameters { sinks: Some(&[500.0, 500.0]), ..PLAIN }), vec![0.0; 32]);
         let without = case.run(isa, &PLAIN);
-        assert_eq!(case.run(isa, &Rule { sinks: Some(&[-500.0, -500.0]), ..PLAIN }), without);
+        assert_eq!(case.run(isa, &AttentionParameters { sinks: Some(&[-500.0, -500.0]), ..PLAIN }), without);
     }
 }
 
@@ -221,9 +228,14 @@ fn rows_computed_together_have_the_bits_of_rows_computed_singly() {
         {
             let case = Case::new(0, n, tokens, group, dim, dim);
             for window in [None, Some(5), Some(64), Some(90)] {
-                let rule =
-                    Rule { scale: 0.3, softcap: window.map(|_| 30.0), sinks: Some(&case.sinks), window, until: None };
-                assert_eq!(bits(&case.run(isa, &rule)), bits(&case.run_singly(isa, &rule)));
+                let parameters = AttentionParameters {
+                    scale: 0.3,
+                    softcap: window.map(|_| 30.0),
+                    sinks: Some(&case.sinks),
+                    window,
+                    until: None,
+                };
+                assert_eq!(bits(&case.run(isa, &parameters)), bits(&case.run_singly(isa, &parameters)));
             }
         }
     }
@@ -248,8 +260,8 @@ fn keys_and_values_after_a_token_leave_no_trace_in_it() {
 fn a_cache_that_starts_at_the_window_gives_the_bits_of_the_whole_cache() {
     for isa in Isa::available() {
         let whole = Case::new(0, 260, 3, 4, 32, 32);
-        let rule = Rule { window: Some(100), scale: 0.5, ..PLAIN };
-        let expected = bits(&whole.run(isa, &rule));
+        let parameters = AttentionParameters { window: Some(100), scale: 0.5, ..PLAIN };
+        let expected = bits(&whole.run(isa, &parameters));
         for first in [1, 63, 64, 100, 158] {
             let cache = HeadCache {
                 first,
@@ -258,7 +270,7 @@ fn a_cache_that_starts_at_the_window_gives_the_bits_of_the_whole_cache() {
                 ..whole.cache()
             };
             let mut out = vec![0.0; 3 * 4 * 32];
-            attend(isa, &cache, &rule, 4, 257, &whole.q, &mut out);
+            attend(isa, &cache, &parameters, 4, 257, &whole.q, &mut out);
             assert_eq!(bits(&out), expected);
         }
     }
@@ -274,7 +286,8 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
         for (heads, tokens, position) in [(3, 1, 149), (12, 1, 70), (12, 50, 100), (6, 150, 0), (24, 5, 3), (60, 2, 40)]
         {
             let sinks = noise(3, heads);
-            let rule = Rule { scale: 0.4, softcap: None, sinks: Some(&sinks), window: Some(120), until: None };
+            let parameters =
+                AttentionParameters { scale: 0.4, softcap: None, sinks: Some(&sinks), window: Some(120), until: None };
             let q = noise(4, tokens * heads * key_dim);
             let mut expected = vec![0u32; tokens * heads * value_dim];
             for (row, expected) in expected.chunks_exact_mut(value_dim).enumerate() {
@@ -287,15 +300,15 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
                     key_dim,
                     value_dim,
                 };
-                let rule = Rule { sinks: Some(&sinks[head..=head]), ..rule };
+                let parameters = AttentionParameters { sinks: Some(&sinks[head..=head]), ..parameters };
                 let mut out = vec![0.0; value_dim];
-                attend(isa, &head_cache, &rule, 1, position + token, &q[row * key_dim..][..key_dim], &mut out);
+                attend(isa, &head_cache, &parameters, 1, position + token, &q[row * key_dim..][..key_dim], &mut out);
                 expected.copy_from_slice(&bits(&out));
             }
             for threads in 1..=4 {
                 let pool = Pool::new(threads).unwrap();
                 let mut out = vec![f32::NAN; tokens * heads * value_dim];
-                attend_layer(&pool, isa, &cache, &rule, heads, position, &q, &mut out);
+                attend_layer(&pool, isa, &cache, &parameters, heads, position, &q, &mut out);
                 assert_eq!(bits(&out), expected, "{heads} heads, {tokens} tokens, {threads} threads");
             }
         }
@@ -310,7 +323,7 @@ fn attention_speed() {
         let context = 4096;
         let (keys, values) = (half_noise(1, kv_heads * context * dim), half_noise(2, kv_heads * context * dim));
         let cache = LayerCache { keys: &keys, values: &values, kv_heads, context, key_dim: dim, value_dim: dim };
-        let rule = Rule { scale: 0.125, ..PLAIN };
+        let parameters = AttentionParameters { scale: 0.125, ..PLAIN };
         for threads in [1, 2] {
             let pool = Pool::new(threads).unwrap();
             for tokens in [1, 64] {
@@ -319,7 +332,7 @@ fn attention_speed() {
                 let best = (0..if tokens == 1 { 50 } else { 3 })
                     .map(|_| {
                         let start = std::time::Instant::now();
-                        attend_layer(&pool, Isa::detect(), &cache, &rule, heads, context - tokens, &q, &mut out);
+                        attend_layer(&pool, Isa::detect(), &cache, &parameters, heads, context - tokens, &q, &mut out);
                         start.elapsed()
                     })
                     .min()

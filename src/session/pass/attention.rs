@@ -3,7 +3,7 @@
 use super::{Buffers, Step};
 use crate::arch::{Attention, Projection, SpanNorm};
 use crate::error::Result;
-use crate::kernel::attention::{LayerCache, Rule, attend_layer};
+use crate::kernel::attention::{AttentionParameters, LayerCache, attend_layer};
 use crate::kernel::rope::{self, Pairing};
 use crate::kernel::{rows, vector};
 use crate::model::Model;
@@ -78,8 +78,8 @@ impl Step<'_> {
         self.prepare_heads(q, q_len, a.query_norm, turned);
         self.prepare_heads(k, k_len, a.key_norm, turned);
         let (keys, values) = cache.split_at_mut(s.kv_heads * place.context * s.key_dim);
-        self.remember(place, k, keys, s.key_dim);
-        self.remember(place, v, values, s.value_dim);
+        self.write_key_values(place, k, keys, s.key_dim);
+        self.write_key_values(place, v, values, s.value_dim);
         let cache = LayerCache {
             keys,
             values,
@@ -90,8 +90,8 @@ impl Step<'_> {
         };
         let sinks = a.sinks.map(|sinks| self.model.vector(sinks));
         let until = (!d.causal).then_some(place.position + n);
-        let rule = Rule { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };
-        attend_layer(self.pool, self.isa, &cache, &rule, s.heads, place.position, q, mixed);
+        let parameters = AttentionParameters { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };
+        attend_layer(self.pool, self.isa, &cache, &parameters, s.heads, place.position, q, mixed);
 
         let mixed = match &a.projection {
             Projection::Direct { .. } => mixed,
@@ -124,7 +124,7 @@ impl Step<'_> {
     }
 
     /// Writes the keys or values of the chunk into the cache of their layer.
-    fn remember(&self, place: &Place, from: &[f32], cache: &mut [u16], dim: usize) {
+    fn write_key_values(&self, place: &Place, from: &[f32], cache: &mut [u16], dim: usize) {
         let heads = self.model.description().shape.kv_heads;
         let write = |head: usize, cache: &mut [u16]| {
             for t in 0..self.tokens {

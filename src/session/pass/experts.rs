@@ -1,12 +1,12 @@
-//! A feed-forward block of experts: the router's choice, and the blocks that it leads to.
+//! A feed-forward block of experts: the router's router_config, and the blocks that it leads to.
 //!
 //! Experts are computed in ascending order, each once for all tokens that are routed to it, so that a token's sum is taken
 //! in the same order whatever other tokens share the sweep.
 
 use super::{Buffers, Step};
-use crate::arch::{Choice, Experts, FeedForward, Gating, Linear, Shared};
+use crate::arch::{Experts, FeedForward, Gating, Linear, RouterConfig, Shared};
 use crate::error::Result;
-use crate::kernel::page::Then;
+use crate::kernel::page::Epilogue;
 use crate::kernel::{Isa, rows, vector};
 use crate::session::scratch::Route;
 use crate::weights::Sweep;
@@ -30,8 +30,8 @@ impl Step<'_> {
 
         let stage = e.first_stage();
         let acts = self.quantize(&stage, input, b.forms);
-        self.multiply(e.router, &acts, scores, Then::Keep, sweep)?;
-        let bias = e.choice.bias.map(|bias| self.model.vector(bias));
+        self.multiply(e.router, &acts, scores, Epilogue::Keep, sweep)?;
+        let bias = e.router_config.bias.map(|bias| self.model.vector(bias));
         choose(self.isa, e, bias, scores, b.ranking, b.routes);
         let schedule = self.model.engine().schedule();
         let chosen = b.routes.chunk_by(|a, b| a.expert == b.expert).map(|routes| routes[0].expert as usize);
@@ -42,7 +42,7 @@ impl Step<'_> {
             Some(Shared { mlp, gate }) => {
                 let inner = self.inner(mlp, &acts, work, sweep)?;
                 let acts = self.quantize(&[mlp.down], inner, b.forms);
-                self.multiply(mlp.down, &acts, mixed, Then::Keep, sweep)?;
+                self.multiply(mlp.down, &acts, mixed, Epilogue::Keep, sweep)?;
                 if let Some(gate) = gate.map(|gate| self.model.vector(gate)) {
                     rows::for_rows(self.pool, mixed, width, |t, row| {
                         let score = vector::dot_f32(self.isa, &input[t * width..][..width], gate);
@@ -84,10 +84,10 @@ impl Step<'_> {
             row.copy_from_slice(&input[route.token as usize * width..][..width]);
         }
         let acts = step.quantize(&[gate, up].map(Linear::plain), gathered, forms);
-        step.multiply_with(gate, bias(0, length), &acts, gates, Then::Keep, sweep)?;
-        step.multiply_with(up, bias(1, length), &acts, ups, Then::Gate(e.activation, gates), sweep)?;
+        step.multiply_with(gate, bias(0, length), &acts, gates, Epilogue::Keep, sweep)?;
+        step.multiply_with(up, bias(1, length), &acts, ups, Epilogue::Gate(e.activation, gates), sweep)?;
         let acts = step.quantize(&[Linear::plain(down)], ups, forms);
-        step.multiply_with(down, bias(2, width), &acts, gathered, Then::Keep, sweep)?;
+        step.multiply_with(down, bias(2, width), &acts, gathered, Epilogue::Keep, sweep)?;
         for (route, row) in routes.iter().zip(gathered.chunks_exact(width)) {
             vector::add_scaled(self.isa, &mut mixed[route.token as usize * width..][..width], row, route.weight);
         }
@@ -106,14 +106,14 @@ fn choose(
 ) {
     routes.clear();
     for (token, scores) in scores.chunks_exact_mut(e.count).enumerate() {
-        match e.choice.gating {
+        match e.router_config.gating {
             Gating::Softmax => vector::softmax_in_place(isa, scores),
             Gating::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
             Gating::SoftmaxOfChosen => {}
         }
         ranking.clear();
         ranking.extend(0..e.count as u32);
-        // Of equals the first. A total order, so that the choice does not depend on how it is found.
+        // Of equals the first. A total order, so that the router_config does not depend on how it is found.
         let rank = |expert: u32| scores[expert as usize] + bias.map_or(0.0, |bias| bias[expert as usize]);
         let order = |a: &u32, b: &u32| rank(*b).total_cmp(&rank(*a)).then(a.cmp(b));
         ranking.select_nth_unstable_by(e.used - 1, order);
@@ -125,23 +125,23 @@ fn choose(
             token: token as u32,
             weight: scores[expert as usize],
         }));
-        weigh(&e.choice, &mut routes[first..]);
+        weigh(&e.router_config, &mut routes[first..]);
     }
     routes.sort_unstable_by_key(|r| (r.expert, r.token));
 }
 
 /// Weights are not divided by less than this, the least half float that is normal: as models are trained and run elsewhere.
-const LEAST_SUM: f32 = 6.103_515_6e-5;
+const MIN_WEIGHT_SUM: f32 = 6.103_515_6e-5;
 
 /// Makes weights of a token's chosen scores.
-fn weigh(choice: &Choice, routes: &mut [Route]) {
-    if choice.gating == Gating::SoftmaxOfChosen {
+fn weigh(router_config: &RouterConfig, routes: &mut [Route]) {
+    if router_config.gating == Gating::SoftmaxOfChosen {
         let max = routes.iter().fold(f32::NEG_INFINITY, |max, r| max.max(r.weight));
         routes.iter_mut().for_each(|r| r.weight = (r.weight - max).exp());
     }
     let sum: f32 = routes.iter().map(|r| r.weight).sum();
-    let divided = choice.renormalised || choice.gating == Gating::SoftmaxOfChosen;
-    let factor = if divided { choice.scale / sum.max(LEAST_SUM) } else { choice.scale };
+    let divided = router_config.renormalised || router_config.gating == Gating::SoftmaxOfChosen;
+    let factor = if divided { router_config.scale / sum.max(MIN_WEIGHT_SUM) } else { router_config.scale };
     routes.iter_mut().for_each(|r| r.weight *= factor);
 }
 

@@ -4,7 +4,7 @@ use super::{Buffers, Step};
 use crate::arch::{Block, FeedForward, Mlp};
 use crate::error::Result;
 use crate::kernel::matmul::Activations;
-use crate::kernel::page::Then;
+use crate::kernel::page::Epilogue;
 use crate::weights::Sweep;
 
 impl Step<'_> {
@@ -16,7 +16,7 @@ impl Step<'_> {
         };
         let from = if parallel { &b.before[..b.x.len()] } else { &*b.x };
         let input = self.normed(f.norm, from, b.work);
-        let acts = self.quantize(&mlp.ways_up(), input, b.forms);
+        let acts = self.quantize(&mlp.up_projections(), input, b.forms);
         let inner = self.inner(mlp, &acts, b.work, sweep)?;
         let acts = self.quantize(&[mlp.down], inner, b.forms);
         self.add_block(mlp.down, &acts, [f.post_norm, f.sum_norm], b.work, b.x, sweep)
@@ -37,7 +37,7 @@ impl Step<'_> {
                 let linears = [gate, mlp.up];
                 self.multiply_gated(mlp.activation, linears, acts, (&mut rest[..length], &mut *up), sweep)?;
             }
-            None => self.multiply(mlp.up, acts, up, Then::Activate(mlp.activation), sweep)?,
+            None => self.multiply(mlp.up, acts, up, Epilogue::Activate(mlp.activation), sweep)?,
         }
         Ok(up)
     }

@@ -4,7 +4,7 @@ use super::Step;
 use crate::arch::Latent;
 use crate::error::Result;
 use crate::kernel::matmul::{Activations, Form};
-use crate::kernel::page::{self, Product, Rows, Then};
+use crate::kernel::page::{self, Epilogue, Product, Rows};
 use crate::kernel::rows;
 use crate::weights::{MatrixId, Sweep};
 
@@ -39,8 +39,8 @@ impl Step<'_> {
             None => (l.query, &mut *queries),
             Some((down, _)) => (down, &mut copy[..self.tokens * self.rows_of(down.weight)]),
         };
-        self.multiply(query.0, acts, query.1, Then::Keep, sweep)?;
-        self.multiply(l.key_value, acts, shared, Then::Keep, sweep)?;
+        self.multiply(query.0, acts, query.1, Epilogue::Keep, sweep)?;
+        self.multiply(l.key_value, acts, shared, Epilogue::Keep, sweep)?;
         Ok(Made { queries, shared, copy })
     }
 
@@ -60,7 +60,7 @@ impl Step<'_> {
             let copy = &mut copy[..self.tokens * rank];
             rows::for_rows(self.pool, copy, rank, |_, row| self.norm_row(norm, 0, row));
             let acts = self.quantize(&[l.query], copy, forms);
-            self.multiply(l.query, &acts, queries, Then::Keep, sweep)?;
+            self.multiply(l.query, &acts, queries, Epilogue::Keep, sweep)?;
         }
         rows::for_rows(self.pool, v, s.value_dim, |t, row| {
             row.copy_from_slice(&shared[t * s.key_dim..][..s.value_dim]);
@@ -132,7 +132,8 @@ impl Step<'_> {
                 let rows = Rows { bytes: here, format: matrix.format, k, count };
                 let column = target.first + head * target.step + row % per_head;
                 let (out, stride, acts) = (&mut *to, target.row, &acts[head]);
-                let product = Product { pages: &[rows], acts, bias: None, out, stride, column, then: Then::Keep };
+                let product =
+                    Product { pages: &[rows], acts, bias: None, out, stride, column, epilogue: Epilogue::Keep };
                 page::multiply(self.pool, self.isa, [product]);
                 (row, bytes) = (row + count, rest);
             }

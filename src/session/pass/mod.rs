@@ -11,14 +11,14 @@ use super::scratch::{FORM_ALIGNMENT, Route, Scratch, forms_of};
 use crate::arch::{Linear, Norm, NormKind};
 use crate::error::Result;
 use crate::kernel::matmul::{Activations, Form, activation_bytes};
-use crate::kernel::page::{self, Product, Rows, Then};
+use crate::kernel::page::{self, Epilogue, Product, Rows};
 use crate::kernel::pool::Pool;
 use crate::kernel::vector::Activation;
 use crate::kernel::{Isa, rows, vector};
 use crate::model::{Embeddings, Model};
 use crate::quant;
 use crate::weights::frames::Memory;
-use crate::weights::{HeldPage, Matrix, MatrixId, Sweep};
+use crate::weights::{Matrix, MatrixId, PageGuard, Sweep};
 use attention::{Place, Turned};
 
 /// What every step of a sweep needs.
@@ -108,7 +108,7 @@ fn run_chunk(
     if let Some(head) = d.head.filter(|_| with_logits > 0) {
         let step = Step { tokens: with_logits, ..step };
         let acts = step.quantize(&[head], &hidden[(count - with_logits) * s.embedding..], b.forms);
-        step.multiply(head, &acts, logits, Then::Keep, sweep)?;
+        step.multiply(head, &acts, logits, Epilogue::Keep, sweep)?;
         step.limit(logits);
     }
     Ok(())
@@ -228,12 +228,12 @@ impl Step<'_> {
     ) -> Result<()> {
         let projected = &mut projected[..x.len()];
         let [None, of_sum] = norms else {
-            self.multiply(linear, acts, projected, Then::Keep, sweep)?;
+            self.multiply(linear, acts, projected, Epilogue::Keep, sweep)?;
             self.add_normed(norms, projected, x);
             return Ok(());
         };
         let scale = self.model.description().residual_scale;
-        self.multiply(linear, acts, projected, Then::AddTo(x, scale), sweep)?;
+        self.multiply(linear, acts, projected, Epilogue::AddTo(x, scale), sweep)?;
         self.norm_rows(of_sum, x);
         Ok(())
     }
@@ -297,10 +297,10 @@ impl Step<'_> {
         linear: Linear,
         acts: &[Activations],
         out: &mut [f32],
-        then: Then,
+        epilogue: Epilogue,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        self.multiply_with(linear.weight, self.bias_of(linear), acts, out, then, sweep)
+        self.multiply_with(linear.weight, self.bias_of(linear), acts, out, epilogue, sweep)
     }
 
     /// The same with a bias of its own.
@@ -310,14 +310,14 @@ impl Step<'_> {
         bias: Option<&[f32]>,
         acts: &[Activations],
         out: &mut [f32],
-        mut then: Then,
+        mut epilogue: Epilogue,
         sweep: &mut Sweep,
     ) -> Result<()> {
         let matrix = self.model.engine().schedule().matrix(matrix);
         let (stride, acts) = (matrix.rows, form_of(matrix, acts));
-        if let Some(held) = self.hold_all([matrix], sweep)? {
+        if let Some(held) = self.acquire_all([matrix], sweep)? {
             let pages = &rows_of_all(matrix, &held);
-            page::multiply(self.pool, self.isa, [Product { pages, acts, bias, out, stride, column: 0, then }]);
+            page::multiply(self.pool, self.isa, [Product { pages, acts, bias, out, stride, column: 0, epilogue }]);
             return Ok(());
         }
         for p in matrix.pages() {
@@ -325,8 +325,12 @@ impl Step<'_> {
             let rows = rows_of(matrix, &held);
             let column = held.page().first_row as usize;
             let bias = bias.map(|b| &b[column..column + rows.count]);
-            let (out, then) = (&mut *out, then.again());
-            page::multiply(self.pool, self.isa, [Product { pages: &[rows], acts, bias, out, stride, column, then }]);
+            let (out, epilogue) = (&mut *out, epilogue.again());
+            page::multiply(
+                self.pool,
+                self.isa,
+                [Product { pages: &[rows], acts, bias, out, stride, column, epilogue }],
+            );
         }
         Ok(())
     }
@@ -341,9 +345,9 @@ impl Step<'_> {
     ) -> Result<()> {
         let schedule = self.model.engine().schedule();
         let matrices = linears.map(|linear| schedule.matrix(linear.weight));
-        let Some(held) = self.hold_all(matrices, sweep)? else {
+        let Some(held) = self.acquire_all(matrices, sweep)? else {
             let mut pairs = linears.into_iter().zip(outs);
-            return pairs.try_for_each(|(linear, out)| self.multiply(linear, acts, out, Then::Keep, sweep));
+            return pairs.try_for_each(|(linear, out)| self.multiply(linear, acts, out, Epilogue::Keep, sweep));
         };
         let mut held = &held[..];
         let pages = matrices.map(|matrix| {
@@ -372,9 +376,9 @@ impl Step<'_> {
     ) -> Result<()> {
         let schedule = self.model.engine().schedule();
         let matrices = [gate, up].map(|linear| schedule.matrix(linear.weight));
-        let Some(held) = self.hold_all(matrices, sweep)? else {
-            self.multiply(gate, acts, gated, Then::Keep, sweep)?;
-            return self.multiply(up, acts, out, Then::Gate(f, gated), sweep);
+        let Some(held) = self.acquire_all(matrices, sweep)? else {
+            self.multiply(gate, acts, gated, Epilogue::Keep, sweep)?;
+            return self.multiply(up, acts, out, Epilogue::Gate(f, gated), sweep);
         };
         let (gate_held, up_held) = held.split_at(matrices[0].pages().len());
         let pages = [rows_of_all(matrices[0], gate_held), rows_of_all(matrices[1], up_held)];
@@ -394,20 +398,20 @@ impl Step<'_> {
         out: &'b mut [f32],
     ) -> Product<'b> {
         let (acts, bias) = (form_of(matrix, acts), self.bias_of(linear));
-        Product { pages, acts, bias, out, stride: matrix.rows, column: 0, then: Then::Keep }
+        Product { pages, acts, bias, out, stride: matrix.rows, column: 0, epilogue: Epilogue::Keep }
     }
 
     /// All pages of matrices that follow each other, where they stay and a pass over them together is short.
-    fn hold_all<'s, const N: usize>(
+    fn acquire_all<'s, const N: usize>(
         &self,
         matrices: [&Matrix; N],
         sweep: &mut Sweep<'s>,
-    ) -> Result<Option<Vec<HeldPage<'s>>>> {
+    ) -> Result<Option<Vec<PageGuard<'s>>>> {
         let bytes: usize = matrices.iter().map(|m| m.rows * m.row_bytes).sum();
         if self.tokens > REGION_TOKENS || bytes > REGION_BYTES {
             return Ok(None);
         }
-        sweep.pages_that_stay(matrices.into_iter().flat_map(Matrix::pages))
+        sweep.acquire_pinned(matrices.into_iter().flat_map(Matrix::pages))
     }
 
     fn bias_of(&self, linear: Linear) -> Option<&[f32]> {
@@ -427,10 +431,10 @@ fn form_of<'b>(matrix: &Matrix, acts: &'b [Activations<'b>]) -> &'b Activations<
     acts.iter().find(|a| a.form() == form).expect("every form a stage wants was made")
 }
 
-fn rows_of<'b>(matrix: &Matrix, held: &'b HeldPage) -> Rows<'b> {
+fn rows_of<'b>(matrix: &Matrix, held: &'b PageGuard) -> Rows<'b> {
     Rows { bytes: held.bytes(), format: matrix.format, k: matrix.columns, count: held.page().rows as usize }
 }
 
-fn rows_of_all<'b>(matrix: &Matrix, held: &'b [HeldPage]) -> Vec<Rows<'b>> {
+fn rows_of_all<'b>(matrix: &Matrix, held: &'b [PageGuard]) -> Vec<Rows<'b>> {
     held.iter().map(|held| rows_of(matrix, held)).collect()
 }

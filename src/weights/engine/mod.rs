@@ -9,33 +9,33 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
 use crate::model::{Event, LayerState, Stats};
-use crate::weights::budget::Seat;
-use crate::weights::doorbell::Doorbell;
+use crate::weights::budget::BudgetShare;
 use crate::weights::frames::{Memory, Window};
 use crate::weights::loader::{Loader, Message};
+use crate::weights::notifier::Notifier;
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
 use crate::weights::source::Source;
-use crate::weights::state::{Fixed, Ledger, Request, State};
+use crate::weights::state::{Accounting, Fixed, Request, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
 
-use sweep::Visit;
-pub use sweep::{HeldPage, Sweep};
+use sweep::LayerAccess;
+pub use sweep::{PageGuard, Sweep};
 
 /// How the engine is set up.
 pub struct Config {
     pub schedule: Schedule,
     pub sources: Vec<Box<dyn Source>>,
-    /// The ledger with the budget, what is always in use, and one session's share.
-    pub ledger: Ledger,
+    /// The accounting with the budget, what is always in use, and one session's share.
+    pub accounting: Accounting,
     /// Whether the background loader runs.
     pub prefetch: bool,
     pub readers: usize,
     pub prefetch_distance: u32,
     pub cache_layers: u32,
-    /// The model's place in a shared budget, whose share the ledger has.
-    pub seat: Option<Seat>,
+    /// The model's place in a shared budget, whose share the accounting has.
+    pub budget_share: Option<BudgetShare>,
 }
 
 /// What sweeps, hosts, the loader and the readers share.
@@ -46,7 +46,7 @@ pub struct Shared {
     changed: Condvar,
     /// Events wait to be taken.
     events: Condvar,
-    doorbell: Doorbell,
+    notifier: Notifier,
     queue: Option<Sender<Message>>,
 }
 
@@ -54,7 +54,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     loader: Option<Loader>,
     /// Dropped after the frames, so that no other model grows before they are gone.
-    seat: Option<Seat>,
+    budget_share: Option<BudgetShare>,
 }
 
 /// Ends passes of one session, from any thread. It counts how often it was raised, so that a request made between two
@@ -87,12 +87,12 @@ impl Interrupt {
 
 /// What ends a sweep early: its session's interrupt, raised since the count was `since`.
 #[derive(Clone, Copy)]
-struct Patience<'a> {
+struct CancelToken<'a> {
     interrupt: &'a Interrupt,
     since: u64,
 }
 
-impl Patience<'_> {
+impl CancelToken<'_> {
     fn check(self) -> Result<()> {
         if self.interrupt.count() == self.since { Ok(()) } else { Err(Error::cancelled()) }
     }
@@ -112,7 +112,7 @@ impl Shared {
     pub fn signal_events(&self, state: &State) {
         if !state.tickets.events.is_empty() {
             self.events.notify_all();
-            self.doorbell.ring();
+            self.notifier.ring();
         }
     }
 
@@ -129,7 +129,7 @@ impl Shared {
 
     /// Waits for frames that a running pass or a read still uses, which takes one page's time, as long as `go_on` agrees.
     fn await_within_budget(&self, state: &mut MutexGuard<'_, State>, go_on: impl Fn() -> Result<()>) -> Result<()> {
-        while state.used() > state.ledger.budget && !state.closing {
+        while state.used() > state.accounting.budget && !state.closing {
             go_on()?;
             self.changed.wait_for(state, Duration::from_millis(50));
         }
@@ -169,8 +169,8 @@ impl Shared {
 
 impl Engine {
     /// Frames below which a pass cannot run.
-    pub fn least_frames(schedule: &Schedule) -> u64 {
-        residency::least_ring(schedule)
+    pub fn min_frames(schedule: &Schedule) -> u64 {
+        residency::min_ring(schedule)
     }
 
     /// Frame bytes at which nothing is streamed.
@@ -197,22 +197,22 @@ impl Engine {
         schedule.largest_layer_with_experts().saturating_mul(cache_layers as u64)
     }
 
-    /// Starts the engine; the loader begins to read at once. The ledger must leave [`Engine::least_frames`].
+    /// Starts the engine; the loader begins to read at once. The accounting must leave [`Engine::min_frames`].
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
         let ring_memory = Memory::for_frames(largest_ring as usize, 0)
             .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
         let fixed = Fixed {
-            most_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
+            max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
             schedule: config.schedule,
             sources: config.sources,
             ring_memory,
-            most_outstanding: config.readers + 2,
+            max_outstanding: config.readers + 2,
             readers: config.readers,
             prefetch_distance: config.prefetch_distance,
         };
-        let state = State::new(&fixed, config.ledger);
+        let state = State::new(&fixed, config.accounting);
         let prefetch = config.prefetch && cfg!(feature = "prefetch");
         let (sender, receiver) = channel::bounded(1);
         let shared = Arc::new(Shared {
@@ -220,15 +220,15 @@ impl Engine {
             state: Mutex::new(state),
             changed: Condvar::new(),
             events: Condvar::new(),
-            doorbell: Doorbell::new()?,
+            notifier: Notifier::new()?,
             queue: prefetch.then_some(sender),
         });
         let loader = if prefetch { Some(Loader::start(&shared, receiver)?) } else { None };
-        if let Some(seat) = &config.seat {
-            seat.attach(&shared);
+        if let Some(budget_share) = &config.budget_share {
+            budget_share.attach(&shared);
         }
         shared.wake_loader();
-        Ok(Engine { shared, loader, seat: config.seat })
+        Ok(Engine { shared, loader, budget_share: config.budget_share })
     }
 
     pub fn schedule(&self) -> &Schedule {
@@ -240,13 +240,13 @@ impl Engine {
     /// Begins a sweep over pages 0 to `end`, when those that asked before have ended. `interrupt`, raised since its count
     /// was `since`, ends it and the waiting for it.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
-        let patience = Patience { interrupt, since };
+        let cancel = CancelToken { interrupt, since };
         let mut state = self.shared.state.lock();
         state.last_turn += 1;
         let turn = state.last_turn;
         state.turns.push_back(turn);
         loop {
-            if let Err(e) = patience.check() {
+            if let Err(e) = cancel.check() {
                 state.turns.retain(|&t| t != turn);
                 self.shared.changed.notify_all();
                 return Err(e);
@@ -263,19 +263,19 @@ impl Engine {
         self.shared.wake_loader();
         Ok(Sweep {
             engine: self,
-            patience,
+            cancel,
             started: Instant::now(),
             stalled: Duration::ZERO,
             read_before,
-            visit: Visit::default(),
+            access: LayerAccess::default(),
         })
     }
 
-    /// Waits until the page is there and holds it; how long it waited, if it did.
+    /// Waits until the page is there and users it; how long it waited, if it did.
     ///
     /// A page that is not there is the loader's next; one whose reading failed is tried once more on this thread, and
     /// without a loader every page is read on this thread.
-    fn acquire(&self, patience: Patience, p: usize) -> Result<(HeldPage<'_>, Option<Duration>)> {
+    fn acquire(&self, cancel: CancelToken, p: usize) -> Result<(PageGuard<'_>, Option<Duration>)> {
         let shared = &*self.shared;
         let fixed = &shared.fixed;
         let mut state = shared.state.lock();
@@ -283,12 +283,12 @@ impl Engine {
         let mut since = None;
         let mut retried = false;
         loop {
-            if let Some(window) = state.hold(fixed, p) {
-                let held = HeldPage { engine: self, page: p, window, streamed: !state.is_pinned(p) };
+            if let Some(window) = state.acquire_page(fixed, p) {
+                let held = PageGuard { engine: self, page: p, window, streamed: !state.is_pinned(p) };
                 return Ok((held, since.map(|s: Instant| s.elapsed())));
             }
             since.get_or_insert_with(Instant::now);
-            patience.check()?;
+            cancel.check()?;
             if state.is_absent(p) {
                 let failure = state.take_failure(p);
                 let failed = failure.is_some();
@@ -320,7 +320,7 @@ impl Engine {
     }
 
     /// Runs `use_row` on one row of a matrix, wherever it is: in memory, or read for this alone into `buffer`, which
-    /// holds at least [`Engine::row_buffer_bytes`].
+    /// users at least [`Engine::row_buffer_bytes`].
     pub fn with_row<R>(
         &self,
         matrix: MatrixId,
@@ -334,11 +334,11 @@ impl Engine {
         let first = pages.start;
         let p = first + fixed.schedule.pages[pages].partition_point(|p| p.first_row as usize + p.rows as usize <= row);
         let at = (row - fixed.schedule.pages[p].first_row as usize) * m.row_bytes;
-        let window = self.shared.state.lock().hold(fixed, p);
+        let window = self.shared.state.lock().acquire_page(fixed, p);
         if let Some(window) = window {
             let bytes = window.view();
             let result = use_row(&bytes[at..at + m.row_bytes]);
-            self.shared.state.lock().let_go(fixed, p, false);
+            self.shared.state.lock().release_page(fixed, p, false);
             return Ok(result);
         }
         let (file, offset) = m.row_place(row);
@@ -346,7 +346,7 @@ impl Engine {
         bytes.map(use_row).map_err(|e| e.context(format!("{}: row {row}", m.name)))
     }
 
-    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which holds at least
+    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which users at least
     /// [`Engine::row_buffer_bytes`] of them.
     pub fn read_stretch<'b>(&self, file: usize, offset: u64, length: u64, buffer: &'b mut Memory) -> Result<&'b [u8]> {
         let source = &self.shared.fixed.sources[file];
@@ -382,8 +382,8 @@ impl Engine {
     pub fn claim(&self, bytes: u64) -> Result<()> {
         let shared = &*self.shared;
         let take = || shared.state.lock().reserve(&shared.fixed, bytes);
-        match &self.seat {
-            Some(seat) => seat.change(|| shared.state.lock().needs(&shared.fixed, bytes), take),
+        match &self.budget_share {
+            Some(budget_share) => budget_share.change(|| shared.state.lock().needs(&shared.fixed, bytes), take),
             None => take(),
         }
     }
@@ -391,17 +391,17 @@ impl Engine {
     /// Waits until frames have made room for all that was claimed. `interrupt`, raised since its count was `since`, ends
     /// the waiting.
     pub fn await_room(&self, interrupt: &Interrupt, since: u64) -> Result<()> {
-        let patience = Patience { interrupt, since };
-        self.shared.await_within_budget(&mut self.shared.state.lock(), || patience.check())
+        let cancel = CancelToken { interrupt, since };
+        self.shared.await_within_budget(&mut self.shared.state.lock(), || cancel.check())
     }
 
     /// Gives back what [`Engine::reserve`] or [`Engine::claim`] took.
     pub fn release(&self, bytes: u64) {
         let shared = &*self.shared;
         shared.state.lock().release(&shared.fixed, bytes);
-        if let Some(seat) = &self.seat {
+        if let Some(budget_share) = &self.budget_share {
             // Needing less always fits.
-            let _ = seat.change(|| shared.state.lock().needs(&shared.fixed, 0), || Ok(()));
+            let _ = budget_share.change(|| shared.state.lock().needs(&shared.fixed, 0), || Ok(()));
         }
         shared.wake_loader();
     }
@@ -409,7 +409,7 @@ impl Engine {
     /// Changes the budget, without waiting: frames in use by a running pass or a read are given back as soon as it is done
     /// with them.
     pub fn set_budget(&self, bytes: u64) -> Result<()> {
-        if self.seat.is_some() {
+        if self.budget_share.is_some() {
             return Err(Error::invalid("the model lives on a shared budget: change that one"));
         }
         self.shared.state.lock().set_budget(&self.shared.fixed, bytes)?;
@@ -505,13 +505,13 @@ impl Engine {
         let count = cap.min(state.tickets.events.len());
         events.extend(state.tickets.events.drain(..count));
         if state.tickets.events.is_empty() {
-            self.shared.doorbell.silence();
+            self.shared.notifier.silence();
         }
     }
 
     /// Readable while events wait.
     pub fn event_fd(&self) -> Option<i32> {
-        self.shared.doorbell.descriptor()
+        self.shared.notifier.descriptor()
     }
 
     pub fn layer_state(&self, layer: u32) -> Result<LayerState> {

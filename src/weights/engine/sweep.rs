@@ -1,10 +1,10 @@
-//! A pass over the schedule, and the pages it holds.
+//! A pass over the schedule, and the pages it users.
 
 use super::*;
 
-/// A layer's visit by a sweep, as it is counted.
+/// A layer's access by a sweep, as it is counted.
 #[derive(Default)]
-pub(super) struct Visit {
+pub(super) struct LayerAccess {
     layer: Option<u32>,
     streamed: bool,
     stalled: bool,
@@ -13,17 +13,17 @@ pub(super) struct Visit {
 /// A pass over the schedule. One at a time per model; others wait their turn.
 pub struct Sweep<'a> {
     pub(super) engine: &'a Engine,
-    pub(super) patience: Patience<'a>,
+    pub(super) cancel: CancelToken<'a>,
     pub(super) started: Instant,
     pub(super) stalled: Duration,
     pub(super) read_before: u64,
-    pub(super) visit: Visit,
+    pub(super) access: LayerAccess,
 }
 
 impl<'a> Sweep<'a> {
     /// Fails when the sweep is to end early.
     pub fn check(&self) -> Result<()> {
-        self.patience.check()
+        self.cancel.check()
     }
 
     /// What was read from storage since the sweep began: for it, and ahead for what follows it.
@@ -40,22 +40,22 @@ impl<'a> Sweep<'a> {
 
     /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, those of experts in the
     /// order of [`Sweep::route`], one at a time.
-    pub fn page(&mut self, p: usize) -> Result<HeldPage<'a>> {
+    pub fn page(&mut self, p: usize) -> Result<PageGuard<'a>> {
         self.check()?;
-        self.visit(self.engine.schedule().pages[p].layer);
-        let (held, waited) = self.engine.acquire(self.patience, p)?;
-        self.visit.streamed |= held.streamed;
+        self.access(self.engine.schedule().pages[p].layer);
+        let (held, waited) = self.engine.acquire(self.cancel, p)?;
+        self.access.streamed |= held.streamed;
         if let Some(waited) = waited {
-            self.visit.stalled = true;
+            self.access.stalled = true;
             self.stalled += waited;
         }
         Ok(held)
     }
 
     /// Holds pages of the circle together, in schedule order, if all of them stay and are there. `None`: they must be taken
-    /// one at a time. Nobody waits for the frame of a page that stays, so a sweep that holds several of them, and waits for
+    /// one at a time. Nobody waits for the frame of a page that stays, so a sweep that users several of them, and waits for
     /// none, is in nobody's way.
-    pub fn pages_that_stay(&mut self, pages: impl Iterator<Item = usize> + Clone) -> Result<Option<Vec<HeldPage<'a>>>> {
+    pub fn acquire_pinned(&mut self, pages: impl Iterator<Item = usize> + Clone) -> Result<Option<Vec<PageGuard<'a>>>> {
         self.check()?;
         let engine = self.engine;
         let fixed = &engine.shared.fixed;
@@ -63,32 +63,32 @@ impl<'a> Sweep<'a> {
         let stays = |p: usize| p < fixed.schedule.sweep_len && state.is_pinned(p) && state.is_ready(p);
         let Some(first) = pages.clone().next().filter(|_| pages.clone().all(stays)) else { return Ok(None) };
         state.move_to(fixed, first);
-        let mut hold = |page| {
-            let window = state.hold(fixed, page).expect("a page that is ready has a frame");
-            HeldPage { engine, page, window, streamed: false }
+        let mut acquire_page = |page| {
+            let window = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
+            PageGuard { engine, page, window, streamed: false }
         };
-        let held = pages.map(&mut hold).collect();
+        let held = pages.map(&mut acquire_page).collect();
         drop(state);
-        self.visit(engine.schedule().pages[first].layer);
+        self.access(engine.schedule().pages[first].layer);
         Ok(Some(held))
     }
 
-    fn visit(&mut self, layer: u32) {
-        if self.visit.layer != Some(layer) {
-            self.count_visit();
-            self.visit.layer = Some(layer);
+    fn access(&mut self, layer: u32) {
+        if self.access.layer != Some(layer) {
+            self.count_layer_access();
+            self.access.layer = Some(layer);
         }
     }
 
-    fn count_visit(&mut self) {
-        let visit = std::mem::take(&mut self.visit);
-        if visit.layer.is_none() {
+    fn count_layer_access(&mut self) {
+        let access = std::mem::take(&mut self.access);
+        if access.layer.is_none() {
             return;
         }
         let stats = &mut self.engine.shared.state.lock().stats;
-        match visit {
-            Visit { stalled: true, .. } => stats.layers_stalled += 1,
-            Visit { streamed: true, .. } => stats.layers_prefetched += 1,
+        match access {
+            LayerAccess { stalled: true, .. } => stats.layers_stalled += 1,
+            LayerAccess { streamed: true, .. } => stats.layers_prefetched += 1,
             _ => stats.layers_resident += 1,
         }
     }
@@ -96,7 +96,7 @@ impl<'a> Sweep<'a> {
 
 impl Drop for Sweep<'_> {
     fn drop(&mut self) {
-        self.count_visit();
+        self.count_layer_access();
         let shared = &*self.engine.shared;
         let mut state = shared.state.lock();
         let stall = self.stalled.as_nanos() as u64;
@@ -110,14 +110,14 @@ impl Drop for Sweep<'_> {
 }
 
 /// A page that is there and stays until this is dropped.
-pub struct HeldPage<'a> {
+pub struct PageGuard<'a> {
     pub(super) engine: &'a Engine,
     pub(super) page: usize,
     pub(super) window: Window,
     pub(super) streamed: bool,
 }
 
-impl HeldPage<'_> {
+impl PageGuard<'_> {
     pub fn page(&self) -> &Page {
         &self.engine.schedule().pages[self.page]
     }
@@ -128,11 +128,11 @@ impl HeldPage<'_> {
     }
 }
 
-impl Drop for HeldPage<'_> {
+impl Drop for PageGuard<'_> {
     fn drop(&mut self) {
         let shared = &*self.engine.shared;
         let mut state = shared.state.lock();
-        let freed = state.let_go(&shared.fixed, self.page, true);
+        let freed = state.release_page(&shared.fixed, self.page, true);
         // A page that stays makes no room; moving on past it only matters where reading ahead is limited.
         let more = (freed || shared.fixed.prefetch_distance > 0) && state.may_start_reads(&shared.fixed);
         if freed {
@@ -155,12 +155,12 @@ mod tests {
     #[test]
     fn pages_are_held_together_where_all_of_them_stay_and_given_up_after_it_when_the_budget_falls() {
         let schedule = || schedule_of(&[(0, 4096, 16), (0, 4096, 400), (0, 4096, 16), (1, 4096, 700), (1, 4096, 300)]);
-        let (floor, full) = (Engine::least_frames(&schedule()), Engine::full_frames(&schedule()));
+        let (floor, full) = (Engine::min_frames(&schedule()), Engine::full_frames(&schedule()));
         let b = open(schedule(), full, true, |_| {});
         b.engine.settle();
         let end = b.engine.schedule().sweep_len;
         let mut sweep = b.engine.sweep(&b.interrupt, 0, end).unwrap();
-        let held = sweep.pages_that_stay(0..end).unwrap().expect("all of them stay");
+        let held = sweep.acquire_pinned(0..end).unwrap().expect("all of them stay");
         assert_eq!(held.len(), end);
         b.engine.set_budget(floor).unwrap();
         for held in &held {
@@ -174,8 +174,8 @@ mod tests {
         assert_eq!(b.engine.stats().layers_resident, 1);
 
         let mut sweep = b.engine.sweep(&b.interrupt, 0, end).unwrap();
-        assert!(sweep.pages_that_stay(0..end).unwrap().is_none());
+        assert!(sweep.acquire_pinned(0..end).unwrap().is_none());
         b.interrupt.raise();
-        assert!(sweep.pages_that_stay(0..1).is_err());
+        assert!(sweep.acquire_pinned(0..1).is_err());
     }
 }

@@ -2,7 +2,7 @@
 //! what the host asked for, what the budget allows. Every decision about reading and giving up is made here, so that it
 //! can be tested without threads.
 
-mod ledger;
+mod accounting;
 mod reading;
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
 
-pub use ledger::Ledger;
+pub use accounting::Accounting;
 
 /// Reads are about this large: where storage reaches its speed with four of them in flight.
 const REQUEST_BYTES: u64 = 2 << 20;
@@ -28,12 +28,12 @@ pub struct Fixed {
     /// Frames that pages pass through, reserved at the largest size the ring may take.
     pub ring_memory: Memory,
     /// Read requests that may be under way or waiting for a reader.
-    pub most_outstanding: usize,
+    pub max_outstanding: usize,
     pub readers: usize,
     /// Layers ahead of the sweep that may be read; 0: any.
     pub prefetch_distance: u32,
     /// Bytes of frames at most, whatever the budget; 0: no limit.
-    pub most_frames: u64,
+    pub max_frames: u64,
 }
 
 impl Fixed {
@@ -44,7 +44,7 @@ impl Fixed {
 
     /// Ring bytes that hold any one layer, however its pages fall.
     pub fn host_bytes(schedule: &Schedule) -> u64 {
-        schedule.largest_layer_bytes() + schedule.largest_span()
+        schedule.largest_layer_bytes() + schedule.largest_extent()
     }
 
     fn page(&self, p: usize) -> &Page {
@@ -87,7 +87,7 @@ struct Slot {
     /// A frame of its own that waits for the page to be read.
     reserved: Option<Frame>,
     /// Sweeps and row readers that use the page now.
-    holds: u32,
+    users: u32,
     /// Tickets that keep the page until it is used or they are cancelled.
     protectors: Vec<u64>,
     /// Why the last reading failed; cleared when it is tried again.
@@ -98,7 +98,7 @@ pub struct State {
     slots: Vec<Slot>,
     residency: Residency,
     ring: Ring,
-    pub ledger: Ledger,
+    pub accounting: Accounting,
     pub tickets: Tickets,
     pub stats: Stats,
     /// The page of the circle that the sweep uses or needs next.
@@ -106,7 +106,7 @@ pub struct State {
     /// Pages of experts that the sweep was routed to and has not let go of, in the order in which it takes them.
     routed: VecDeque<usize>,
     /// The place of the circle before which it takes them.
-    gate: usize,
+    route_point: usize,
     /// Where the running sweep ends.
     end: usize,
     sweeping: bool,
@@ -127,12 +127,12 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(fixed: &Fixed, ledger: Ledger) -> State {
+    pub fn new(fixed: &Fixed, accounting: Accounting) -> State {
         let slot = || Slot {
             presence: Presence::Absent,
             place: None,
             reserved: None,
-            holds: 0,
+            users: 0,
             protectors: Vec::new(),
             failure: None,
         };
@@ -145,12 +145,12 @@ impl State {
                 streamed_bytes: 0,
             },
             ring: Ring::new(0),
-            ledger,
+            accounting,
             tickets: Tickets::default(),
             stats: Stats::default(),
             cursor: 0,
             routed: VecDeque::new(),
-            gate: 0,
+            route_point: 0,
             end: fixed.schedule.sweep_len,
             sweeping: false,
             turns: VecDeque::new(),
@@ -174,7 +174,7 @@ impl State {
     // --- budget ---------------------------------------------------------------------------------------------------
 
     pub fn used(&self) -> u64 {
-        self.ledger.fixed + self.ledger.sessions + self.ledger.own + self.ring.extent()
+        self.accounting.fixed + self.accounting.sessions + self.accounting.own + self.ring.extent()
     }
 
     pub fn residency(&self) -> &Residency {
@@ -183,9 +183,9 @@ impl State {
 
     pub fn snapshot(&self) -> Stats {
         Stats {
-            budget_bytes: self.ledger.budget,
+            budget_bytes: self.accounting.budget,
             used_bytes: self.used(),
-            peak_bytes: self.ledger.peak,
+            peak_bytes: self.accounting.peak,
             pinned_bytes: self.residency.pinned_bytes,
             ..self.stats
         }
@@ -194,32 +194,34 @@ impl State {
     fn note_peak(&mut self) {
         // Over the budget is what was claimed and waits for frames to go, or frames that a smaller budget waits for, which
         // were counted when they came.
-        self.ledger.peak = self.ledger.peak.max(self.used().min(self.ledger.budget));
+        self.accounting.peak = self.accounting.peak.max(self.used().min(self.accounting.budget));
     }
 
     fn capacity(&self, fixed: &Fixed) -> Option<u64> {
-        let ledger = &self.ledger;
-        let capacity =
-            ledger.budget.checked_sub(ledger.fixed)?.checked_sub(ledger.sessions.max(ledger.session_reserve))?;
-        let least = residency::least_ring(&fixed.schedule);
-        (capacity >= least).then(|| residency::usable(&fixed.schedule, capacity, fixed.most_frames))
+        let accounting = &self.accounting;
+        let capacity = accounting
+            .budget
+            .checked_sub(accounting.fixed)?
+            .checked_sub(accounting.sessions.max(accounting.session_reserve))?;
+        let least = residency::min_ring(&fixed.schedule);
+        (capacity >= least).then(|| residency::usable(&fixed.schedule, capacity, fixed.max_frames))
     }
 
     /// What the model needs now, with `more` bytes for sessions.
     pub fn needs(&self, fixed: &Fixed, more: u64) -> Needs {
-        let l = &self.ledger;
+        let l = &self.accounting;
         let base = l.fixed.saturating_add(l.sessions.saturating_add(more).max(l.session_reserve));
         Needs {
-            least: base.saturating_add(residency::least_ring(&fixed.schedule)),
+            least: base.saturating_add(residency::min_ring(&fixed.schedule)),
             full: base.saturating_add(residency::full(&fixed.schedule)),
         }
     }
 
     /// Changes the budget and the plan with it, or nothing where it is below what is needed now.
     pub fn set_budget(&mut self, fixed: &Fixed, budget: u64) -> Result<()> {
-        let before = std::mem::replace(&mut self.ledger.budget, budget);
+        let before = std::mem::replace(&mut self.accounting.budget, budget);
         if self.capacity(fixed).is_none() {
-            self.ledger.budget = before;
+            self.accounting.budget = before;
             return Err(self.below_floor(fixed, budget, 0));
         }
         self.replan(fixed);
@@ -228,26 +230,26 @@ impl State {
 
     /// Takes memory for a session out of what frames may use.
     pub fn reserve(&mut self, fixed: &Fixed, bytes: u64) -> Result<()> {
-        let before = self.ledger.sessions;
-        self.ledger.sessions = before.saturating_add(bytes);
+        let before = self.accounting.sessions;
+        self.accounting.sessions = before.saturating_add(bytes);
         if self.capacity(fixed).is_none() {
-            self.ledger.sessions = before;
-            return Err(self.below_floor(fixed, self.ledger.budget, bytes));
+            self.accounting.sessions = before;
+            return Err(self.below_floor(fixed, self.accounting.budget, bytes));
         }
         self.replan(fixed);
         Ok(())
     }
 
     pub fn release(&mut self, fixed: &Fixed, bytes: u64) {
-        self.ledger.sessions -= bytes;
+        self.accounting.sessions -= bytes;
         self.replan(fixed);
     }
 
     fn below_floor(&self, fixed: &Fixed, budget: u64, more: u64) -> Error {
-        let l = &self.ledger;
+        let l = &self.accounting;
         let floor = self.needs(fixed, more).least;
         let sessions = l.sessions.saturating_add(more).max(l.session_reserve);
-        let least = residency::least_ring(&fixed.schedule);
+        let least = residency::min_ring(&fixed.schedule);
         Error::new(
             Status::MemoryBudget,
             format!(
@@ -271,13 +273,13 @@ impl State {
             }
             self.slots[p].reserved = None;
             if matches!(self.slots[p].place, Some(Place::Own(_))) && self.is_idle(p) {
-                self.give_up(fixed, p);
+                self.evict(fixed, p);
             }
         }
         self.fit_ring(fixed);
         for p in 0..self.slots.len() {
             if !self.is_planned(fixed, p) && self.is_idle(p) {
-                self.give_up(fixed, p);
+                self.evict(fixed, p);
             }
         }
         self.absent = (0..self.slots.len()).filter(|&p| self.is_absent(p) && self.is_expected(fixed, p)).count();
@@ -305,7 +307,7 @@ impl State {
     /// Makes the ring as large as planned, or as what is left beside pages that the plan no longer keeps but a pass or a
     /// read still uses: it grows when they go.
     fn fit_ring(&mut self, fixed: &Fixed) {
-        let l = &self.ledger;
+        let l = &self.accounting;
         let room = l.budget.saturating_sub(l.fixed + l.sessions + l.own);
         let before = self.ring.extent();
         self.ring.set_limit(self.planned_ring(fixed).min(room));
@@ -328,7 +330,7 @@ impl State {
     // --- pages ----------------------------------------------------------------------------------------------------
 
     pub fn is_idle(&self, p: usize) -> bool {
-        matches!(self.slots[p].presence, Presence::Ready) && self.slots[p].holds == 0
+        matches!(self.slots[p].presence, Presence::Ready) && self.slots[p].users == 0
     }
 
     pub fn is_ready(&self, p: usize) -> bool {
@@ -356,10 +358,10 @@ impl State {
     /// The frame of a page that has one: its whole span.
     fn window(&self, fixed: &Fixed, p: usize) -> Option<Window> {
         let page = fixed.page(p);
-        let len = page.span_bytes as usize;
+        let len = page.extent_bytes as usize;
         if let Some(map) = fixed.sources[page.file as usize].mapping() {
-            let end = (page.span_offset + page.span_bytes).min(map.len() as u64);
-            return Some(Window::of_mapping(map, page.span_offset as usize, (end - page.span_offset) as usize));
+            let end = (page.extent_offset + page.extent_bytes).min(map.len() as u64);
+            return Some(Window::of_mapping(map, page.extent_offset as usize, (end - page.extent_offset) as usize));
         }
         match self.slots[p].place.as_ref()? {
             Place::Own(frame) => frame.as_ref().map(Frame::window),
@@ -368,19 +370,19 @@ impl State {
     }
 
     /// Holds a ready page and says where its bytes are.
-    pub fn hold(&mut self, fixed: &Fixed, p: usize) -> Option<Window> {
+    pub fn acquire_page(&mut self, fixed: &Fixed, p: usize) -> Option<Window> {
         if !self.is_ready(p) {
             return None;
         }
         let page = fixed.page(p);
-        let window = self.window(fixed, p)?.part(page.lead(), page.bytes as usize);
-        self.slots[p].holds += 1;
+        let window = self.window(fixed, p)?.part(page.padding(), page.bytes as usize);
+        self.slots[p].users += 1;
         Some(window)
     }
 
     /// Lets a held page go; `used`: a sweep is done with it. Whether frames became free.
-    pub fn let_go(&mut self, fixed: &Fixed, p: usize, used: bool) -> bool {
-        self.slots[p].holds -= 1;
+    pub fn release_page(&mut self, fixed: &Fixed, p: usize, used: bool) -> bool {
+        self.slots[p].users -= 1;
         if used {
             self.slots[p].protectors.clear();
             if self.routed.front() == Some(&p) {
@@ -392,15 +394,15 @@ impl State {
         // A frame of its own that the plan no longer keeps was only waiting for its holder.
         let own = matches!(self.slots[p].place, Some(Place::Own(_)));
         let goes = if own { !self.is_pinned(p) } else { used };
-        if !goes || self.slots[p].holds > 0 {
+        if !goes || self.slots[p].users > 0 {
             return false;
         }
-        self.give_up(fixed, p);
+        self.evict(fixed, p);
         self.fit_ring(fixed);
         true
     }
 
-    fn give_up(&mut self, fixed: &Fixed, p: usize) {
+    fn evict(&mut self, fixed: &Fixed, p: usize) {
         let page = fixed.page(p);
         if let (Some(_), Some(window)) = (fixed.sources[page.file as usize].mapping(), self.window(fixed, p)) {
             window.forget();
@@ -410,7 +412,7 @@ impl State {
         slot.presence = Presence::Absent;
         slot.protectors.clear();
         match slot.place.take() {
-            Some(Place::Own(_)) => self.ledger.own -= page.span_bytes,
+            Some(Place::Own(_)) => self.accounting.own -= page.extent_bytes,
             Some(Place::Ring(offset)) => {
                 let before = self.ring.extent();
                 self.ring.free(offset);
@@ -434,7 +436,7 @@ impl State {
             && self.is_idle(next)
             && !self.is_planned(fixed, next)
         {
-            self.give_up(fixed, next);
+            self.evict(fixed, next);
             self.fit_ring(fixed);
         }
         self.sweeping = false;
@@ -445,18 +447,18 @@ impl State {
         self.cursor = 0;
         self.end = end;
         self.routed.clear();
-        self.gate = 0;
+        self.route_point = 0;
     }
 
     pub fn sweeping(&self) -> bool {
         self.sweeping
     }
 
-    /// The sweep will take these pages at the next gate, in this order.
+    /// The sweep will take these pages at the next route_point, in this order.
     pub fn route(&mut self, fixed: &Fixed, pages: impl Iterator<Item = usize>) {
-        let gates = &fixed.schedule.gates;
-        let next = gates.partition_point(|&gate| (gate as usize) < self.cursor);
-        self.gate = gates.get(next).map_or(self.cursor, |&gate| gate as usize);
+        let route_points = &fixed.schedule.route_points;
+        let next = route_points.partition_point(|&route_point| (route_point as usize) < self.cursor);
+        self.route_point = route_points.get(next).map_or(self.cursor, |&route_point| route_point as usize);
         self.routed.clear();
         self.routed.extend(pages);
     }
@@ -465,12 +467,12 @@ impl State {
     pub fn move_to(&mut self, fixed: &Fixed, p: usize) {
         if p < fixed.schedule.sweep_len {
             self.cursor = p;
-            if p >= self.gate {
+            if p >= self.route_point {
                 self.routed.clear();
             }
             return;
         }
-        self.gate = self.cursor;
+        self.route_point = self.cursor;
         if self.routed.contains(&p) {
             while self.routed.front() != Some(&p) {
                 self.routed.pop_front();
@@ -482,30 +484,30 @@ impl State {
 
     /// The page that the running sweep uses or needs next.
     fn needed(&self) -> Option<usize> {
-        let here = if self.cursor < self.gate { None } else { self.routed.front().copied() };
+        let here = if self.cursor < self.route_point { None } else { self.routed.front().copied() };
         here.or((self.cursor < self.end).then_some(self.cursor)).filter(|_| self.sweeping)
     }
 
     /// How many pages the sweep uses before this one; the next sweep starts at the top. Experts that nobody is routed to
     /// come last.
     fn distance(&self, fixed: &Fixed, p: usize) -> usize {
-        let before_gate = self.gate.saturating_sub(self.cursor);
+        let before_route_point = self.route_point.saturating_sub(self.cursor);
         if p >= fixed.schedule.sweep_len {
             let place = self.routed.iter().position(|&q| q == p);
-            return place.map_or(usize::MAX, |at| before_gate + at);
+            return place.map_or(usize::MAX, |at| before_route_point + at);
         }
         let ahead = if (self.cursor..self.end).contains(&p) {
             p - self.cursor
         } else {
             self.end.max(self.cursor) - self.cursor + p
         };
-        if ahead < before_gate { ahead } else { ahead + self.routed.len() }
+        if ahead < before_route_point { ahead } else { ahead + self.routed.len() }
     }
 
     /// The page that is needed after `i` others from here; pages beyond the end of the sweep come last.
     fn page_ahead(&self, fixed: &Fixed, i: usize) -> Option<usize> {
-        let before_gate = self.gate.saturating_sub(self.cursor);
-        let i = match i.checked_sub(before_gate) {
+        let before_route_point = self.route_point.saturating_sub(self.cursor);
+        let i = match i.checked_sub(before_route_point) {
             None => i,
             Some(at) if at < self.routed.len() => return Some(self.routed[at]),
             Some(_) => i - self.routed.len(),
@@ -520,13 +522,13 @@ impl State {
     }
 
     /// Whether the sweep takes pages before `p` of which it is not known yet which they are.
-    fn is_beyond_gate(&self, fixed: &Fixed, p: usize) -> bool {
-        let gates = fixed.schedule.gates.iter().map(|&gate| gate as usize);
-        let here = self.cursor.max(self.gate);
-        match gates.clone().find(|&gate| gate > here) {
+    fn is_beyond_route_point(&self, fixed: &Fixed, p: usize) -> bool {
+        let route_points = fixed.schedule.route_points.iter().map(|&route_point| route_point as usize);
+        let here = self.cursor.max(self.route_point);
+        match route_points.clone().find(|&route_point| route_point > here) {
             Some(next) => p >= next || p < self.cursor,
-            // The next sweep comes to the first gate again.
-            None => p < self.cursor && gates.min().is_some_and(|first| p >= first),
+            // The next sweep comes to the first route_point again.
+            None => p < self.cursor && route_points.min().is_some_and(|first| p >= first),
         }
     }
 
@@ -568,19 +570,19 @@ impl State {
     /// Whether a page is absent although there is a frame for it and a place among the outstanding reads.
     #[cfg(test)]
     pub fn could_read(&self, fixed: &Fixed) -> bool {
-        if self.outstanding >= fixed.most_outstanding {
+        if self.outstanding >= fixed.max_outstanding {
             return false;
         }
         let pinned = (0..self.slots.len()).any(|p| self.wanted(p) && self.is_pinned(p));
         let mut ahead = (0..).map_while(|i| self.page_ahead(fixed, i));
         let Some(p) = ahead.find(|&p| self.wanted(p) && !self.is_pinned(p)) else { return pinned };
-        pinned || self.ring.has_room(fixed.page(p).span_bytes)
+        pinned || self.ring.has_room(fixed.page(p).extent_bytes)
     }
 
     /// Whether somebody should look for pages to read. While as many reads are under way as may be, whoever finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
-        (self.absent > 0 || !self.routed.is_empty()) && self.outstanding < fixed.most_outstanding
+        (self.absent > 0 || !self.routed.is_empty()) && self.outstanding < fixed.max_outstanding
     }
 
     /// Whether the page the sweep waits for has failed.

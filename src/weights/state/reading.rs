@@ -7,7 +7,7 @@ use super::*;
 impl State {
     /// The reads of the page that should be read next, if one should and can be now.
     pub fn next_page(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {
-        if self.closing || self.outstanding >= fixed.most_outstanding {
+        if self.closing || self.outstanding >= fixed.max_outstanding {
             return None;
         }
         if let Some(p) = self.needed()
@@ -101,7 +101,7 @@ impl State {
     fn protect(&mut self, fixed: &Fixed, p: usize, ticket: u64) {
         let slot = &mut self.slots[p];
         if let Some(Place::Ring(offset)) = slot.place
-            && offset >= residency::least_ring(&fixed.schedule)
+            && offset >= residency::min_ring(&fixed.schedule)
             && !slot.protectors.contains(&ticket)
         {
             slot.protectors.push(ticket);
@@ -116,7 +116,7 @@ impl State {
 
     /// Starts to read a page where the plan puts it; room in the ring is made of pages needed later than it.
     ///
-    /// What lies beyond a gate is read ahead only above the least ring, which is for the experts that the gate will ask for.
+    /// What lies beyond a route_point is read ahead only above the least ring, which is for the experts that the route_point will ask for.
     /// These, until the sweep stands still for them, take no room from pages that are there: giving one up would be to read
     /// it twice.
     pub fn start_for_sweep(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
@@ -125,19 +125,19 @@ impl State {
         }
         let page = fixed.page(p);
         let needed = self.needed() == Some(p);
-        let from = if !needed && p < fixed.schedule.sweep_len && self.is_beyond_gate(fixed, p) {
-            residency::least_ring(&fixed.schedule)
+        let from = if !needed && p < fixed.schedule.sweep_len && self.is_beyond_route_point(fixed, p) {
+            residency::min_ring(&fixed.schedule)
         } else {
             0
         };
         let near = if needed || p < fixed.schedule.sweep_len { self.distance(fixed, p) } else { usize::MAX - 1 };
         loop {
-            if let Some(offset) = self.ring.allocate(page.span_bytes, from) {
+            if let Some(offset) = self.ring.allocate(page.extent_bytes, from) {
                 return Some(self.start(fixed, p, Place::Ring(offset)));
             }
             let victim =
                 self.evictable(fixed, |state, q| state.distance(fixed, q) > near && state.ring_end(fixed, q) > from)?;
-            self.give_up(fixed, victim);
+            self.evict(fixed, victim);
         }
     }
 
@@ -145,15 +145,15 @@ impl State {
         if self.is_pinned(p) {
             return self.start_own(fixed, p).map_or(HostFrame::Never, HostFrame::Found);
         }
-        let bytes = fixed.page(p).span_bytes;
+        let bytes = fixed.page(p).extent_bytes;
         // Below this the ring belongs to passes alone.
-        let from = residency::least_ring(&fixed.schedule);
+        let from = residency::min_ring(&fixed.schedule);
         loop {
             if let Some(offset) = self.ring.allocate(bytes, from) {
                 return HostFrame::Found(self.start(fixed, p, Place::Ring(offset)));
             }
             if let Some(victim) = self.evictable(fixed, |state, q| state.ring_end(fixed, q) > from) {
-                self.give_up(fixed, victim);
+                self.evict(fixed, victim);
                 continue;
             }
             let growing = self.ring.limit() < self.planned_ring(fixed);
@@ -167,7 +167,7 @@ impl State {
     /// Where a page's stretch of the ring ends; 0 where it is not in the ring.
     pub(super) fn ring_end(&self, fixed: &Fixed, p: usize) -> u64 {
         match self.slots[p].place {
-            Some(Place::Ring(offset)) => offset + fixed.page(p).span_bytes,
+            Some(Place::Ring(offset)) => offset + fixed.page(p).extent_bytes,
             _ => 0,
         }
     }
@@ -187,19 +187,19 @@ impl State {
     fn start_own(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
         let page = fixed.page(p);
         // While a smaller plan is still being reached, memory in use by a pass comes first.
-        if self.used() + page.span_bytes > self.ledger.budget {
+        if self.used() + page.extent_bytes > self.accounting.budget {
             return None;
         }
         let mapped = fixed.sources[page.file as usize].mapping().is_some();
         let frame = match (!mapped).then(|| self.take_frame(fixed, p)).transpose() {
             Ok(frame) => frame,
             Err(e) => {
-                let text = format!("{} bytes for {}: {e}", page.span_bytes, fixed.describe(p));
+                let text = format!("{} bytes for {}: {e}", page.extent_bytes, fixed.describe(p));
                 self.slots[p].failure = Some(Error::out_of_memory(text));
                 return None;
             }
         };
-        self.ledger.own += page.span_bytes;
+        self.accounting.own += page.extent_bytes;
         Some(self.start(fixed, p, Place::Own(frame)))
     }
 
@@ -211,11 +211,11 @@ impl State {
         let waits = |&q: &usize| self.is_pinned(q) && self.slots[q].place.is_none() && self.slots[q].reserved.is_none();
         let first = (0..p).rev().take_while(waits).last().unwrap_or(p);
         let sizes: Vec<usize> =
-            (first..self.slots.len()).take_while(waits).map(|q| fixed.page(q).span_bytes as usize).collect();
+            (first..self.slots.len()).take_while(waits).map(|q| fixed.page(q).extent_bytes as usize).collect();
         // Where the system does not give that much at once, it may give the page's own.
         let (first, frames) = match Frame::run(&sizes) {
             Ok(frames) => (first, frames),
-            Err(_) => (p, Frame::run(&[fixed.page(p).span_bytes as usize])?),
+            Err(_) => (p, Frame::run(&[fixed.page(p).extent_bytes as usize])?),
         };
         for (slot, frame) in self.slots[first..].iter_mut().zip(frames) {
             slot.reserved = Some(frame);
@@ -227,8 +227,8 @@ impl State {
         self.slots[p].place = Some(place);
         self.note_peak();
         let page = fixed.page(p);
-        let pieces = page.span_bytes.div_ceil(REQUEST_BYTES).max(1);
-        let piece = page.span_bytes.div_ceil(pieces).next_multiple_of(crate::weights::frames::GRANULE);
+        let pieces = page.extent_bytes.div_ceil(REQUEST_BYTES).max(1);
+        let piece = page.extent_bytes.div_ceil(pieces).next_multiple_of(crate::weights::frames::GRANULE);
         let window = self.window(fixed, p).expect("the page has just been given its frame");
         let len = window.size() as u64;
         let requests: Vec<Request> = (0..pieces)
@@ -237,7 +237,7 @@ impl State {
             .map(|at| Request {
                 page: p,
                 file: page.file as usize,
-                offset: page.span_offset + at,
+                offset: page.extent_offset + at,
                 window: window.part(at as usize, piece.min(len - at) as usize),
             })
             .collect();
@@ -265,15 +265,15 @@ impl State {
         self.slots[p].presence = Presence::Ready;
         let needed_now = self.needed() == Some(p);
         if let Some(e) = failure {
-            self.give_up(fixed, p);
+            self.evict(fixed, p);
             self.stats.evictions -= 1;
             self.slots[p].failure = Some(e.context(fixed.describe(p)));
         } else if !self.is_planned(fixed, p) && !needed_now {
             // The plan has become smaller while the page was on its way.
-            self.give_up(fixed, p);
+            self.evict(fixed, p);
         }
         self.fit_ring(fixed);
-        self.tickets.page_loaded(p as u32, fixed.page(p).span_bytes, status);
+        self.tickets.page_loaded(p as u32, fixed.page(p).extent_bytes, status);
         self.stats.prefetch_failures += self.tickets.settle();
         true
     }

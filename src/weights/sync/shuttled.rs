@@ -1,5 +1,5 @@
 //! What the engine uses of parking_lot and crossbeam, made of shuttle's locks. Time does not pass here: who waits without
-//! a limit waits until he is woken, and whose patience is limited finds it at an end whenever he runs again.
+//! a limit waits until he is woken, and whose timeout is limited finds it at an end whenever he runs again.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;

@@ -11,14 +11,14 @@ mod imp {
 
     /// A connected pair: one byte is in it while events wait. (Sockets, because they exist on every Unix and need no
     /// unsafe code; an eventfd would do the same on Linux alone.)
-    pub struct Doorbell {
+    pub struct Notifier {
         host: UnixStream,
         ours: UnixStream,
         rung: AtomicBool,
     }
 
-    impl Doorbell {
-        pub fn new() -> Result<Doorbell> {
+    impl Notifier {
+        pub fn new() -> Result<Notifier> {
             let make = || {
                 let (host, ours) = UnixStream::pair()?;
                 host.set_nonblocking(true)?;
@@ -27,10 +27,10 @@ mod imp {
             };
             let (host, ours) =
                 make().map_err(|e: std::io::Error| Error::io(format!("making the event descriptor: {e}")))?;
-            Ok(Doorbell { host, ours, rung: AtomicBool::new(false) })
+            Ok(Notifier { host, ours, rung: AtomicBool::new(false) })
         }
 
-        /// Makes the descriptor readable. Called under the engine's lock, like [`Doorbell::silence`].
+        /// Makes the descriptor readable. Called under the engine's lock, like [`Notifier::silence`].
         pub fn ring(&self) {
             if !self.rung.swap(true, Ordering::Relaxed) {
                 let _ = (&self.ours).write(&[1]);
@@ -54,11 +54,11 @@ mod imp {
 mod imp {
     use crate::error::Result;
 
-    pub struct Doorbell;
+    pub struct Notifier;
 
-    impl Doorbell {
-        pub fn new() -> Result<Doorbell> {
-            Ok(Doorbell)
+    impl Notifier {
+        pub fn new() -> Result<Notifier> {
+            Ok(Notifier)
         }
         pub fn ring(&self) {}
         pub fn silence(&self) {}
@@ -68,4 +68,4 @@ mod imp {
     }
 }
 
-pub use imp::Doorbell;
+pub use imp::Notifier;

@@ -1,7 +1,7 @@
 //! What the budget is spent on.
 
 /// The budget's book-keeping, in bytes.
-pub struct Ledger {
+pub struct Accounting {
     pub budget: u64,
     /// Tables, scratch memory, threads: what does not change while the model is open.
     pub fixed: u64,
@@ -14,8 +14,8 @@ pub struct Ledger {
     pub(super) peak: u64,
 }
 
-impl Ledger {
-    pub fn new(budget: u64, fixed: u64, session_reserve: u64) -> Ledger {
-        Ledger { budget, fixed, sessions: 0, session_reserve, own: 0, peak: fixed }
+impl Accounting {
+    pub fn new(budget: u64, fixed: u64, session_reserve: u64) -> Accounting {
+        Accounting { budget, fixed, sessions: 0, session_reserve, own: 0, peak: fixed }
     }
 }
