@@ -1,6 +1,7 @@
 //! What the descriptions of all families are made with: tensors by name and shape, in the order of their use.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Described, Description, Linear, VectorId};
@@ -174,19 +175,52 @@ impl<'a> Tensors<'a> {
 
     /// Ends the description. A tensor that was not used means that the file computes something else than described:
     /// leaving it out would give wrong results without a word.
-    pub fn finish(self, description: Description, alignment: u64) -> Result<Described> {
-        if let Some(stray) = self.directory.tensors().iter().find(|t| !self.used.contains(t.name.as_str())) {
+    /// `predicting`: blocks that predict further tokens, which no pass runs.
+    pub fn finish(self, description: Description, predicting: Range<usize>, alignment: u64) -> Result<Described> {
+        let (mut unread_tensors, mut unread_bytes) = (0, 0);
+        for stray in self.directory.tensors().iter().filter(|t| !self.used.contains(t.name.as_str())) {
+            if is_of_another_part(&stray.name, &predicting) {
+                unread_tensors += 1;
+                unread_bytes += stray.bytes;
+                continue;
+            }
             let architecture = self.directory.metadata.require_str("general.architecture")?;
             return Err(Error::unsupported(format!(
                 "tensor {:?} has no place in architecture {architecture:?} as it is built in",
                 stray.name
             )));
         }
-        let layers = description.layers.len() as u32;
-        let mut schedule = self.schedule.finish(layers, description.head.map(|head| head.weight), alignment)?;
+        let mut schedule = self.schedule.finish(
+            description.layers.len() as u32,
+            description.head.map(|head| head.weight),
+            alignment,
+        )?;
         if let Some(experts) = description.experts() {
             schedule.routed_share = (experts.used as u64, experts.count as u64);
         }
-        Ok(Described { description, schedule, vectors: self.vectors })
+        Ok(Described { description, schedule, vectors: self.vectors, unread_tensors, unread_bytes })
+    }
+}
+
+/// Whether a tensor belongs to a part of the file that a pass over text does not run: towers for pictures and sound, and
+/// blocks that predict further tokens.
+fn is_of_another_part(name: &str, predicting: &Range<usize>) -> bool {
+    let block = |rest: &str| rest.split_once('.').and_then(|(block, _)| block.parse::<usize>().ok());
+    ["v.", "a.", "mm.", "nextn."].iter().any(|prefix| name.starts_with(prefix))
+        || name.strip_prefix("blk.").and_then(block).is_some_and(|block| predicting.contains(&block))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_another_part;
+
+    #[test]
+    fn tensors_of_other_parts_are_told_by_their_names() {
+        for other in ["v.blk.0.attn_q.weight", "mm.0.bias", "a.conv1d.weight", "blk.3.nextn.eh_proj.weight"] {
+            assert!(is_of_another_part(other, &(3..4)), "{other}");
+        }
+        for own in ["blk.2.attn_q.weight", "output.weight", "vocab.weight", "blk.x.y", "blk.3", "blk.4.attn_q.weight"] {
+            assert!(!is_of_another_part(own, &(3..4)), "{own}");
+        }
     }
 }

@@ -1,32 +1,112 @@
 //! The hyper-parameters of a file, whose keys begin with the architecture's name.
+//!
+//! A key that nobody reads may change what the model computes, so [`Keys::check_unread`] refuses a file that has one,
+//! unless it is known not to change results.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::gguf::{Metadata, Value};
+use crate::gguf::{Array, Metadata, Value};
 use crate::kernel::rope::Scaling;
 
+/// When a key that no description reads leaves the results as they are.
+enum Harmless {
+    Always,
+    /// Where the value is 0 or false: the feature it belongs to is off.
+    WhenZero,
+}
+use Harmless::{Always, WhenZero};
+
+/// Keys that no description reads, without the architecture's name. Those of parts that a text pass does not run are
+/// known by [`OTHER_PARTS`].
+const HARMLESS: &[(&str, Harmless)] = &[
+    // Sizes that the tensors state.
+    ("vocab_size", Always),
+    ("attention.kv_lora_rank", Always),
+    ("token_type_count", Always),
+    ("classifier.output_labels", Always),
+    // What the host chooses, and notes of the converter.
+    ("pooling_type", Always),
+    ("tensor_data_layout", Always),
+    ("rope.scaling.finetuned", Always),
+    ("rope.scale_linear", WhenZero),
+    ("attention.clamp_kqv", WhenZero),
+    ("attention.max_alibi_bias", WhenZero),
+    ("attention.temperature_scale", WhenZero),
+    ("attention.temperature_length", WhenZero),
+    ("attention.sliding_window", WhenZero),
+    ("attention.q_lora_rank", WhenZero),
+    ("attention.shared_kv_layers", WhenZero),
+    ("expert_count", WhenZero),
+    ("expert_group_count", WhenZero),
+    ("expert_group_used_count", WhenZero),
+    ("swin_norm", WhenZero),
+];
+
+/// How the keys of vision and audio towers begin that some converters put beside the text model.
+const OTHER_PARTS: &[&str] = &["vision.", "audio.", "mm."];
+
 pub struct Keys<'a> {
-    pub metadata: &'a Metadata,
-    pub family: &'a str,
+    metadata: &'a Metadata,
+    family: &'a str,
+    /// Keys that were asked for.
+    read: RefCell<HashSet<String>>,
 }
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    pub fn new(metadata: &'a Metadata, family: &'a str) -> Keys<'a> {
+        Keys { metadata, family, read: RefCell::default() }
+    }
+
+    /// The whole name of a key, which counts as read from now on.
     fn key(&self, part: &str) -> String {
-        format!("{}.{part}", self.family)
+        let key = format!("{}.{part}", self.family);
+        self.read.borrow_mut().insert(key.clone());
+        key
     }
 
     pub fn has(&self, part: &str) -> bool {
         self.metadata.get(&self.key(part)).is_some()
     }
 
-    /// A number that is not 0.
-    pub fn count(&self, part: &str) -> Result<usize> {
-        let key = self.key(part);
-        if let Some(Value::Array(_)) = self.metadata.get(&key) {
-            return Err(Error::unsupported(format!("metadata key {key:?} differs from layer to layer")));
+    /// Counts keys as read that have no effect in this model.
+    pub fn ignore(&self, parts: &[&str]) {
+        parts.iter().for_each(|part| {
+            self.key(part);
+        });
+    }
+
+    /// Refuses a file with a key of its architecture that was not read and may change what the model computes.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` names the key and its value.
+    pub fn check_unread(&self) -> Result<()> {
+        let read = self.read.borrow();
+        for (key, value) in &self.metadata.entries {
+            let Some(part) = key.strip_prefix(self.family).and_then(|rest| rest.strip_prefix('.')) else { continue };
+            let harmless = HARMLESS.iter().any(|(name, when)| match when {
+                Always => *name == part,
+                WhenZero => *name == part && is_zero(value),
+            });
+            if !harmless && !read.contains(key) && !OTHER_PARTS.iter().any(|prefix| part.starts_with(prefix)) {
+                return Err(Error::unsupported(format!(
+                    "metadata key {key:?} ({}) is not built in, and may change what the model computes",
+                    value.describe()
+                )));
+            }
         }
-        match self.metadata.require_u32(&key)? {
-            0 => Err(Error::format(format!("metadata key {key:?} is 0"))),
-            n => Ok(n as usize),
+        Ok(())
+    }
+
+    /// A number that is not 0.
+    ///
+    /// # Errors
+    /// `FORMAT`: missing, 0, or no number; `UNSUPPORTED`: an array whose values differ.
+    pub fn count(&self, part: &str) -> Result<usize> {
+        match self.number_or(part, None)? {
+            0 => Err(Error::format(format!("metadata key {:?} is 0", self.key(part)))),
+            n => Ok(n),
         }
     }
 
@@ -37,7 +117,49 @@ impl Keys<'_> {
 
     /// A number; 0 where there is none.
     pub fn number(&self, part: &str) -> Result<usize> {
-        Ok(self.metadata.get_u32(&self.key(part))?.unwrap_or(0) as usize)
+        self.number_or(part, Some(0))
+    }
+
+    fn number_or(&self, part: &str, default: Option<usize>) -> Result<usize> {
+        let key = self.key(part);
+        match (self.metadata.get(&key), default) {
+            (Some(Value::Array(values)), _) => {
+                let first = element(values, &key, 0)?;
+                for i in 1..values.len() {
+                    let other = element(values, &key, i)?;
+                    if other != first {
+                        return Err(Error::unsupported(format!(
+                            "metadata key {key:?}: {first} for layer 0 and {other} for layer {i}; layers that differ in it are not built in"
+                        )));
+                    }
+                }
+                Ok(first)
+            }
+            (None, Some(default)) => Ok(default),
+            _ => Ok(self.metadata.require_u32(&key)? as usize),
+        }
+    }
+
+    /// The number of one layer, where each layer may have its own; 0 is refused.
+    pub fn count_at(&self, part: &str, layer: usize) -> Result<usize> {
+        let key = self.key(part);
+        let Some(Value::Array(values)) = self.metadata.get(&key) else { return self.count(part) };
+        match element(values, &key, layer)? {
+            0 => Err(Error::format(format!("metadata key {key:?} is 0 for layer {layer}"))),
+            n => Ok(n),
+        }
+    }
+
+    /// For each of the layers whether it has a sliding window, where the file says so by an array.
+    pub fn flags(&self, part: &str, layers: usize) -> Result<Option<Vec<bool>>> {
+        let key = self.key(part);
+        let Some(Value::Array(values)) = self.metadata.get(&key) else { return Ok(None) };
+        let flag = |i| match values {
+            Array::Bool(flags) => flags.get(i).copied(),
+            numbers => numbers.integer(i).map(|n| n != 0),
+        };
+        let missing = |i| Error::format(format!("metadata key {key:?} has no flag for layer {i}"));
+        (0..layers).map(|i| flag(i).ok_or_else(|| missing(i))).collect::<Result<_>>().map(Some)
     }
 
     pub fn float(&self, part: &str) -> Result<Option<f32>> {
@@ -70,11 +192,22 @@ impl Keys<'_> {
         };
         let factor = factor.map(f64::from);
         let magnitude = self.factor("rope.scaling.attn_factor")?.map(f64::from);
+        let original = self.count_or("rope.scaling.original_context_length", context as usize)?;
         let kind = self.metadata.get_str(&self.key("rope.scaling.type"))?;
         match (kind, factor, magnitude) {
             (Some("yarn"), factor, magnitude) => {
-                let original = self.count_or("rope.scaling.original_context_length", context as usize)?;
                 let mut scaling = Scaling::yarn(factor.unwrap_or(1.0), original as u32);
+                if let Scaling::Yarn { beta_fast, beta_slow, ext_factor, attn_factor, .. } = &mut scaling {
+                    let own = [
+                        ("rope.scaling.yarn_beta_fast", beta_fast),
+                        ("rope.scaling.yarn_beta_slow", beta_slow),
+                        ("rope.scaling.yarn_ext_factor", ext_factor),
+                        ("rope.scaling.yarn_attn_factor", attn_factor),
+                    ];
+                    for (part, parameter) in own {
+                        *parameter = self.float(part)?.map_or(*parameter, f64::from);
+                    }
+                }
                 if let (Scaling::Yarn { attn_factor, .. }, Some(given)) = (&mut scaling, magnitude) {
                     *attn_factor = given;
                 }
@@ -90,5 +223,23 @@ impl Keys<'_> {
             }
             (Some(other), ..) => Err(Error::unsupported(format!("RoPE scaling {other:?} is not built in"))),
         }
+    }
+}
+
+/// A number of an array that has one for each layer.
+fn element(values: &Array, key: &str, layer: usize) -> Result<usize> {
+    let number = values.integer(layer).and_then(|n| u32::try_from(n).ok());
+    number.map(|n| n as usize).ok_or_else(|| {
+        Error::format(format!("metadata key {key:?} has no number for layer {layer}: it has {} values", values.len()))
+    })
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::F32(x) => *x == 0.0,
+        Value::F64(x) => *x == 0.0,
+        Value::Bool(flag) => !flag,
+        Value::Array(values) => (0..values.len()).all(|i| values.integer(i) == Some(0)),
+        other => other.integer() == Some(0),
     }
 }

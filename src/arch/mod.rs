@@ -132,6 +132,21 @@ impl Latent {
     }
 }
 
+/// Queries at position p are multiplied by 1 + scale·ln(1 + ⌊p / length⌋), after their rotation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Temperature {
+    pub scale: f32,
+    /// Tokens; not 0.
+    pub length: usize,
+}
+
+impl Temperature {
+    /// The factor at a position.
+    pub fn factor(&self, position: usize) -> f32 {
+        1.0 + self.scale * (1.0 + (position / self.length) as f32).ln()
+    }
+}
+
 /// attention(rope(norm(query)), rope(norm(key)), value) of h = norm(x); what is `None` is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
@@ -145,6 +160,7 @@ pub struct Attention {
     pub scale: f32,
     /// Scores become cap·tanh(score / cap).
     pub softcap: Option<f32>,
+    pub temperature: Option<Temperature>,
     /// One extra logit per head, in the softmax's denominator only.
     pub sinks: Option<VectorId>,
     /// A token sees itself and the `window - 1` before it; `None`: all.
@@ -298,6 +314,9 @@ pub struct Described {
     pub description: Description,
     pub schedule: Schedule,
     pub vectors: Vec<VectorSource>,
+    /// Tensors of parts that a pass over text does not run, and their bytes: they are never read.
+    pub unread_tensors: u32,
+    pub unread_bytes: u64,
 }
 
 /// Describes the model of a directory. `starts` says where the model begins in each of its files, `alignment` what reads
@@ -307,6 +326,9 @@ pub struct Described {
 /// `UNSUPPORTED` names an architecture, or a feature of it, that is not built in; `FORMAT` a key or tensor that is
 /// missing or does not fit.
 pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Result<Described> {
+    if directory.metadata.get_str("general.type").is_ok_and(|kind| kind == Some("adapter")) {
+        return Err(Error::unsupported("this is a LoRA adapter (general.type \"adapter\"), not a model"));
+    }
     let name = directory.metadata.require_str("general.architecture")?;
     match ARCHITECTURES.iter().find(|a| a.name == name) {
         Some(architecture) => transformer::describe(architecture, directory, starts, alignment),

@@ -35,6 +35,10 @@ pub struct Architecture {
     pub(super) logit_scale: LogitScale,
     /// Caps of attention scores and of logits where the file has no key for them.
     pub(super) softcaps: [Option<f32>; 2],
+    /// Whether `rope.scaling.finetuned` false means that nothing is rotated.
+    pub(super) unrotated_by_key: bool,
+    /// Whether a file with `rope.dimension_sections` rotates halves as pairs, whatever `positions` says.
+    pub(super) sections_pair_halves: bool,
     /// With so many layers heads are scaled by 1/√(width/heads) in place of 1/√(their length).
     pub(super) scaled_by_width: Option<usize>,
 }
@@ -166,6 +170,8 @@ const LLAMA: Architecture = Architecture {
     embedding_scale: EmbeddingScale::Key,
     logit_scale: LogitScale::None,
     softcaps: [None, None],
+    unrotated_by_key: false,
+    sections_pair_halves: false,
     scaled_by_width: None,
 };
 
@@ -209,8 +215,13 @@ const COMMAND_R: Architecture = Architecture {
     ..DENSE
 };
 
-const GRANITE: Architecture =
-    Architecture { name: "granite", models: "Granite 3, dense", logit_scale: LogitScale::Divisor, ..DENSE };
+const GRANITE: Architecture = Architecture {
+    name: "granite",
+    models: "Granite 3, dense",
+    logit_scale: LogitScale::Divisor,
+    unrotated_by_key: true,
+    ..DENSE
+};
 
 /// All that is built in, in the order of the README's table.
 pub const ARCHITECTURES: &[Architecture] = &[
@@ -275,7 +286,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture { name: "smollm3", models: "SmolLM 3", rotation_skips: Some(4), ..DENSE },
     Architecture { name: "exaone", models: "EXAONE 3", ..NEOX },
-    Architecture { name: "glm4", models: "GLM 4 of 2025", norms: SANDWICH, ..DENSE },
+    Architecture { name: "glm4", models: "GLM 4 of 2025", norms: SANDWICH, sections_pair_halves: true, ..DENSE },
     Architecture { name: "chatglm", models: "ChatGLM 3, GLM 4 of 2024", ..DENSE },
     Architecture { name: "internlm2", models: "InternLM 2", ..DENSE },
     COMMAND_R,

@@ -5,7 +5,7 @@ use super::metadata::Keys;
 use super::table::{Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, RouterDefaults, WindowRotation};
 use super::{
     Attention, Block, Described, Description, Experts, FeedForward, Gating, Latent, Layer, Linear, Mlp, Norm, NormKind,
-    Projection, Rope, RouterConfig, Shape, Shared, SpanNorm,
+    Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
@@ -13,6 +13,21 @@ use crate::kernel::attention::MAX_HEAD_DIM;
 use crate::kernel::rope::{Pairing, Scaling};
 
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+
+/// Lengths that not every kind of block needs; the tensors have to agree with those that are needed.
+const LENGTH_KEYS: &[&str] =
+    &["expert_feed_forward_length", "expert_shared_count", "expert_shared_feed_forward_length", "feed_forward_length"];
+
+/// Keys that say nothing in a model without experts.
+const EXPERT_KEYS: &[&str] = &[
+    "expert_gating_func",
+    "expert_group_count",
+    "expert_group_used_count",
+    "expert_used_count",
+    "expert_weights_norm",
+    "expert_weights_scale",
+    "leading_dense_block_count",
+];
 
 /// Bounds the tables of a hostile file; real models have a few hundred.
 const MAX_EXPERTS: usize = 1024;
@@ -23,10 +38,11 @@ pub fn describe(
     starts: Vec<u64>,
     alignment: u64,
 ) -> Result<Described> {
-    let keys = Keys { metadata: &directory.metadata, family: architecture.name };
+    let keys = Keys::new(&directory.metadata, architecture.name);
     let shape = shape(architecture, &keys, directory)?;
     let tensors = Tensors::new(directory, starts);
-    let maker = Maker { architecture, keys, shape, window: 0, ropes: Vec::new(), tensors };
+    let layers = layer_count(&keys)?;
+    let maker = Maker { architecture, keys, shape, layers, window: 0, ropes: Vec::new(), tensors };
     maker.describe(alignment)
 }
 
@@ -62,10 +78,21 @@ fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Res
     })
 }
 
+/// Layers that a pass runs. The file counts those that predict further tokens among its blocks; they come last, and no
+/// pass runs them.
+fn layer_count(keys: &Keys) -> Result<usize> {
+    let (blocks, predicting) = (keys.count("block_count")?, keys.number("nextn_predict_layers")?);
+    match blocks.checked_sub(predicting) {
+        None | Some(0) => Err(Error::format(format!("{predicting} of {blocks} blocks predict further tokens"))),
+        Some(layers) => Ok(layers),
+    }
+}
+
 struct Maker<'a> {
     architecture: &'a Architecture,
     keys: Keys<'a>,
     shape: Shape,
+    layers: usize,
     /// Positions that a layer with a window sees; 0: no layer has one.
     window: usize,
     ropes: Vec<Rope>,
@@ -75,7 +102,7 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn describe(mut self, alignment: u64) -> Result<Described> {
         let Shape { embedding, vocab, .. } = self.shape;
-        let layer_count = self.keys.count("block_count")?;
+        let layer_count = self.layers;
         let causal = self.keys.flag("attention.causal", self.architecture.causal)?;
         let tied = self.architecture.head && !self.tensors.has("output.weight");
         let table = if tied { None } else { Some(self.tensors.table("token_embd.weight", embedding, vocab)?) };
@@ -92,23 +119,19 @@ impl Maker<'_> {
         let token_type = self.tensors.optional_first_row("token_types.weight", embedding)?;
         let norms = self.architecture.norms;
         let embedding_norm = norms.embedding.map(|name| self.norm(name, embedding)).transpose()?;
-        let mut pattern = 1;
-        if let Some(windows) = self.architecture.windows {
-            self.window = match windows.length {
-                Some(length) if !self.keys.has("attention.sliding_window") => length,
-                Some(_) => self.keys.number("attention.sliding_window")?,
-                None => self.keys.count("attention.sliding_window")?,
-            };
-            pattern = self.keys.count_or("attention.sliding_window_pattern", windows.pattern)?;
-        }
+        let windowed = self.windows()?;
         if self.window > 0 && !causal {
             return Err(Error::unsupported("windows that look both ways are not built in"));
         }
         let mut layers = Vec::new();
         for i in 0..layer_count {
-            layers.push(self.layer(i as u32, i % pattern < pattern - 1)?);
+            layers.push(self.layer(i as u32, windowed[i])?);
         }
         let output_norm = norms.output.map(|name| self.norm(name, embedding)).transpose()?;
+        self.keys.ignore(LENGTH_KEYS);
+        if !layers.iter().any(|l| matches!(l.feed_forward.block, Block::Experts(_))) {
+            self.keys.ignore(EXPERT_KEYS);
+        }
         let last = layer_count as u32 - 1;
         let name = if tied { "token_embd.weight" } else { "output.weight" };
         let head = match self.architecture.head {
@@ -119,30 +142,51 @@ impl Maker<'_> {
             }
         };
         let [_, logit_softcap] = self.softcaps()?;
+        let logit_scale = self.keys.factor("logit_scale")?;
+        let embedding_scale = self.keys.factor("embedding_scale")?;
+        let residual_scale = self.keys.factor("residual_scale")?.unwrap_or(1.0);
+        self.keys.check_unread()?;
         let description = Description {
             shape: self.shape,
             ropes: self.ropes,
             embedding: table.or(head.map(|head| head.weight)).expect("a tied embedding is the head"),
             embedding_scale: match self.architecture.embedding_scale {
-                EmbeddingScale::Key => self.keys.factor("embedding_scale")?.unwrap_or(1.0),
+                EmbeddingScale::Key => embedding_scale.unwrap_or(1.0),
                 EmbeddingScale::RootOfWidth => (embedding as f32).sqrt(),
             },
             token_type,
             positions,
             embedding_norm,
             layers,
-            residual_scale: self.keys.factor("residual_scale")?.unwrap_or(1.0),
+            residual_scale,
             causal,
             output_norm,
             head,
-            logit_scale: match (self.architecture.logit_scale, self.keys.factor("logit_scale")?) {
+            logit_scale: match (self.architecture.logit_scale, logit_scale) {
                 (LogitScale::None, _) | (_, None) => 1.0,
                 (LogitScale::Divisor, Some(scale)) => 1.0 / scale,
                 (LogitScale::Factor, Some(scale)) => scale,
             },
             logit_softcap,
         };
-        self.tensors.finish(description, alignment)
+        let blocks = layer_count + self.keys.number("nextn_predict_layers")?;
+        self.tensors.finish(description, layer_count..blocks, alignment)
+    }
+
+    /// For each layer whether it has a sliding window; sets the windows' length.
+    fn windows(&mut self) -> Result<Vec<bool>> {
+        let Some(windows) = self.architecture.windows else { return Ok(vec![false; self.layers]) };
+        self.window = match windows.length {
+            Some(length) if !self.keys.has("attention.sliding_window") => length,
+            Some(_) => self.keys.number("attention.sliding_window")?,
+            None => self.keys.count("attention.sliding_window")?,
+        };
+        const PATTERN: &str = "attention.sliding_window_pattern";
+        if let Some(flags) = self.keys.flags(PATTERN, self.layers)? {
+            return Ok(flags);
+        }
+        let pattern = self.keys.count_or(PATTERN, windows.pattern)?;
+        Ok((0..self.layers).map(|i| i % pattern < pattern - 1).collect())
     }
 
     fn softcaps(&self) -> Result<[Option<f32>; 2]> {
@@ -155,8 +199,24 @@ impl Maker<'_> {
     }
 
     /// The rotations of the model: that of all layers, then that of layers with windows where they have their own.
-    fn ropes(&mut self, pairing: Pairing) -> Result<()> {
+    fn ropes(&mut self, mut pairing: Pairing) -> Result<()> {
         let Shape { key_dim, context, .. } = self.shape;
+        if self.architecture.unrotated_by_key && !self.keys.flag("rope.scaling.finetuned", true)? {
+            self.keys.ignore(&["rope.dimension_count", "rope.freq_base"]);
+            return Ok(());
+        }
+        // Sections are for positions of pictures. A text's positions are the same in all of them, so that what is left of
+        // it are pairs of halves.
+        let sections = self.keys.has("rope.dimension_sections");
+        if sections && pairing == Pairing::Norm && !self.architecture.sections_pair_halves {
+            return Err(Error::unsupported(format!(
+                "rope.dimension_sections in architecture {:?} is not built in",
+                self.architecture.name
+            )));
+        }
+        if sections {
+            pairing = Pairing::Neox;
+        }
         let dims = self.keys.count_or("rope.dimension_count", key_dim)?;
         if dims > key_dim {
             return Err(Error::format(format!("{dims} rotated elements of heads of {key_dim}")));
@@ -181,15 +241,24 @@ impl Maker<'_> {
             *log_multiplier = 0.0;
         }
         self.ropes.push(Rope { pairing, dims, base, scaling, divisors: divisors.or(short), beyond });
-        let own = match self.architecture.windows.map(|w| w.rotation) {
-            Some(WindowRotation::Base(base)) => Some(self.keys.float("rope.freq_base_swa")?.map_or(base, f64::from)),
-            Some(WindowRotation::Unscaled) => Some(base),
-            Some(WindowRotation::Same | WindowRotation::Alone) | None => None,
-        };
-        if let Some(base) = own {
-            self.ropes.push(Rope { pairing, dims, base, scaling: Scaling::None, divisors: None, beyond: None });
+        let Some(windows) = self.architecture.windows else { return Ok(()) };
+        let given = self.keys.float("rope.freq_base_swa")?.map(f64::from);
+        let own = given.unwrap_or(base);
+        match windows.rotation {
+            WindowRotation::Base(default) => self.own_rope(given.unwrap_or(default), Scaling::None),
+            WindowRotation::Unscaled => self.own_rope(own, Scaling::None),
+            WindowRotation::Same if own != base => self.own_rope(own, scaling),
+            WindowRotation::Same => {}
+            WindowRotation::Alone => self.ropes[0].base = own,
         }
         Ok(())
+    }
+
+    /// Adds a rotation for the layers with windows alone.
+    fn own_rope(&mut self, base: f64, scaling: Scaling) {
+        let Rope { pairing, dims, divisors, beyond, .. } = self.ropes[0];
+        let (divisors, beyond) = if scaling == Scaling::None { (None, None) } else { (divisors, beyond) };
+        self.ropes.push(Rope { pairing, dims, base, scaling, divisors, beyond });
     }
 
     fn layer(&mut self, i: u32, windowed: bool) -> Result<Layer> {
@@ -248,7 +317,7 @@ impl Maker<'_> {
         let query_norm = self.span_norm(&name("attn_q_norm"), heads)?;
         let key_norm = self.span_norm(&name("attn_k_norm"), kv_heads)?;
         let output = self.tensors.linear(i, &name("attn_output"), heads * seen, embedding)?;
-        let layers = self.keys.count("block_count")?;
+        let layers = self.layers;
         let default_scale = match a.scaled_by_width {
             _ if a.latent => self.latent_scale()?,
             Some(count) if count == layers => 1.0 / (embedding as f32 / heads as f32).sqrt(),
@@ -258,8 +327,8 @@ impl Maker<'_> {
         let skipped = a.rotation_skips.is_some_and(|n| (i as usize + 1).is_multiple_of(n));
         let rope = match a.windows.map(|w| w.rotation) {
             _ if self.ropes.is_empty() || skipped => None,
-            Some(WindowRotation::Base(_) | WindowRotation::Unscaled) if windowed => Some(1),
             Some(WindowRotation::Alone) if !windowed => None,
+            Some(_) if windowed => Some(self.ropes.len() - 1),
             _ => Some(0),
         };
         Ok(Attention {
@@ -270,12 +339,22 @@ impl Maker<'_> {
             rope,
             scale: self.keys.factor("attention.scale")?.unwrap_or(default_scale),
             softcap: self.softcaps()?[0],
+            temperature: self.temperature()?,
             sinks: self.tensors.optional_vector(&name("attn_sinks.weight"), heads)?,
             window: windowed.then_some(self.window),
             output,
             post_norm: self.layer_norm(i, self.first_of(i, a.norms.after_attention))?,
             sum_norm: self.layer_norm(i, self.first_of(i, a.norms.sums[0]))?,
         })
+    }
+
+    /// How queries grow with their position, in the architectures that have it.
+    fn temperature(&self) -> Result<Option<Temperature>> {
+        if !self.architecture.latent {
+            return Ok(None);
+        }
+        let Some(scale) = self.keys.factor("attention.temperature_scale")? else { return Ok(None) };
+        Ok(Some(Temperature { scale, length: self.keys.count("attention.temperature_length")? }))
     }
 
     fn latent(&mut self, i: u32) -> Result<Latent> {
@@ -355,7 +434,7 @@ impl Maker<'_> {
         let dense = (i as usize) < self.keys.number("leading_dense_block_count")?;
         let block = match (self.keys.number("expert_count")?, self.architecture.experts) {
             (count, _) if count == 0 || dense => {
-                let length = self.keys.count("feed_forward_length")?;
+                let length = self.keys.count_at("feed_forward_length", i as usize)?;
                 Block::Dense(self.mlp(i, ["ffn_gate", "ffn_up", "ffn_down"].map(name), length)?)
             }
             (count, Some(rule)) => Block::Experts(self.experts(i, count, rule)?),
@@ -392,6 +471,7 @@ impl Maker<'_> {
             return Err(Error::unsupported(format!("experts in {groups} groups are not built in")));
         }
         let gating = match self.keys.number("expert_gating_func")? {
+            0 if self.is_glm_lite()? => Gating::Sigmoid,
             0 => rule.gating,
             1 => Gating::Softmax,
             2 => Gating::Sigmoid,
@@ -403,6 +483,12 @@ impl Maker<'_> {
         let router_config = RouterConfig { gating, renormalised, scale, bias };
         let activation = self.architecture.activation;
         Ok(Experts { router, router_config, count, used, first, biases, activation, shared })
+    }
+
+    /// GLM 4.7 Flash: its files from before the key `expert_gating_func` are told by their sizes.
+    fn is_glm_lite(&self) -> Result<bool> {
+        let blocks = self.keys.count("block_count")?;
+        Ok(self.architecture.latent && matches!(blocks, 47 | 48) && self.shape.vocab == 154_880)
     }
 
     /// `expert`: the length of an expert.

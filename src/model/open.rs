@@ -141,7 +141,7 @@ fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpre
 }
 
 fn needs(read: &Read, options: &Options) -> Needs {
-    let Described { description: d, schedule, vectors } = &read.described;
+    let Described { description: d, schedule, vectors, .. } = &read.described;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n as usize,
@@ -195,6 +195,8 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
         tables_bytes: needs.tables,
         pinned_bytes: residency.pinned_bytes,
         streamed_bytes: residency.streamed_bytes,
+        unread_tensors: read.described.unread_tensors,
+        unread_bytes: read.described.unread_bytes,
     })
 }
 

@@ -74,6 +74,10 @@ pub struct Plan {
     pub pinned_bytes: u64,
     /// Weights read from storage in each forward pass, at these options; experts as for one token.
     pub streamed_bytes: u64,
+    /// Tensors of the file that belong to parts a pass over text does not run (vision and audio towers, blocks that predict
+    /// further tokens), and their bytes: they are never read.
+    pub unread_tensors: u32,
+    pub unread_bytes: u64,
 }
 
 /// Facts of a model.

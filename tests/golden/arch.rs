@@ -1,5 +1,6 @@
 //! Tiny float32 models of each kind, whose logits were computed by other programs: those of `arch` in float64 by an
-//! independent one, those of `peer` by llama.cpp (`scripts/arch_cases.py`).
+//! independent one, those of `peer` (`scripts/arch_cases.py`) and of `arch2`
+//! by llama.cpp.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use layerline::model::Options;
 use crate::support::*;
 
 fn models() -> Vec<PathBuf> {
-    let all = [models_in("arch"), models_in("peer")].concat();
+    let all = [models_in("arch"), models_in("arch2"), models_in("peer")].concat();
     assert!(all.len() >= 15, "{all:?}");
     all
 }

@@ -3,6 +3,7 @@
 mod arch;
 mod bits;
 mod embeddings;
+mod files;
 mod hostile;
 mod quant;
 mod real;

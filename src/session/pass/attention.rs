@@ -76,6 +76,11 @@ impl Step<'_> {
 
         let turned = a.rope.map(|rope| &place.turned[rope]);
         self.prepare_heads(q, q_len, a.query_norm, turned);
+        if let Some(temperature) = a.temperature {
+            rows::for_rows(self.pool, q, q_len, |t, row| {
+                vector::scale(self.isa, row, temperature.factor(place.position + t));
+            });
+        }
         self.prepare_heads(k, k_len, a.key_norm, turned);
         let (keys, values) = cache.split_at_mut(s.kv_heads * place.context * s.key_dim);
         self.write_key_values(place, k, keys, s.key_dim);

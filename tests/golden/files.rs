@@ -1,0 +1,243 @@
+//! Files as converters write them: keys that change the arithmetic, arrays with a value for each layer, parts that a pass
+//! over text does not run. Each is made of one of the tiny models.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use layerline::gguf::{self, Array, Value, write::Writer};
+use layerline::model::Model;
+use layerline::{Error, Status};
+
+use crate::support::*;
+
+/// A model taken apart, to be written with changes.
+struct Parts {
+    file: gguf::File,
+    bytes: Vec<u8>,
+    from: PathBuf,
+}
+
+impl Parts {
+    fn of(model: &str) -> Parts {
+        let from = golden(model);
+        let bytes = std::fs::read(&from).unwrap();
+        Parts { file: gguf::read_file(&bytes, model).unwrap(), bytes, from }
+    }
+
+    fn set(mut self, key: &str, value: impl Into<Value>) -> Parts {
+        self.file.metadata.take(key);
+        self.file.metadata.entries.push((key.into(), value.into()));
+        self
+    }
+
+    fn data(&self, tensor: &gguf::Tensor) -> &[u8] {
+        &self.bytes[tensor.offset as usize..][..tensor.bytes as usize]
+    }
+
+    /// Writes the model, with the rows of some tensors in another order, and further tensors of 32 zeroes each.
+    fn write(&self, name: &str, order: impl Fn(&str, usize) -> usize, further: &[&str]) -> Written {
+        let path = std::env::temp_dir().join(format!("layerline-{}-{name}.gguf", std::process::id()));
+        let mut writer = Writer::new();
+        for (key, value) in &self.file.metadata.entries {
+            if key != "general.alignment" {
+                writer.set(key.clone(), value.clone());
+            }
+        }
+        for tensor in &self.file.tensors {
+            writer.tensor(tensor.name.clone(), tensor.shape(), tensor.format).unwrap();
+        }
+        for name in further {
+            writer.tensor(*name, &[32], layerline::quant::Format::F32).unwrap();
+        }
+        let mut out = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+        let fill = |declared: &gguf::write::Declared, out: &mut dyn Write| {
+            let Some(tensor) = self.file.tensors.iter().find(|t| t.name == declared.name) else {
+                return out.write_all(&[0; 128]);
+            };
+            // Of a vector the elements are put in order.
+            let row = if tensor.dim_count == 1 { 4 } else { tensor.row_bytes() as usize };
+            let rows: Vec<&[u8]> = self.data(tensor).chunks(row).collect();
+            (0..rows.len()).try_for_each(|i| out.write_all(rows[order(&tensor.name, i)]))
+        };
+        writer.write(&mut out, fill).unwrap();
+        out.flush().unwrap();
+        Written(path)
+    }
+
+    fn plain(&self, name: &str) -> Written {
+        self.write(name, |_, row| row, &[])
+    }
+
+    /// Logits of the tokens that the model's own expected logits are for, and these.
+    fn logits(&self, written: &Written) -> (Vec<f32>, Vec<f32>) {
+        let mut arrays = Arrays::open(&self.from.with_extension("npz"));
+        let tokens = arrays.get::<i32>("tokens");
+        let model = open(&written.0, &options());
+        (logits_of(&model, &tokens, tokens.len()), arrays.get::<f32>("logits"))
+    }
+}
+
+struct Written(PathBuf);
+
+impl Written {
+    fn refusal(&self) -> Error {
+        Model::open(&self.0, &options()).err().expect("the file is opened")
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_key_that_nobody_reads_is_refused_by_name_unless_it_is_known_to_change_nothing() {
+    let cases: [(&str, &str, Value); 6] = [
+        ("arch/llama.gguf", "llama.attention.clamp_kqv", 8f32.into()),
+        ("arch/llama.gguf", "llama.attention.sliding_window", 16u32.into()),
+        ("arch/qwen3.gguf", "qwen3.attention.temperature_scale", 0.1f32.into()),
+        ("arch/qwen3.gguf", "qwen3.rope.freq_base_swa", 100f32.into()),
+        ("arch/llama.gguf", "llama.a_key_of_tomorrow", "yes".into()),
+        ("peer/phi2.gguf", "phi2.rope.scaling.yarn_log_multiplier", 0.1f32.into()),
+    ];
+    for (model, key, value) in cases {
+        let error = Parts::of(model).set(key, value).plain("unread").refusal();
+        assert_eq!(error.status(), Status::Unsupported, "{key}");
+        assert!(error.message().contains(key), "{}", error.message());
+    }
+    let harmless: [(&str, Value); 6] = [
+        ("llama.vocab_size", 320u32.into()),
+        ("llama.attention.clamp_kqv", 0f32.into()),
+        ("llama.expert_used_count", 2u32.into()),
+        ("llama.vision.block_count", 27u32.into()),
+        ("another.attention.clamp_kqv", 8f32.into()),
+        ("llama.pooling_type", 1u32.into()),
+    ];
+    for (key, value) in harmless {
+        let parts = Parts::of("arch/llama.gguf").set(key, value);
+        let (got, want) = parts.logits(&parts.plain("harmless"));
+        assert!(relative_error(&got, &want) < 1e-3, "{key}");
+    }
+}
+
+#[test]
+fn arrays_of_equal_numbers_are_that_number() {
+    for model in ["arch/llama.gguf", "arch/qwen3moe.gguf", "arch/granite.gguf"] {
+        let family = model.trim_start_matches("arch/").trim_end_matches(".gguf");
+        let mut parts = Parts::of(model);
+        let (got, _) = parts.logits(&parts.plain("scalar"));
+        for key in ["attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count"] {
+            let key = format!("{family}.{key}");
+            let number = parts.file.metadata.get_u32(&key).unwrap();
+            let layers = parts.file.metadata.require_u32(&format!("{family}.block_count")).unwrap() as usize;
+            if let Some(number) = number {
+                parts = parts.set(&key, Array::I32(vec![number as i32; layers]));
+            }
+        }
+        let (arrays, _) = parts.logits(&parts.plain("arrays"));
+        assert_same_bits(&arrays, &got, model);
+    }
+}
+
+#[test]
+fn arrays_that_say_too_little_or_what_is_not_built_in_are_refused_with_both_figures() {
+    let heads = "llama.attention.head_count_kv";
+    let short = Parts::of("arch/llama.gguf").set("llama.feed_forward_length", Array::U32(vec![128])).plain("short");
+    assert!(short.refusal().message().contains("layer 1"), "{}", short.refusal().message());
+    let differ = Parts::of("arch/llama.gguf").set(heads, Array::U32(vec![2, 4])).plain("differ").refusal();
+    assert!(differ.message().contains(heads) && differ.message().contains("layer 1"), "{}", differ.message());
+}
+
+#[test]
+fn window_patterns_may_be_arrays_of_flags() {
+    for (model, pattern) in
+        [("arch/gemma3.gguf", 6), ("arch/gemma2.gguf", 2), ("peer/olmo3.gguf", 4), ("peer/cohere2.gguf", 4)]
+    {
+        let parts = Parts::of(model);
+        let family = parts.file.metadata.require_str("general.architecture").unwrap().to_owned();
+        let layers = parts.file.metadata.require_u32(&format!("{family}.block_count")).unwrap() as usize;
+        let (got, _) = parts.logits(&parts.plain("pattern"));
+        let flags = |invert: bool| Array::Bool((0..layers).map(|i| (i % pattern < pattern - 1) != invert).collect());
+        let key = format!("{family}.attention.sliding_window_pattern");
+        let parts = parts.set(&key, flags(false));
+        assert_same_bits(&parts.logits(&parts.plain("flags")).0, &got, model);
+        let parts = parts.set(&key, flags(true));
+        assert_ne!(parts.logits(&parts.plain("inverted")).0, got, "{model}: the flags are not read");
+    }
+}
+
+/// Sections of a rotation mean that halves are pairs. The same results come of neighbours as pairs where the rows that
+/// make queries and keys stand in the order of pairs.
+#[test]
+fn glm4_with_sections_pairs_halves() {
+    let parts = Parts::of("peer/glm4.gguf");
+    let key = |part: &str| parts.file.metadata.require_u32(&format!("glm4.{part}")).unwrap() as usize;
+    let heads = key("attention.head_count");
+    let head = parts.file.metadata.get_u32("glm4.attention.key_length").unwrap();
+    let head = head.map_or(key("embedding_length") / heads, |n| n as usize);
+    let rotated = parts.file.metadata.get_u32("glm4.rope.dimension_count").unwrap().map_or(head, |n| n as usize);
+    let order = move |name: &str, row: usize| {
+        if !(name.contains("attn_q.") || name.contains("attn_k.")) || row % head >= rotated {
+            return row;
+        }
+        let (start, at) = (row - row % head, row % head);
+        start + if at < rotated / 2 { 2 * at } else { 2 * (at - rotated / 2) + 1 }
+    };
+    let (neighbours, want) = parts.logits(&parts.plain("neighbours"));
+    let parts = parts.set("glm4.rope.dimension_sections", Array::I32(vec![2, 3, 3, 0]));
+    let (halves, _) = parts.logits(&parts.write("halves", order, &[]));
+    assert!(relative_error(&halves, &want) < 1e-3 && relative_error(&halves, &neighbours) < 1e-3);
+    let (unordered, _) = parts.logits(&parts.plain("unordered"));
+    assert!(relative_error(&unordered, &want) > 0.1, "the sections are not read");
+}
+
+#[test]
+fn a_base_of_its_own_turns_the_windows_of_gemma2_and_gpt_oss_otherwise() {
+    for (model, family) in [("arch/gemma2.gguf", "gemma2"), ("arch/gpt-oss.gguf", "gpt-oss")] {
+        let parts = Parts::of(model);
+        let base = parts.file.metadata.get_f32(&format!("{family}.rope.freq_base")).unwrap().unwrap_or(10_000.0);
+        let (got, _) = parts.logits(&parts.plain("base"));
+        let key = format!("{family}.rope.freq_base_swa");
+        let parts = parts.set(&key, base);
+        assert_same_bits(&parts.logits(&parts.plain("same-base")).0, &got, model);
+        let parts = parts.set(&key, base / 50.0);
+        assert!(
+            relative_error(&parts.logits(&parts.plain("own-base")).0, &got) > 0.01,
+            "{model}: the base is not read"
+        );
+    }
+}
+
+#[test]
+fn granite_that_was_not_tuned_with_rotation_is_not_rotated() {
+    // Larger scores than the model's own, in which a rotation would hardly show.
+    let parts = Parts::of("arch/granite.gguf").set("granite.attention.scale", 2f32);
+    let (got, _) = parts.logits(&parts.plain("rotated"));
+    let parts = parts.set("granite.rope.scaling.finetuned", Value::Bool(true));
+    assert_same_bits(&parts.logits(&parts.plain("tuned")).0, &got, "granite");
+    let parts = parts.set("granite.rope.scaling.finetuned", Value::Bool(false));
+    let error = relative_error(&parts.logits(&parts.plain("unrotated")).0, &got);
+    assert!(error > 1e-2, "the flag is not read: {error:.1e}");
+}
+
+#[test]
+fn parts_that_a_text_does_not_need_are_left_unread_and_told_by_the_plan() {
+    let parts = Parts::of("arch/qwen3.gguf");
+    let (got, _) = parts.logits(&parts.plain("alone"));
+    let written = parts.write("towers", |_, row| row, &["v.blk.0.attn_q.weight", "mm.0.weight", "a.conv.weight"]);
+    assert_same_bits(&parts.logits(&written).0, &got, "with towers");
+    let plan = plan(&written.0, &options());
+    assert_eq!((plan.unread_tensors, plan.unread_bytes), (3, 3 * 128));
+
+    let stray = parts.write("stray", |_, row| row, &["blk.0.attn_extra.weight"]).refusal();
+    assert!(stray.message().contains("blk.0.attn_extra.weight"), "{}", stray.message());
+    let blocks = parts.file.metadata.require_u32("qwen3.block_count").unwrap();
+    let (attention, predicting) = (format!("blk.{blocks}.attn_q.weight"), format!("blk.{blocks}.nextn.eh_proj.weight"));
+    let parts = parts.set("qwen3.block_count", blocks + 1).set("qwen3.nextn_predict_layers", 1u32);
+    let written = parts.write("nextn", |_, row| row, &[&attention, &predicting]);
+    assert_same_bits(&parts.logits(&written).0, &got, "with a block that predicts further tokens");
+
+    let adapter = parts.set("general.type", "adapter").plain("adapter").refusal();
+    assert!(adapter.message().contains("LoRA"), "{}", adapter.message());
+}
