@@ -29,7 +29,10 @@ impl Sequence for Session {
     fn last_logits(&self) -> Result<&[f32]> {
         let rows = self.logit_rows();
         let last = rows.checked_sub(1).ok_or_else(|| Error::invalid("the session has no logits: run a pass first"))?;
-        self.logits(last)
+        let row = self.logits(last)?;
+        // Rows of the embedding beyond the vocabulary are padding: they are no tokens, and never chosen.
+        let tokens = self.model().tokenizer().map_or(row.len(), Tokenizer::vocab_size);
+        Ok(&row[..tokens.min(row.len())])
     }
 
     fn interrupts(&self) -> u64 {

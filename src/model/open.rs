@@ -137,6 +137,12 @@ fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpre
         Ok(None) => Err(Error::unsupported("the file has no tokenizer")),
         Err(e) => Err(e),
     };
+    let (rows, tokens) = (described.description.shape.vocab, tokenizer.as_ref().map_or(0, Tokenizer::vocab_size));
+    if tokens > rows {
+        return Err(Error::format(format!(
+            "tensor \"token_embd.weight\" has {rows} rows for a vocabulary of {tokens} tokens"
+        )));
+    }
     Ok(Interpreted { tokenizer, described, fingerprint })
 }
 

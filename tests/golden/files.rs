@@ -241,3 +241,34 @@ fn parts_that_a_text_does_not_need_are_left_unread_and_told_by_the_plan() {
     let adapter = parts.set("general.type", "adapter").plain("adapter").refusal();
     assert!(adapter.message().contains("LoRA"), "{}", adapter.message());
 }
+
+#[test]
+fn rows_beyond_the_vocabulary_are_no_tokens_and_missing_ones_are_an_error_at_opening() {
+    use layerline::generate::Sequence;
+    const TOKENS: &str = "tokenizer.ggml.tokens";
+    let parts = Parts::of("arch/llama.gguf");
+    let array = |key: &str| parts.file.metadata.require_array(key).unwrap().clone();
+    let Array::String(texts) = array(TOKENS) else { panic!("no texts") };
+    let (scores, kinds) = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type");
+    let (Array::F32(all_scores), Array::I32(all_kinds)) = (array(scores), array(kinds)) else { panic!("no scores") };
+    // A vocabulary of other length, that of the file or longer.
+    let with = |count: usize| {
+        let further = (texts.len()..count).map(|i| format!("<{i}>").into_bytes());
+        let tokens: gguf::Strings = texts.iter().map(<[u8]>::to_vec).chain(further).take(count).collect();
+        let (mut s, mut k) = (all_scores.clone(), all_kinds.clone());
+        (s.resize(count, 0.0), k.resize(count, 1));
+        let parts = Parts::of("arch/llama.gguf").set(TOKENS, Array::String(tokens));
+        parts.set(scores, Array::F32(s)).set(kinds, Array::I32(k))
+    };
+    let parts = with(texts.len() - 3);
+    let written = parts.plain("more-rows");
+    let model = open(&written.0, &options());
+    let mut session = layerline::Session::new(&model, 0).unwrap();
+    session.forward(&[1, 2, 3], layerline::Logits::Last).unwrap();
+    assert_eq!(session.logits(0).unwrap().len(), texts.len());
+    assert_eq!(session.last_logits().unwrap().len(), texts.len() - 3);
+
+    let fewer = with(texts.len() + 1).plain("fewer-rows").refusal();
+    let figures = [texts.len(), texts.len() + 1].map(|n| n.to_string());
+    assert!(figures.iter().all(|n| fewer.message().contains(n)), "{}", fewer.message());
+}
