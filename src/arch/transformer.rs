@@ -124,8 +124,8 @@ impl Maker<'_> {
             return Err(Error::unsupported("windows that look both ways are not built in"));
         }
         let mut layers = Vec::new();
-        for i in 0..layer_count {
-            layers.push(self.layer(i as u32, windowed[i])?);
+        for (i, windowed) in windowed.into_iter().enumerate() {
+            layers.push(self.layer(i as u32, windowed)?);
         }
         let output_norm = norms.output.map(|name| self.norm(name, embedding)).transpose()?;
         self.keys.ignore(LENGTH_KEYS);

@@ -10,7 +10,7 @@ use super::unigram::{Charsmap, Normalizer, Unigram};
 use super::vocabulary::{Kind, TextTable, Vocabulary};
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
-use crate::gguf::{Array, Metadata, Strings, Value};
+use crate::gguf::{Array, Metadata, Strings, Value, value_as_text};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -124,7 +124,8 @@ impl Tokenizer {
 
 /// Phi-3's special tokens were trained with the white space after them taken away; the file only tells by its name.
 fn strip_after_special(metadata: &Metadata, vocabulary: &Vocabulary, texts: &TextTable) -> Result<Option<Vec<u32>>> {
-    let name = metadata.get_str("general.name")?.unwrap_or("").to_ascii_lowercase();
+    // A name is for people: it may be a number, or no UTF-8.
+    let name = metadata.get("general.name").and_then(value_as_text).unwrap_or_default().to_ascii_lowercase();
     let find = |text: &&str| texts.get(&vocabulary.texts, text.as_bytes());
     let is_phi3 = name.contains("phi-3") || name.contains("phi3");
     Ok(is_phi3.then(|| ["<unk>", "<s>", "<|endoftext|>"].iter().filter_map(find).collect()))

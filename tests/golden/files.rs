@@ -256,7 +256,8 @@ fn rows_beyond_the_vocabulary_are_no_tokens_and_missing_ones_are_an_error_at_ope
         let further = (texts.len()..count).map(|i| format!("<{i}>").into_bytes());
         let tokens: gguf::Strings = texts.iter().map(<[u8]>::to_vec).chain(further).take(count).collect();
         let (mut s, mut k) = (all_scores.clone(), all_kinds.clone());
-        (s.resize(count, 0.0), k.resize(count, 1));
+        s.resize(count, 0.0);
+        k.resize(count, 1);
         let parts = Parts::of("arch/llama.gguf").set(TOKENS, Array::String(tokens));
         parts.set(scores, Array::F32(s)).set(kinds, Array::I32(k))
     };
@@ -271,4 +272,13 @@ fn rows_beyond_the_vocabulary_are_no_tokens_and_missing_ones_are_an_error_at_ope
     let fewer = with(texts.len() + 1).plain("fewer-rows").refusal();
     let figures = [texts.len(), texts.len() + 1].map(|n| n.to_string());
     assert!(figures.iter().all(|n| fewer.message().contains(n)), "{}", fewer.message());
+}
+
+#[test]
+fn a_name_may_be_a_number_or_no_text_at_all() {
+    let names: [Value; 2] = [7u32.into(), Value::String(vec![0xff, 0xfe].into())];
+    for name in names {
+        let written = Parts::of("arch/llama.gguf").set("general.name", name).plain("name");
+        assert!(open(&written.0, &options()).tokenizer().is_ok());
+    }
 }
