@@ -383,7 +383,7 @@ def peer_rows(path, tokens, embeddings=False, room=64):
         batch.seq_id[i][0] = 0
     if peer.llama_decode(context, batch) != 0:
         raise SystemExit(f"{path}: llama.cpp fails on it")
-    row, width = peer.llama_get_logits_ith, VOCAB
+    row, width = peer.llama_get_logits_ith, peer.llama_vocab_n_tokens(peer.llama_model_get_vocab(model))
     if embeddings:
         row, width = peer.llama_get_embeddings_ith, peer.llama_model_n_embd(model)
     rows = [np.ctypeslib.as_array(row(context, i), (width,)).copy() for i in range(len(tokens))]

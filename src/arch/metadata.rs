@@ -26,6 +26,8 @@ const HARMLESS: &[(&str, Harmless)] = &[
     ("attention.kv_lora_rank", Always),
     ("token_type_count", Always),
     ("classifier.output_labels", Always),
+    // Layers that pictures are added to.
+    ("n_deepstack_layers", Always),
     // What the host chooses, and notes of the converter.
     ("pooling_type", Always),
     ("tensor_data_layout", Always),
@@ -36,7 +38,8 @@ const HARMLESS: &[(&str, Harmless)] = &[
     ("attention.temperature_scale", WhenZero),
     ("attention.temperature_length", WhenZero),
     ("attention.sliding_window", WhenZero),
-    ("attention.q_lora_rank", WhenZero),
+    // Its matrices tell whether queries are compressed.
+    ("attention.q_lora_rank", Always),
     ("attention.shared_kv_layers", WhenZero),
     ("expert_count", WhenZero),
     ("expert_group_count", WhenZero),

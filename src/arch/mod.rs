@@ -154,6 +154,8 @@ pub struct Attention {
     pub projection: Projection,
     pub query_norm: Option<SpanNorm>,
     pub key_norm: Option<SpanNorm>,
+    /// Whether these two come after the rotation, not before it.
+    pub norm_after_rotation: bool,
     /// Of the description's.
     pub rope: Option<usize>,
     /// Multiplies q·k.
@@ -199,6 +201,8 @@ pub struct Experts {
     pub biases: [Option<VectorId>; 3],
     pub activation: Activation,
     pub shared: Option<Shared>,
+    /// Multiplies the sum of the experts and the shared block.
+    pub output_scale: f32,
 }
 
 impl Experts {
@@ -230,8 +234,18 @@ pub struct RouterConfig {
     pub renormalised: bool,
     /// Multiplies the weights.
     pub scale: f32,
-    /// Added to the scores of experts for the router_config alone.
+    /// Experts in groups of which only the best are looked at.
+    pub groups: Option<Groups>,
+    /// Added to the scores of experts for the choice alone.
     pub bias: Option<VectorId>,
+}
+
+/// Experts are in `count` groups of equal size, those that follow each other. The `used` groups with the greatest sums of
+/// their two best scores are left to choose from, biases included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    pub count: usize,
+    pub used: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,6 +357,7 @@ pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     /// The README's table, with the line after it.
     fn table() -> String {
@@ -360,11 +375,20 @@ mod tests {
     fn every_architecture_has_a_model_with_results_that_another_program_computed() {
         let root: std::path::PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden"].iter().collect();
         let mut proved = std::collections::BTreeSet::new();
-        for folder in ["arch", "peer", "encoder"] {
+        for folder in ["arch", "arch2", "peer", "encoder"] {
             for entry in std::fs::read_dir(root.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
-                if path.extension().is_some_and(|e| e == "gguf") && path.with_extension("npz").is_file() {
-                    let bytes = std::fs::read(&path).unwrap();
+                let bytes = std::fs::read(&path).unwrap();
+                let (bytes, arrays) = match path.extension().and_then(|e| e.to_str()) {
+                    Some("gguf") => (bytes, path.with_extension("npz")),
+                    Some("gz") => {
+                        let mut unpacked = Vec::new();
+                        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut unpacked).unwrap();
+                        (unpacked, path.with_extension("").with_extension("npz"))
+                    }
+                    _ => continue,
+                };
+                if arrays.is_file() {
                     let file = crate::gguf::read_file(&bytes, "golden").unwrap();
                     proved.insert(file.metadata.require_str("general.architecture").unwrap().to_string());
                 }

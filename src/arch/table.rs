@@ -19,8 +19,11 @@ pub struct Architecture {
     /// Whether passes can leave logits.
     pub(super) head: bool,
     pub(super) norm: NormKind,
+    /// Whether a file whose epsilon is that of RMS norms has these, whatever `norm` says.
+    pub(super) norm_by_key: bool,
     pub(super) norms: Norms,
     pub(super) query_key_norm: QueryKeyNorm,
+    pub(super) norm_after_rotation: bool,
     /// Whether keys and values are compressed.
     pub(super) latent: bool,
     pub(super) activation: Activation,
@@ -28,7 +31,18 @@ pub struct Architecture {
     pub(super) gated: bool,
     /// Whether its layers may have experts, and how they are chosen.
     pub(super) experts: Option<RouterDefaults>,
+    /// Whether an expert is as wide as `feed_forward_length` says, whatever the key for experts does.
+    pub(super) experts_as_wide_as_blocks: bool,
+    /// Whether experts and the block beside them are averaged, not added.
+    pub(super) experts_averaged: bool,
     pub(super) windows: Option<Windows>,
+    /// Whether the layers before the first with experts are rotated like those with windows.
+    pub(super) leading_rotated: bool,
+    /// Whether `rope.scaling.alpha` stretches the base.
+    pub(super) stretched_base: bool,
+    pub(super) temperature: TemperatureKeys,
+    /// How the key `rope.scaling.yarn_log_multiplier` is understood, where it is.
+    pub(super) yarn_multiplier: YarnMultiplier,
     /// Of so many layers the last is not rotated.
     pub(super) rotation_skips: Option<usize>,
     pub(super) embedding_scale: EmbeddingScale,
@@ -77,19 +91,49 @@ pub(super) enum QueryKeyNorm {
     None,
     /// Of each head, all with the same weights.
     Heads,
+    /// The same, in files that have them.
+    HeadsWhereGiven,
     /// Of each head with weights of its own, in files that have them.
     EachHead,
     /// Of all heads together.
     Whole,
 }
 
-/// Of so many layers the last sees everything, the others a window.
+/// Of so many layers the last, or the first, sees everything, the others a window.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     pub pattern: usize,
+    pub full_first: bool,
+    /// Only a model of so many layers has windows.
+    pub only_with_layers: Option<usize>,
     /// How long they are where no key tells, 0: there are none. `None`: a key must tell.
     pub length: Option<usize>,
     pub rotation: WindowRotation,
+}
+
+/// Every second layer, of a length that a key tells, rotated as the others are.
+const WINDOWS: Windows =
+    Windows { pattern: 2, full_first: false, only_with_layers: None, length: None, rotation: WindowRotation::Same };
+
+/// Which keys say that queries grow with their position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum TemperatureKeys {
+    None,
+    /// `attention.temperature_scale` and `_length`.
+    Own,
+    /// `attention.temperature_scale`; the length is the context before scaling.
+    OriginalContext,
+}
+
+/// What the key m of YaRN's scaling means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum YarnMultiplier {
+    /// It is not known.
+    None,
+    /// Scores are multiplied by (1 + m·ln(factor))², cosines and sines by nothing.
+    OfScores,
+    /// Cosines and sines are divided by 1 + 0.1·m·ln(factor).
+    OfAngles,
 }
 
 /// How the layers with windows are rotated.
@@ -149,6 +193,9 @@ const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_
 /// Both blocks read the same normed rows.
 const SHARED_NORM: Norms = Norms { feed_forward: &["attn_norm"], ..PRE_NORMS };
 
+const SIGMOID: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: false });
+const SIGMOID_RENORMALISED: Option<RouterDefaults> =
+    Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: true });
 const SOFTMAX: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: false });
 const RENORMALISED: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: true });
 
@@ -159,13 +206,21 @@ const LLAMA: Architecture = Architecture {
     causal: true,
     head: true,
     norm: NormKind::Rms,
+    norm_by_key: false,
     norms: PRE_NORMS,
     query_key_norm: QueryKeyNorm::None,
+    norm_after_rotation: false,
     latent: false,
     activation: Activation::Silu,
     gated: true,
     experts: RENORMALISED,
+    experts_as_wide_as_blocks: false,
+    experts_averaged: false,
     windows: None,
+    leading_rotated: false,
+    stretched_base: false,
+    temperature: TemperatureKeys::None,
+    yarn_multiplier: YarnMultiplier::None,
     rotation_skips: None,
     embedding_scale: EmbeddingScale::Key,
     logit_scale: LogitScale::None,
@@ -223,6 +278,15 @@ const GRANITE: Architecture = Architecture {
     ..DENSE
 };
 
+const HUNYUAN: Architecture = Architecture {
+    name: "hunyuan-dense",
+    models: "Hunyuan, dense",
+    query_key_norm: QueryKeyNorm::Heads,
+    norm_after_rotation: true,
+    stretched_base: true,
+    ..NEOX
+};
+
 /// All that is built in, in the order of the README's table.
 pub const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
@@ -241,7 +305,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         name: "gemma2",
         models: "Gemma 2",
         norms: SANDWICH,
-        windows: Some(Windows { pattern: 2, length: Some(4096), rotation: WindowRotation::Same }),
+        windows: Some(Windows { pattern: 2, length: Some(4096), rotation: WindowRotation::Same, ..WINDOWS }),
         softcaps: [Some(50.0), Some(30.0)],
         scaled_by_width: Some(46),
         ..GEMMA
@@ -251,7 +315,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         models: "Gemma 3",
         norms: SANDWICH,
         query_key_norm: QueryKeyNorm::Heads,
-        windows: Some(Windows { pattern: 6, length: Some(0), rotation: WindowRotation::Base(10_000.0) }),
+        windows: Some(Windows { pattern: 6, length: Some(0), rotation: WindowRotation::Base(10_000.0), ..WINDOWS }),
         scaled_by_width: Some(62),
         ..GEMMA
     },
@@ -261,7 +325,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
         activation: Activation::ClampedSwiglu { slope: 1.702, limit: 7.0 },
         experts: Some(RouterDefaults { gating: Gating::SoftmaxOfChosen, renormalised: false }),
-        windows: Some(Windows { pattern: 2, length: None, rotation: WindowRotation::Same }),
+        windows: Some(Windows { pattern: 2, length: None, rotation: WindowRotation::Same, ..WINDOWS }),
         ..NEOX
     },
     Architecture { name: "phi2", models: "Phi 1, 1.5 and 2", norms: SHARED_NORM, ..PLAIN },
@@ -273,15 +337,17 @@ pub const ARCHITECTURES: &[Architecture] = &[
         models: "OLMo 2 and 3",
         norms: POST_NORMS,
         query_key_norm: QueryKeyNorm::Whole,
-        windows: Some(Windows { pattern: 4, length: Some(0), rotation: WindowRotation::Unscaled }),
+        windows: Some(Windows { pattern: 4, length: Some(0), rotation: WindowRotation::Unscaled, ..WINDOWS }),
         ..NEOX
     },
     Architecture { name: "olmoe", models: "OLMoE", query_key_norm: QueryKeyNorm::Whole, experts: SOFTMAX, ..NEOX },
     Architecture {
         name: "deepseek2",
-        models: "DeepSeek V2 Lite and others without groups of experts",
+        models: "DeepSeek V2, V3, R1, Kimi K2, GLM 4.7 Flash, Mistral Large 3",
         latent: true,
         experts: SOFTMAX,
+        temperature: TemperatureKeys::Own,
+        yarn_multiplier: YarnMultiplier::OfScores,
         ..DENSE
     },
     Architecture { name: "smollm3", models: "SmolLM 3", rotation_skips: Some(4), ..DENSE },
@@ -294,7 +360,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         name: "cohere2",
         models: "Command R7B and A",
         query_key_norm: QueryKeyNorm::None,
-        windows: Some(Windows { pattern: 4, length: None, rotation: WindowRotation::Alone }),
+        windows: Some(Windows { pattern: 4, length: None, rotation: WindowRotation::Alone, ..WINDOWS }),
         ..COMMAND_R
     },
     Architecture {
@@ -304,6 +370,90 @@ pub const ARCHITECTURES: &[Architecture] = &[
         norms: Norms { feed_forward: &["ffn_norm", "attn_norm"], ..PRE_NORMS },
         query_key_norm: QueryKeyNorm::EachHead,
         ..NEOX
+    },
+    Architecture {
+        name: "seed_oss",
+        models: "Seed OSS",
+        norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
+        ..NEOX
+    },
+    Architecture { name: "ernie4_5", models: "ERNIE 4.5, dense", ..DENSE },
+    Architecture { name: "ernie4_5-moe", models: "ERNIE 4.5 with experts", experts: RENORMALISED, ..DENSE },
+    Architecture {
+        name: "exaone4",
+        models: "EXAONE 4",
+        norms: POST_NORMS,
+        query_key_norm: QueryKeyNorm::Heads,
+        windows: Some(Windows {
+            pattern: 4,
+            only_with_layers: Some(64),
+            length: Some(4096),
+            rotation: WindowRotation::Alone,
+            ..WINDOWS
+        }),
+        ..NEOX
+    },
+    HUNYUAN,
+    Architecture {
+        name: "hunyuan-moe",
+        models: "Hunyuan A13B",
+        experts: RENORMALISED,
+        experts_as_wide_as_blocks: true,
+        stretched_base: false,
+        ..HUNYUAN
+    },
+    Architecture {
+        name: "mistral3",
+        models: "Ministral 3",
+        experts: RENORMALISED,
+        experts_as_wide_as_blocks: true,
+        temperature: TemperatureKeys::OriginalContext,
+        yarn_multiplier: YarnMultiplier::OfAngles,
+        ..DENSE
+    },
+    Architecture { name: "qwen3vl", models: "Qwen 3 VL, text", query_key_norm: QueryKeyNorm::Heads, ..NEOX },
+    Architecture {
+        name: "qwen3vlmoe",
+        models: "Qwen 3 VL with experts, text",
+        query_key_norm: QueryKeyNorm::Heads,
+        experts: RENORMALISED,
+        ..NEOX
+    },
+    Architecture { name: "dots1", models: "dots.llm1", query_key_norm: QueryKeyNorm::Heads, experts: SOFTMAX, ..NEOX },
+    Architecture {
+        name: "bailingmoe2",
+        models: "Ling 2, Ring 2",
+        query_key_norm: QueryKeyNorm::Heads,
+        experts: SIGMOID,
+        ..NEOX
+    },
+    Architecture {
+        name: "glm4moe",
+        models: "GLM 4.5, 4.6 and 4.7",
+        norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
+        query_key_norm: QueryKeyNorm::HeadsWhereGiven,
+        experts: SIGMOID,
+        ..NEOX
+    },
+    Architecture {
+        name: "minimax-m2",
+        models: "MiniMax M2",
+        query_key_norm: QueryKeyNorm::Whole,
+        experts: SIGMOID_RENORMALISED,
+        experts_as_wide_as_blocks: true,
+        ..NEOX
+    },
+    Architecture { name: "hy_v3", models: "Hunyuan 3", query_key_norm: QueryKeyNorm::Heads, experts: SIGMOID, ..NEOX },
+    Architecture {
+        name: "cohere2moe",
+        models: "Command A with experts",
+        norm_by_key: true,
+        query_key_norm: QueryKeyNorm::None,
+        windows: Some(Windows { pattern: 4, full_first: true, rotation: WindowRotation::Alone, ..WINDOWS }),
+        leading_rotated: true,
+        experts: SIGMOID,
+        experts_averaged: true,
+        ..COMMAND_R
     },
     Architecture { name: "starcoder2", models: "StarCoder 2", ..PLAIN },
     Architecture {

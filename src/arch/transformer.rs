@@ -2,10 +2,13 @@
 
 use super::build::Tensors;
 use super::metadata::Keys;
-use super::table::{Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, RouterDefaults, WindowRotation};
+use super::table::{
+    Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, RouterDefaults, TemperatureKeys, WindowRotation,
+    YarnMultiplier,
+};
 use super::{
-    Attention, Block, Described, Description, Experts, FeedForward, Gating, Latent, Layer, Linear, Mlp, Norm, NormKind,
-    Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
+    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Latent, Layer, Linear, Mlp, Norm,
+    NormKind, Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
@@ -60,6 +63,11 @@ fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Res
             return Err(Error::unsupported(format!("heads of {dim} elements; 1 to {MAX_HEAD_DIM} are built in")));
         }
     }
+    let by_key = architecture.norm_by_key && keys.has("attention.layer_norm_rms_epsilon");
+    let norm = if by_key { NormKind::Rms } else { architecture.norm };
+    if by_key {
+        keys.ignore(&["attention.layer_norm_epsilon"]);
+    }
     let vocab = directory.tensor("token_embd.weight").map_or(0, |t| t.dims[1]);
     let vocab = i32::try_from(vocab).map_err(|_| Error::format(format!("a vocabulary of {vocab} tokens")))? as usize;
     Ok(Shape {
@@ -70,8 +78,8 @@ fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Res
         value_dim,
         vocab,
         context: keys.count_or("context_length", 4096)? as u32,
-        norm: architecture.norm,
-        norm_eps: keys.require_float(match architecture.norm {
+        norm,
+        norm_eps: keys.require_float(match norm {
             NormKind::Rms => "attention.layer_norm_rms_epsilon",
             NormKind::Layer => "attention.layer_norm_epsilon",
         })?,
@@ -176,6 +184,10 @@ impl Maker<'_> {
     /// For each layer whether it has a sliding window; sets the windows' length.
     fn windows(&mut self) -> Result<Vec<bool>> {
         let Some(windows) = self.architecture.windows else { return Ok(vec![false; self.layers]) };
+        if windows.only_with_layers.is_some_and(|layers| layers != self.layers) {
+            self.keys.ignore(&["attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"]);
+            return Ok(vec![false; self.layers]);
+        }
         self.window = match windows.length {
             Some(length) if !self.keys.has("attention.sliding_window") => length,
             Some(_) => self.keys.number("attention.sliding_window")?,
@@ -186,7 +198,8 @@ impl Maker<'_> {
             return Ok(flags);
         }
         let pattern = self.keys.count_or(PATTERN, windows.pattern)?;
-        Ok((0..self.layers).map(|i| i % pattern < pattern - 1).collect())
+        let is_full = |i: usize| i % pattern == if windows.full_first { 0 } else { pattern - 1 };
+        Ok((0..self.layers).map(|i| !is_full(i)).collect())
     }
 
     fn softcaps(&self) -> Result<[Option<f32>; 2]> {
@@ -221,7 +234,12 @@ impl Maker<'_> {
         if dims > key_dim {
             return Err(Error::format(format!("{dims} rotated elements of heads of {key_dim}")));
         }
-        let base = self.keys.float("rope.freq_base")?.map_or(10_000.0, f64::from);
+        let mut base = self.keys.float("rope.freq_base")?.map_or(10_000.0, f64::from);
+        if self.architecture.stretched_base
+            && let Some(alpha) = self.keys.factor("rope.scaling.alpha")?
+        {
+            base *= f64::from(alpha).powf(dims as f64 / (dims as f64 - 2.0));
+        }
         let divisors = self.tensors.optional_vector("rope_freqs.weight", dims / 2)?;
         let short = self.tensors.optional_vector("rope_factors_short.weight", dims / 2)?;
         let long = self.tensors.optional_vector("rope_factors_long.weight", dims / 2)?;
@@ -233,12 +251,15 @@ impl Maker<'_> {
             None => None,
         };
         let mut scaling = self.keys.scaling(context)?;
-        if let Scaling::Yarn { log_multiplier, .. } = &mut scaling
-            && self.architecture.latent
-            && self.keys.has(LOG_MULTIPLIER)
+        if let Scaling::Yarn { factor, attn_factor, log_multiplier, .. } = &mut scaling
+            && self.architecture.yarn_multiplier != YarnMultiplier::None
+            && let Some(multiplier) = self.keys.factor(LOG_MULTIPLIER)?
         {
-            // The scores are scaled in place of the angles' magnitude: see `latent_scale`.
-            *log_multiplier = 0.0;
+            match self.architecture.yarn_multiplier {
+                // See `latent_scale`.
+                YarnMultiplier::OfScores => *log_multiplier = 0.0,
+                _ => *attn_factor /= 1.0 + 0.1 * f64::from(multiplier) * factor.ln(),
+            }
         }
         self.ropes.push(Rope { pairing, dims, base, scaling, divisors: divisors.or(short), beyond });
         let Some(windows) = self.architecture.windows else { return Ok(()) };
@@ -327,7 +348,7 @@ impl Maker<'_> {
         let skipped = a.rotation_skips.is_some_and(|n| (i as usize + 1).is_multiple_of(n));
         let rope = match a.windows.map(|w| w.rotation) {
             _ if self.ropes.is_empty() || skipped => None,
-            Some(WindowRotation::Alone) if !windowed => None,
+            Some(WindowRotation::Alone) if !windowed && !self.is_rotated_whole(i)? => None,
             Some(_) if windowed => Some(self.ropes.len() - 1),
             _ => Some(0),
         };
@@ -336,6 +357,7 @@ impl Maker<'_> {
             projection,
             query_norm,
             key_norm,
+            norm_after_rotation: a.norm_after_rotation,
             rope,
             scale: self.keys.factor("attention.scale")?.unwrap_or(default_scale),
             softcap: self.softcaps()?[0],
@@ -348,13 +370,21 @@ impl Maker<'_> {
         })
     }
 
+    /// Whether a layer without a window is rotated where the others with windows alone are.
+    fn is_rotated_whole(&self, layer: u32) -> Result<bool> {
+        let leading = self.keys.number("leading_dense_block_count")?;
+        Ok(self.window == 0 || self.architecture.leading_rotated && (layer as usize) < leading)
+    }
+
     /// How queries grow with their position, in the architectures that have it.
     fn temperature(&self) -> Result<Option<Temperature>> {
-        if !self.architecture.latent {
-            return Ok(None);
-        }
+        let length = match self.architecture.temperature {
+            TemperatureKeys::None => return Ok(None),
+            TemperatureKeys::Own => "attention.temperature_length",
+            TemperatureKeys::OriginalContext => "rope.scaling.original_context_length",
+        };
         let Some(scale) = self.keys.factor("attention.temperature_scale")? else { return Ok(None) };
-        Ok(Some(Temperature { scale, length: self.keys.count("attention.temperature_length")? }))
+        Ok(Some(Temperature { scale, length: self.keys.count(length)? }))
     }
 
     fn latent(&mut self, i: u32) -> Result<Latent> {
@@ -419,7 +449,8 @@ impl Maker<'_> {
         let dim = self.shape.key_dim;
         let (span, dims): (usize, &[u64]) = match self.architecture.query_key_norm {
             QueryKeyNorm::None => return Ok(None),
-            QueryKeyNorm::Heads => (dim, &[dim as u64]),
+            QueryKeyNorm::HeadsWhereGiven if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
+            QueryKeyNorm::Heads | QueryKeyNorm::HeadsWhereGiven => (dim, &[dim as u64]),
             QueryKeyNorm::Whole => (heads * dim, &[(heads * dim) as u64]),
             QueryKeyNorm::EachHead if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
             QueryKeyNorm::EachHead => (dim, &[dim as u64, heads as u64]),
@@ -431,7 +462,7 @@ impl Maker<'_> {
     fn feed_forward(&mut self, i: u32, norm: Option<&'static str>) -> Result<FeedForward> {
         let name = |part: &str| format!("blk.{i}.{part}");
         let norm = self.layer_norm(i, norm)?;
-        let dense = (i as usize) < self.keys.number("leading_dense_block_count")?;
+        let dense = self.is_dense(i)?;
         let block = match (self.keys.number("expert_count")?, self.architecture.experts) {
             (count, _) if count == 0 || dense => {
                 let length = self.keys.count_at("feed_forward_length", i as usize)?;
@@ -448,6 +479,14 @@ impl Maker<'_> {
         Ok(FeedForward { norm, block, post_norm, sum_norm })
     }
 
+    /// Whether a layer of a model with experts has none.
+    fn is_dense(&self, i: u32) -> Result<bool> {
+        let step = self.keys.number("interleave_moe_layer_step")?.max(1);
+        let leading = (i as usize) < self.keys.number("leading_dense_block_count")?;
+        let has = |part: &str| self.tensors.has(&format!("blk.{i}.{part}.weight"));
+        Ok(leading || !(i as usize + 1).is_multiple_of(step) || !has("ffn_gate_inp") && has("ffn_up"))
+    }
+
     fn experts(&mut self, i: u32, count: usize, rule: RouterDefaults) -> Result<Experts> {
         let width = self.shape.embedding;
         let name = |part: &str| format!("blk.{i}.{part}");
@@ -456,7 +495,7 @@ impl Maker<'_> {
             return Err(Error::format(format!("{used} of {count} experts; at most {MAX_EXPERTS} are built in")));
         }
         let mut length = "feed_forward_length";
-        if self.keys.has("expert_feed_forward_length") {
+        if self.keys.has("expert_feed_forward_length") && !self.architecture.experts_as_wide_as_blocks {
             length = "expert_feed_forward_length";
         }
         let length = self.keys.count(length)?;
@@ -467,9 +506,6 @@ impl Maker<'_> {
         let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
         let (first, biases) = self.tensors.experts(i, count, parts)?;
         let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
-        if let groups @ 2.. = self.keys.number("expert_group_count")? {
-            return Err(Error::unsupported(format!("experts in {groups} groups are not built in")));
-        }
         let gating = match self.keys.number("expert_gating_func")? {
             0 if self.is_glm_lite()? => Gating::Sigmoid,
             0 => rule.gating,
@@ -479,10 +515,31 @@ impl Maker<'_> {
             other => return Err(Error::unsupported(format!("expert gating function {other} is not built in"))),
         };
         let renormalised = self.keys.flag("expert_weights_norm", rule.renormalised)?;
-        let bias = self.tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
-        let router_config = RouterConfig { gating, renormalised, scale, bias };
+        let bias = match self.tensors.optional_vector(&name("exp_probs_b.bias"), count)? {
+            // The name in some families.
+            None => self.tensors.optional_vector(&name("exp_probs_b"), count)?,
+            bias => bias,
+        };
+        let groups = self.groups(count, used)?;
+        let router_config = RouterConfig { gating, renormalised, scale, groups, bias };
         let activation = self.architecture.activation;
-        Ok(Experts { router, router_config, count, used, first, biases, activation, shared })
+        let output_scale = if self.architecture.experts_averaged && shared.is_some() { 0.5 } else { 1.0 };
+        Ok(Experts { router, router_config, count, used, first, biases, activation, shared, output_scale })
+    }
+
+    fn groups(&self, experts: usize, used_experts: usize) -> Result<Option<Groups>> {
+        let count = self.keys.number("expert_group_count")?;
+        let used = self.keys.number("expert_group_used_count")?;
+        if count < 2 {
+            return Ok(None);
+        }
+        let fits = experts.is_multiple_of(count) && experts / count >= 2 && (1..=count).contains(&used);
+        if !fits || used_experts > experts / count * used {
+            return Err(Error::format(format!(
+                "{used_experts} experts used of {experts} in {used} of {count} groups: groups have at least two experts each, all the same number"
+            )));
+        }
+        Ok(Some(Groups { count, used }))
     }
 
     /// GLM 4.7 Flash: its files from before the key `expert_gating_func` are told by their sizes.

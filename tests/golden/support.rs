@@ -1,7 +1,7 @@
 //! Data files, arrays, and the measures by which logits are compared.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,15 +15,39 @@ pub fn golden(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/data/golden", name].iter().collect()
 }
 
-/// The GGUF files of a folder of the golden data, without the ending, sorted.
+/// The GGUF files of a folder of the golden data, without the ending, sorted. Compressed ones are unpacked first, with
+/// their arrays beside them.
 pub fn models_in(folder: &str) -> Vec<PathBuf> {
+    let ends = |path: &Path, ending: &str| path.extension().is_some_and(|e| e == ending);
     let mut paths: Vec<PathBuf> = std::fs::read_dir(golden(folder))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "gguf"))
+        .filter_map(|path| match path {
+            path if ends(&path, "gguf") => Some(path),
+            path if ends(&path, "gz") => Some(unpacked(&path, folder)),
+            _ => None,
+        })
         .collect();
     paths.sort();
     paths
+}
+
+/// A compressed model of the golden data, unpacked where tests may write.
+fn unpacked(packed: &Path, folder: &str) -> PathBuf {
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(packed.file_stem().unwrap());
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(File::open(packed).unwrap()).read_to_end(&mut bytes).unwrap();
+    if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+        return path;
+    }
+    let arrays = path.with_extension("npz");
+    std::fs::copy(packed.with_file_name(arrays.file_name().unwrap()), &arrays).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    path
 }
 
 /// What stands before the ending of a path's last part.

@@ -75,13 +75,14 @@ impl Step<'_> {
         }
 
         let turned = a.rope.map(|rope| &place.turned[rope]);
-        self.prepare_heads(q, q_len, a.query_norm, turned);
+        let after = a.norm_after_rotation;
+        self.prepare_heads(q, q_len, a.query_norm, after, turned);
         if let Some(temperature) = a.temperature {
             rows::for_rows(self.pool, q, q_len, |t, row| {
                 vector::scale(self.isa, row, temperature.factor(place.position + t));
             });
         }
-        self.prepare_heads(k, k_len, a.key_norm, turned);
+        self.prepare_heads(k, k_len, a.key_norm, after, turned);
         let (keys, values) = cache.split_at_mut(s.kv_heads * place.context * s.key_dim);
         self.write_key_values(place, k, keys, s.key_dim);
         self.write_key_values(place, v, values, s.value_dim);
@@ -107,23 +108,37 @@ impl Step<'_> {
     }
 
     /// Norms and turns the heads of every token, rows of `len`.
-    fn prepare_heads(&self, x: &mut [f32], len: usize, norm: Option<SpanNorm>, turned: Option<&Turned>) {
+    fn prepare_heads(
+        &self,
+        x: &mut [f32],
+        len: usize,
+        norm: Option<SpanNorm>,
+        norm_last: bool,
+        turned: Option<&Turned>,
+    ) {
         if norm.is_none() && turned.is_none() {
             return;
         }
         let dim = self.model.description().shape.key_dim;
         rows::for_rows(self.pool, x, len, |t, row| {
-            if let Some(SpanNorm { norm, span }) = norm {
+            let norm_spans = |row: &mut [f32]| {
+                let Some(SpanNorm { norm, span }) = norm else { return };
                 let weights = self.model.vector(norm.weight).len();
                 for (i, stretch) in row.chunks_exact_mut(span).enumerate() {
                     self.norm_row(norm, i * span % weights, stretch);
                 }
+            };
+            if !norm_last {
+                norm_spans(row);
             }
             if let Some(turned) = turned {
                 let at = t * turned.pairs..(t + 1) * turned.pairs;
                 for head in row.chunks_exact_mut(dim) {
                     rope::apply(self.isa, turned.pairing, head, &turned.cos[at.clone()], &turned.sin[at.clone()]);
                 }
+            }
+            if norm_last {
+                norm_spans(row);
             }
         });
     }

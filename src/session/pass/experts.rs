@@ -4,7 +4,7 @@
 //! in the same order whatever other tokens share the sweep.
 
 use super::{Buffers, Step};
-use crate::arch::{Experts, FeedForward, Gating, Linear, RouterConfig, Shared};
+use crate::arch::{Experts, FeedForward, Gating, Groups, Linear, RouterConfig, Shared};
 use crate::error::Result;
 use crate::kernel::page::Epilogue;
 use crate::kernel::{Isa, rows, vector};
@@ -53,6 +53,9 @@ impl Step<'_> {
         }
         for routes in b.routes.chunk_by(|a, b| a.expert == b.expert) {
             self.expert(e, routes, input, mixed, work, b.forms, sweep)?;
+        }
+        if e.output_scale != 1.0 {
+            vector::scale(self.isa, mixed, e.output_scale);
         }
         self.add_normed([f.post_norm, f.sum_norm], mixed, b.x);
         Ok(())
@@ -115,6 +118,9 @@ fn choose(
         ranking.extend(0..e.count as u32);
         // Of equals the first. A total order, so that the router_config does not depend on how it is found.
         let rank = |expert: u32| scores[expert as usize] + bias.map_or(0.0, |bias| bias[expert as usize]);
+        if let Some(groups) = e.router_config.groups {
+            keep_best_groups(groups, e.count, &rank, ranking);
+        }
         let order = |a: &u32, b: &u32| rank(*b).total_cmp(&rank(*a)).then(a.cmp(b));
         ranking.select_nth_unstable_by(e.used - 1, order);
         let chosen = &mut ranking[..e.used];
@@ -128,6 +134,31 @@ fn choose(
         weigh(&e.router_config, &mut routes[first..]);
     }
     routes.sort_unstable_by_key(|r| (r.expert, r.token));
+}
+
+/// Leaves the experts of the groups with the greatest sums of their two best ranks in `ranking`, of equals the first.
+fn keep_best_groups(groups: Groups, experts: usize, rank: &impl Fn(u32) -> f32, ranking: &mut Vec<u32>) {
+    let size = experts / groups.count;
+    let score = |group: usize| {
+        let mut best = [f32::NEG_INFINITY; 2];
+        for score in (group * size..(group + 1) * size).map(|expert| rank(expert as u32)) {
+            if score > best[0] {
+                best = [score, best[0]];
+            } else if score > best[1] {
+                best[1] = score;
+            }
+        }
+        best[0] + best[1]
+    };
+    let before = |a: usize, b: usize| score(a).total_cmp(&score(b)).then(b.cmp(&a)).is_gt();
+    let mut kept = 0;
+    for group in 0..groups.count {
+        if (0..groups.count).filter(|&other| before(other, group)).count() < groups.used {
+            ranking.copy_within(group * size..(group + 1) * size, kept);
+            kept += size;
+        }
+    }
+    ranking.truncate(kept);
 }
 
 /// Weights are not divided by less than this, the least half float that is normal: as models are trained and run elsewhere.
