@@ -60,6 +60,8 @@ pub mod arch;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]
+pub mod exec;
+#[doc(hidden)]
 pub mod ffi;
 #[doc(hidden)]
 pub mod generate;

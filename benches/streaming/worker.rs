@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use layerline::arch;
+use layerline::arch::{self, Described};
+use layerline::exec::Program;
 use layerline::gguf;
 use layerline::model::{Io, Model, Options};
 use layerline::session::Session;
@@ -87,7 +88,9 @@ fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
     let text = |e: layerline::Error| e.to_string();
     let (directory, files, io) = files(path)?;
     let starts = files.iter().map(FileSource::start).collect();
-    let schedule = arch::describe(&directory, starts, DIRECT_ALIGNMENT).map_err(text)?.schedule;
+    let Described { description, matrices, .. } = arch::describe(&directory, starts).map_err(text)?;
+    let program = Program::new(&description, &matrices);
+    let schedule = program.schedule(matrices, DIRECT_ALIGNMENT).map_err(text)?;
     let end = schedule.sweep_len;
     let accounting = Accounting::new(frames(&schedule), 0, 0);
     let sources = files.into_iter().map(|f| f.with_mode(io)).collect::<layerline::Result<_>>().map_err(text)?;

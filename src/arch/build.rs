@@ -1,4 +1,5 @@
-//! What the descriptions of all families are made with: tensors by name and shape, in the order of their use.
+//! What the descriptions of all families are made with: tensors by name and shape. The order in which a pass uses them is
+//! the program's.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use super::{Described, Description, Linear, VectorId};
 use crate::error::{Error, Result};
 use crate::gguf::{Directory, Tensor};
 use crate::quant::Format;
-use crate::weights::{Builder, MatrixId, Use};
+use crate::weights::{Builder, MatrixId};
 
 /// Where a small tensor lies.
 #[derive(Clone, Debug)]
@@ -29,15 +30,15 @@ const RECENT: usize = 32;
 pub struct Tensors<'a> {
     directory: &'a Directory,
     starts: Vec<u64>,
-    schedule: Builder,
+    matrices: Builder,
     vectors: Vec<VectorSource>,
     used: HashSet<&'a str>,
 }
 
 impl<'a> Tensors<'a> {
     pub fn new(directory: &'a Directory, starts: Vec<u64>) -> Self {
-        let schedule = Builder::new(starts.clone());
-        Tensors { directory, starts, schedule, vectors: Vec::new(), used: HashSet::new() }
+        let matrices = Builder::new(starts.clone());
+        Tensors { directory, starts, matrices, vectors: Vec::new(), used: HashSet::new() }
     }
 
     fn take(&mut self, name: &str, dims: &[u64]) -> Result<&'a Tensor> {
@@ -50,22 +51,22 @@ impl<'a> Tensors<'a> {
         self.directory.tensor(name).is_some()
     }
 
-    /// A matrix with `rows` outputs and `columns` inputs, the next of its layer.
-    pub fn matrix(&mut self, layer: u32, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
+    /// A matrix with `rows` outputs and `columns` inputs.
+    pub fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64])?;
-        self.schedule.add(Use::Always { layer }, &name.into(), tensor, 0, rows as u64)
+        self.matrices.add(&name.into(), tensor, 0, rows as u64)
     }
 
-    /// One matrix for each of `heads`, end to end, the next of its layer.
-    pub fn heads(&mut self, layer: u32, name: &str, columns: usize, rows: usize, heads: usize) -> Result<MatrixId> {
+    /// One matrix for each of `heads`, end to end.
+    pub fn heads(&mut self, name: &str, columns: usize, rows: usize, heads: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64, heads as u64])?;
-        self.schedule.add(Use::Always { layer }, &name.into(), tensor, 0, (rows * heads) as u64)
+        self.matrices.add(&name.into(), tensor, 0, (rows * heads) as u64)
     }
 
     /// A matrix that rows are taken from singly.
     pub fn table(&mut self, name: &str, columns: usize, rows: usize) -> Result<MatrixId> {
         let tensor = self.take(name, &[columns as u64, rows as u64])?;
-        self.schedule.add(Use::Table, &name.into(), tensor, 0, rows as u64)
+        self.matrices.add(&name.into(), tensor, 0, rows as u64)
     }
 
     /// The three matrices of `count` experts, given by name, columns and rows, each expert's after the other's; that of the
@@ -90,7 +91,7 @@ impl<'a> Tensors<'a> {
         let mut first = None;
         for expert in 0..count as u64 {
             for (name, tensor, rows) in &tensors {
-                let id = self.schedule.add(Use::Routed { layer }, name, tensor, expert * rows, *rows)?;
+                let id = self.matrices.add(name, tensor, expert * rows, *rows)?;
                 first.get_or_insert(id);
             }
         }
@@ -99,20 +100,14 @@ impl<'a> Tensors<'a> {
     }
 
     /// `NAME.weight`, and `NAME.bias` where there is one.
-    pub fn linear(&mut self, layer: u32, name: &str, columns: usize, rows: usize) -> Result<Linear> {
-        let weight = self.matrix(layer, &format!("{name}.weight"), columns, rows)?;
+    pub fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), columns, rows)?;
         let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
         Ok(Linear { weight, bias })
     }
 
     /// The parts of `NAME.weight`, and of `NAME.bias` where there is one, that `rows` rows each make up.
-    pub fn fused<const N: usize>(
-        &mut self,
-        layer: u32,
-        name: &str,
-        columns: usize,
-        rows: [usize; N],
-    ) -> Result<[Linear; N]> {
+    pub fn fused<const N: usize>(&mut self, name: &str, columns: usize, rows: [usize; N]) -> Result<[Linear; N]> {
         let total = rows.iter().sum::<usize>() as u64;
         let weight = self.take(&format!("{name}.weight"), &[columns as u64, total])?;
         let bias = format!("{name}.bias");
@@ -120,7 +115,7 @@ impl<'a> Tensors<'a> {
         let (mut first, label) = (0, Arc::from(weight.name.as_str()));
         let mut parts = Vec::with_capacity(N);
         for count in rows {
-            let weight = self.schedule.add(Use::Always { layer }, &label, weight, first as u64, count as u64)?;
+            let weight = self.matrices.add(&label, weight, first as u64, count as u64)?;
             let bias = bias.map(|tensor| self.stretch(tensor, first, count)).transpose()?;
             parts.push(Linear { weight, bias });
             first += count;
@@ -176,7 +171,7 @@ impl<'a> Tensors<'a> {
     /// Ends the description. A tensor that was not used means that the file computes something else than described:
     /// leaving it out would give wrong results without a word.
     /// `predicting`: blocks that predict further tokens, which no pass runs.
-    pub fn finish(self, description: Description, predicting: Range<usize>, alignment: u64) -> Result<Described> {
+    pub fn finish(self, description: Description, predicting: Range<usize>) -> Result<Described> {
         let (mut unread_tensors, mut unread_bytes) = (0, 0);
         for stray in self.directory.tensors().iter().filter(|t| !self.used.contains(t.name.as_str())) {
             if is_of_another_part(&stray.name, &predicting) {
@@ -190,15 +185,8 @@ impl<'a> Tensors<'a> {
                 stray.name
             )));
         }
-        let mut schedule = self.schedule.finish(
-            description.layers.len() as u32,
-            description.head.map(|head| head.weight),
-            alignment,
-        )?;
-        if let Some(experts) = description.experts() {
-            schedule.routed_share = (experts.used as u64, experts.count as u64);
-        }
-        Ok(Described { description, schedule, vectors: self.vectors, unread_tensors, unread_bytes })
+        let Tensors { matrices, vectors, .. } = self;
+        Ok(Described { description, matrices, vectors, unread_tensors, unread_bytes })
     }
 }
 

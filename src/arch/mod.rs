@@ -1,5 +1,5 @@
-//! Architectures as data: a description of what each layer computes and of which tensors, which the one forward routine
-//! executes. `table` says what sets each architecture apart, `transformer` makes a description of that, the metadata and
+//! Architectures as data: a description of what each layer computes and of which tensors, which `exec::program` compiles
+//! into steps. `table` says what sets each architecture apart, `transformer` makes a description of that, the metadata and
 //! the tensor directory.
 
 mod build;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::kernel::rope::{Pairing, Scaling};
 use crate::kernel::vector::Activation;
-use crate::weights::{MatrixId, Schedule};
+use crate::weights::{Builder, MatrixId};
 
 pub use build::VectorSource;
 pub use table::{ARCHITECTURES, Architecture};
@@ -116,16 +116,6 @@ pub struct Latent {
 }
 
 impl Latent {
-    /// Numbers per token that its steps keep beside queries, keys, values and what heads see: the query of each head, c
-    /// and k, a head's part of one of these, and the heads' results. `compressed`: rows of `query_down`.
-    pub fn work(&self, heads: usize, latent: usize, compressed: usize) -> usize {
-        heads * (self.plain + self.rotated)
-            + latent
-            + self.rotated
-            + compressed.max(self.plain).max(latent)
-            + heads * self.head_value
-    }
-
     /// The matrices that share the input h.
     pub fn first_stage(&self) -> [Linear; 2] {
         [self.query_down.map_or(self.query, |(down, _)| down), self.key_value]
@@ -323,29 +313,28 @@ impl Description {
     }
 }
 
-/// A described model: what it computes, the schedule of its pages, and the small tensors to read at open.
+/// A described model: what it computes, its matrices, and the small tensors to read at open.
 pub struct Described {
     pub description: Description,
-    pub schedule: Schedule,
+    pub matrices: Builder,
     pub vectors: Vec<VectorSource>,
     /// Tensors of parts that a pass over text does not run, and their bytes: they are never read.
     pub unread_tensors: u32,
     pub unread_bytes: u64,
 }
 
-/// Describes the model of a directory. `starts` says where the model begins in each of its files, `alignment` what reads
-/// of them are aligned to.
+/// Describes the model of a directory. `starts` says where the model begins in each of its files.
 ///
 /// # Errors
 /// `UNSUPPORTED` names an architecture, or a feature of it, that is not built in; `FORMAT` a key or tensor that is
 /// missing or does not fit.
-pub fn describe(directory: &Directory, starts: Vec<u64>, alignment: u64) -> Result<Described> {
+pub fn describe(directory: &Directory, starts: Vec<u64>) -> Result<Described> {
     if directory.metadata.get_str("general.type").is_ok_and(|kind| kind == Some("adapter")) {
         return Err(Error::unsupported("this is a LoRA adapter (general.type \"adapter\"), not a model"));
     }
     let name = directory.metadata.require_str("general.architecture")?;
     match ARCHITECTURES.iter().find(|a| a.name == name) {
-        Some(architecture) => transformer::describe(architecture, directory, starts, alignment),
+        Some(architecture) => transformer::describe(architecture, directory, starts),
         None => {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.name).collect();
             let known = known.join(", ");

@@ -35,18 +35,13 @@ const EXPERT_KEYS: &[&str] = &[
 /// Bounds the tables of a hostile file; real models have a few hundred.
 const MAX_EXPERTS: usize = 1024;
 
-pub fn describe(
-    architecture: &Architecture,
-    directory: &Directory,
-    starts: Vec<u64>,
-    alignment: u64,
-) -> Result<Described> {
+pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<u64>) -> Result<Described> {
     let keys = Keys::new(&directory.metadata, architecture.name);
     let shape = shape(architecture, &keys, directory)?;
     let tensors = Tensors::new(directory, starts);
     let layers = layer_count(&keys)?;
     let maker = Maker { architecture, keys, shape, layers, window: 0, ropes: Vec::new(), tensors };
-    maker.describe(alignment)
+    maker.describe()
 }
 
 fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Result<Shape> {
@@ -108,7 +103,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn describe(mut self, alignment: u64) -> Result<Described> {
+    fn describe(mut self) -> Result<Described> {
         let Shape { embedding, vocab, .. } = self.shape;
         let layer_count = self.layers;
         let causal = self.keys.flag("attention.causal", self.architecture.causal)?;
@@ -140,12 +135,11 @@ impl Maker<'_> {
         if !layers.iter().any(|l| matches!(l.feed_forward.block, Block::Experts(_))) {
             self.keys.ignore(EXPERT_KEYS);
         }
-        let last = layer_count as u32 - 1;
         let name = if tied { "token_embd.weight" } else { "output.weight" };
         let head = match self.architecture.head {
             false => None,
             true => {
-                let weight = self.tensors.matrix(last, name, embedding, vocab)?;
+                let weight = self.tensors.matrix(name, embedding, vocab)?;
                 Some(Linear { weight, bias: self.tensors.optional_vector("output.bias", vocab)? })
             }
         };
@@ -178,7 +172,7 @@ impl Maker<'_> {
             logit_softcap,
         };
         let blocks = layer_count + self.keys.number("nextn_predict_layers")?;
-        self.tensors.finish(description, layer_count..blocks, alignment)
+        self.tensors.finish(description, layer_count..blocks)
     }
 
     /// For each layer whether it has a sliding window; sets the windows' length.
@@ -324,20 +318,20 @@ impl Maker<'_> {
             seen = latent.head_value;
             Projection::Latent(latent)
         } else if self.tensors.has(&name("attn_qkv.weight")) {
-            let [query, key, value] = self.tensors.fused(i, &name("attn_qkv"), embedding, rows)?;
+            let [query, key, value] = self.tensors.fused(&name("attn_qkv"), embedding, rows)?;
             Projection::Direct { query, key, value }
         } else {
             let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(name);
             let t = &mut self.tensors;
             Projection::Direct {
-                query: t.linear(i, &q, embedding, rows[0])?,
-                key: t.linear(i, &k, embedding, rows[1])?,
-                value: t.linear(i, &v, embedding, rows[2])?,
+                query: t.linear(&q, embedding, rows[0])?,
+                key: t.linear(&k, embedding, rows[1])?,
+                value: t.linear(&v, embedding, rows[2])?,
             }
         };
         let query_norm = self.span_norm(&name("attn_q_norm"), heads)?;
         let key_norm = self.span_norm(&name("attn_k_norm"), kv_heads)?;
-        let output = self.tensors.linear(i, &name("attn_output"), heads * seen, embedding)?;
+        let output = self.tensors.linear(&name("attn_output"), heads * seen, embedding)?;
         let layers = self.layers;
         let default_scale = match a.scaled_by_width {
             _ if a.latent => self.latent_scale()?,
@@ -401,14 +395,13 @@ impl Maker<'_> {
         let rank = self.keys.number("attention.q_lora_rank")?;
         let direct = self.tensors.has(&name("attn_q.weight"));
         let queries = heads.saturating_mul(whole);
-        // In the order of their use: what shares the input h comes first.
         let (part, rows) = if direct { ("attn_q", queries) } else { ("attn_q_a", rank) };
-        let first = self.tensors.linear(i, &name(part), embedding, rows)?;
-        let key_value = self.tensors.linear(i, &name("attn_kv_a_mqa"), embedding, key_dim)?;
+        let first = self.tensors.linear(&name(part), embedding, rows)?;
+        let key_value = self.tensors.linear(&name("attn_kv_a_mqa"), embedding, key_dim)?;
         let (query, query_down) = if direct {
             (first, None)
         } else {
-            let query = self.tensors.linear(i, &name("attn_q_b"), rank, queries)?;
+            let query = self.tensors.linear(&name("attn_q_b"), rank, queries)?;
             (query, Some((first, self.norm(&name("attn_q_a_norm"), rank)?)))
         };
         let plain = whole - rotated;
@@ -417,8 +410,8 @@ impl Maker<'_> {
             query,
             key_value,
             norm: self.norm(&name("attn_kv_a_norm"), latent)?,
-            key: self.tensors.heads(i, &name("attn_k_b.weight"), plain, latent, heads)?,
-            value: self.tensors.heads(i, &name("attn_v_b.weight"), latent, head_value, heads)?,
+            key: self.tensors.heads(&name("attn_k_b.weight"), plain, latent, heads)?,
+            value: self.tensors.heads(&name("attn_v_b.weight"), latent, head_value, heads)?,
             plain,
             rotated,
             head_value,
@@ -466,7 +459,7 @@ impl Maker<'_> {
         let block = match (self.keys.number("expert_count")?, self.architecture.experts) {
             (count, _) if count == 0 || dense => {
                 let length = self.keys.count_at("feed_forward_length", i as usize)?;
-                Block::Dense(self.mlp(i, ["ffn_gate", "ffn_up", "ffn_down"].map(name), length)?)
+                Block::Dense(self.mlp(["ffn_gate", "ffn_up", "ffn_down"].map(name), length)?)
             }
             (count, Some(rule)) => Block::Experts(self.experts(i, count, rule)?),
             (count, None) => {
@@ -499,8 +492,7 @@ impl Maker<'_> {
             length = "expert_feed_forward_length";
         }
         let length = self.keys.count(length)?;
-        let router = self.tensors.linear(i, &name("ffn_gate_inp"), width, count)?;
-        // Before the experts, so that they are read while it is computed.
+        let router = self.tensors.linear(&name("ffn_gate_inp"), width, count)?;
         let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i, length)?) } else { None };
         let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
         let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
@@ -559,25 +551,25 @@ impl Maker<'_> {
             self.keys.count("feed_forward_length")?
         };
         let gate = self.tensors.optional_vector(&name("ffn_gate_inp_shexp.weight"), self.shape.embedding)?;
-        let mlp = self.mlp(i, ["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(name), length)?;
+        let mlp = self.mlp(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(name), length)?;
         Ok(Shared { mlp, gate })
     }
 
     /// A block by the names of its matrices; without one for the gate, that is the first half of the way up.
-    fn mlp(&mut self, i: u32, [gate, up, down]: [String; 3], length: usize) -> Result<Mlp> {
+    fn mlp(&mut self, [gate, up, down]: [String; 3], length: usize) -> Result<Mlp> {
         let width = self.shape.embedding;
         let t = &mut self.tensors;
         let (gate, up) = match self.architecture.gated {
-            false => (None, t.linear(i, &up, width, length)?),
+            false => (None, t.linear(&up, width, length)?),
             true if t.has(&format!("{gate}.weight")) => {
-                (Some(t.linear(i, &gate, width, length)?), t.linear(i, &up, width, length)?)
+                (Some(t.linear(&gate, width, length)?), t.linear(&up, width, length)?)
             }
             true => {
-                let [gate, up] = t.fused(i, &up, width, [length; 2])?;
+                let [gate, up] = t.fused(&up, width, [length; 2])?;
                 (Some(gate), up)
             }
         };
-        let down = t.linear(i, &down, length, width)?;
+        let down = t.linear(&down, length, width)?;
         Ok(Mlp { gate, up, down, activation: self.architecture.activation })
     }
 }

@@ -40,3 +40,9 @@ pub fn quantize<'a>(
     pool.for_ranges(tokens, 1, &|range| unsafe { shared.quantize(isa, x, range) });
     quantizer.finish()
 }
+
+/// The bytes of numbers, for activations in other forms.
+pub fn bytes_mut(numbers: &mut [f32]) -> &mut [u8] {
+    // SAFETY: the same memory, borrowed as exclusively; every bit pattern is valid as a float and as bytes.
+    unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), size_of_val(numbers)) }
+}

@@ -3,7 +3,6 @@
 mod fingerprint;
 mod memory;
 mod open;
-mod rotation;
 mod types;
 
 use std::fs::File;
@@ -11,22 +10,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use crate::arch::{Description, VectorId};
+use crate::arch::Description;
 use crate::error::{Error, Result};
+use crate::exec::Loaded;
 use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
-use crate::kernel::pool::Pool;
-use crate::session::{Passes, Scratch};
+use crate::session::Passes;
 use crate::text::{Chat, Tokenizer};
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
 
+pub use crate::exec::{Embeddings, Logits, Outputs};
 use fingerprint::Fingerprint;
-use rotation::Rotation;
-pub use types::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Options, Outputs, Plan, Stats};
+pub use types::{Event, EventKind, Info, Io, LayerState, Options, Plan, Stats};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;
@@ -34,22 +31,16 @@ type BoxedSource = Box<dyn Source>;
 /// An opened model. Sessions share it; everything may be called from any thread.
 pub struct Model {
     description: Description,
-    /// The small tensors, by [`VectorId`].
-    vectors: Vec<Box<[f32]>>,
-    rotations: Vec<Rotation>,
     metadata: Metadata,
     tokenizer: std::result::Result<Tokenizer, Error>,
     parameter_count: u64,
     fingerprint: Fingerprint,
     io: Io,
-    isa: Isa,
-    pool: Pool,
-    scratch: Mutex<Scratch>,
     chunk_length: usize,
     default_context: usize,
     /// Before the engine, so that its thread is gone first.
     passes: Passes,
-    engine: Engine,
+    loaded: Loaded,
 }
 
 impl Model {
@@ -123,68 +114,56 @@ impl Model {
     /// # Errors
     /// `MEMORY_BUDGET`: below what the model and its sessions need now; nothing has changed then.
     pub fn set_memory_budget(&self, bytes: u64) -> Result<()> {
-        let bytes = if bytes == 0 { memory::automatic_budget() + self.engine.stats().used_bytes } else { bytes };
-        self.engine.set_budget(bytes)
+        let bytes = if bytes == 0 { memory::automatic_budget() + self.engine().stats().used_bytes } else { bytes };
+        self.engine().set_budget(bytes)
     }
 
     /// Asks for `count` layers from `first_layer`; returns a ticket at once. Events tell when they are there.
     pub fn prefetch(&self, first_layer: u32, count: u32) -> Result<u64> {
-        self.engine.prefetch(first_layer, count)
+        self.engine().prefetch(first_layer, count)
     }
 
     /// Ends a prefetch or a submitted pass. Nothing happens where it has ended already.
     pub fn cancel(&self, ticket: u64) -> Result<()> {
-        self.engine.cancel(ticket)?;
+        self.engine().cancel(ticket)?;
         self.passes.withdraw(ticket);
         Ok(())
     }
 
     /// Takes up to `cap` events that wait.
     pub fn poll(&self, events: &mut Vec<Event>, cap: usize) {
-        self.engine.poll(events, cap);
+        self.engine().poll(events, cap);
     }
 
     /// Waits for events, at most `timeout`, and takes up to `cap`.
     pub fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>, cap: usize) {
-        self.engine.wait(timeout, events, cap);
+        self.engine().wait(timeout, events, cap);
     }
 
     /// A descriptor that is readable while events wait.
     pub fn event_fd(&self) -> Option<i32> {
-        self.engine.event_fd()
+        self.engine().event_fd()
     }
 
     pub fn layer_state(&self, layer: u32) -> Result<LayerState> {
-        self.engine.layer_state(layer)
+        self.engine().layer_state(layer)
     }
 
     pub fn stats(&self) -> Stats {
-        Stats { io: self.io, ..self.engine.stats() }
+        Stats { io: self.io, ..self.engine().stats() }
     }
 
     pub(crate) fn description(&self) -> &Description {
         &self.description
     }
 
-    pub(crate) fn vector(&self, id: VectorId) -> &[f32] {
-        &self.vectors[id.0 as usize]
-    }
-
-    /// By the description's `ropes`.
-    pub(crate) fn rotations(&self) -> &[Rotation] {
-        &self.rotations
+    /// What passes need of it.
+    pub(crate) fn loaded(&self) -> &Loaded {
+        &self.loaded
     }
 
     pub(crate) fn isa(&self) -> Isa {
-        self.isa
-    }
-
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
-    pub(crate) fn scratch(&self) -> &Mutex<Scratch> {
-        &self.scratch
+        self.loaded.isa
     }
 
     pub(crate) fn chunk_length(&self) -> usize {
@@ -204,10 +183,10 @@ impl Model {
     /// # Errors
     /// `IO`, `OUT_OF_MEMORY`.
     pub(crate) fn fingerprint(&self) -> Result<u128> {
-        self.fingerprint.get(&self.engine)
+        self.fingerprint.get(self.engine())
     }
 
     pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
+        &self.loaded.engine
     }
 }

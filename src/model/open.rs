@@ -9,16 +9,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::fingerprint::Fingerprint;
-use super::rotation::Rotation;
 use super::types::{Io, Options, Plan};
 use super::{Model, memory};
-use crate::arch::{self, Described, VectorSource};
+use crate::arch::{self, Described, Description, VectorSource};
 use crate::error::{Error, Result, Status};
+use crate::exec::{Layout, Loaded, Program, Rotation, Scratch};
 use crate::gguf::{self, Directory, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::quant;
-use crate::session::{Layout, Passes, Scratch, session_bytes};
+use crate::session::{Passes, session_bytes};
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
@@ -36,7 +36,7 @@ struct Read {
     files: Vec<FileSource>,
     metadata: Metadata,
     tokenizer: std::result::Result<Tokenizer, Error>,
-    described: Described,
+    compiled: Compiled,
     fingerprint: Fingerprint,
     file_bytes: u64,
     weight_bytes: u64,
@@ -107,7 +107,7 @@ fn read_path(path: &Path) -> Result<Read> {
 fn read(name: String, first: FileSource, siblings: impl FnMut(&str) -> Result<FileSource>) -> Result<Read> {
     let (mut directory, files) = gguf::open_split(&name, first, u64::MAX, siblings)?;
     interpret(&mut directory, &files)
-        .map(|Interpreted { tokenizer, described, fingerprint }| Read {
+        .map(|Interpreted { tokenizer, compiled, fingerprint }| Read {
             files,
             file_bytes: directory.file_bytes(),
             weight_bytes: directory.tensor_bytes(),
@@ -115,15 +115,25 @@ fn read(name: String, first: FileSource, siblings: impl FnMut(&str) -> Result<Fi
             metadata: std::mem::take(&mut directory.metadata),
             name: name.clone(),
             tokenizer,
-            described,
+            compiled,
             fingerprint,
         })
         .map_err(|e| e.context(name))
 }
 
+/// What the model computes, as it was described and compiled.
+struct Compiled {
+    description: Description,
+    program: Program,
+    schedule: Schedule,
+    vectors: Vec<VectorSource>,
+    unread_tensors: u32,
+    unread_bytes: u64,
+}
+
 struct Interpreted {
     tokenizer: std::result::Result<Tokenizer, Error>,
-    described: Described,
+    compiled: Compiled,
     fingerprint: Fingerprint,
 }
 
@@ -131,23 +141,26 @@ fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpre
     let starts: Vec<u64> = files.iter().map(FileSource::start).collect();
     // Before the tokenizer takes its part of the metadata.
     let fingerprint = Fingerprint::new(directory, &starts)?;
-    let described = arch::describe(directory, starts, DIRECT_ALIGNMENT)?;
+    let Described { description, matrices, vectors, unread_tensors, unread_bytes } = arch::describe(directory, starts)?;
+    let program = Program::new(&description, &matrices);
+    let schedule = program.schedule(matrices, DIRECT_ALIGNMENT)?;
+    let compiled = Compiled { description, program, schedule, vectors, unread_tensors, unread_bytes };
     let tokenizer = match Tokenizer::from_metadata(&mut directory.metadata) {
         Ok(Some(tokenizer)) => Ok(tokenizer),
         Ok(None) => Err(Error::unsupported("the file has no tokenizer")),
         Err(e) => Err(e),
     };
-    let (rows, tokens) = (described.description.shape.vocab, tokenizer.as_ref().map_or(0, Tokenizer::vocab_size));
+    let (rows, tokens) = (compiled.description.shape.vocab, tokenizer.as_ref().map_or(0, Tokenizer::vocab_size));
     if tokens > rows {
         return Err(Error::format(format!(
             "tensor \"token_embd.weight\" has {rows} rows for a vocabulary of {tokens} tokens"
         )));
     }
-    Ok(Interpreted { tokenizer, described, fingerprint })
+    Ok(Interpreted { tokenizer, compiled, fingerprint })
 }
 
 fn needs(read: &Read, options: &Options) -> Needs {
-    let Described { description: d, schedule, vectors, .. } = &read.described;
+    let Compiled { description: d, program, schedule, vectors, .. } = &read.compiled;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n as usize,
@@ -163,16 +176,16 @@ fn needs(read: &Read, options: &Options) -> Needs {
         0 => DEFAULT_CHUNK,
         n => n,
     };
-    let layout = Layout::new(d, schedule, chunk);
+    let layout = Layout::new(program, schedule, chunk);
     let vector_bytes: u64 = vectors.iter().map(|v| v.elements as u64 * 4).sum();
     let tables = read.metadata.memory_bytes()
         + read.tokenizer.as_ref().map_or(0, Tokenizer::memory_bytes)
         + vector_bytes
         + read.fingerprint.memory_bytes()
         + d.ropes.iter().map(Rotation::memory_bytes).sum::<usize>() as u64
-        + (d.layers.capacity() * size_of::<arch::Layer>()) as u64
+        + (d.layers.capacity() * size_of::<arch::Layer>() + program.memory_bytes()) as u64
         + Engine::overhead_bytes(schedule, options.prefetch && cfg!(feature = "prefetch"), READERS);
-    let scratch = layout.bytes() + (Pool::memory_needed(threads) + Passes::memory_needed()) as u64;
+    let scratch = layout.memory_bytes() + (Pool::memory_needed(threads) + Passes::memory_needed()) as u64;
     Needs { tables, scratch, session: session_bytes(d, context), threads, chunk, context, layout }
 }
 
@@ -182,7 +195,7 @@ fn min_budget(needs: &Needs, schedule: &Schedule) -> u64 {
 
 fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
     let needs = needs(read, options);
-    let schedule = &read.described.schedule;
+    let schedule = &read.compiled.schedule;
     let floor = min_budget(&needs, schedule);
     let budget = match options.memory_budget {
         0 => memory::automatic_budget(),
@@ -201,19 +214,19 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
         tables_bytes: needs.tables,
         pinned_bytes: residency.pinned_bytes,
         streamed_bytes: residency.streamed_bytes,
-        unread_tensors: read.described.unread_tensors,
-        unread_bytes: read.described.unread_bytes,
+        unread_tensors: read.compiled.unread_tensors,
+        unread_bytes: read.compiled.unread_bytes,
     })
 }
 
 /// `door` may put something in front of each source.
 fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
     let needs = needs(&read, options);
-    let floor = min_budget(&needs, &read.described.schedule);
+    let floor = min_budget(&needs, &read.compiled.schedule);
     let automatic = options.memory_budget == 0;
     let (budget_share, budget) = match &options.shared_budget {
         Some(shared) => {
-            let full = needs.base().saturating_add(Engine::full_frames(&read.described.schedule));
+            let full = needs.base().saturating_add(Engine::full_frames(&read.compiled.schedule));
             let (budget_share, share) =
                 shared.admit(Share { least: floor, full }).map_err(|e| e.context(&read.name))?;
             (Some(budget_share), share)
@@ -232,17 +245,17 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
                 needs.scratch,
                 needs.context,
                 needs.session,
-                Engine::min_frames(&read.described.schedule)
+                Engine::min_frames(&read.compiled.schedule)
             ),
         ));
     }
     let isa = Isa::detect();
-    let vectors = read_vectors(&read.files, &read.described.vectors)?;
-    let Described { description, schedule, .. } = read.described;
+    let vectors = read_vectors(&read.files, &read.compiled.vectors)?;
+    let Compiled { description, program, schedule, .. } = read.compiled;
     let rotation = |rope| Rotation::new(rope, |id| &vectors[id.0 as usize]).map_err(|e| e.context(&read.name));
     let rotations = description.ropes.iter().map(rotation).collect::<Result<Vec<_>>>()?;
     let (sources, io) = in_mode(read.files, options.io)?;
-    let scratch = Scratch::new(&needs.layout)
+    let scratch = Scratch::new(needs.layout.clone())
         .map_err(|e| Error::out_of_memory(format!("{}: {} bytes of scratch memory: {e}", read.name, needs.scratch)))?;
     let pool = Pool::new(needs.threads)?;
     let engine = Engine::start(Config {
@@ -257,20 +270,15 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
     })?;
     Ok(Arc::new(Model {
         description,
-        rotations,
-        vectors,
         metadata: read.metadata,
         tokenizer: read.tokenizer,
         parameter_count: read.parameter_count,
         fingerprint: read.fingerprint,
         io,
-        isa,
-        pool,
-        scratch: Mutex::new(scratch),
         chunk_length: needs.chunk,
         default_context: needs.context,
         passes: Passes::default(),
-        engine,
+        loaded: Loaded { program, vectors, rotations, isa, pool, scratch: Mutex::new(scratch), engine },
     }))
 }
 

@@ -1,9 +1,7 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
-mod pass;
 mod replace;
 mod results;
-mod scratch;
 mod state;
 mod submit;
 #[cfg(all(test, feature = "prefetch"))]
@@ -13,12 +11,12 @@ use std::sync::Arc;
 
 use crate::arch::Description;
 use crate::error::{Error, Result, Status};
+use crate::exec::{KeyValues, Wanted};
 use crate::model::{Logits, Model, Outputs};
 use crate::weights::frames::Memory;
 use results::{Results, Spare};
 
 pub use crate::weights::Interrupt;
-pub use scratch::{Layout, Scratch};
 pub use submit::{Passes, SharedSession};
 
 /// A sequence of tokens and what the model remembers of it. Of a model whose tokens see each other both ways, each pass is
@@ -172,6 +170,17 @@ impl Session {
         self.results = fresh;
         self.model.engine().count_pass(tokens.len());
         Ok(())
+    }
+
+    /// Takes a chunk in at the present position, and writes what is wanted of it. The cache beyond the position may be
+    /// written even when this fails.
+    fn sweep(&mut self, tokens: &[i32], wanted: Wanted, since: u64) -> Result<()> {
+        let Session { model, cache, position, context, interrupt, pass_bytes, .. } = self;
+        let mut sweep = model.loaded().sweep(interrupt, since, &wanted)?;
+        let memory = KeyValues { cache: cache.as_slice_mut(), position: *position, context: *context };
+        let result = model.loaded().run(tokens, memory, wanted, &mut sweep);
+        *pass_bytes += sweep.read_bytes();
+        result
     }
 
     /// Rows of logits that the last pass left.

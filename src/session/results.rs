@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::arch::Description;
 use crate::error::{Error, Result};
+use crate::exec::{Embeddings, Logits, Outputs, Wanted};
 use crate::kernel::vector;
-use crate::model::{Embeddings, Logits, Model, Outputs};
+use crate::model::Model;
 use crate::weights::Interrupt;
 
 /// What a pass leaves. That of the last pass stays until the next one has succeeded. One row of each kind is part of the
@@ -21,15 +22,6 @@ pub struct Rows {
     values: Vec<f32>,
     pub count: usize,
     width: usize,
-}
-
-/// Where a chunk writes its part of the results.
-pub struct Wanted<'a> {
-    /// Of the chunk's last positions, as many rows as it holds.
-    pub logits: &'a mut [f32],
-    /// What `which` asks for; to a mean the chunk's rows are added.
-    pub embeddings: &'a mut [f32],
-    pub which: Embeddings,
 }
 
 /// The memory of single rows that have been replaced, for the next pass.

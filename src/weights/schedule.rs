@@ -186,9 +186,9 @@ impl Schedule {
     }
 }
 
-/// Collects matrices in the order of their use.
+/// Collects the matrices of a model, in any order. Their order of use comes with [`Builder::finish`].
 pub struct Builder {
-    matrices: Vec<(Matrix, Use)>,
+    matrices: Vec<Matrix>,
     starts: Vec<u64>,
 }
 
@@ -198,15 +198,15 @@ impl Builder {
         Builder { matrices: Vec::new(), starts }
     }
 
-    /// Adds `rows` rows from `first_row` of a checked tensor called `name`, the rows of all its planes counted on, as the
-    /// next matrix.
-    pub fn add(&mut self, when: Use, name: &Arc<str>, tensor: &Tensor, first_row: u64, rows: u64) -> Result<MatrixId> {
+    /// Adds `rows` rows from `first_row` of a checked tensor called `name`, the rows of all its planes counted on, as a
+    /// matrix.
+    pub fn add(&mut self, name: &Arc<str>, tensor: &Tensor, first_row: u64, rows: u64) -> Result<MatrixId> {
         let columns = tensor.dims[0];
         let too_large = || Error::unsupported(format!("{}: {columns} × {rows} is too large", tensor.name));
         let row_bytes = tensor.format.row_bytes(columns as usize).ok_or_else(too_large)?;
         let id = MatrixId(self.matrices.len() as u32);
         let rows32 = u32::try_from(rows).map_err(|_| too_large())?;
-        let matrix = Matrix {
+        self.matrices.push(Matrix {
             name: name.clone(),
             first_row,
             format: tensor.format,
@@ -216,19 +216,32 @@ impl Builder {
             file: tensor.file,
             offset: self.starts[tensor.file as usize] + tensor.offset + first_row * row_bytes as u64,
             pages: 0..0,
-        };
-        self.matrices.push((matrix, when));
+        });
         Ok(id)
     }
 
-    /// Cuts the matrices into pages. `alignment` is that of the sources; `head` is the last matrix of a pass that
-    /// leaves logits.
-    pub fn finish(self, layer_count: u32, head: Option<MatrixId>, alignment: u64) -> Result<Schedule> {
+    /// A matrix that was added. It has no pages yet.
+    pub fn matrix(&self, id: MatrixId) -> &Matrix {
+        &self.matrices[id.0 as usize]
+    }
+
+    /// Cuts the matrices into pages and lays these in the order of `uses`, which names every matrix once. `alignment` is
+    /// that of the sources; `head` is the last matrix of a pass that leaves logits.
+    ///
+    /// # Panics
+    /// If `uses` does not name every matrix once.
+    pub fn finish(
+        self,
+        uses: &[(MatrixId, Use)],
+        layer_count: u32,
+        head: Option<MatrixId>,
+        alignment: u64,
+    ) -> Result<Schedule> {
         let bytes = |m: &Matrix| m.rows as u64 * m.row_bytes as u64;
-        let total: u64 = self.matrices.iter().map(|(m, _)| bytes(m)).sum();
+        let total: u64 = self.matrices.iter().map(bytes).sum();
         let target = (total / 128).clamp(MIN_PAGE_TARGET, PAGE_TARGET);
         let mut schedule = Schedule {
-            matrices: Vec::with_capacity(self.matrices.len()),
+            matrices: self.matrices,
             pages: Vec::new(),
             sweep_len: 0,
             routed_end: 0,
@@ -238,20 +251,19 @@ impl Builder {
             layer_count,
             layers: vec![0..0; layer_count as usize],
         };
-        let mut order: Vec<usize> = (0..self.matrices.len()).collect();
+        assert_eq!(uses.len(), schedule.matrices.len(), "a schedule has every matrix once");
+        let mut order: Vec<(MatrixId, Use)> = uses.to_vec();
         // The sort is stable, so that each kind stays in the order of use.
-        order.sort_by_key(|&i| self.matrices[i].1.rank());
-        let uses: Vec<Use> = self.matrices.iter().map(|(_, when)| *when).collect();
-        let mut matrices: Vec<Option<(Matrix, Use)>> = self.matrices.into_iter().map(Some).collect();
-        let mut placed: Vec<Option<Matrix>> = vec![None; matrices.len()];
-        for i in order {
-            let Some((mut m, when)) = matrices[i].take() else { continue };
+        order.sort_by_key(|(_, when)| when.rank());
+        for (id, when) in order {
+            let m = &mut schedule.matrices[id.0 as usize];
+            assert!(m.pages.is_empty(), "a schedule has every matrix once: {}", m.name);
             let layer = when.layer();
             let first = schedule.pages.len() as u32;
-            if head == Some(MatrixId(i as u32)) {
+            if head == Some(id) {
                 schedule.head_start = first as usize;
             }
-            let count = bytes(&m).div_ceil(target).max(1);
+            let count = bytes(m).div_ceil(target).max(1);
             let rows_per_page = (m.rows as u64).div_ceil(count).next_multiple_of(ROW_GROUP);
             let mut row = 0;
             while row < m.rows as u64 {
@@ -260,7 +272,7 @@ impl Builder {
                 let end = offset + rows * m.row_bytes as u64;
                 let extent_offset = offset & !(alignment - 1);
                 schedule.pages.push(Page {
-                    matrix: MatrixId(i as u32),
+                    matrix: id,
                     layer,
                     file: m.file,
                     first_row: row as u32,
@@ -281,13 +293,11 @@ impl Builder {
                 let l = &mut schedule.layers[layer as usize];
                 *l = if l.start == l.end { m.pages.clone() } else { l.start..m.pages.end };
             }
-            placed[i] = Some(m);
         }
-        schedule.matrices = placed.into_iter().flatten().collect();
         let mut circle = 0;
-        for (when, m) in uses.iter().zip(&schedule.matrices) {
+        for (id, when) in uses {
             match when {
-                Use::Always { .. } => circle = m.pages.end,
+                Use::Always { .. } => circle = schedule.matrices[id.0 as usize].pages.end,
                 Use::Routed { .. } if schedule.route_points.last() != Some(&circle) => {
                     schedule.route_points.push(circle)
                 }
@@ -296,6 +306,7 @@ impl Builder {
         }
         schedule.head_start = schedule.head_start.min(schedule.sweep_len);
         schedule.pages.shrink_to_fit();
+        schedule.matrices.shrink_to_fit();
         if schedule.largest_extent() > u32::MAX as u64 {
             return Err(Error::unsupported("a single row of a weight matrix exceeds 4 GiB"));
         }
@@ -314,7 +325,7 @@ pub mod testing {
     /// pass uses is the head.
     pub fn schedule_of(matrices: &[(u32, u64, u64)]) -> Schedule {
         let mut builder = Builder::new(vec![0]);
-        let (mut offset, mut last, mut layers) = (64, MatrixId(0), 0);
+        let (mut offset, mut last, mut layers, mut uses) = (64, MatrixId(0), 0, Vec::new());
         for (i, &(layer, row_bytes, rows)) in matrices.iter().enumerate() {
             let tensor = Tensor {
                 name: format!("m{i}"),
@@ -330,14 +341,15 @@ pub mod testing {
                 layer if layer & ROUTED != 0 => Use::Routed { layer: layer ^ ROUTED },
                 layer => Use::Always { layer },
             };
-            let id = builder.add(when, &tensor.name.as_str().into(), &tensor, 0, rows).unwrap();
+            let id = builder.add(&tensor.name.as_str().into(), &tensor, 0, rows).unwrap();
+            uses.push((id, when));
             if let Use::Always { layer } = when {
                 last = id;
                 layers = layers.max(layer + 1);
             }
             offset += tensor.bytes;
         }
-        builder.finish(layers, Some(last), 4096).unwrap()
+        builder.finish(&uses, layers, Some(last), 4096).unwrap()
     }
 
     #[test]

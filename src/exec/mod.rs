@@ -1,0 +1,28 @@
+//! The forward pass. A description is compiled once, at open, into a program: a list of steps over named buffers. The
+//! order of the weights' pages, the layout of the scratch memory and the execution all follow from that list.
+//!
+//! | file | |
+//! |---|---|
+//! | `program` | the steps, what compiles a description into them, and what follows from them |
+//! | `scratch` | the memory that the buffers lie in |
+//! | `run` | executes the steps of a chunk of tokens |
+//! | `results` | what a chunk leaves |
+//! | `loaded` | all that passes need of an open model |
+//!
+//! A new kind of block needs a step in `program::step`, the lines in `program::compile` that emit it, and an arm in `run`
+//! that calls its kernel. A block with a state of its own, as recurrent ones have, names its layer in its step, as
+//! [`program::Step::WriteKeyValues`] and [`program::Step::Attend`] do, and finds its state in the sequence's memory.
+
+pub mod loaded;
+pub mod program;
+pub mod results;
+pub mod rotation;
+mod run;
+pub mod scratch;
+
+pub use loaded::Loaded;
+pub use program::Program;
+pub use results::{Embeddings, Logits, Outputs, Wanted};
+pub use rotation::Rotation;
+pub use run::KeyValues;
+pub use scratch::{Layout, Scratch};

@@ -1,0 +1,63 @@
+//! What a chunk of a pass leaves.
+
+/// Which positions of a pass yield logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    Last,
+    All,
+    None,
+}
+
+/// Which embeddings a pass yields: hidden states after the final norm, not normalised to a length of 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Embeddings {
+    None,
+    /// One of each token.
+    All,
+    /// That of the pass's last token.
+    Last,
+    /// The mean over the pass's tokens: summed in f32 in their order, then divided.
+    Mean,
+    /// That of the pass's first token.
+    First,
+}
+
+/// What a pass yields. Logits alone are an `Outputs` too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outputs {
+    pub logits: Logits,
+    pub embeddings: Embeddings,
+}
+
+impl From<Logits> for Outputs {
+    fn from(logits: Logits) -> Outputs {
+        Outputs { logits, embeddings: Embeddings::None }
+    }
+}
+
+/// Embeddings without logits: the output head is not read.
+impl From<Embeddings> for Outputs {
+    fn from(embeddings: Embeddings) -> Outputs {
+        Outputs { logits: Logits::None, embeddings }
+    }
+}
+
+/// Where a chunk writes its part of the results.
+pub struct Wanted<'a> {
+    /// Of the chunk's last positions, as many rows as it holds: [positions][vocabulary].
+    pub logits: &'a mut [f32],
+    /// What `which` asks for, [positions][embedding]; to a mean the chunk's rows are added.
+    pub embeddings: &'a mut [f32],
+    pub which: Embeddings,
+}
+
+impl Wanted<'_> {
+    /// How many of the last positions of a chunk of `tokens` tokens its embeddings are made of.
+    pub fn embedding_positions(&self, tokens: usize) -> usize {
+        match self.which {
+            Embeddings::None => 0,
+            Embeddings::Last => 1,
+            Embeddings::All | Embeddings::Mean | Embeddings::First => tokens,
+        }
+    }
+}

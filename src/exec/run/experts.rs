@@ -1,0 +1,161 @@
+//! Experts: the router's choice, and the blocks that it leads to.
+
+use super::{Run, Work};
+use crate::arch::{Experts, Gating, Groups, RouterConfig, VectorId};
+use crate::error::Result;
+use crate::exec::program::{Buffer, Step};
+use crate::exec::scratch::{Arena, Lists, Route};
+use crate::kernel::{Isa, rows, vector};
+use crate::weights::Sweep;
+
+/// The expert that the steps of a body are for.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen<'a> {
+    pub experts: &'a Experts,
+    pub number: usize,
+    /// Its tokens, ascending.
+    pub routes: &'a [Route],
+}
+
+impl Run<'_> {
+    /// Chooses the experts of each token, and announces their pages.
+    pub(super) fn route(&self, e: &Experts, scores: Buffer, w: &mut Work, sweep: &mut Sweep) {
+        let bias = e.router_config.bias.map(|bias| self.loaded.vector(bias));
+        let [scores] = w.arena.slices(self.rows, [scores]);
+        let Lists { routes, ranking, .. } = &mut *w.lists;
+        choose(self.isa, e, bias, scores, ranking, routes);
+        let chosen = routes.chunk_by(same_expert).map(|routes| routes[0].expert as usize);
+        sweep.route(chosen.flat_map(|expert| e.matrices(expert)).flat_map(|m| self.matrix(m).pages()));
+    }
+
+    /// rows ·= σ(gate·from).
+    pub(super) fn scale_by_gate(&self, gate: VectorId, from: Buffer, rows: Buffer, arena: &mut Arena) {
+        let gate = self.loaded.vector(gate);
+        let width = arena.width(rows);
+        let [from, rows] = arena.slices(self.rows, [from, rows]);
+        rows::for_rows(self.pool, rows, width, |t, row| {
+            let score = vector::dot_f32(self.isa, &from[t * width..][..width], gate);
+            vector::scale(self.isa, row, sigmoid(score));
+        });
+    }
+
+    /// Runs `body` for each chosen expert.
+    pub(super) fn for_each_expert(&self, e: &Experts, body: &[Step], w: &mut Work, sweep: &mut Sweep) -> Result<()> {
+        // Beside the other lists, which the steps of the body may use.
+        let routes = std::mem::take(&mut w.lists.routes);
+        let result = routes.chunk_by(same_expert).try_for_each(|routes| {
+            let chosen = Chosen { experts: e, number: routes[0].expert as usize, routes };
+            Run { rows: routes.len(), expert: Some(chosen), ..*self }.steps(body, w, sweep)
+        });
+        w.lists.routes = routes;
+        result
+    }
+
+    fn routes(&self) -> &[Route] {
+        self.expert.map_or(&[], |chosen| chosen.routes)
+    }
+
+    /// The rows of the expert's tokens.
+    pub(super) fn gather(&self, from: Buffer, to: Buffer, arena: &mut Arena) {
+        let width = arena.width(to);
+        let [from, to] = arena.slices(self.chunk.len(), [from, to]);
+        for (route, row) in self.routes().iter().zip(to.chunks_exact_mut(width)) {
+            row.copy_from_slice(&from[route.token as usize * width..][..width]);
+        }
+    }
+
+    /// Adds the expert's rows, weighted, to those of its tokens.
+    pub(super) fn scatter(&self, from: Buffer, to: Buffer, arena: &mut Arena) {
+        let width = arena.width(to);
+        let [from, to] = arena.slices(self.chunk.len(), [from, to]);
+        for (route, row) in self.routes().iter().zip(from.chunks_exact(width)) {
+            vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, route.weight);
+        }
+    }
+}
+
+fn same_expert(a: &Route, b: &Route) -> bool {
+    a.expert == b.expert
+}
+
+/// The experts of each token by its row of `scores`, which change, and `bias`, in ascending order of experts, then of tokens.
+fn choose(
+    isa: Isa,
+    e: &Experts,
+    bias: Option<&[f32]>,
+    scores: &mut [f32],
+    ranking: &mut Vec<u32>,
+    routes: &mut Vec<Route>,
+) {
+    routes.clear();
+    for (token, scores) in scores.chunks_exact_mut(e.count).enumerate() {
+        match e.router_config.gating {
+            Gating::Softmax => vector::softmax_in_place(isa, scores),
+            Gating::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
+            Gating::SoftmaxOfChosen => {}
+        }
+        ranking.clear();
+        ranking.extend(0..e.count as u32);
+        // Of equals the first. A total order, so that the choice does not depend on how it is found.
+        let rank = |expert: u32| scores[expert as usize] + bias.map_or(0.0, |bias| bias[expert as usize]);
+        if let Some(groups) = e.router_config.groups {
+            keep_best_groups(groups, e.count, &rank, ranking);
+        }
+        let order = |a: &u32, b: &u32| rank(*b).total_cmp(&rank(*a)).then(a.cmp(b));
+        ranking.select_nth_unstable_by(e.used - 1, order);
+        let chosen = &mut ranking[..e.used];
+        chosen.sort_unstable();
+        let first = routes.len();
+        routes.extend(chosen.iter().map(|&expert| Route {
+            expert,
+            token: token as u32,
+            weight: scores[expert as usize],
+        }));
+        weigh(&e.router_config, &mut routes[first..]);
+    }
+    routes.sort_unstable_by_key(|r| (r.expert, r.token));
+}
+
+/// Leaves the experts of the groups with the greatest sums of their two best ranks in `ranking`, of equals the first.
+fn keep_best_groups(groups: Groups, experts: usize, rank: &impl Fn(u32) -> f32, ranking: &mut Vec<u32>) {
+    let size = experts / groups.count;
+    let score = |group: usize| {
+        let mut best = [f32::NEG_INFINITY; 2];
+        for score in (group * size..(group + 1) * size).map(|expert| rank(expert as u32)) {
+            if score > best[0] {
+                best = [score, best[0]];
+            } else if score > best[1] {
+                best[1] = score;
+            }
+        }
+        best[0] + best[1]
+    };
+    let before = |a: usize, b: usize| score(a).total_cmp(&score(b)).then(b.cmp(&a)).is_gt();
+    let mut kept = 0;
+    for group in 0..groups.count {
+        if (0..groups.count).filter(|&other| before(other, group)).count() < groups.used {
+            ranking.copy_within(group * size..(group + 1) * size, kept);
+            kept += size;
+        }
+    }
+    ranking.truncate(kept);
+}
+
+/// Weights are not divided by less than this, the least half float that is normal: as models are trained and run elsewhere.
+const MIN_WEIGHT_SUM: f32 = 6.103_515_6e-5;
+
+/// Makes weights of a token's chosen scores.
+fn weigh(router_config: &RouterConfig, routes: &mut [Route]) {
+    if router_config.gating == Gating::SoftmaxOfChosen {
+        let max = routes.iter().fold(f32::NEG_INFINITY, |max, r| max.max(r.weight));
+        routes.iter_mut().for_each(|r| r.weight = (r.weight - max).exp());
+    }
+    let sum: f32 = routes.iter().map(|r| r.weight).sum();
+    let divided = router_config.renormalised || router_config.gating == Gating::SoftmaxOfChosen;
+    let factor = if divided { router_config.scale / sum.max(MIN_WEIGHT_SUM) } else { router_config.scale };
+    routes.iter_mut().for_each(|r| r.weight *= factor);
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}

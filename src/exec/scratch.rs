@@ -1,0 +1,144 @@
+//! The memory of a running pass: the buffers of one chunk, laid out by when they are in use.
+
+use std::io;
+use std::ops::Range;
+
+use super::program::{Buffer, Contents, Program, Step, liveness};
+use crate::weights::Schedule;
+use crate::weights::engine::Engine;
+use crate::weights::frames::Memory;
+
+/// A token's way to one of its experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub expert: u32,
+    pub token: u32,
+    pub weight: f32,
+}
+
+/// Where the buffers of a program lie, for chunks of so many tokens, and what else a pass needs.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    tokens: usize,
+    /// In bytes, by [`Buffer`].
+    offsets: Vec<usize>,
+    bytes: usize,
+    /// A row of a table, with unaligned ends.
+    row: usize,
+    /// Most ways of tokens to experts, and the experts of a layer.
+    routes: usize,
+    experts: usize,
+}
+
+impl Layout {
+    /// `schedule`: what the program's matrices are in.
+    pub fn new(program: &Program, schedule: &Schedule, tokens: usize) -> Layout {
+        let placement = liveness::place(&program.lives(tokens));
+        let tables = program.steps.iter().flat_map(Step::tables);
+        let row_bytes = tables.map(|m| schedule.matrix(m).row_bytes).max().unwrap_or(0);
+        Layout {
+            tokens,
+            offsets: placement.offsets,
+            bytes: placement.bytes,
+            row: Engine::row_buffer_bytes(row_bytes),
+            routes: program.experts().map(|e| e.used.saturating_mul(tokens)).max().unwrap_or(0),
+            experts: program.experts().map(|e| e.count).max().unwrap_or(0),
+        }
+    }
+
+    /// Bytes that [`Scratch::new`] takes, with the layout itself.
+    pub fn memory_bytes(&self) -> u64 {
+        let positions = self.tokens.saturating_mul(size_of::<u32>());
+        let routes = self.routes.saturating_mul(size_of::<Route>());
+        let lists = [positions, routes, self.experts * size_of::<u32>(), self.offsets.len() * size_of::<usize>()];
+        // Mappings are whole pages.
+        let mappings = [self.bytes, self.row].map(|n| n as u64 + 4096);
+        lists.iter().map(|&n| n as u64).chain(mappings).fold(0, u64::saturating_add)
+    }
+}
+
+/// The memory of a running pass; a model has one, which the pass whose turn it is uses.
+pub struct Scratch {
+    layout: Layout,
+    memory: Memory,
+    pub(super) lists: Lists,
+}
+
+/// What grows and shrinks during a pass, within its capacity.
+pub(super) struct Lists {
+    /// A row of a table.
+    pub row: Memory,
+    pub positions: Vec<u32>,
+    /// By expert, then by token.
+    pub routes: Vec<Route>,
+    /// Experts in the order of a token's scores.
+    pub ranking: Vec<u32>,
+}
+
+impl Scratch {
+    pub fn new(layout: Layout) -> io::Result<Scratch> {
+        let lists = Lists {
+            row: Memory::new(layout.row)?,
+            positions: Vec::with_capacity(layout.tokens),
+            routes: Vec::with_capacity(layout.routes),
+            ranking: Vec::with_capacity(layout.experts),
+        };
+        Ok(Scratch { memory: Memory::new(layout.bytes)?, layout, lists })
+    }
+
+    /// The buffers of a program, and the lists.
+    pub(super) fn parts<'a>(&'a mut self, program: &'a Program) -> (Arena<'a>, &'a mut Lists) {
+        let arena = Arena {
+            memory: self.memory.as_slice_mut::<f32>(),
+            offsets: &self.layout.offsets,
+            contents: &program.buffers,
+            tokens: self.layout.tokens,
+        };
+        (arena, &mut self.lists)
+    }
+}
+
+/// The buffers of a running pass.
+pub(super) struct Arena<'a> {
+    memory: &'a mut [f32],
+    offsets: &'a [usize],
+    contents: &'a [Contents],
+    /// For how many tokens the buffers are laid out.
+    tokens: usize,
+}
+
+impl Arena<'_> {
+    pub fn contents(&self, buffer: Buffer) -> Contents {
+        self.contents[buffer.0 as usize]
+    }
+
+    /// Elements in a row of a buffer of rows.
+    pub fn width(&self, buffer: Buffer) -> usize {
+        match self.contents(buffer) {
+            Contents::Rows { width } | Contents::Row { width } => width,
+            Contents::Activations { columns, .. } => columns,
+        }
+    }
+
+    fn range(&self, buffer: Option<Buffer>, tokens: usize) -> Range<usize> {
+        let Some(buffer) = buffer else { return 0..0 };
+        let start = self.offsets[buffer.0 as usize] / size_of::<f32>();
+        start..start + self.contents(buffer).len(tokens)
+    }
+
+    /// The contents of buffers for `tokens` tokens; of `None`, nothing.
+    ///
+    /// # Panics
+    /// If two of them overlap: the layout then let them share memory while both are in use. If they have no room for as
+    /// many tokens.
+    pub fn slices_of<const N: usize>(&mut self, tokens: usize, buffers: [Option<Buffer>; N]) -> [&mut [f32]; N] {
+        assert!(tokens <= self.tokens, "{tokens} tokens in buffers of {}", self.tokens);
+        let ranges = buffers.map(|buffer| self.range(buffer, tokens));
+        self.memory.get_disjoint_mut(ranges).expect("buffers in use at the same time lie apart")
+    }
+
+    /// As [`Arena::slices_of`] where all are there.
+    pub fn slices<const N: usize>(&mut self, tokens: usize, buffers: [Buffer; N]) -> [&mut [f32]; N] {
+        self.slices_of(tokens, buffers.map(Some))
+    }
+}
