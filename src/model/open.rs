@@ -1,9 +1,7 @@
 //! Opening: from a path or descriptor to a checked description, a plan of memory, and a running engine.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,6 +17,7 @@ use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::quant;
 use crate::session::{Layout, Passes, Scratch, session_bytes};
+use crate::sys::file::with_suffix;
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
@@ -94,12 +93,11 @@ pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Res
 fn read_path(path: &Path) -> Result<Read> {
     let first = source::open_path(path)?;
     let name = path.display().to_string();
-    let bytes = path.as_os_str().as_bytes();
     read(name, first, |sibling| {
         // The suffix alone is taken from the name, because the path need not be UTF-8.
-        let keep = bytes.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN);
-        let suffix = &sibling.as_bytes()[sibling.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN)..];
-        let path = PathBuf::from(OsString::from_vec([&bytes[..keep], suffix].concat()));
+        let suffix = &sibling[sibling.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN)..];
+        let path = with_suffix(path, suffix)
+            .ok_or_else(|| Error::unsupported(format!("{sibling}: its name cannot be made from the first file's")))?;
         source::open_path(&path)
     })
 }

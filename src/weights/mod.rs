@@ -9,7 +9,6 @@ pub mod frames;
 #[cfg(all(test, shuttle, feature = "prefetch"))]
 mod interleaved;
 mod loader;
-mod notifier;
 mod residency;
 #[cfg(all(test, feature = "prefetch"))]
 mod routed_tests;

@@ -424,6 +424,22 @@ fn rows_are_the_same_from_memory_and_from_storage() {
 }
 
 #[test]
+fn a_page_is_released_when_the_use_of_its_row_panics() {
+    let table = MatrixId(84);
+    let b = open(uneven(), Engine::full_frames(&uneven()), true, |_| {});
+    b.engine.settle();
+    let m = b.engine.schedule().matrix(table).clone();
+    let mut buffer = Memory::new(Engine::row_buffer_bytes(m.row_bytes)).unwrap();
+    let panicking = std::panic::AssertUnwindSafe(|| b.engine.with_row(table, 0, &mut buffer, |_| panic!("a test")));
+    assert!(std::panic::catch_unwind(panicking).is_err());
+    // A page that is still held would keep its frame.
+    let floor = Engine::min_frames(&uneven());
+    b.engine.set_budget(floor).unwrap();
+    b.engine.settle();
+    assert!(b.engine.stats().used_bytes <= floor);
+}
+
+#[test]
 fn closing_with_work_under_way_is_safe() {
     for blocked in [false, true] {
         let s = uneven();

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::frames::Memory;
+use super::frames::FrameMemory;
 use super::residency;
 use super::schedule::testing::schedule_of;
 use super::schedule::{Page, Schedule};
@@ -63,7 +63,7 @@ impl Simulation {
         let ring = residency::good_ring(&schedule, depth);
         let fixed = Fixed {
             sources: vec![Box::new(ScriptedSource::patterned(&Control::default(), end))],
-            ring_memory: Memory::for_frames(ring as usize, 0).unwrap(),
+            ring_memory: FrameMemory::new(ring as usize, 0).unwrap(),
             max_outstanding: machine.readers + 2,
             readers: machine.readers,
             prefetch_distance: 0,
