@@ -24,9 +24,10 @@ use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
 
+pub use crate::weights::{Event, EventKind, Io, LayerState, Stats};
 use fingerprint::Fingerprint;
 use rotation::Rotation;
-pub use types::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Options, Outputs, Plan, Stats};
+pub use types::{Embeddings, Info, Logits, Options, Outputs, Plan};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;

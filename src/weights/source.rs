@@ -6,9 +6,9 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::model::Io;
 use crate::sys::file::{self, open_for_reading};
 use crate::sys::mapping::{FileMapping, map_file};
+use crate::weights::Io;
 
 pub use crate::sys::file::DIRECT_ALIGNMENT;
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::engine::{Config, Engine, Interrupt};
 use super::frames::Memory;
-use super::schedule::testing::schedule_of;
 use super::schedule::{MatrixId, Page, Schedule};
-use super::scripted::{Control, ScriptedSource, byte_at};
 use super::source::Source;
 use super::state::{Accounting, State};
+use super::testing::schedule::schedule_of;
+use super::testing::scripted::{Control, ScriptedSource, byte_at};
 use crate::error::Status;
-use crate::model::{Event, EventKind, LayerState, Stats};
+use crate::weights::{Event, EventKind, LayerState, Stats};
 
 pub const READERS: usize = 3;
 

@@ -8,7 +8,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
-use crate::model::{Event, LayerState, Stats};
 use crate::sys::event::Notifier;
 use crate::weights::budget::BudgetShare;
 use crate::weights::frames::{self, FrameMemory, Memory, Window};
@@ -19,6 +18,7 @@ use crate::weights::source::Source;
 use crate::weights::state::{Accounting, Fixed, Request, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
+use crate::weights::{Event, LayerState, Stats};
 
 use sweep::LayerAccess;
 pub use sweep::{PageGuard, Sweep};

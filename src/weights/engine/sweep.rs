@@ -151,8 +151,8 @@ impl Drop for PageGuard<'_> {
 #[cfg(all(test, feature = "prefetch"))]
 mod tests {
     use crate::weights::engine::Engine;
-    use crate::weights::schedule::testing::schedule_of;
-    use crate::weights::scripted::byte_at;
+    use crate::weights::testing::schedule::schedule_of;
+    use crate::weights::testing::scripted::byte_at;
     use crate::weights::tests::open;
 
     #[test]

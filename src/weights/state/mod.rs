@@ -8,7 +8,6 @@ mod reading;
 use std::collections::VecDeque;
 
 use crate::error::{Error, Result, Status};
-use crate::model::{LayerState, Stats};
 use crate::sys::pages::forget_file_range;
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
@@ -16,6 +15,7 @@ use crate::weights::frames::{Frame, FrameMemory, Ring, Window};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
+use crate::weights::{LayerState, Stats};
 
 pub use accounting::Accounting;
 

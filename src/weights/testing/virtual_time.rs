@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::frames::FrameMemory;
-use super::residency;
-use super::schedule::testing::schedule_of;
-use super::schedule::{Page, Schedule};
+use super::schedule::schedule_of;
 use super::scripted::{Control, ScriptedSource};
-use super::state::{Accounting, Fixed, Request, State};
+use crate::weights::frames::FrameMemory;
+use crate::weights::residency;
+use crate::weights::schedule::{Page, Schedule};
+use crate::weights::state::{Accounting, Fixed, Request, State};
 
 /// What the machine can do. Rates in bytes per second, times in seconds.
 #[derive(Clone, Copy, Debug)]
