@@ -68,13 +68,12 @@ fn share(len: usize, i: usize, n: usize) -> std::ops::Range<usize> {
     len * i / n..len * (i + 1) / n
 }
 
-/// Rows with random codes, and scales of a size that models have: subnormal numbers take longer. In memory as frames
-/// have it.
+/// Rows with random codes, and scales of a size that models have: subnormal numbers take longer.
 fn filled(format: Format) -> Memory {
     const DIFFERENT: usize = 64;
     let rows = support::weights(&mut Random::new(1), format, K, DIFFERENT, Blocks::Ordinary);
     let bytes = rows.len() / DIFFERENT * ROWS;
-    let mut memory = Memory::for_frames(bytes, bytes).expect("memory for the weights");
+    let mut memory = Memory::new(bytes).expect("memory for the weights");
     memory.bytes_mut().chunks_mut(rows.len()).for_each(|to| to.copy_from_slice(&rows[..to.len()]));
     memory
 }

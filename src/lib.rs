@@ -75,6 +75,7 @@ pub mod model;
 pub mod quant;
 #[doc(hidden)]
 pub mod session;
+mod sys;
 #[doc(hidden)]
 pub mod text;
 #[doc(hidden)]

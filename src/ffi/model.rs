@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::mem::offset_of;
 use std::sync::Arc;
 
@@ -85,24 +86,14 @@ pub unsafe extern "C" fn layerline_model_open_fd(
     }
 }
 
-#[cfg(unix)]
 fn duplicate(fd: c_int) -> Result<File> {
-    use std::os::fd::FromRawFd;
-    // SAFETY: the call takes any number, and a descriptor of ours is not given to the host.
-    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-    if copy < 0 {
-        let cause = std::io::Error::last_os_error();
-        let message = format!("file descriptor {fd} cannot be duplicated: {cause}");
-        let bad = cause.raw_os_error() == Some(libc::EBADF);
-        return Err(if bad { Error::invalid(message) } else { Error::io(message) });
-    }
-    // SAFETY: a new descriptor that nothing else owns.
-    Ok(unsafe { File::from_raw_fd(copy) })
-}
-
-#[cfg(not(unix))]
-fn duplicate(_fd: c_int) -> Result<File> {
-    Err(Error::unsupported("this system has no file descriptors to open a model from; open it by its path"))
+    crate::sys::file::duplicate(fd).map_err(|cause| match cause.kind() {
+        ErrorKind::InvalidInput => Error::invalid(format!("file descriptor {fd} cannot be duplicated: {cause}")),
+        ErrorKind::Unsupported => {
+            Error::unsupported("this system has no file descriptors to open a model from; open it by its path")
+        }
+        _ => Error::io(format!("file descriptor {fd} cannot be duplicated: {cause}")),
+    })
 }
 
 /// Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are given up.

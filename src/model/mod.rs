@@ -22,8 +22,9 @@ use crate::weights::Engine;
 use crate::weights::source::Source;
 
 pub use crate::exec::{Embeddings, Logits, Outputs};
+pub use crate::weights::{Event, EventKind, Io, LayerState, Stats};
 use fingerprint::Fingerprint;
-pub use types::{Event, EventKind, Info, Io, LayerState, Options, Plan, Stats};
+pub use types::{Info, Options, Plan};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;

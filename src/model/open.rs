@@ -1,15 +1,13 @@
 //! Opening: from a path or descriptor to a checked description, a plan of memory, and a running engine.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::fingerprint::Fingerprint;
-use super::types::{Io, Options, Plan};
+use super::types::{Options, Plan};
 use super::{Model, memory};
 use crate::arch::{self, Described, Description, VectorSource};
 use crate::error::{Error, Result, Status};
@@ -19,14 +17,17 @@ use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::quant;
 use crate::session::{Passes, session_bytes};
+use crate::sys::file::with_suffix;
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
 use crate::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
-use crate::weights::{Accounting, Schedule};
+use crate::weights::{Accounting, Io, Schedule};
 
 /// Reads that are in flight at once: four of 1–2 MiB reach the speed of direct storage.
 const READERS: usize = 4;
+/// What a plan may read of metadata and directory whatever the budget: several times what the largest vocabularies take.
+const PLAN_METADATA: u64 = 64 << 20;
 const DEFAULT_CHUNK: usize = 256;
 const DEFAULT_CONTEXT: u32 = 4096;
 
@@ -65,13 +66,14 @@ impl Needs {
 }
 
 pub fn plan(path: &Path, options: &Options) -> Result<Plan> {
-    let read = read_path(path)?;
+    // A budget below the floor is planned for too, so a small one does not limit what is read to find the floor.
+    let read = read_path(path, budget(options).max(PLAN_METADATA))?;
     let name = read.name.clone();
     make_plan(&read, options).map_err(|e| e.context(name))
 }
 
 pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
-    open(read_path(path)?, options, |source| source)
+    open(read_path(path, budget(options))?, options, |source| source)
 }
 
 #[cfg(all(test, feature = "prefetch"))]
@@ -80,7 +82,7 @@ pub fn open_behind(
     options: &Options,
     door: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
 ) -> Result<Arc<Model>> {
-    open(read_path(path)?, options, door)
+    open(read_path(path, budget(options))?, options, door)
 }
 
 pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
@@ -88,24 +90,33 @@ pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Res
     let siblings = |name: &str| {
         Err(Error::unsupported(format!("{name}: the other files of a split model cannot be found from a descriptor")))
     };
-    open(read("the file".into(), first, siblings)?, options, |source| source)
+    open(read("the file".into(), first, budget(options), siblings)?, options, |source| source)
 }
 
-fn read_path(path: &Path) -> Result<Read> {
+/// The budget that the options give, before anything is known of the model.
+fn budget(options: &Options) -> u64 {
+    match (&options.shared_budget, options.memory_budget) {
+        (Some(shared), _) => shared.total(),
+        (None, 0) => memory::automatic_budget(),
+        (None, bytes) => bytes,
+    }
+}
+
+fn read_path(path: &Path, limit: u64) -> Result<Read> {
     let first = source::open_path(path)?;
     let name = path.display().to_string();
-    let bytes = path.as_os_str().as_bytes();
-    read(name, first, |sibling| {
+    read(name, first, limit, |sibling| {
         // The suffix alone is taken from the name, because the path need not be UTF-8.
-        let keep = bytes.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN);
-        let suffix = &sibling.as_bytes()[sibling.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN)..];
-        let path = PathBuf::from(OsString::from_vec([&bytes[..keep], suffix].concat()));
+        let suffix = &sibling[sibling.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN)..];
+        let path = with_suffix(path, suffix)
+            .ok_or_else(|| Error::unsupported(format!("{sibling}: its name cannot be made from the first file's")))?;
         source::open_path(&path)
     })
 }
 
-fn read(name: String, first: FileSource, siblings: impl FnMut(&str) -> Result<FileSource>) -> Result<Read> {
-    let (mut directory, files) = gguf::open_split(&name, first, u64::MAX, siblings)?;
+/// Metadata and directory may take `limit` bytes of memory.
+fn read(name: String, first: FileSource, limit: u64, siblings: impl FnMut(&str) -> Result<FileSource>) -> Result<Read> {
+    let (mut directory, files) = gguf::open_split(&name, first, limit, siblings)?;
     interpret(&mut directory, &files)
         .map(|Interpreted { tokenizer, compiled, fingerprint }| Read {
             files,
@@ -303,4 +314,35 @@ fn read_vectors(files: &[FileSource], vectors: &[VectorSource]) -> Result<Vec<Bo
         Ok(values)
     };
     vectors.iter().map(&mut read).collect()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use super::*;
+
+    /// The file is sparse; the memory that is refused is told by the message, since nothing was read.
+    #[test]
+    fn metadata_that_exceeds_the_budget_is_refused_before_it_is_read() {
+        let length = 300u64 << 20;
+        let path = std::env::temp_dir().join(format!("layerline-metadata-{}.gguf", std::process::id()));
+        let mut file = File::create(&path).unwrap();
+        let mut head = b"GGUF".to_vec();
+        head.extend(3u32.to_le_bytes());
+        [0u64, 1, 1].iter().for_each(|n| head.extend(n.to_le_bytes()));
+        head.push(b'k');
+        head.extend(8u32.to_le_bytes());
+        head.extend(length.to_le_bytes());
+        file.write_all(&head).unwrap();
+        let end = file.stream_position().unwrap() + length;
+        file.set_len(end).unwrap();
+        let options = Options { memory_budget: 16 << 20, ..Options::default() };
+        let refused = [plan(&path, &options).map(drop), open_path(&path, &options).map(drop)];
+        std::fs::remove_file(&path).unwrap();
+        for error in refused.map(Result::unwrap_err) {
+            assert_eq!(error.status(), Status::MemoryBudget, "{}", error.message());
+            assert!(error.message().contains(&length.to_string()[..4]), "{}", error.message());
+        }
+    }
 }

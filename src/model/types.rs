@@ -1,19 +1,8 @@
-//! What a host sets and what it is told: options, plan, facts of a model, events, statistics.
+//! What a host sets and what it is told: options, plan, facts of a model, what a pass yields.
 
 use std::sync::Arc;
 
-use crate::weights::SharedBudget;
-
-/// How weights are read from storage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Io {
-    /// Direct where the file system takes it, else buffered; [`Stats::io`] says which.
-    #[default]
-    Auto,
-    Direct,
-    Buffered,
-    Mmap,
-}
+use crate::weights::{Io, SharedBudget};
 
 /// How a model is opened. Zero means "the default" everywhere.
 #[derive(Clone, Debug)]
@@ -94,64 +83,4 @@ pub struct Info {
     pub bos_token: Option<i32>,
     pub eos_token: Option<i32>,
     pub parameter_count: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// One layer of a prefetch is ready, or failed.
-    Layer,
-    /// A ticket is finished.
-    Done,
-}
-
-/// A completion, polled or waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub ticket: u64,
-    pub kind: EventKind,
-    /// `None`: success.
-    pub failure: Option<crate::Status>,
-    /// For [`EventKind::Layer`].
-    pub layer: u32,
-    /// Read from storage for it.
-    pub bytes: u64,
-    /// Since the request.
-    pub elapsed_ns: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LayerState {
-    Absent,
-    Loading,
-    Ready,
-    /// Ready, and stays.
-    Pinned,
-}
-
-/// Counters since the model was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// The mode in use, never [`Io::Auto`].
-    pub io: Io,
-    pub budget_bytes: u64,
-    pub used_bytes: u64,
-    pub peak_bytes: u64,
-    pub pinned_bytes: u64,
-    pub passes: u64,
-    pub tokens: u64,
-    /// Layer visits that found every page pinned and there.
-    pub layers_resident: u64,
-    /// Layer visits with streamed pages, all there in time.
-    pub layers_prefetched: u64,
-    /// Layer visits that had to wait.
-    pub layers_stalled: u64,
-    pub stall_ns: u64,
-    pub compute_ns: u64,
-    /// Summed over all reads; reads overlap.
-    pub read_ns: u64,
-    pub read_bytes: u64,
-    pub prefetch_requests: u64,
-    pub prefetch_failures: u64,
-    /// Pages given up to make room for others.
-    pub evictions: u64,
 }

@@ -31,7 +31,7 @@ use super::results::Results;
 use super::{Session, replace::replace};
 use crate::error::{Error, Result, Status};
 use crate::model::Logits;
-use crate::weights::source::open_for_reading;
+use crate::sys::file::open_for_reading;
 
 const MAGIC: &[u8; 8] = b"LAYRSESS";
 const VERSION: u32 = 1;

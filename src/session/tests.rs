@@ -8,7 +8,7 @@ use super::{Session, SharedSession};
 use crate::arch::Block;
 use crate::error::Status;
 use crate::model::{Embeddings, Logits, Model, Options, Outputs};
-use crate::weights::scripted::{Control, ScriptedSource};
+use crate::weights::testing::scripted::{Control, ScriptedSource};
 
 const CONTEXT: u32 = 64;
 const FIRST: [i32; 5] = [1, 17, 300, 42, 7];

@@ -47,6 +47,11 @@ impl SharedBudget {
         Arc::new(SharedBudget { members: Mutex::new(Members { total: bytes, ..Members::default() }) })
     }
 
+    /// Bytes that its models share.
+    pub fn total(&self) -> u64 {
+        self.members.lock().total
+    }
+
     /// Changes the total, from any thread, while passes run.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use super::budget::{Needs, SharedBudget};
 use super::engine::{Config, Engine, Interrupt};
-use super::schedule::testing::schedule_of;
-use super::scripted::{Control, ScriptedSource};
+use super::testing::schedule::schedule_of;
+use super::testing::scripted::{Control, ScriptedSource};
 use super::tests::{Bench, READERS, config, open, uneven};
 use crate::error::Status;
 

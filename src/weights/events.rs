@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::engine::Interrupt;
 use crate::error::{Error, Result, Status};
-use crate::model::{Event, EventKind};
+use crate::weights::{Event, EventKind};
 
 /// More events than this wait for nobody: a host that never polls is told so instead of memory growing for ever.
 const MOST_WAITING: usize = 65_536;

@@ -2,25 +2,22 @@
 //!
 //! Who may touch a frame follows from its page's state, which the engine guards with one lock: while a page is loading,
 //! each byte of its span belongs to exactly one read request; once it is ready nobody writes to it, and it is not given
-//! up while somebody holds it. [`Window`] and [`PageView`] are made only by the engine, under those rules.
+//! up while somebody holds it. The functions of [`Window`] that reach
+//! the bytes are unsafe: their callers promise that this is so.
 
-use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut};
+use crate::sys::mapping::{AnonymousMapping, FileMapping, map_anonymous};
+use crate::sys::pages::{self, HUGE};
 
 /// Addresses and sizes of frames are multiples of this.
 pub const GRANULE: u64 = 4096;
 
-/// What a huge page of the system holds, on processors with small pages of 4 KiB. Direct reads into huge pages are twice as
-/// fast here as into small ones, and cost a fifth of the processor's time: the device is given one address in place of 512.
-const HUGE: usize = 2 << 20;
-
 /// Page-aligned anonymous memory, zeroed, given back to the system when dropped. It takes no room before it is touched.
 pub struct Memory {
-    map: MmapMut,
+    map: AnonymousMapping,
     /// Where in the mapping it begins.
     start: usize,
     len: usize,
@@ -29,41 +26,7 @@ pub struct Memory {
 impl Memory {
     pub fn new(bytes: usize) -> io::Result<Memory> {
         let len = bytes.max(1);
-        Ok(Memory { map: MmapMut::map_anon(len)?, start: 0, len })
-    }
-
-    /// Memory for frames, of which the first `used` bytes are in use: it begins where a huge page can.
-    pub fn for_frames(bytes: usize, used: usize) -> io::Result<Memory> {
-        if bytes < HUGE {
-            return Memory::new(bytes);
-        }
-        // Addresses that are not used cost nothing.
-        let map = MmapMut::map_anon(bytes + HUGE)?;
-        let start = map.as_ptr().addr().wrapping_neg() & (HUGE - 1);
-        let memory = Memory { map, start, len: bytes };
-        memory.use_huge_pages(used);
-        Ok(memory)
-    }
-
-    /// Lets the system take huge pages for the first `used` bytes, as far as they lie wholly in there: what is beyond must
-    /// not be touched with it.
-    pub fn use_huge_pages(&self, used: usize) {
-        #[cfg(target_os = "linux")]
-        {
-            let huge = used.min(self.len) & !(HUGE - 1);
-            let base = self.base().as_ptr();
-            let rest = self.map.len() - self.start - huge;
-            // SAFETY: both ranges lie in a mapping of our own, and the advice changes no contents. A system that does not
-            // take it goes on with small pages.
-            unsafe {
-                if huge > 0 {
-                    libc::madvise(base.cast(), huge, libc::MADV_HUGEPAGE);
-                }
-                libc::madvise(base.add(huge).cast(), rest, libc::MADV_NOHUGEPAGE);
-            }
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = used;
+        Ok(Memory { map: map_anonymous(len)?, start: 0, len })
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -100,50 +63,70 @@ impl Memory {
         // SAFETY: inside the mapping.
         NonNull::new(unsafe { start.add(self.start) }).expect("a mapping is not at address zero")
     }
+}
+
+/// Memory that frames lie in. Threads share it, so it lends no references: its bytes are reached by windows alone.
+pub struct FrameMemory(Memory);
+
+impl FrameMemory {
+    /// `bytes` bytes, of which the first `used` are in use. It begins where a huge page can.
+    pub fn new(bytes: usize, used: usize) -> io::Result<FrameMemory> {
+        if bytes < HUGE {
+            return Ok(FrameMemory(Memory::new(bytes)?));
+        }
+        // Addresses that are not used cost nothing.
+        let map = map_anonymous(bytes + HUGE)?;
+        let start = map.as_ptr().addr().wrapping_neg() & (HUGE - 1);
+        let memory = FrameMemory(Memory { map, start, len: bytes });
+        memory.use_huge_pages(used);
+        Ok(memory)
+    }
+
+    /// Lets the system take huge pages for the first `used` bytes, as far as they lie wholly in there: what is beyond must
+    /// not be touched with it.
+    pub fn use_huge_pages(&self, used: usize) {
+        let huge = used.min(self.0.len) & !(HUGE - 1);
+        pages::advise_huge(self.0.base(), huge, true);
+        let rest = self.0.map.len() - self.0.start - huge;
+        // SAFETY: inside the mapping.
+        pages::advise_huge(unsafe { self.0.base().add(huge) }, rest, false);
+    }
+
+    /// Bytes of it, in use or not.
+    pub fn size(&self) -> usize {
+        self.0.len
+    }
 
     pub fn window(&self, offset: usize, len: usize) -> Window {
-        assert!(offset + len <= self.len);
-        // SAFETY: inside the mapping, as just checked.
-        Window { ptr: unsafe { self.base().add(offset) }, len }
+        Window { ptr: self.0.base(), len: self.0.len }.part(offset, len)
     }
 
     /// Gives a range in the middle back to the system, and keeps it from filling huge pages there again.
     fn give_back(&self, offset: usize, len: usize) {
-        #[cfg(target_os = "linux")]
-        {
-            let (from, to) = (offset & !(HUGE - 1), (offset + len).next_multiple_of(HUGE).min(self.len));
-            // SAFETY: the range lies in a mapping of our own, and the advice changes no contents.
-            unsafe { libc::madvise(self.base().as_ptr().add(from).cast(), to - from, libc::MADV_NOHUGEPAGE) };
-            self.discard(offset, len);
-            // Of a huge page of which a part is used the rest stays the process's until the system is short of memory.
-            // To call it cold splits it (Linux 5.4).
-            for (from, to) in [(from, offset), (offset + len, to)] {
-                if from < to {
-                    // SAFETY: as above.
-                    unsafe { libc::madvise(self.base().as_ptr().add(from).cast(), to - from, libc::MADV_COLD) };
-                }
+        let (from, to) = (offset & !(HUGE - 1), (offset + len).next_multiple_of(HUGE).min(self.0.len));
+        pages::advise_huge(self.window(from, to - from).ptr, to - from, false);
+        self.discard(offset, len);
+        // Of a huge page of which a part is used the rest stays the process's until the system is short of memory.
+        // To call it cold splits it.
+        for (from, to) in [(from, offset), (offset + len, to)] {
+            if from < to {
+                pages::advise_cold(self.window(from, to - from).ptr, to - from);
             }
         }
-        #[cfg(not(target_os = "linux"))]
-        self.discard(offset, len);
     }
 
     /// Gives the range back to the system; it reads as zeroes afterwards. Whole system pages inside it only.
     pub fn discard(&self, offset: usize, len: usize) {
-        #[cfg(target_os = "linux")]
-        {
-            let range = self.window(offset, len);
-            // SAFETY: the range lies in an anonymous mapping of our own that nobody reads: its pages are absent.
-            unsafe { libc::madvise(range.ptr.as_ptr().cast(), len, libc::MADV_DONTNEED) };
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = (offset, len);
+        let range = self.window(offset, len);
+        // SAFETY: the range lies in an anonymous mapping of our own. References to its bytes come from `Window::view` and
+        // `Window::fill` alone, whose callers promise that the range is not given up meanwhile.
+        unsafe { pages::discard(range.ptr, len) };
     }
 }
 
 /// A page's frame among others in one piece of memory, so that huge pages reach over its ends.
 pub struct Frame {
-    memory: Arc<Memory>,
+    memory: Arc<FrameMemory>,
     offset: usize,
     len: usize,
 }
@@ -152,7 +135,7 @@ impl Frame {
     /// Frames of the given sizes, end to end.
     pub fn run(sizes: &[usize]) -> io::Result<Vec<Frame>> {
         let total = sizes.iter().sum();
-        let memory = Arc::new(Memory::for_frames(total, total)?);
+        let memory = Arc::new(FrameMemory::new(total, total)?);
         let mut offset = 0;
         let frame = |&len: &usize| {
             offset += len;
@@ -195,7 +178,7 @@ unsafe impl Sync for Window {}
 
 impl Window {
     /// A stretch of a mapped file.
-    pub fn of_mapping(map: &Mmap, offset: usize, len: usize) -> Window {
+    pub fn of_mapping(map: &FileMapping, offset: usize, len: usize) -> Window {
         let bytes = &map[offset..offset + len];
         Window { ptr: NonNull::from(bytes).cast(), len }
     }
@@ -210,54 +193,33 @@ impl Window {
         self.len
     }
 
-    /// Runs `read` on the bytes. To be called only by the owner of a read request of a loading page.
-    pub(super) fn fill<R>(self, read: impl FnOnce(&mut [u8]) -> R) -> R {
-        // SAFETY: the page is loading and this request alone covers these bytes; the frame stays until it is done.
+    /// Runs `read` on the bytes.
+    ///
+    /// # Safety
+    /// The page of the window is loading, this read request alone covers these bytes, and their frame stays until it is
+    /// done. The window is not one of a mapped file.
+    pub(super) unsafe fn fill<R>(self, read: impl FnOnce(&mut [u8]) -> R) -> R {
+        // SAFETY: the bytes are mapped, and nobody else reaches them, as the caller promises.
         read(unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) })
     }
 
-    /// Brings a mapped stretch into memory by reading one byte of every system page of it.
-    pub(super) fn touch(self) {
-        // SAFETY: the mapping lives as long as the engine and is only read; the file's length was checked just before.
-        let bytes = unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) };
-        for i in (0..self.len).step_by(GRANULE as usize) {
-            std::hint::black_box(bytes[i]);
-        }
-    }
-
-    /// Tells the system that a mapped stretch is not needed for now: it leaves this process's memory.
-    pub(super) fn forget(self) {
-        // SAFETY: a clean file mapping: the bytes come back from the file when they are touched again.
-        #[cfg(unix)]
-        unsafe {
-            libc::madvise(self.ptr.as_ptr().cast(), self.len, libc::MADV_DONTNEED)
-        };
-    }
-
-    /// The bytes of a page that is ready and held.
-    pub(super) fn view<'a>(self) -> &'a [u8] {
-        // SAFETY: the page is ready and held for 'a, which its holder (`PageGuard`) bounds: nobody writes to it.
+    /// The bytes of a page.
+    ///
+    /// # Safety
+    /// The page is ready and held for all of `'a`, so that nobody fills its frame or gives it up.
+    pub(super) unsafe fn view<'a>(self) -> &'a [u8] {
+        // SAFETY: the bytes are mapped, and nobody writes to them, as the caller promises.
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 }
 
-/// Maps a whole file for reading.
-pub fn map_file(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the file may change under the mapping; the bytes are only ever read as numbers, any of which is valid, and
-    // a shrinking file is checked for before use. Hosts choose this mode knowing that.
-    unsafe { Mmap::map(file) }
-}
-
-/// A second descriptor of the file that leaves the page cache alone.
-#[cfg(target_os = "macos")]
-pub fn without_cache(file: &File) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-    let file = file.try_clone()?;
-    // SAFETY: a plain flag on a descriptor of our own.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, 1) } == -1 {
-        return Err(io::Error::last_os_error());
+/// Brings a stretch of a mapped file into memory by reading one byte of every system page of it. The file's length is to be
+/// checked just before.
+pub(super) fn touch(map: &FileMapping, offset: usize, len: usize) {
+    let bytes = &map[offset..][..len];
+    for i in (0..len).step_by(GRANULE as usize) {
+        std::hint::black_box(bytes[i]);
     }
-    Ok(file)
 }
 
 /// Places pages in the ring: first fit from where the last one went, so that it fills and empties like a circle.
@@ -343,7 +305,8 @@ mod tests {
         let windows: Vec<Window> = frames.iter().flatten().map(Frame::window).collect();
         for (i, window) in windows.iter().enumerate() {
             assert_eq!(window.size(), sizes[i]);
-            window.fill(|bytes| bytes.fill(1 + i as u8));
+            // SAFETY: nobody else uses the frames.
+            unsafe { window.fill(|bytes| bytes.fill(1 + i as u8)) };
         }
         assert!(windows.is_sorted_by(|a, b| a.ptr.as_ptr().wrapping_add(a.len) == b.ptr.as_ptr()));
         frames[1] = None;
@@ -351,7 +314,8 @@ mod tests {
         for (i, window) in windows.iter().enumerate() {
             let evicted = cfg!(target_os = "linux") && matches!(i, 1 | 2);
             let expected = if evicted { 0 } else { 1 + i as u8 };
-            assert!(window.view().iter().all(|&byte| byte == expected), "frame {i}");
+            // SAFETY: as above; the other frames keep the mapping.
+            assert!(unsafe { window.view() }.iter().all(|&byte| byte == expected), "frame {i}");
         }
     }
 
@@ -375,15 +339,20 @@ mod tests {
         let mut frames = Frame::run(&[HUGE + HUGE / 2, 2 * HUGE, HUGE + HUGE / 2]).unwrap();
         let last = frames.pop().unwrap();
         let (before, after) = (frames[0].window(), last.window());
-        [before, frames[1].window(), after].into_iter().for_each(|window| window.fill(|bytes| bytes.fill(1)));
+        for window in [before, frames[1].window(), after] {
+            // SAFETY: nobody else uses the frames.
+            unsafe { window.fill(|bytes| bytes.fill(1)) };
+        }
+        // SAFETY: these two stay to the end, and nobody writes to them any more.
+        let [before, after] = unsafe { [before.view(), after.view()] };
         // The halves of the pages that the one in the middle shares.
-        let shared = [before.view()[HUGE..].as_ptr(), after.view().as_ptr()];
+        let shared = [before[HUGE..].as_ptr(), after.as_ptr()];
         if shared.map(is_part_of_larger_page) != [Some(true); 2] {
             return println!("skipped: there are no huge pages here, or only root may look at them");
         }
         frames.pop();
         assert_eq!(shared.map(is_part_of_larger_page), [Some(false); 2]);
-        assert!(before.view().iter().chain(after.view()).all(|&byte| byte == 1));
+        assert!(before.iter().chain(after).all(|&byte| byte == 1));
     }
 
     #[test]
@@ -415,25 +384,23 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn huge_pages_never_reach_beyond_what_is_used() {
-        let resident = |memory: &Memory| {
-            let granules = memory.len() / GRANULE as usize;
+        let resident = |memory: &FrameMemory| {
+            let granules = memory.0.len() / GRANULE as usize;
             let mut there = vec![0u8; granules];
+            let start = memory.0.base().as_ptr().cast();
             // SAFETY: the range is the memory's own, and `there` has a byte for each page of it.
-            assert_eq!(
-                unsafe { libc::mincore(memory.base().as_ptr().cast(), memory.len(), there.as_mut_ptr().cast()) },
-                0
-            );
+            assert_eq!(unsafe { libc::mincore(start, memory.0.len(), there.as_mut_ptr().cast()) }, 0);
             there.iter().map(|b| usize::from(b & 1)).collect::<Vec<_>>()
         };
         let used = 2 * HUGE + 5 * GRANULE as usize;
-        let mut memory = Memory::for_frames(4 * HUGE, used).unwrap();
-        assert_eq!(memory.bytes().as_ptr().addr() % HUGE, 0);
-        memory.bytes_mut()[..used].fill(1);
+        let mut memory = FrameMemory::new(4 * HUGE, used).unwrap();
+        assert_eq!(memory.0.bytes().as_ptr().addr() % HUGE, 0);
+        memory.0.bytes_mut()[..used].fill(1);
         assert_eq!(resident(&memory).iter().sum::<usize>(), used / GRANULE as usize);
         // A smaller part is used from now on, and what it loses goes.
         memory.use_huge_pages(HUGE + 1);
         memory.discard(HUGE + GRANULE as usize, used - HUGE - GRANULE as usize);
-        memory.bytes_mut()[HUGE] = 2;
+        memory.0.bytes_mut()[HUGE] = 2;
         assert_eq!(resident(&memory).iter().sum::<usize>(), HUGE / GRANULE as usize + 1);
     }
 

@@ -10,15 +10,12 @@ use super::state::Request;
 use super::sync::channel::{self, Receiver, Sender};
 use super::sync::thread::{self, JoinHandle};
 use crate::error::{Error, Result};
+use crate::sys::thread::take_short_turns;
 
 /// Stacks of the loader and of each reader: they call little.
 pub const STACK_BYTES: usize = 128 << 10;
 /// How long closing waits for reads under way. One that hangs in the device is left behind with the memory it writes to.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The turn that the background threads ask the scheduler for. A tenth of it was no better.
-#[cfg(target_os = "linux")]
-const TURN_NS: u64 = 500_000;
 
 /// What the loader's queue carries: reasons to look at the state again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,42 +81,6 @@ impl Loader {
         }
         for thread in self.threads {
             let _ = thread.join();
-        }
-    }
-}
-
-/// Asks the scheduler to let this thread run soon after it wakes, however busy the processors are: the loader and the
-/// readers run for microseconds at a time, and storage idles while they wait for a core that a compute thread uses up its
-/// turn on. Measured on two busy cores, with what a pass streams about equal to what it computes: a twelfth less time.
-///
-/// Linux 6.12 or later takes the length of a turn from `sched_runtime` of ordinary threads; earlier ones ignore it. It is a
-/// wish: where it is refused, nothing else changes.
-fn take_short_turns() {
-    #[cfg(target_os = "linux")]
-    {
-        /// `struct sched_attr` of sched_setattr(2), in its first published size.
-        #[repr(C)]
-        #[derive(Default)]
-        struct Attributes {
-            size: u32,
-            policy: u32,
-            flags: u64,
-            nice: i32,
-            priority: u32,
-            runtime_ns: u64,
-            deadline_ns: u64,
-            period_ns: u64,
-        }
-        const SIZE: u32 = size_of::<Attributes>() as u32;
-        const ORDINARY: u32 = libc::SCHED_OTHER as u32;
-        let mut now = Attributes::default();
-        // SAFETY: the system writes at most `SIZE` bytes to what it is given; thread 0 is the calling one.
-        let known = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut now, SIZE, 0) } == 0;
-        // A host that has chosen another policy for its threads keeps it.
-        if known && now.policy == ORDINARY {
-            let wish = Attributes { size: SIZE, runtime_ns: TURN_NS, ..now };
-            // SAFETY: the structure is only read.
-            unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wish, 0) };
         }
     }
 }

@@ -6,26 +6,23 @@ mod budget_tests;
 pub mod engine;
 mod events;
 pub mod frames;
-#[cfg(all(test, shuttle, feature = "prefetch"))]
-mod interleaved;
 mod loader;
-mod notifier;
 mod residency;
 #[cfg(all(test, feature = "prefetch"))]
 mod routed_tests;
 pub mod schedule;
-#[cfg(all(test, feature = "prefetch"))]
-pub mod scripted;
 pub mod source;
 mod state;
 mod sync;
+#[cfg(test)]
+pub mod testing;
+mod types;
 // Most of what is promised needs the loader; what holds without it is tested on whole models.
 #[cfg(all(test, feature = "prefetch"))]
 mod tests;
-#[cfg(all(test, feature = "prefetch"))]
-mod virtual_time;
 
 pub use budget::SharedBudget;
 pub use engine::{Config, Engine, Interrupt, PageGuard, Sweep};
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
 pub use state::Accounting;
+pub use types::{Event, EventKind, Io, LayerState, Stats};

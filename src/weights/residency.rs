@@ -110,7 +110,7 @@ impl Kept<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::schedule::testing::schedule_of;
+    use crate::weights::testing::schedule::schedule_of;
 
     #[test]
     fn everything_stays_where_everything_fits() {

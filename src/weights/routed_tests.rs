@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::engine::{Engine, Sweep};
-use super::schedule::testing::{ROUTED, schedule_of};
 use super::schedule::{MatrixId, Schedule};
-use super::scripted::byte_at;
+use super::testing::schedule::{ROUTED, schedule_of};
+use super::testing::scripted::byte_at;
 use super::tests::{Bench, open};
 use crate::error::Result;
 

@@ -5,13 +5,12 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use memmap2::Mmap;
-
 use crate::error::{Error, Result};
-use crate::model::Io;
+use crate::sys::file::{self, open_for_reading};
+use crate::sys::mapping::{FileMapping, map_file};
+use crate::weights::Io;
 
-/// Offsets, lengths and addresses of direct reads are multiples of this: the page size, which no device in use exceeds.
-pub const DIRECT_ALIGNMENT: u64 = 4096;
+pub use crate::sys::file::DIRECT_ALIGNMENT;
 
 /// One file, or a part of one, that weights are read from. Offsets are absolute in the file.
 pub trait Source: Send + Sync {
@@ -26,7 +25,7 @@ pub trait Source: Send + Sync {
     /// Reads up to `buf.len()` bytes at `offset`; 0 at the end of the file. May read less than asked.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// The whole file, where it is mapped: then nothing is read, only touched.
-    fn mapping(&self) -> Option<&Mmap> {
+    fn mapping(&self) -> Option<&FileMapping> {
         None
     }
 
@@ -97,7 +96,7 @@ pub struct FileSource {
 /// is why no default uses it; the length is checked before each use, which leaves only a short window.
 pub struct MappedSource {
     file: FileSource,
-    map: Mmap,
+    map: FileMapping,
 }
 
 impl Source for FileSource {
@@ -114,7 +113,7 @@ impl Source for FileSource {
         if self.direct { DIRECT_ALIGNMENT } else { 1 }
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(&self.file, buf, offset)
+        file::read_at(&self.file, buf, offset)
     }
 }
 
@@ -135,7 +134,7 @@ impl Source for MappedSource {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(offset, buf)
     }
-    fn mapping(&self) -> Option<&Mmap> {
+    fn mapping(&self) -> Option<&FileMapping> {
         Some(&self.map)
     }
     fn check_intact(&self) -> Result<()> {
@@ -149,14 +148,6 @@ pub fn open_path(path: &Path) -> Result<FileSource> {
     let name = path.display().to_string();
     let file = open_for_reading(path).map_err(|e| Error::io(format!("{name}: {e}")))?;
     from_file(file, 0, 0, name)
-}
-
-/// Opens a file, which may turn out to be no regular one: a pipe without a writer is not waited for.
-pub fn open_for_reading(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    options.read(true).open(path)
 }
 
 /// A part of an open file; `length` 0: to its end.
@@ -190,7 +181,7 @@ impl FileSource {
         match io {
             Io::Buffered => Ok(Box::new(self)),
             Io::Mmap => {
-                let map = super::frames::map_file(&self.file).map_err(|e| Error::io(format!("{}: {e}", self.name)))?;
+                let map = map_file(&self.file).map_err(|e| Error::io(format!("{}: {e}", self.name)))?;
                 if (map.len() as u64) < self.end {
                     return Err(Error::io(format!("{}: became shorter while it was opened", self.name)));
                 }
@@ -206,32 +197,9 @@ impl FileSource {
         }
     }
 
-    /// Opens the same file again for direct reads, and tries one: some file systems refuse only then.
-    #[cfg(target_os = "linux")]
+    /// Opens the same file again for direct reads, where they are possible.
     fn reopen_direct(&self) -> io::Result<File> {
-        use std::os::fd::AsRawFd;
-        use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-        // Through the descriptor, not the name: the name may mean another file by now.
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
-        let (a, b) = (self.file.metadata()?, file.metadata()?);
-        if (a.dev(), a.ino()) != (b.dev(), b.ino()) {
-            return Err(io::Error::other("the file was replaced"));
-        }
-        let mut probe = super::frames::Memory::new(DIRECT_ALIGNMENT as usize)?;
-        file.read_at(probe.bytes_mut(), self.start & !(DIRECT_ALIGNMENT - 1))?;
-        Ok(file)
-    }
-
-    /// macOS has no direct reads, but a descriptor that leaves the page cache alone.
-    #[cfg(target_os = "macos")]
-    fn reopen_direct(&self) -> io::Result<File> {
-        super::frames::without_cache(&self.file)
-    }
-
-    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
-    fn reopen_direct(&self) -> io::Result<File> {
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+        file::reopen_direct(&self.file, self.start)
     }
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::engine::{Config, Engine, Interrupt};
 use super::frames::Memory;
-use super::schedule::testing::schedule_of;
 use super::schedule::{MatrixId, Page, Schedule};
-use super::scripted::{Control, ScriptedSource, byte_at};
 use super::source::Source;
 use super::state::{Accounting, State};
+use super::testing::schedule::schedule_of;
+use super::testing::scripted::{Control, ScriptedSource, byte_at};
 use crate::error::Status;
-use crate::model::{Event, EventKind, LayerState, Stats};
+use crate::weights::{Event, EventKind, LayerState, Stats};
 
 pub const READERS: usize = 3;
 
@@ -421,6 +421,22 @@ fn rows_are_the_same_from_memory_and_from_storage() {
             assert!(b.engine.with_row(table, row, &mut buffer, right).unwrap(), "row {row}");
         }
     }
+}
+
+#[test]
+fn a_page_is_released_when_the_use_of_its_row_panics() {
+    let table = MatrixId(84);
+    let b = open(uneven(), Engine::full_frames(&uneven()), true, |_| {});
+    b.engine.settle();
+    let m = b.engine.schedule().matrix(table).clone();
+    let mut buffer = Memory::new(Engine::row_buffer_bytes(m.row_bytes)).unwrap();
+    let panicking = std::panic::AssertUnwindSafe(|| b.engine.with_row(table, 0, &mut buffer, |_| panic!("a test")));
+    assert!(std::panic::catch_unwind(panicking).is_err());
+    // A page that is still held would keep its frame.
+    let floor = Engine::min_frames(&uneven());
+    b.engine.set_budget(floor).unwrap();
+    b.engine.settle();
+    assert!(b.engine.stats().used_bytes <= floor);
 }
 
 #[test]

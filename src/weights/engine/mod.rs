@@ -8,17 +8,17 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
-use crate::model::{Event, LayerState, Stats};
+use crate::sys::event::Notifier;
 use crate::weights::budget::BudgetShare;
-use crate::weights::frames::{Memory, Window};
+use crate::weights::frames::{self, FrameMemory, Memory, Window};
 use crate::weights::loader::{Loader, Message};
-use crate::weights::notifier::Notifier;
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
 use crate::weights::source::Source;
 use crate::weights::state::{Accounting, Fixed, Request, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
+use crate::weights::{Event, LayerState, Stats};
 
 use sweep::LayerAccess;
 pub use sweep::{PageGuard, Sweep};
@@ -148,10 +148,12 @@ impl Shared {
         let read = || {
             if skip {
                 Err(Error::cancelled())
-            } else if source.mapping().is_some() {
-                source.check_intact().map(|()| request.window.touch())
+            } else if let Some(map) = source.mapping() {
+                source.check_intact().map(|()| frames::touch(map, request.offset as usize, request.window.size()))
             } else {
-                request.window.fill(|bytes| source.read_full(request.offset, bytes))
+                // SAFETY: the state makes requests of loading pages only, each for bytes of its own, and keeps the frame
+                // until `finish`.
+                unsafe { request.window.fill(|bytes| source.read_full(request.offset, bytes)) }
             }
         };
         // Whatever happens, the request is answered for: a sweep may wait for it.
@@ -201,7 +203,7 @@ impl Engine {
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
-        let ring_memory = Memory::for_frames(largest_ring as usize, 0)
+        let ring_memory = FrameMemory::new(largest_ring as usize, 0)
             .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
         let fixed = Fixed {
             max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
@@ -220,7 +222,7 @@ impl Engine {
             state: Mutex::new(state),
             changed: Condvar::new(),
             events: Condvar::new(),
-            notifier: Notifier::new()?,
+            notifier: Notifier::new().map_err(|e| Error::io(format!("making the event descriptor: {e}")))?,
             queue: prefetch.then_some(sender),
         });
         let loader = if prefetch { Some(Loader::start(&shared, receiver)?) } else { None };
@@ -284,7 +286,7 @@ impl Engine {
         let mut retried = false;
         loop {
             if let Some(window) = state.acquire_page(fixed, p) {
-                let held = PageGuard { engine: self, page: p, window, streamed: !state.is_pinned(p) };
+                let held = PageGuard { engine: self, page: p, window, streamed: !state.is_pinned(p), by_sweep: true };
                 return Ok((held, since.map(|s: Instant| s.elapsed())));
             }
             since.get_or_insert_with(Instant::now);
@@ -336,10 +338,9 @@ impl Engine {
         let at = (row - fixed.schedule.pages[p].first_row as usize) * m.row_bytes;
         let window = self.shared.state.lock().acquire_page(fixed, p);
         if let Some(window) = window {
-            let bytes = window.view();
-            let result = use_row(&bytes[at..at + m.row_bytes]);
-            self.shared.state.lock().release_page(fixed, p, false);
-            return Ok(result);
+            // Releases the page even if `use_row` panics.
+            let held = PageGuard { engine: self, page: p, window, streamed: false, by_sweep: false };
+            return Ok(use_row(&held.bytes()[at..at + m.row_bytes]));
         }
         let (file, offset) = m.row_place(row);
         let bytes = self.read_stretch(file, offset, m.row_bytes as u64, buffer);

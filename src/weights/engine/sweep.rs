@@ -65,7 +65,7 @@ impl<'a> Sweep<'a> {
         state.move_to(fixed, first);
         let mut acquire_page = |page| {
             let window = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
-            PageGuard { engine, page, window, streamed: false }
+            PageGuard { engine, page, window, streamed: false, by_sweep: true }
         };
         let held = pages.map(&mut acquire_page).collect();
         drop(state);
@@ -115,6 +115,8 @@ pub struct PageGuard<'a> {
     pub(super) page: usize,
     pub(super) window: Window,
     pub(super) streamed: bool,
+    /// Whether the page is used up by this, as by the sweep that moves on; a row is taken beside any sweep.
+    pub(super) by_sweep: bool,
 }
 
 impl PageGuard<'_> {
@@ -124,7 +126,8 @@ impl PageGuard<'_> {
 
     /// Its rows, end to end.
     pub fn bytes(&self) -> &[u8] {
-        self.window.view()
+        // SAFETY: the page was ready when it was acquired, and stays so until this guard releases it.
+        unsafe { self.window.view() }
     }
 }
 
@@ -132,7 +135,7 @@ impl Drop for PageGuard<'_> {
     fn drop(&mut self) {
         let shared = &*self.engine.shared;
         let mut state = shared.state.lock();
-        let freed = state.release_page(&shared.fixed, self.page, true);
+        let freed = state.release_page(&shared.fixed, self.page, self.by_sweep);
         // A page that stays makes no room; moving on past it only matters where reading ahead is limited.
         let more = (freed || shared.fixed.prefetch_distance > 0) && state.may_start_reads(&shared.fixed);
         if freed {
@@ -148,8 +151,8 @@ impl Drop for PageGuard<'_> {
 #[cfg(all(test, feature = "prefetch"))]
 mod tests {
     use crate::weights::engine::Engine;
-    use crate::weights::schedule::testing::schedule_of;
-    use crate::weights::scripted::byte_at;
+    use crate::weights::testing::schedule::schedule_of;
+    use crate::weights::testing::scripted::byte_at;
     use crate::weights::tests::open;
 
     #[test]

@@ -8,13 +8,14 @@ mod reading;
 use std::collections::VecDeque;
 
 use crate::error::{Error, Result, Status};
-use crate::model::{LayerState, Stats};
+use crate::sys::pages::forget_file_range;
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
-use crate::weights::frames::{Frame, Memory, Ring, Window};
+use crate::weights::frames::{Frame, FrameMemory, Ring, Window};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
+use crate::weights::{LayerState, Stats};
 
 pub use accounting::Accounting;
 
@@ -26,7 +27,7 @@ pub struct Fixed {
     pub schedule: Schedule,
     pub sources: Vec<Box<dyn Source>>,
     /// Frames that pages pass through, reserved at the largest size the ring may take.
-    pub ring_memory: Memory,
+    pub ring_memory: FrameMemory,
     /// Read requests that may be under way or waiting for a reader.
     pub max_outstanding: usize,
     pub readers: usize,
@@ -301,7 +302,7 @@ impl State {
     }
 
     fn planned_ring(&self, fixed: &Fixed) -> u64 {
-        self.residency.ring_bytes.min(fixed.ring_memory.len() as u64)
+        self.residency.ring_bytes.min(fixed.ring_memory.size() as u64)
     }
 
     /// Makes the ring as large as planned, or as what is left beside pages that the plan no longer keeps but a pass or a
@@ -404,8 +405,8 @@ impl State {
 
     fn evict(&mut self, fixed: &Fixed, p: usize) {
         let page = fixed.page(p);
-        if let (Some(_), Some(window)) = (fixed.sources[page.file as usize].mapping(), self.window(fixed, p)) {
-            window.forget();
+        if let (Some(map), Some(window)) = (fixed.sources[page.file as usize].mapping(), self.window(fixed, p)) {
+            forget_file_range(map, page.extent_offset as usize, window.size());
         }
         self.absent += usize::from(self.is_expected(fixed, p));
         let slot = &mut self.slots[p];

@@ -1,4 +1,4 @@
-//! The locks, queues and threads that the engine is made of. Under `--cfg shuttle` the tests of [`super::interleaved`]
+//! The locks, queues and threads that the engine is made of. Under `--cfg shuttle` the tests of [`super::testing::interleaved`]
 //! have them from a scheduler that tries orders of events one after another.
 
 #[cfg(not(all(test, shuttle)))]

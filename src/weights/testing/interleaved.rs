@@ -10,16 +10,16 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config as Settings, MaxSteps, Runner, thread};
 
-use super::budget::{Needs, SharedBudget};
-use super::engine::{Config, Engine, Interrupt};
-use super::schedule::Schedule;
-use super::schedule::testing::schedule_of;
+use super::schedule::schedule_of;
 use super::scripted::{Pattern, byte_at};
-use super::source::Source;
-use super::state::Accounting;
-use super::sync::{Condvar, Mutex};
 use crate::error::{Error, Result, Status};
-use crate::model::EventKind;
+use crate::weights::EventKind;
+use crate::weights::budget::{Needs, SharedBudget};
+use crate::weights::engine::{Config, Engine, Interrupt};
+use crate::weights::schedule::Schedule;
+use crate::weights::source::Source;
+use crate::weights::state::Accounting;
+use crate::weights::sync::{Condvar, Mutex};
 
 const READERS: usize = 2;
 /// Bytes that a session takes.
@@ -56,7 +56,7 @@ fn chance(one_in: u32) -> bool {
 
 /// Three layers of pages of 8 to 16 KiB, a head, and a table beside them.
 fn small() -> Schedule {
-    let sizes = [(0, 1), (0, 3), (1, 2), (1, 1), (2, 3), (2, 1), (super::Page::TABLE, 2), (2, 2)];
+    let sizes = [(0, 1), (0, 3), (1, 2), (1, 1), (2, 3), (2, 1), (crate::weights::Page::TABLE, 2), (2, 2)];
     schedule_of(&sizes.map(|(layer, rows)| (layer, 4096, rows)))
 }
 
@@ -118,7 +118,7 @@ fn engine(
     storage: (Arc<Gate>, bool),
     prefetch: bool,
     frames: u64,
-    budget_share: Option<super::budget::BudgetShare>,
+    budget_share: Option<crate::weights::budget::BudgetShare>,
 ) -> Engine {
     let schedule = small();
     let end = schedule.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();

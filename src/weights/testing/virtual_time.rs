@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::frames::Memory;
-use super::residency;
-use super::schedule::testing::schedule_of;
-use super::schedule::{Page, Schedule};
+use super::schedule::schedule_of;
 use super::scripted::{Control, ScriptedSource};
-use super::state::{Accounting, Fixed, Request, State};
+use crate::weights::frames::FrameMemory;
+use crate::weights::residency;
+use crate::weights::schedule::{Page, Schedule};
+use crate::weights::state::{Accounting, Fixed, Request, State};
 
 /// What the machine can do. Rates in bytes per second, times in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ impl Simulation {
         let ring = residency::good_ring(&schedule, depth);
         let fixed = Fixed {
             sources: vec![Box::new(ScriptedSource::patterned(&Control::default(), end))],
-            ring_memory: Memory::for_frames(ring as usize, 0).unwrap(),
+            ring_memory: FrameMemory::new(ring as usize, 0).unwrap(),
             max_outstanding: machine.readers + 2,
             readers: machine.readers,
             prefetch_distance: 0,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::source::Source;
+use crate::weights::source::Source;
 
 #[derive(Default)]
 struct Script {
@@ -132,7 +132,7 @@ impl Source for Pattern {
         self.end
     }
     fn alignment(&self) -> u64 {
-        super::source::DIRECT_ALIGNMENT
+        crate::weights::source::DIRECT_ALIGNMENT
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let len = (self.end.saturating_sub(offset) as usize).min(buf.len());

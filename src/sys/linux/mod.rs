@@ -1,0 +1,6 @@
+//! Linux.
+
+pub mod file;
+pub mod memory;
+pub mod pages;
+pub mod thread;

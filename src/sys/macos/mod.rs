@@ -1,0 +1,3 @@
+//! macOS.
+
+pub mod file;

@@ -1,0 +1,22 @@
+//! Mappings: anonymous pages, and files.
+
+use std::fs::File;
+use std::io;
+
+/// A file mapped for reading.
+pub use memmap2::Mmap as FileMapping;
+
+/// Anonymous pages, zeroed, that belong to nobody else.
+pub use memmap2::MmapMut as AnonymousMapping;
+
+/// Maps `bytes` of anonymous memory, at least one. It takes no room before it is touched.
+pub fn map_anonymous(bytes: usize) -> io::Result<AnonymousMapping> {
+    AnonymousMapping::map_anon(bytes)
+}
+
+/// Maps a whole file for reading.
+pub fn map_file(file: &File) -> io::Result<FileMapping> {
+    // SAFETY: the file may change under the mapping; the bytes are only ever read as numbers, any of which is valid, and
+    // a shrinking file is checked for before use. Hosts choose this mode knowing that.
+    unsafe { FileMapping::map(file) }
+}

@@ -1,0 +1,17 @@
+//! What memory the system still has for this process.
+
+/// Bytes of memory that are free, or could be without swapping. `None`: the system does not say.
+pub fn free_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return super::linux::memory::free_bytes();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Bytes that the tightest control group above this process leaves it. `None`: there is no limit, or there are no groups.
+pub fn group_room() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return super::linux::memory::group_room();
+    #[cfg(not(target_os = "linux"))]
+    None
+}

@@ -1,0 +1,5 @@
+//! What all Unix systems share.
+
+pub mod event;
+pub mod file;
+pub mod pages;

@@ -1,0 +1,180 @@
+//! The order of the modules, and what stands in which of them, read from the source itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module uses only those below it.
+const ORDER: [&str; 13] = [
+    "ffi", "generate", "session", "model", "exec", "arch", "weights", "text", "kernel", "gguf", "quant", "sys", "error",
+];
+
+/// Imports that run up, by file and module, until they are gone.
+const RUNS_UP: [(&str, &str); 2] = [("model/mod.rs", "session"), ("model/open.rs", "session")];
+
+/// Where memory is handled by hand.
+const UNSAFE: [&str; 4] = ["ffi/", "kernel/", "sys/", "weights/frames"];
+
+/// Lines outside that promise what [`UNSAFE`] code asks for: the engine knows which page is held and which is loading.
+const PROMISES: [(&str, &str); 2] =
+    [("weights/engine/mod.rs", "request.window.fill("), ("weights/engine/sweep.rs", "self.window.view()")];
+
+/// Files that call the system themselves, until `sys` has a place for it: who may read a new file, bytes of a path.
+const OUTSIDE_SYS: [&str; 2] = ["ffi/plan.rs", "session/replace.rs"];
+
+/// A source file without its tests: its path from `src`, and its lines of code with their numbers.
+struct Source {
+    path: String,
+    lines: Vec<(usize, String)>,
+}
+
+impl Source {
+    fn module(&self) -> &str {
+        self.path.split('/').next().unwrap().trim_end_matches(".rs")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    let mut sources: Vec<Source> = files
+        .iter()
+        .map(|file| Source {
+            path: file.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/"),
+            lines: product_lines(&fs::read_to_string(file).unwrap()),
+        })
+        .filter(|source| !is_test(&source.path))
+        .collect();
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    assert!(sources.len() > 50, "only {} files were found", sources.len());
+    sources
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn is_test(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap();
+    name == "tests.rs" || name.ends_with("_tests.rs") || path.contains("/testing/") || path.contains("/tests/")
+}
+
+/// Lines before the file's own tests, without comments.
+fn product_lines(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_tests = |i: usize| {
+        lines[i].starts_with("#[cfg(")
+            && lines[i].contains("test")
+            && !lines[i].contains("not(")
+            && lines.get(i + 1).is_some_and(|next| next.contains("mod ") && next.ends_with('{'))
+    };
+    let end = (0..lines.len()).find(|&i| is_tests(i)).unwrap_or(lines.len());
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_string();
+    (0..end).map(|i| (i + 1, code(lines[i]))).collect()
+}
+
+/// Modules that a line names as `crate::x` or in `crate::{x, y::z}`.
+fn named_modules(line: &str) -> Vec<&str> {
+    let word = |text: &str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let mut names = Vec::new();
+    for (at, _) in line.match_indices("crate::") {
+        let rest = &line[at + "crate::".len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut start = 0;
+            for (i, c) in list.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth > 0 => depth -= 1,
+                    ',' | '}' if depth == 0 => {
+                        names.push(list[start..i].trim());
+                        start = i + 1;
+                    }
+                    _ => {}
+                }
+            }
+            names.iter_mut().for_each(|name| *name = &name[..word(name)]);
+        } else {
+            names.push(&rest[..word(rest)]);
+        }
+    }
+    names
+}
+
+fn place(module: &str) -> Option<usize> {
+    ORDER.iter().position(|m| *m == module)
+}
+
+#[test]
+fn no_module_uses_one_above_it() {
+    let mut found = Vec::new();
+    for source in sources() {
+        let Some(own) = place(source.module()) else {
+            assert_eq!(source.path, "lib.rs", "a module that the order does not name");
+            continue;
+        };
+        for (number, line) in &source.lines {
+            for name in named_modules(line) {
+                // What `lib.rs` exports of the errors may be named there.
+                let name = if ["Error", "Result", "Status"].contains(&name) { "error" } else { name };
+                if place(name).is_none_or(|at| at < own) && !RUNS_UP.contains(&(source.path.as_str(), name)) {
+                    found.push(format!("src/{}:{number}: {name} is not below {}", source.path, source.module()));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_exception_of_the_order_is_still_needed() {
+    for (path, module) in RUNS_UP {
+        let source = sources().into_iter().find(|s| s.path == path).expect(path);
+        let used = source.lines.iter().any(|(_, line)| named_modules(line).contains(&module));
+        assert!(used, "{path} does not use {module} any more");
+    }
+}
+
+#[test]
+fn the_operating_system_is_called_in_sys_alone() {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|s| s.module() != "sys" && !OUTSIDE_SYS.contains(&s.path.as_str())) {
+        for (number, line) in &source.lines {
+            if ["libc::", "memmap2", "std::os::", "/proc/"].iter().any(|call| line.contains(call)) {
+                found.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn unsafe_code_stands_only_where_memory_is_handled_by_hand() {
+    let mut found = Vec::new();
+    for source in sources().iter().filter(|s| !UNSAFE.iter().any(|place| s.path.starts_with(place))) {
+        for (number, line) in &source.lines {
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let promised = PROMISES.iter().any(|(path, call)| source.path == *path && line.contains(call));
+            if words.any(|word| word == "unsafe") && !promised {
+                found.push(format!("src/{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn modules_are_found_in_every_way_of_naming_them() {
+    assert_eq!(named_modules("use crate::model::Io;"), ["model"]);
+    assert_eq!(named_modules("pub use crate::weights;"), ["weights"]);
+    assert_eq!(named_modules("use crate::{arch, text::{Chat, Tokenizer}, Error};"), ["arch", "text", "Error"]);
+    assert_eq!(named_modules("fn f(a: &crate::arch::Rope) -> crate::Result<()>"), ["arch", "Result"]);
+    assert_eq!(product_lines("a\n#[cfg(test)]\nuse b;\n#[cfg(test)]\nmod tests {\nc").len(), 3);
+}
