@@ -26,7 +26,7 @@ use crate::weights::source::Source;
 
 use fingerprint::Fingerprint;
 use rotation::Rotation;
-pub use types::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Options, Outputs, Plan, Stats};
+pub use types::{Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Options, Outputs, Plan, Stats};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;
@@ -47,6 +47,7 @@ pub struct Model {
     scratch: Mutex<Scratch>,
     chunk_length: usize,
     default_context: usize,
+    kv_type: KvType,
     /// Before the engine, so that its thread is gone first.
     passes: Passes,
     engine: Engine,
@@ -193,6 +194,10 @@ impl Model {
 
     pub(crate) fn default_context(&self) -> usize {
         self.default_context
+    }
+
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.kv_type
     }
 
     pub(crate) fn passes(&self) -> &Passes {

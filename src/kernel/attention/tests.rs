@@ -23,9 +23,20 @@ fn half_noise(seed: u64, count: usize) -> Vec<u16> {
     out
 }
 
-fn wide(x: &[u16]) -> Vec<f64> {
-    let mut out = vec![0.0; x.len()];
-    f16_to_f32(Isa::Scalar, x, &mut out);
+/// The elements of rows that lie end to end.
+fn wide(rows: &CacheRows) -> Vec<f64> {
+    let out = match rows.elements {
+        Elements::F16(halves) => {
+            let mut out = vec![0.0; halves.len()];
+            f16_to_f32(Isa::Scalar, halves, &mut out);
+            out
+        }
+        Elements::Q8_0(bytes) => {
+            let mut out = vec![0.0; bytes.len() / Q8_0_BYTES * Q8_0_BLOCK];
+            crate::quant::decode_row(crate::quant::Format::Q8_0, bytes, &mut out);
+            out
+        }
+    };
     out.into_iter().map(f64::from).collect()
 }
 
@@ -37,7 +48,7 @@ fn direct(
     position: usize,
     q: &[f32],
 ) -> Vec<(f64, f64)> {
-    let (keys, values) = (wide(cache.keys), wide(cache.values));
+    let (keys, values) = (wide(&cache.keys), wide(&cache.values));
     let seen: Vec<usize> = (cache.first..parameters.until.unwrap_or(position + 1))
         .filter(|&p| parameters.window.is_none_or(|w| position - p < w))
         .map(|p| p - cache.first)
@@ -45,7 +56,7 @@ fn direct(
     let scores: Vec<f64> = seen
         .iter()
         .map(|&p| {
-            let key = &keys[p * cache.key_dim..][..cache.key_dim];
+            let key = &keys[p * cache.keys.dim..][..cache.keys.dim];
             let score = q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(parameters.scale);
             parameters.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         })
@@ -53,10 +64,10 @@ fn direct(
     let sink = sink.map_or(f64::NEG_INFINITY, f64::from);
     let max = scores.iter().fold(sink, |m, &s| m.max(s));
     let total: f64 = scores.iter().map(|s| (s - max).exp()).sum::<f64>() + (sink - max).exp();
-    (0..cache.value_dim)
+    (0..cache.values.dim)
         .map(|d| {
             let terms =
-                seen.iter().zip(&scores).map(|(&p, s)| (s - max).exp() / total * values[p * cache.value_dim + d]);
+                seen.iter().zip(&scores).map(|(&p, s)| (s - max).exp() / total * values[p * cache.values.dim + d]);
             terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
         })
         .collect()
@@ -91,7 +102,11 @@ impl Case {
 
     fn cache(&self) -> HeadCache<'_> {
         let Case { first, key_dim, value_dim, .. } = *self;
-        HeadCache { first, keys: &self.keys, values: &self.values, key_dim, value_dim }
+        HeadCache {
+            first,
+            keys: CacheRows::half(&self.keys, key_dim),
+            values: CacheRows::half(&self.values, value_dim),
+        }
     }
 
     fn tokens(&self) -> usize {
@@ -265,9 +280,8 @@ fn a_cache_that_starts_at_the_window_gives_the_bits_of_the_whole_cache() {
         for first in [1, 63, 64, 100, 158] {
             let cache = HeadCache {
                 first,
-                keys: &whole.keys[first * 32..],
-                values: &whole.values[first * 32..],
-                ..whole.cache()
+                keys: CacheRows::half(&whole.keys[first * 32..], 32),
+                values: CacheRows::half(&whole.values[first * 32..], 32),
             };
             let mut out = vec![0.0; 3 * 4 * 32];
             attend(isa, &cache, &parameters, 4, 257, &whole.q, &mut out);
@@ -281,7 +295,8 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
     let (kv_heads, context, key_dim, value_dim) = (3, 150, 24, 16);
     let keys = half_noise(1, kv_heads * context * key_dim);
     let values = half_noise(2, kv_heads * context * value_dim);
-    let cache = LayerCache { keys: &keys, values: &values, kv_heads, context, key_dim, value_dim };
+    let (key_rows, value_rows) = (CacheRows::half(&keys, key_dim), CacheRows::half(&values, value_dim));
+    let cache = LayerCache { first: 0, keys: key_rows, values: value_rows, kv_heads, capacity: context };
     for isa in Isa::available() {
         for (heads, tokens, position) in [(3, 1, 149), (12, 1, 70), (12, 50, 100), (6, 150, 0), (24, 5, 3), (60, 2, 40)]
         {
@@ -295,10 +310,8 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
                 let kv_head = head / (heads / kv_heads);
                 let head_cache = HeadCache {
                     first: 0,
-                    keys: &keys[kv_head * context * key_dim..][..context * key_dim],
-                    values: &values[kv_head * context * value_dim..][..context * value_dim],
-                    key_dim,
-                    value_dim,
+                    keys: CacheRows::half(&keys[kv_head * context * key_dim..][..context * key_dim], key_dim),
+                    values: CacheRows::half(&values[kv_head * context * value_dim..][..context * value_dim], value_dim),
                 };
                 let parameters = AttentionParameters { sinks: Some(&sinks[head..=head]), ..parameters };
                 let mut out = vec![0.0; value_dim];
@@ -322,7 +335,8 @@ fn attention_speed() {
     for (heads, kv_heads, dim) in [(32, 4, 64), (32, 8, 128), (32, 32, 64)] {
         let context = 4096;
         let (keys, values) = (half_noise(1, kv_heads * context * dim), half_noise(2, kv_heads * context * dim));
-        let cache = LayerCache { keys: &keys, values: &values, kv_heads, context, key_dim: dim, value_dim: dim };
+        let (key_rows, value_rows) = (CacheRows::half(&keys, dim), CacheRows::half(&values, dim));
+        let cache = LayerCache { first: 0, keys: key_rows, values: value_rows, kv_heads, capacity: context };
         let parameters = AttentionParameters { scale: 0.125, ..PLAIN };
         for threads in [1, 2] {
             let pool = Pool::new(threads).unwrap();

@@ -3,9 +3,10 @@
 use super::{Buffers, Step};
 use crate::arch::{Attention, Projection, SpanNorm};
 use crate::error::Result;
-use crate::kernel::attention::{AttentionParameters, LayerCache, attend_layer};
+use crate::exec::memory::SequenceMemory;
+use crate::kernel::attention::{AttentionParameters, attend_layer};
 use crate::kernel::rope::{self, Pairing};
-use crate::kernel::{rows, vector};
+use crate::kernel::rows;
 use crate::model::Model;
 use crate::weights::Sweep;
 
@@ -38,8 +39,13 @@ impl<'a> Turned<'a> {
 /// Where the chunk stands.
 pub struct Place<'a> {
     pub position: usize,
-    pub context: usize,
     pub turned: &'a [Turned<'a>],
+}
+
+/// What a layer remembers: one of the layers of a sequence's memory.
+pub struct LayerMemory<'a> {
+    pub memory: &'a mut SequenceMemory,
+    pub layer: usize,
 }
 
 impl Step<'_> {
@@ -48,7 +54,7 @@ impl Step<'_> {
         a: &Attention,
         place: &Place,
         b: &mut Buffers,
-        cache: &mut [u16],
+        remembered: &mut LayerMemory,
         sweep: &mut Sweep,
     ) -> Result<()> {
         let d = self.model.description();
@@ -77,17 +83,9 @@ impl Step<'_> {
         let turned = a.rope.map(|rope| &place.turned[rope]);
         self.prepare_heads(q, q_len, a.query_norm, turned);
         self.prepare_heads(k, k_len, a.key_norm, turned);
-        let (keys, values) = cache.split_at_mut(s.kv_heads * place.context * s.key_dim);
-        self.write_key_values(place, k, keys, s.key_dim);
-        self.write_key_values(place, v, values, s.value_dim);
-        let cache = LayerCache {
-            keys,
-            values,
-            kv_heads: s.kv_heads,
-            context: place.context,
-            key_dim: s.key_dim,
-            value_dim: s.value_dim,
-        };
+        let LayerMemory { memory, layer } = remembered;
+        memory.append(self.pool, self.isa, *layer, place.position, k, v);
+        let cache = memory.view(*layer);
         let sinks = a.sinks.map(|sinks| self.model.vector(sinks));
         let until = (!d.causal).then_some(place.position + n);
         let parameters = AttentionParameters { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };
@@ -121,22 +119,5 @@ impl Step<'_> {
                 }
             }
         });
-    }
-
-    /// Writes the keys or values of the chunk into the cache of their layer.
-    fn write_key_values(&self, place: &Place, from: &[f32], cache: &mut [u16], dim: usize) {
-        let heads = self.model.description().shape.kv_heads;
-        let write = |head: usize, cache: &mut [u16]| {
-            for t in 0..self.tokens {
-                let to = &mut cache[(place.position + t) * dim..][..dim];
-                vector::f32_to_f16(self.isa, &from[(t * heads + head) * dim..][..dim], to);
-            }
-        };
-        // One token is less work than waking a thread.
-        if self.tokens == 1 {
-            cache.chunks_exact_mut(place.context * dim).enumerate().for_each(|(h, c)| write(h, c));
-        } else {
-            rows::for_rows(self.pool, cache, place.context * dim, write);
-        }
     }
 }

@@ -10,6 +10,7 @@ use super::results::Wanted;
 use super::scratch::{FORM_ALIGNMENT, Route, Scratch, forms_of};
 use crate::arch::{Linear, Norm, NormKind};
 use crate::error::Result;
+use crate::exec::memory::SequenceMemory;
 use crate::kernel::matmul::{Activations, Form, activation_bytes};
 use crate::kernel::page::{self, Epilogue, Product, Rows};
 use crate::kernel::pool::Pool;
@@ -19,7 +20,7 @@ use crate::model::{Embeddings, Model};
 use crate::quant;
 use crate::weights::frames::Memory;
 use crate::weights::{Matrix, MatrixId, PageGuard, Sweep};
-use attention::{Place, Turned};
+use attention::{LayerMemory, Place, Turned};
 
 /// What every step of a sweep needs.
 #[derive(Clone, Copy)]
@@ -34,11 +35,11 @@ impl Session {
     /// Takes a chunk in at the present position, and writes what is wanted of it. The cache beyond the position may be
     /// written even when this fails.
     pub(super) fn sweep(&mut self, tokens: &[i32], wanted: Wanted, since: u64) -> Result<()> {
-        let Session { model, cache, position, context, interrupt, pass_bytes, .. } = self;
+        let Session { model, memory, position, context, interrupt, pass_bytes, .. } = self;
         let schedule = model.engine().schedule();
         let end = if wanted.logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
         let mut sweep = model.engine().sweep(interrupt, since, end)?;
-        let result = run_chunk(model, cache, (*position, *context), tokens, wanted, &mut sweep);
+        let result = run_chunk(model, memory, (*position, *context), tokens, wanted, &mut sweep);
         *pass_bytes += sweep.read_bytes();
         result
     }
@@ -60,7 +61,7 @@ struct Buffers<'a> {
 /// Takes a chunk through the layers in a sweep that has begun. `place`: the chunk's position, and the context's length.
 fn run_chunk(
     model: &Model,
-    cache: &mut Memory,
+    memory: &mut SequenceMemory,
     place: (usize, usize),
     tokens: &[i32],
     wanted: Wanted,
@@ -86,15 +87,13 @@ fn run_chunk(
     positions.clear();
     positions.extend((0..n).map(|i| (position + i) as u32));
     let turned = Turned::all(model, context, positions, angles.as_slice_mut());
-    let place = Place { position, context, turned: &turned };
-    let layer_values = s.kv_heads * context * (s.key_dim + s.value_dim);
-    let caches = cache.as_slice_mut::<u16>();
+    let place = Place { position, turned: &turned };
     for (i, layer) in d.layers.iter().enumerate() {
-        let cache = &mut caches[i.min(d.cached_layers() - 1) * layer_values..][..layer_values];
+        let mut memory = LayerMemory { memory: &mut *memory, layer: i.min(d.cached_layers() - 1) };
         if layer.parallel {
             b.before[..b.x.len()].copy_from_slice(b.x);
         }
-        step.attention(&layer.attention, &place, &mut b, cache, sweep)?;
+        step.attention(&layer.attention, &place, &mut b, &mut memory, sweep)?;
         step.feed_forward(&layer.feed_forward, layer.parallel, &mut b, sweep)?;
     }
     let Wanted { logits, embeddings, which } = wanted;

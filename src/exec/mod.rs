@@ -1,0 +1,3 @@
+//! The forward pass and what it works on.
+
+pub mod memory;
