@@ -8,3 +8,4 @@ mod quant;
 mod real;
 mod state;
 mod support;
+mod window;
