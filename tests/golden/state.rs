@@ -310,7 +310,7 @@ fn forged_figures_are_refused_with_what_is_wrong() {
     for (at, with) in [(72, 3), (73, 2), (74, 1), (76, 1)] {
         refused(at, &[with], Status::Format, "unknown kind of memory");
     }
-    refused(72, &[1, 0, 0, 0, 9, 0, 0, 0], Status::InvalidArgument, "a window of 9 positions");
+    refused(72, &[1, 0, 0, 0, 9, 0, 0, 0], Status::InvalidArgument, "keys and values of 9 positions");
     refused(72, &[2], Status::Format, "takes");
     refused(73, &[1], Status::Format, "takes");
     refused(80, &[1], Status::Format, "rows from position 1 on");
