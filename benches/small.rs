@@ -4,7 +4,7 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use layerline::kernel::attention::{AttentionParameters, HeadCache, attend};
+use layerline::kernel::attention::{AttentionParameters, CacheRows, HeadCache, attend};
 use layerline::kernel::rope::{self, Pairing, RopeTable, Scaling};
 use layerline::kernel::vector::{self, Activation};
 use layerline::kernel::{Isa, matmul};
@@ -115,7 +115,7 @@ fn attention<const N: usize>(bencher: Bencher, isa: Isa) {
     const GROUP: usize = 4;
     let mut keys = vec![0; N * DIM];
     vector::f32_to_f16(isa, &numbers(N * DIM), &mut keys);
-    let cache = HeadCache { first: 0, keys: &keys, values: &keys, key_dim: DIM, value_dim: DIM };
+    let cache = HeadCache { first: 0, keys: CacheRows::half(&keys, DIM), values: CacheRows::half(&keys, DIM) };
     let parameters = AttentionParameters { scale: 0.125, softcap: None, sinks: None, window: None, until: None };
     let (q, mut out) = (numbers(GROUP * DIM), vec![0.0; GROUP * DIM]);
     bencher

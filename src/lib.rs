@@ -86,9 +86,11 @@ pub use error::{Error, Result, Status};
 #[doc(inline)]
 pub use generate::{Sampler, generate};
 #[doc(inline)]
-pub use model::{Embeddings, Event, EventKind, Info, Io, LayerState, Logits, Model, Options, Outputs, Plan, Stats};
+pub use model::{
+    Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,
+};
 #[doc(inline)]
-pub use session::{Session, SharedSession};
+pub use session::{Checkpoint, Session, SharedSession};
 #[doc(inline)]
 pub use text::{Chat, Conversation, Tokenizer};
 #[doc(inline)]

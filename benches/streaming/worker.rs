@@ -147,7 +147,7 @@ fn plain_source(path: &Path) -> Result<Box<dyn Source>> {
 /// Reads pieces with as many threads as the library has readers until `next` gives none; how many bytes.
 fn read_pieces(source: &dyn Source, next: impl Fn() -> Option<u64> + Sync) -> Result<u64> {
     let read = || -> Result<u64> {
-        let mut buffer = Memory::for_frames(READ_BYTES as usize, READ_BYTES as usize).map_err(|e| e.to_string())?;
+        let mut buffer = Memory::new(READ_BYTES as usize).map_err(|e| e.to_string())?;
         let mut bytes = 0;
         while let Some(piece) = next() {
             source.read_full(piece * READ_BYTES, buffer.bytes_mut()).map_err(|e| e.to_string())?;

@@ -7,6 +7,7 @@
 //! | `scratch` | the memory that the buffers lie in |
 //! | `run` | executes the steps of a chunk of tokens |
 //! | `results` | what a chunk leaves |
+//! | `memory` | what a sequence remembers: keys and values, of all kinds |
 //! | `loaded` | all that passes need of an open model |
 //!
 //! A new kind of block needs a step in `program::step`, the lines in `program::compile` that emit it, and an arm in `run`
@@ -14,6 +15,7 @@
 //! [`program::Step::WriteKeyValues`] and [`program::Step::Attend`] do, and finds its state in the sequence's memory.
 
 pub mod loaded;
+pub mod memory;
 pub mod program;
 pub mod results;
 pub mod rotation;

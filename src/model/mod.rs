@@ -24,7 +24,7 @@ use crate::weights::source::Source;
 pub use crate::exec::{Embeddings, Logits, Outputs};
 pub use crate::weights::{Event, EventKind, Io, LayerState, Stats};
 use fingerprint::Fingerprint;
-pub use types::{Info, Options, Plan};
+pub use types::{Info, KvType, Options, Plan};
 
 #[cfg(all(test, feature = "prefetch"))]
 type BoxedSource = Box<dyn Source>;
@@ -39,6 +39,7 @@ pub struct Model {
     io: Io,
     chunk_length: usize,
     default_context: usize,
+    kv_type: KvType,
     /// Before the engine, so that its thread is gone first.
     passes: Passes,
     loaded: Loaded,
@@ -173,6 +174,10 @@ impl Model {
 
     pub(crate) fn default_context(&self) -> usize {
         self.default_context
+    }
+
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.kv_type
     }
 
     pub(crate) fn passes(&self) -> &Passes {

@@ -170,7 +170,7 @@ fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpre
     Ok(Interpreted { tokenizer, compiled, fingerprint })
 }
 
-fn needs(read: &Read, options: &Options) -> Needs {
+fn needs(read: &Read, options: &Options) -> Result<Needs> {
     let Compiled { description: d, program, schedule, vectors, .. } = &read.compiled;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -197,7 +197,8 @@ fn needs(read: &Read, options: &Options) -> Needs {
         + (d.layers.capacity() * size_of::<arch::Layer>() + program.memory_bytes()) as u64
         + Engine::overhead_bytes(schedule, options.prefetch && cfg!(feature = "prefetch"), READERS);
     let scratch = layout.memory_bytes() + (Pool::memory_needed(threads) + Passes::memory_needed()) as u64;
-    Needs { tables, scratch, session: session_bytes(d, context), threads, chunk, context, layout }
+    let session = session_bytes(d, context, chunk, options.kv_type)?;
+    Ok(Needs { tables, scratch, session, threads, chunk, context, layout })
 }
 
 fn min_budget(needs: &Needs, schedule: &Schedule) -> u64 {
@@ -205,7 +206,7 @@ fn min_budget(needs: &Needs, schedule: &Schedule) -> u64 {
 }
 
 fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
-    let needs = needs(read, options);
+    let needs = needs(read, options)?;
     let schedule = &read.compiled.schedule;
     let floor = min_budget(&needs, schedule);
     let budget = match options.memory_budget {
@@ -232,7 +233,7 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
 
 /// `door` may put something in front of each source.
 fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
-    let needs = needs(&read, options);
+    let needs = needs(&read, options).map_err(|e| e.context(&read.name))?;
     let floor = min_budget(&needs, &read.compiled.schedule);
     let automatic = options.memory_budget == 0;
     let (budget_share, budget) = match &options.shared_budget {
@@ -288,6 +289,7 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
         io,
         chunk_length: needs.chunk,
         default_context: needs.context,
+        kv_type: options.kv_type,
         passes: Passes::default(),
         loaded: Loaded { program, vectors, rotations, isa, pool, scratch: Mutex::new(scratch), engine },
     }))

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::weights::{Io, SharedBudget};
 
+pub use crate::exec::memory::KvType;
+
 /// How a model is opened. Zero means "the default" everywhere.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -23,6 +25,8 @@ pub struct Options {
     /// At most this many layers held in memory; 0: by budget alone.
     pub cache_layers: u32,
     pub io: Io,
+    /// How sessions keep keys and values. The budget never changes it.
+    pub kv_type: KvType,
     /// A budget shared with other models, in place of `memory_budget`.
     pub shared_budget: Option<Arc<SharedBudget>>,
 }
@@ -38,6 +42,7 @@ impl Default for Options {
             prefetch_distance: 0,
             cache_layers: 0,
             io: Io::Auto,
+            kv_type: KvType::F16,
             shared_budget: None,
         }
     }

@@ -1,5 +1,6 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
+mod checkpoint;
 mod replace;
 mod results;
 mod state;
@@ -11,12 +12,14 @@ use std::sync::Arc;
 
 use crate::arch::Description;
 use crate::error::{Error, Result, Status};
+use crate::exec::memory::{Held, KvType, MemoryLayout, SequenceMemory};
 use crate::exec::{KeyValues, Wanted};
 use crate::model::{Logits, Model, Outputs};
-use crate::weights::frames::Memory;
+use checkpoint::Marks;
 use results::{Results, Spare};
 
 pub use crate::weights::Interrupt;
+pub use checkpoint::Checkpoint;
 pub use submit::{Passes, SharedSession};
 
 /// A sequence of tokens and what the model remembers of it. Of a model whose tokens see each other both ways, each pass is
@@ -26,8 +29,9 @@ pub struct Session {
     model: Arc<Model>,
     context: usize,
     position: usize,
-    /// Half floats. Layer by layer, or one for all where nothing is remembered: keys [kv_heads][context][key_dim], then values [kv_heads][context][value_dim].
-    cache: Memory,
+    memory: SequenceMemory,
+    /// Of the checkpoints that can be restored.
+    marks: Marks,
     /// What the last pass left.
     results: Results,
     spare: Spare,
@@ -60,21 +64,20 @@ impl Session {
                 model.chunk_length()
             )));
         }
-        let reserved = session_bytes(model.description(), context);
+        let layout = MemoryLayout::new(model.description(), context, model.chunk_length(), model.kv_type())?;
+        let reserved = bytes_with(model.description(), context, &layout);
         model.engine().reserve(reserved).map_err(|e| e.context(format!("a session of {context} tokens")))?;
-        let cache = match usize::try_from(cache_bytes(model.description(), context)).map(Memory::new) {
-            Ok(Ok(cache)) => cache,
-            _ => {
-                model.engine().release(reserved);
-                return Err(Error::out_of_memory(format!("{reserved} bytes for a session of {context} tokens")));
-            }
-        };
+        let memory = SequenceMemory::new(layout).map_err(|e| {
+            model.engine().release(reserved);
+            e.context(format!("a session of {context} tokens"))
+        })?;
         let interrupt = Interrupt::new(model.engine());
         Ok(Session {
             model: model.clone(),
             context,
             position: 0,
-            cache,
+            memory,
+            marks: Marks::default(),
             results: Results::none(model),
             spare: Spare::default(),
             interrupt,
@@ -154,12 +157,22 @@ impl Session {
         self.pass_bytes = 0;
         fresh.allocate(&mut self.spare, &self.interrupt, since)?;
         let start = self.start();
-        let before = std::mem::replace(&mut self.position, start);
         let chunk = self.model.chunk_length();
+        // A first chunk leaves what the position before it needs; later ones may drop it from a layer with a window.
+        let undo = match tokens.len() > chunk && self.memory.may_drop(start, tokens.len()) {
+            true => Some(self.memory.snapshot(Held::Droppable, start)?),
+            false => None,
+        };
+        let before = std::mem::replace(&mut self.position, start);
         for (i, part) in tokens.chunks(chunk).enumerate() {
             let wanted = fresh.of_chunk(outputs, i * chunk, part.len(), tokens.len());
             if let Err(e) = self.sweep(part, wanted, since) {
                 self.position = before;
+                match &undo {
+                    Some(undo) => self.memory.put_back(undo),
+                    None if before == 0 => self.memory.clear(),
+                    None => {}
+                }
                 self.spare.keep(&mut fresh);
                 return Err(e);
             }
@@ -175,9 +188,9 @@ impl Session {
     /// Takes a chunk in at the present position, and writes what is wanted of it. The cache beyond the position may be
     /// written even when this fails.
     fn sweep(&mut self, tokens: &[i32], wanted: Wanted, since: u64) -> Result<()> {
-        let Session { model, cache, position, context, interrupt, pass_bytes, .. } = self;
+        let Session { model, memory, position, context, interrupt, pass_bytes, .. } = self;
         let mut sweep = model.loaded().sweep(interrupt, since, &wanted)?;
-        let memory = KeyValues { cache: cache.as_slice_mut(), position: *position, context: *context };
+        let memory = KeyValues { memory, position: *position, context: *context };
         let result = model.loaded().run(tokens, memory, wanted, &mut sweep);
         *pass_bytes += sweep.read_bytes();
         result
@@ -211,41 +224,55 @@ impl Session {
 
     /// Forgets all tokens after the first `tokens`. What the last pass left is forgotten with them.
     ///
+    /// A layer with a sliding window keeps little more than the window. The tokens of the last chunk can always be
+    /// forgotten, and all tokens; what lies between may need a [`Session::checkpoint`].
+    ///
     /// # Errors
-    /// `INVALID_ARGUMENT`: there are not as many.
+    /// `INVALID_ARGUMENT`: there are not as many, or a layer has dropped what the next token would see; the error says how
+    /// many must stay at least. Nothing has changed then.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         if tokens > self.position {
             return Err(Error::invalid(format!("{tokens} tokens are to stay of {}", self.position)));
         }
         if tokens < self.position {
-            self.spare.keep(&mut self.results);
-            self.results = Results::none(&self.model);
+            self.memory.truncate(tokens)?;
+            self.forget_results();
+            self.marks.lose_beyond(tokens);
         }
         self.position = tokens;
         Ok(())
+    }
+
+    /// The fewest tokens, beside none, that [`Session::truncate`] can leave now.
+    pub fn fewest_tokens(&self) -> usize {
+        self.memory.fewest_tokens()
+    }
+
+    fn forget_results(&mut self) {
+        self.spare.keep(&mut self.results);
+        self.results = Results::none(&self.model);
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.results = Results::none(&self.model);
-        self.cache = match Memory::new(0) {
-            Ok(nothing) => nothing,
-            // The cache is then given back a moment after it was accounted for.
-            Err(_) => return self.model.engine().release(self.reserved),
-        };
+        // Where this fails, the memory is given back a moment after it was accounted for.
+        let _ = self.memory.free();
         self.model.engine().release(self.reserved);
     }
 }
 
-/// Bytes a session with room for `context` tokens takes from the budget: its cache, a row of logits and an embedding,
+/// Bytes a session with room for `context` tokens takes from the budget: its memory, a row of logits and an embedding,
 /// twice because those of the last pass stay until the next one has succeeded, and the tokens of a submitted pass.
-pub fn session_bytes(d: &Description, context: usize) -> u64 {
-    let tokens = (context as u64).saturating_mul(size_of::<i32>() as u64);
-    cache_bytes(d, context).saturating_add(2 * results::row_bytes(d)).saturating_add(tokens)
+///
+/// # Errors
+/// `UNSUPPORTED`: the model's keys and values cannot be kept in this type.
+pub fn session_bytes(d: &Description, context: usize, chunk: usize, kv_type: KvType) -> Result<u64> {
+    Ok(bytes_with(d, context, &MemoryLayout::new(d, context, chunk, kv_type)?))
 }
 
-fn cache_bytes(d: &Description, context: usize) -> u64 {
-    let per_token = d.shape.kv_heads as u64 * (d.shape.key_dim + d.shape.value_dim) as u64 * 2;
-    (d.cached_layers() as u64).saturating_mul(per_token).saturating_mul(context as u64)
+fn bytes_with(d: &Description, context: usize, layout: &MemoryLayout) -> u64 {
+    let tokens = (context as u64).saturating_mul(size_of::<i32>() as u64);
+    layout.bytes().saturating_add(2 * results::row_bytes(d)).saturating_add(tokens)
 }

@@ -194,6 +194,39 @@ fn a_failing_read_fails_the_pass_and_the_session_goes_on_from_where_it_was() {
     assert_unharmed(&mut b.session);
 }
 
+/// The first chunks of the failing pass have taken the place of what its layers with a window had.
+#[test]
+fn a_long_pass_that_fails_late_brings_back_what_its_chunks_dropped() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden/arch/gemma3.gguf"].iter().collect();
+    let mut options = Options { context_length: 600, chunk_length: 16, threads: 1, ..Options::default() };
+    options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
+    let control = Control::default();
+    let door = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let tokens: Vec<i32> = (0..450).map(|i| i * 37 % 200).collect();
+    // The row of a token that the last chunk alone has.
+    let (last, rare) = (449, 201);
+    let (mut bad, good) = (tokens.clone(), tokens);
+    bad[last] = rare;
+    let embedding = model.engine().schedule().matrix(model.description().embedding);
+    let (_, at) = embedding.row_place(rare as usize);
+    for before in [0, 150] {
+        let mut session = Session::new(&model, 0).unwrap();
+        if before > 0 {
+            session.forward(&good[..before], Logits::Last).unwrap();
+        }
+        model.engine().settle();
+        control.fail(at..at + 1, usize::MAX);
+        assert_eq!(session.forward(&bad[before..], Logits::None).unwrap_err().status(), Status::Io);
+        control.heal();
+        assert_eq!(session.position(), before);
+        let mut fresh = Session::new(&Model::open(&path, &options).unwrap(), 0).unwrap();
+        fresh.forward(&good, Logits::Last).unwrap();
+        session.forward(&good[before..], Logits::Last).unwrap();
+        assert_eq!(rows(&session), rows(&fresh), "after {before} tokens");
+    }
+}
+
 #[test]
 fn a_read_that_fails_once_is_not_noticed_by_the_pass() {
     let mut b = Bench::new();

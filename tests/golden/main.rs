@@ -9,3 +9,4 @@ mod quant;
 mod real;
 mod state;
 mod support;
+mod window;

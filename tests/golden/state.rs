@@ -293,7 +293,8 @@ fn forged_figures_are_refused_with_what_is_wrong() {
         assert_eq!(error.status(), status, "{error}");
         assert!(error.message().contains(word), "{error}");
     };
-    refused(8, &2u32.to_le_bytes(), Status::Unsupported, "version 2");
+    refused(8, &1u32.to_le_bytes(), Status::Unsupported, "written by an older version");
+    refused(8, &3u32.to_le_bytes(), Status::Unsupported, "version 3");
     refused(12, &1u32.to_le_bytes(), Status::InvalidArgument, "turns keys");
     refused(16, &[1, 2, 3], Status::InvalidArgument, "fingerprint");
     for at in [32, 36, 40, 44, 48] {
@@ -305,6 +306,14 @@ fn forged_figures_are_refused_with_what_is_wrong() {
     refused(56, &0u64.to_le_bytes(), Status::Format, "rows of logits after 0 tokens");
     refused(56, &u64::MAX.to_le_bytes(), Status::Format, "more than 2^64");
     refused(56, &3u64.to_le_bytes(), Status::Format, "the state of 3 tokens");
+    // The table of the layers: kind, type, padding, window, first position.
+    for (at, with) in [(72, 3), (73, 2), (74, 1), (76, 1)] {
+        refused(at, &[with], Status::Format, "unknown kind of memory");
+    }
+    refused(72, &[1, 0, 0, 0, 9, 0, 0, 0], Status::InvalidArgument, "keys and values of 9 positions");
+    refused(72, &[2], Status::Format, "takes");
+    refused(73, &[1], Status::Format, "takes");
+    refused(80, &[1], Status::Format, "rows from position 1 on");
     v.assert_unharmed();
 }
 

@@ -4,8 +4,8 @@ use super::{Run, Work};
 use crate::arch::SpanNorm;
 use crate::exec::program::{Attend, Buffer, Turn};
 use crate::exec::scratch::Arena;
-use crate::kernel::attention::{AttentionParameters, LayerCache, attend_layer};
-use crate::kernel::{rope, rows, vector};
+use crate::kernel::attention::{AttentionParameters, attend_layer};
+use crate::kernel::{rope, rows};
 
 impl Run<'_> {
     /// Norms and turns the heads of every token.
@@ -34,41 +34,15 @@ impl Run<'_> {
 
     /// Appends the chunk's keys and values to those of a layer.
     pub(super) fn write_key_values(&self, layer: usize, keys: Buffer, values: Buffer, w: &mut Work) {
-        let s = self.shape();
-        let [new_keys, new_values] = w.arena.slices(self.rows, [keys, values]);
-        let (position, context) = (w.memory.position, w.memory.context);
-        let per_layer = s.kv_heads * context * (s.key_dim + s.value_dim);
-        let cache = &mut w.memory.cache[layer * per_layer..][..per_layer];
-        let (keys, values) = cache.split_at_mut(s.kv_heads * context * s.key_dim);
-        self.write_heads((position, context), new_keys, keys, s.key_dim);
-        self.write_heads((position, context), new_values, values, s.value_dim);
-    }
-
-    fn write_heads(&self, (position, context): (usize, usize), from: &[f32], cache: &mut [u16], dim: usize) {
-        let heads = self.shape().kv_heads;
-        let write = |head: usize, cache: &mut [u16]| {
-            for t in 0..self.rows {
-                let to = &mut cache[(position + t) * dim..][..dim];
-                vector::f32_to_f16(self.isa, &from[(t * heads + head) * dim..][..dim], to);
-            }
-        };
-        // One token is less work than waking a thread.
-        if self.rows == 1 {
-            cache.chunks_exact_mut(context * dim).enumerate().for_each(|(h, c)| write(h, c));
-        } else {
-            rows::for_rows(self.pool, cache, context * dim, write);
-        }
+        let [keys, values] = w.arena.slices(self.rows, [keys, values]);
+        w.memory.memory.append(self.pool, self.isa, layer, w.memory.position, keys, values);
     }
 
     /// Attention to all that a layer has kept, the chunk's own keys and values among it.
     pub(super) fn attend(&self, a: &Attend, w: &mut Work) {
         let s = self.shape();
-        let (position, context) = (w.memory.position, w.memory.context);
-        let per_layer = s.kv_heads * context * (s.key_dim + s.value_dim);
-        let (keys, values) =
-            w.memory.cache[a.layer * per_layer..][..per_layer].split_at(s.kv_heads * context * s.key_dim);
-        let cache =
-            LayerCache { keys, values, kv_heads: s.kv_heads, context, key_dim: s.key_dim, value_dim: s.value_dim };
+        let position = w.memory.position;
+        let cache = w.memory.memory.view(a.layer);
         let sinks = a.sinks.map(|sinks| self.loaded.vector(sinks));
         let until = (!self.loaded.program.causal).then_some(position + self.rows);
         let parameters = AttentionParameters { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };

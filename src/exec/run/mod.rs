@@ -6,6 +6,7 @@ mod latent;
 mod matrix;
 
 use super::Loaded;
+use super::memory::SequenceMemory;
 use super::program::{Buffer, Embed, Head, Step, Turn};
 use super::results::{Embeddings, Wanted};
 use super::scratch::{Arena, Lists};
@@ -19,8 +20,7 @@ use experts::Chosen;
 
 /// The keys and values of a sequence, and where a chunk stands in it.
 pub struct KeyValues<'a> {
-    /// Half floats. Layer by layer: keys [kv_heads][context][key_dim], then values [kv_heads][context][value_dim].
-    pub cache: &'a mut [u16],
+    pub memory: &'a mut SequenceMemory,
     /// Of the chunk's first token.
     pub position: usize,
     /// Tokens that there is room for.

@@ -1,4 +1,4 @@
-//! Attention of query heads to the keys and values of earlier tokens, kept as half floats.
+//! Attention of query heads to the keys and values of earlier tokens, kept as half floats or as quantised blocks.
 //!
 //! The query heads that share a key head, and several tokens of a prompt, are worked on together as *rows*, so that a
 //! key or value is widened to f32 once for all of them. The softmax is taken online over blocks of [`BLOCK`] positions.
@@ -7,15 +7,17 @@
 //! a row depend on its query, its position, the window and the instruction set: not on which rows are computed with
 //! it, on how a prompt is cut into chunks, or on the number of threads.
 
+mod quantize;
 mod rows;
 #[cfg(test)]
 mod tests;
 
 use super::Isa;
 use super::pool::Pool;
-use super::vector::simd::dispatch;
-use rows::{AttendRows, MAX_ROWS, Row};
+use rows::{MAX_ROWS, Row};
 use std::array;
+
+pub use quantize::f32_to_q8_0;
 
 /// Positions whose scores are taken into the softmax at once.
 pub const BLOCK: usize = 64;
@@ -39,51 +41,132 @@ pub struct AttentionParameters<'a> {
     pub until: Option<usize>,
 }
 
-/// The keys and values of one key head: rows of half floats (bits) for consecutive positions.
+/// Elements of a quantised block, which share a scale.
+pub const Q8_0_BLOCK: usize = 32;
+
+/// Bytes of a quantised block: its scale, a half float, then the elements as signed bytes.
+pub const Q8_0_BYTES: usize = 34;
+
+/// How the rows of a cache hold their elements.
+#[derive(Clone, Copy, Debug)]
+pub enum Elements<'a> {
+    /// Half floats, as bits.
+    F16(&'a [u16]),
+    /// Blocks of [`Q8_0_BLOCK`] elements in [`Q8_0_BYTES`] bytes.
+    Q8_0(&'a [u8]),
+}
+
+impl<'a> Elements<'a> {
+    /// From an index on, so many; in half floats or in bytes.
+    fn part(self, from: usize, len: usize) -> Elements<'a> {
+        match self {
+            Elements::F16(halves) => Elements::F16(&halves[from..][..len]),
+            Elements::Q8_0(bytes) => Elements::Q8_0(&bytes[from..][..len]),
+        }
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Elements::F16(halves) => halves.len(),
+            Elements::Q8_0(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// The keys, or the values, of consecutive positions.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheRows<'a> {
+    pub elements: Elements<'a>,
+    /// Elements of a row.
+    pub dim: usize,
+    /// From the beginning of a row to that of the next, in half floats or in bytes. More than a row takes where rows are
+    /// parts of longer ones.
+    pub stride: usize,
+}
+
+impl<'a> CacheRows<'a> {
+    /// Rows of half floats, end to end.
+    pub fn half(halves: &'a [u16], dim: usize) -> CacheRows<'a> {
+        CacheRows { elements: Elements::F16(halves), dim, stride: dim }
+    }
+
+    /// Rows of quantised blocks, end to end.
+    pub fn q8_0(bytes: &'a [u8], dim: usize) -> CacheRows<'a> {
+        CacheRows { elements: Elements::Q8_0(bytes), dim, stride: dim / Q8_0_BLOCK * Q8_0_BYTES }
+    }
+
+    /// What a row takes, in half floats or in bytes.
+    fn row_len(&self) -> usize {
+        match self.elements {
+            Elements::F16(_) => self.dim,
+            Elements::Q8_0(_) => self.dim / Q8_0_BLOCK * Q8_0_BYTES,
+        }
+    }
+
+    /// How many rows are there.
+    fn len(&self) -> usize {
+        self.elements.len().checked_sub(self.row_len()).map_or(0, |rest| rest / self.stride + 1)
+    }
+
+    fn check(&self) {
+        assert!((1..=MAX_HEAD_DIM).contains(&self.dim), "head dimension out of range");
+        assert!(self.stride >= self.row_len(), "rows of a cache overlap");
+        if let Elements::Q8_0(_) = self.elements {
+            assert!(self.dim.is_multiple_of(Q8_0_BLOCK), "a quantised row is not whole blocks");
+        }
+    }
+}
+
+/// The keys and values of one key head for consecutive positions.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadCache<'a> {
     /// The absolute position of the first row.
     pub first: usize,
-    /// [positions][key_dim]
-    pub keys: &'a [u16],
-    /// [positions][value_dim]
-    pub values: &'a [u16],
-    pub key_dim: usize,
-    pub value_dim: usize,
+    pub keys: CacheRows<'a>,
+    /// Held as the keys are.
+    pub values: CacheRows<'a>,
 }
 
-/// The keys and values of all key heads of a layer, from position 0.
+/// The keys and values of all key heads of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache<'a> {
-    /// [kv_heads][context][key_dim]
-    pub keys: &'a [u16],
-    /// [kv_heads][context][value_dim]
-    pub values: &'a [u16],
+    /// The absolute position of the first row of each head.
+    pub first: usize,
+    /// [kv_heads][capacity] rows.
+    pub keys: CacheRows<'a>,
+    /// [kv_heads][capacity] rows, held as the keys are.
+    pub values: CacheRows<'a>,
     pub kv_heads: usize,
-    pub context: usize,
-    pub key_dim: usize,
-    pub value_dim: usize,
+    /// Positions that each head has room for.
+    pub capacity: usize,
 }
 
-impl<'a> HeadCache<'a> {
+impl<'a> LayerCache<'a> {
+    /// One head.
+    pub fn head(&self, head: usize) -> HeadCache<'a> {
+        let rows = |rows: &CacheRows<'a>| {
+            let len = (self.capacity - 1) * rows.stride + rows.row_len();
+            let elements = rows.elements.part(head * self.capacity * rows.stride, len);
+            CacheRows { elements, ..*rows }
+        };
+        HeadCache { first: self.first, keys: rows(&self.keys), values: rows(&self.values) }
+    }
+}
+
+impl HeadCache<'_> {
     fn check(&self) {
-        let dims = 1..=MAX_HEAD_DIM;
-        assert!(dims.contains(&self.key_dim) && dims.contains(&self.value_dim), "head dimension out of range");
+        self.keys.check();
+        self.values.check();
+        let alike = matches!(
+            (self.keys.elements, self.values.elements),
+            (Elements::F16(_), Elements::F16(_)) | (Elements::Q8_0(_), Elements::Q8_0(_))
+        );
+        assert!(alike, "keys and values are held in different ways");
     }
 
     /// How many positions are there.
     fn len(&self) -> usize {
-        (self.keys.len() / self.key_dim).min(self.values.len() / self.value_dim)
-    }
-
-    #[inline(always)]
-    fn key(&self, position: usize) -> &'a [u16] {
-        &self.keys[(position - self.first) * self.key_dim..][..self.key_dim]
-    }
-
-    #[inline(always)]
-    fn value(&self, position: usize) -> &'a [u16] {
-        &self.values[(position - self.first) * self.value_dim..][..self.value_dim]
+        self.keys.len().min(self.values.len())
     }
 
     /// The positions that the token at `position` sees: within the window and not before the first row.
@@ -115,12 +198,12 @@ pub fn attend(
     out: &mut [f32],
 ) {
     cache.check();
-    assert!(group > 0 && q.len().is_multiple_of(group * cache.key_dim));
-    let rows = q.len() / cache.key_dim;
-    assert_eq!(out.len(), rows * cache.value_dim);
+    assert!(group > 0 && q.len().is_multiple_of(group * cache.keys.dim));
+    let rows = q.len() / cache.keys.dim;
+    assert_eq!(out.len(), rows * cache.values.dim);
     assert!(parameters.sinks.is_none_or(|sinks| sinks.len() == group));
-    let mut q = q.chunks_exact(cache.key_dim);
-    let mut out = out.chunks_exact_mut(cache.value_dim);
+    let mut q = q.chunks_exact(cache.keys.dim);
+    let mut out = out.chunks_exact_mut(cache.values.dim);
     for first in (0..rows).step_by(MAX_ROWS) {
         let count = MAX_ROWS.min(rows - first);
         let mut tile: [Row; MAX_ROWS] = array::from_fn(|i| {
@@ -128,7 +211,7 @@ pub fn attend(
             let (start, end) = cache.seen(position + (first + i) / group, parameters);
             Row { q, out, start, end, sink: parameters.sinks.map(|sinks| sinks[(first + i) % group]) }
         });
-        dispatch(isa, AttendRows { cache, parameters, rows: &mut tile[..count] });
+        rows::attend(isa, cache, parameters, &mut tile[..count]);
     }
 }
 
@@ -152,15 +235,14 @@ pub fn attend_layer(
     q: &[f32],
     out: &mut [f32],
 ) {
-    let (kv_heads, key_dim, value_dim) = (cache.kv_heads, cache.key_dim, cache.value_dim);
+    let (kv_heads, key_dim, value_dim) = (cache.kv_heads, cache.keys.dim, cache.values.dim);
     assert!(kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads) && key_dim > 0 && value_dim > 0);
     assert!(q.len().is_multiple_of(heads * key_dim));
     let tokens = q.len() / (heads * key_dim);
     assert_eq!(out.len(), tokens * heads * value_dim);
-    assert_eq!(cache.keys.len(), kv_heads * cache.context * key_dim);
-    assert_eq!(cache.values.len(), kv_heads * cache.context * value_dim);
     assert!(parameters.sinks.is_none_or(|sinks| sinks.len() == heads));
-    assert!(position.checked_add(tokens).is_some_and(|end| end <= cache.context), "positions beyond the cache");
+    let end = position.checked_add(tokens).and_then(|end| end.checked_sub(cache.first));
+    assert!(end.is_some_and(|end| end <= cache.capacity), "positions beyond the cache");
 
     let group = heads / kv_heads;
     let mut share = group.min(MAX_ROWS);
@@ -176,9 +258,7 @@ pub fn attend_layer(
     pool.for_ranges(kv_heads * shares * tiles, 1, &|items| {
         for item in items {
             let (kv_head, share_index, tile_index) = (item / (shares * tiles), item / tiles % shares, item % tiles);
-            let keys = &cache.keys[kv_head * cache.context * key_dim..][..cache.context * key_dim];
-            let values = &cache.values[kv_head * cache.context * value_dim..][..cache.context * value_dim];
-            let head_cache = HeadCache { first: 0, keys, values, key_dim, value_dim };
+            let head_cache = cache.head(kv_head);
             head_cache.check();
             let first_head = kv_head * group + share_index * share;
             let item_heads = share.min(group - share_index * share);
@@ -197,7 +277,7 @@ pub fn attend_layer(
                 let sink = parameters.sinks.map(|sinks| sinks[head]);
                 Row { q: &q[row * key_dim..][..key_dim], out, start, end, sink }
             });
-            dispatch(isa, AttendRows { cache: &head_cache, parameters, rows: &mut rows[..count] });
+            rows::attend(isa, &head_cache, parameters, &mut rows[..count]);
         }
     });
 }

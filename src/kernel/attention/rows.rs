@@ -1,7 +1,8 @@
 //! The work itself: some rows of queries against the keys and values of one head.
 
-use super::{AttentionParameters, BLOCK, HeadCache, MAX_HEAD_DIM};
-use crate::kernel::vector::simd::{Chunk, Kernel, LANES, Simd};
+use super::{AttentionParameters, BLOCK, CacheRows, Elements, HeadCache, MAX_HEAD_DIM, Q8_0_BLOCK, Q8_0_BYTES};
+use crate::kernel::Isa;
+use crate::kernel::vector::simd::{Chunk, Kernel, LANES, Simd, dispatch};
 use crate::kernel::vector::{math, max_of};
 
 /// Rows worked on together. More would widen a key less often, but queries, scores and results then leave the first
@@ -33,19 +34,112 @@ impl Row<'_> {
 /// A strip of keys or values in f32: [chunk of the vector][position][lane], missing lanes 0.
 type Strip = [[Chunk; STRIP]; MAX_HEAD_DIM / LANES];
 
-pub(super) struct AttendRows<'a, 'r> {
-    pub cache: &'a HeadCache<'a>,
-    pub parameters: &'a AttentionParameters<'a>,
-    /// At most [`MAX_ROWS`], with a position each at least.
-    pub rows: &'a mut [Row<'r>],
+/// The rows of a cache as the kernel reads them: one implementation for each way to hold elements.
+trait Stored: Copy {
+    type Element;
+
+    fn row(&self, at: usize) -> &[Self::Element];
+
+    /// Puts a row in its place in the strip.
+    fn widen<S: Simd>(s: S, row: &[Self::Element], strip: &mut Strip, place: usize);
 }
 
-impl Kernel for AttendRows<'_, '_> {
+#[derive(Clone, Copy)]
+struct Half<'a> {
+    halves: &'a [u16],
+    dim: usize,
+    stride: usize,
+}
+
+impl Stored for Half<'_> {
+    type Element = u16;
+
+    #[inline(always)]
+    fn row(&self, at: usize) -> &[u16] {
+        &self.halves[at * self.stride..][..self.dim]
+    }
+
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, row: &[u16], strip: &mut Strip, place: usize) {
+        let (chunks, tail) = row.as_chunks::<LANES>();
+        for (from, to) in chunks.iter().zip(strip.iter_mut()) {
+            s.store(s.load_f16(from), &mut to[place]);
+        }
+        if !tail.is_empty() {
+            let mut last = [0; LANES];
+            last[..tail.len()].copy_from_slice(tail);
+            s.store(s.load_f16(&last), &mut strip[chunks.len()][place]);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Quantized<'a> {
+    bytes: &'a [u8],
+    row_bytes: usize,
+    stride: usize,
+}
+
+impl Stored for Quantized<'_> {
+    type Element = u8;
+
+    #[inline(always)]
+    fn row(&self, at: usize) -> &[u8] {
+        &self.bytes[at * self.stride..][..self.row_bytes]
+    }
+
+    /// One product of scale and element, so that every instruction set has the same bits.
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, row: &[u8], strip: &mut Strip, place: usize) {
+        let blocks = row.as_chunks::<Q8_0_BYTES>().0;
+        for (block, to) in blocks.iter().zip(strip.as_chunks_mut::<{ Q8_0_BLOCK / LANES }>().0) {
+            let scale = s.splat(half_to_f32(s, u16::from_le_bytes([block[0], block[1]])));
+            let codes = block[2..].as_chunks::<LANES>().0;
+            for (codes, to) in codes.iter().zip(to) {
+                s.store(s.mul(s.load_i8(codes), scale), &mut to[place]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn half_to_f32<S: Simd>(s: S, half: u16) -> f32 {
+    s.array(s.load_f16(&[half; LANES]))[0]
+}
+
+/// The attention of `rows`, at most [`MAX_ROWS`], with a position each at least.
+pub(super) fn attend(isa: Isa, cache: &HeadCache, parameters: &AttentionParameters, rows: &mut [Row]) {
+    let first_position = cache.first;
+    match (cache.keys.elements, cache.values.elements) {
+        (Elements::F16(keys), Elements::F16(values)) => {
+            let half = |halves, of: &CacheRows| Half { halves, dim: of.dim, stride: of.stride };
+            let (keys, values) = (half(keys, &cache.keys), half(values, &cache.values));
+            dispatch(isa, AttendRows { first_position, keys, values, parameters, rows });
+        }
+        (Elements::Q8_0(keys), Elements::Q8_0(values)) => {
+            let quantized = |bytes, of: &CacheRows| Quantized { bytes, row_bytes: of.row_len(), stride: of.stride };
+            let (keys, values) = (quantized(keys, &cache.keys), quantized(values, &cache.values));
+            dispatch(isa, AttendRows { first_position, keys, values, parameters, rows });
+        }
+        _ => unreachable!("keys and values are held alike, as was checked"),
+    }
+}
+
+struct AttendRows<'a, 'r, C> {
+    /// The absolute position of the first key and value.
+    first_position: usize,
+    keys: C,
+    values: C,
+    parameters: &'a AttentionParameters<'a>,
+    rows: &'a mut [Row<'r>],
+}
+
+impl<C: Stored> Kernel for AttendRows<'_, '_, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let AttendRows { cache, parameters, rows } = self;
+        let AttendRows { first_position, keys, values, parameters, rows } = self;
         let mut scores = [[0.0f32; BLOCK]; MAX_ROWS];
         let mut max = [f32::NEG_INFINITY; MAX_ROWS];
         let mut total = [0.0f32; MAX_ROWS];
@@ -63,8 +157,8 @@ impl Kernel for AttendRows<'_, '_> {
                     continue;
                 }
                 for position in positions {
-                    widen(s, cache.key(position), &mut strip, position % STRIP);
-                    s.prefetch(cache.value(position));
+                    C::widen(s, keys.row(position - first_position), &mut strip, position % STRIP);
+                    s.prefetch(values.row(position - first_position));
                 }
                 for (row, scores) in rows.iter().zip(&mut scores) {
                     if !row.within(block + at, STRIP).is_empty() {
@@ -85,9 +179,9 @@ impl Kernel for AttendRows<'_, '_> {
                     continue;
                 }
                 for position in positions {
-                    widen(s, cache.value(position), &mut strip, position % STRIP);
+                    C::widen(s, values.row(position - first_position), &mut strip, position % STRIP);
                     if position + BLOCK < last {
-                        s.prefetch(cache.key(position + BLOCK));
+                        s.prefetch(keys.row(position + BLOCK - first_position));
                     }
                 }
                 for (row, shares) in rows.iter_mut().zip(&scores) {
@@ -125,20 +219,6 @@ fn multiply<S: Simd>(s: S, x: &mut [f32], factor: f32) {
     }
     if !tail.is_empty() {
         s.store_part(s.mul(s.load_part(tail, 0.0), factor), tail);
-    }
-}
-
-/// Puts one vector of the cache in its place in the strip.
-#[inline(always)]
-fn widen<S: Simd>(s: S, from: &[u16], strip: &mut Strip, place: usize) {
-    let (chunks, tail) = from.as_chunks::<LANES>();
-    for (from, to) in chunks.iter().zip(strip.iter_mut()) {
-        s.store(s.load_f16(from), &mut to[place]);
-    }
-    if !tail.is_empty() {
-        let mut last = [0; LANES];
-        last[..tail.len()].copy_from_slice(tail);
-        s.store(s.load_f16(&last), &mut strip[chunks.len()][place]);
     }
 }
 

@@ -23,9 +23,20 @@ fn half_noise(seed: u64, count: usize) -> Vec<u16> {
     out
 }
 
-fn wide(x: &[u16]) -> Vec<f64> {
-    let mut out = vec![0.0; x.len()];
-    f16_to_f32(Isa::Scalar, x, &mut out);
+/// The elements of rows that lie end to end.
+fn wide(rows: &CacheRows) -> Vec<f64> {
+    let out = match rows.elements {
+        Elements::F16(halves) => {
+            let mut out = vec![0.0; halves.len()];
+            f16_to_f32(Isa::Scalar, halves, &mut out);
+            out
+        }
+        Elements::Q8_0(bytes) => {
+            let mut out = vec![0.0; bytes.len() / Q8_0_BYTES * Q8_0_BLOCK];
+            crate::quant::decode_row(crate::quant::Format::Q8_0, bytes, &mut out);
+            out
+        }
+    };
     out.into_iter().map(f64::from).collect()
 }
 
@@ -37,7 +48,7 @@ fn direct(
     position: usize,
     q: &[f32],
 ) -> Vec<(f64, f64)> {
-    let (keys, values) = (wide(cache.keys), wide(cache.values));
+    let (keys, values) = (wide(&cache.keys), wide(&cache.values));
     let seen: Vec<usize> = (cache.first..parameters.until.unwrap_or(position + 1))
         .filter(|&p| parameters.window.is_none_or(|w| position - p < w))
         .map(|p| p - cache.first)
@@ -45,7 +56,7 @@ fn direct(
     let scores: Vec<f64> = seen
         .iter()
         .map(|&p| {
-            let key = &keys[p * cache.key_dim..][..cache.key_dim];
+            let key = &keys[p * cache.keys.dim..][..cache.keys.dim];
             let score = q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(parameters.scale);
             parameters.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         })
@@ -53,10 +64,10 @@ fn direct(
     let sink = sink.map_or(f64::NEG_INFINITY, f64::from);
     let max = scores.iter().fold(sink, |m, &s| m.max(s));
     let total: f64 = scores.iter().map(|s| (s - max).exp()).sum::<f64>() + (sink - max).exp();
-    (0..cache.value_dim)
+    (0..cache.values.dim)
         .map(|d| {
             let terms =
-                seen.iter().zip(&scores).map(|(&p, s)| (s - max).exp() / total * values[p * cache.value_dim + d]);
+                seen.iter().zip(&scores).map(|(&p, s)| (s - max).exp() / total * values[p * cache.values.dim + d]);
             terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
         })
         .collect()
@@ -91,7 +102,11 @@ impl Case {
 
     fn cache(&self) -> HeadCache<'_> {
         let Case { first, key_dim, value_dim, .. } = *self;
-        HeadCache { first, keys: &self.keys, values: &self.values, key_dim, value_dim }
+        HeadCache {
+            first,
+            keys: CacheRows::half(&self.keys, key_dim),
+            values: CacheRows::half(&self.values, value_dim),
+        }
     }
 
     fn tokens(&self) -> usize {
@@ -265,9 +280,8 @@ fn a_cache_that_starts_at_the_window_gives_the_bits_of_the_whole_cache() {
         for first in [1, 63, 64, 100, 158] {
             let cache = HeadCache {
                 first,
-                keys: &whole.keys[first * 32..],
-                values: &whole.values[first * 32..],
-                ..whole.cache()
+                keys: CacheRows::half(&whole.keys[first * 32..], 32),
+                values: CacheRows::half(&whole.values[first * 32..], 32),
             };
             let mut out = vec![0.0; 3 * 4 * 32];
             attend(isa, &cache, &parameters, 4, 257, &whole.q, &mut out);
@@ -281,7 +295,8 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
     let (kv_heads, context, key_dim, value_dim) = (3, 150, 24, 16);
     let keys = half_noise(1, kv_heads * context * key_dim);
     let values = half_noise(2, kv_heads * context * value_dim);
-    let cache = LayerCache { keys: &keys, values: &values, kv_heads, context, key_dim, value_dim };
+    let (key_rows, value_rows) = (CacheRows::half(&keys, key_dim), CacheRows::half(&values, value_dim));
+    let cache = LayerCache { first: 0, keys: key_rows, values: value_rows, kv_heads, capacity: context };
     for isa in Isa::available() {
         for (heads, tokens, position) in [(3, 1, 149), (12, 1, 70), (12, 50, 100), (6, 150, 0), (24, 5, 3), (60, 2, 40)]
         {
@@ -295,10 +310,8 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
                 let kv_head = head / (heads / kv_heads);
                 let head_cache = HeadCache {
                     first: 0,
-                    keys: &keys[kv_head * context * key_dim..][..context * key_dim],
-                    values: &values[kv_head * context * value_dim..][..context * value_dim],
-                    key_dim,
-                    value_dim,
+                    keys: CacheRows::half(&keys[kv_head * context * key_dim..][..context * key_dim], key_dim),
+                    values: CacheRows::half(&values[kv_head * context * value_dim..][..context * value_dim], value_dim),
                 };
                 let parameters = AttentionParameters { sinks: Some(&sinks[head..=head]), ..parameters };
                 let mut out = vec![0.0; value_dim];
@@ -322,7 +335,8 @@ fn attention_speed() {
     for (heads, kv_heads, dim) in [(32, 4, 64), (32, 8, 128), (32, 32, 64)] {
         let context = 4096;
         let (keys, values) = (half_noise(1, kv_heads * context * dim), half_noise(2, kv_heads * context * dim));
-        let cache = LayerCache { keys: &keys, values: &values, kv_heads, context, key_dim: dim, value_dim: dim };
+        let (key_rows, value_rows) = (CacheRows::half(&keys, dim), CacheRows::half(&values, dim));
+        let cache = LayerCache { first: 0, keys: key_rows, values: value_rows, kv_heads, capacity: context };
         let parameters = AttentionParameters { scale: 0.125, ..PLAIN };
         for threads in [1, 2] {
             let pool = Pool::new(threads).unwrap();
@@ -344,6 +358,109 @@ fn attention_speed() {
                     macs / best.as_secs_f64() / 1e9
                 );
             }
+        }
+    }
+}
+
+fn quantized(isa: Isa, x: &[f32], dim: usize) -> Vec<u8> {
+    let mut out = vec![0; x.len() / Q8_0_BLOCK * Q8_0_BYTES];
+    assert!(dim.is_multiple_of(Q8_0_BLOCK));
+    f32_to_q8_0(isa, x, &mut out);
+    out
+}
+
+#[test]
+fn quantized_blocks_are_within_half_a_step_and_the_same_with_every_instruction_set() {
+    for size in [1e-3, 1.0, 300.0] {
+        let x: Vec<f32> = noise(5, 64 * 32).iter().map(|x| x * size).collect();
+        let want = quantized(Isa::Scalar, &x, 32);
+        for isa in Isa::available() {
+            assert_eq!(quantized(isa, &x, 32), want);
+        }
+        let mut back = vec![0.0; x.len()];
+        crate::quant::decode_row(crate::quant::Format::Q8_0, &want, &mut back);
+        for (block, back) in x.chunks(32).zip(back.chunks(32)) {
+            let step = block.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+            // The scale itself is a half float: 1/2048 of 127 steps, and its last place where it is denormal.
+            let bound = 0.5 * step + 127.0 * (step / 2048.0).max(3e-8) + 1e-9;
+            assert!(block.iter().zip(back).all(|(x, y)| (x - y).abs() <= bound), "{block:?} {back:?}");
+        }
+    }
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    for odd in odd {
+        let mut x = noise(1, 32);
+        x[7] = odd;
+        let mut back = vec![0.0; 32];
+        crate::quant::decode_row(crate::quant::Format::Q8_0, &quantized(Isa::Scalar, &x, 32), &mut back);
+        assert!(back[7].is_nan(), "{odd} became {}", back[7]);
+    }
+    assert!(quantized(Isa::Scalar, &[0.0; 32], 32).iter().all(|&byte| byte == 0));
+}
+
+/// A quantised cache is the half-float one of the elements it stands for, where those are half floats: powers of two and
+/// small whole numbers are.
+#[test]
+fn a_quantized_cache_gives_the_bits_of_the_half_floats_it_stands_for() {
+    for isa in Isa::available() {
+        for (n, tokens, group, dim) in [(1, 1, 1, 32), (70, 3, 4, 64), (300, 40, 7, 96), (150, 150, 2, 256)] {
+            let whole = |seed, count| -> Vec<f32> {
+                let mut x: Vec<f32> = noise(seed, count).iter().map(|x| (x * 127.0).round() / 128.0).collect();
+                x.iter_mut().step_by(Q8_0_BLOCK).for_each(|x| *x = 127.0 / 128.0);
+                x
+            };
+            let (keys, values) = (whole(1, n * dim), whole(2, n * dim));
+            let halves = |x: &[f32]| {
+                let mut out = vec![0; x.len()];
+                f32_to_f16(isa, x, &mut out);
+                out
+            };
+            let q = noise(3, tokens * group * dim);
+            let sinks = noise(4, group);
+            let parameters = AttentionParameters {
+                scale: 0.2,
+                softcap: Some(20.0),
+                sinks: Some(&sinks),
+                window: Some(100),
+                until: None,
+            };
+            let run = |keys, values| {
+                let cache = HeadCache { first: 0, keys, values };
+                let mut out = vec![f32::NAN; q.len()];
+                attend(isa, &cache, &parameters, group, n - tokens, &q, &mut out);
+                bits(&out)
+            };
+            let (half_keys, half_values) = (halves(&keys), halves(&values));
+            let want = run(CacheRows::half(&half_keys, dim), CacheRows::half(&half_values, dim));
+            let (keys, values) = (quantized(isa, &keys, dim), quantized(isa, &values, dim));
+            assert_eq!(run(CacheRows::q8_0(&keys, dim), CacheRows::q8_0(&values, dim)), want);
+        }
+    }
+}
+
+#[test]
+fn a_quantized_cache_agrees_with_f64_and_its_rows_may_be_parts_of_longer_ones() {
+    let (n, dim) = (150, 64);
+    let rows = noise(9, n * 2 * dim);
+    let bytes = quantized(Isa::Scalar, &rows, dim);
+    let stride = 2 * dim / Q8_0_BLOCK * Q8_0_BYTES;
+    let keys: Vec<f32> = rows.chunks(2 * dim).flat_map(|row| row[..dim].to_vec()).collect();
+    let values: Vec<f32> = rows.chunks(2 * dim).flat_map(|row| row[dim..].to_vec()).collect();
+    let (keys, values) = (quantized(Isa::Scalar, &keys, dim), quantized(Isa::Scalar, &values, dim));
+    let apart = HeadCache { first: 0, keys: CacheRows::q8_0(&keys, dim), values: CacheRows::q8_0(&values, dim) };
+    let part = |from| CacheRows { elements: Elements::Q8_0(&bytes[from..]), dim, stride };
+    let together = HeadCache { first: 0, keys: part(0), values: part(stride / 2) };
+    let q = noise(2, dim);
+    let exact = direct(&apart, &AttentionParameters { scale: 0.3, ..PLAIN }, None, n - 1, &q);
+    for isa in Isa::available() {
+        let run = |cache: &HeadCache| {
+            let mut out = vec![f32::NAN; dim];
+            attend(isa, cache, &AttentionParameters { scale: 0.3, ..PLAIN }, 1, n - 1, &q, &mut out);
+            out
+        };
+        let got = run(&apart);
+        assert_eq!(bits(&run(&together)), bits(&got));
+        for (got, (exact, size)) in got.iter().zip(&exact) {
+            assert!((f64::from(*got) - exact).abs() <= 1e-5 * size, "{isa:?}: {got} is not {exact}");
         }
     }
 }

@@ -63,10 +63,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch(self, halves: &[u16]) {
-        for line in halves.chunks(32) {
+    fn load_i8(self, from: &[u8; LANES]) -> __m256 {
+        // SAFETY: `self` is the proof of AVX2; the reference covers the 8 bytes read, and no alignment is needed.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, numbers: &[T]) {
+        const LINE: usize = 64;
+        for at in (0..size_of_val(numbers)).step_by(LINE) {
+            let line = numbers.as_ptr().cast::<i8>().wrapping_add(at);
             // SAFETY: `self` is the proof of AVX2, and with it of SSE; a hint is valid for any address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
         }
     }
 

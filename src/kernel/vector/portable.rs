@@ -41,6 +41,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load_i8(self, from: &[u8; LANES]) -> Chunk {
+        from.map(|byte| f32::from(byte as i8))
+    }
+
+    #[inline(always)]
     fn add(self, a: Chunk, b: Chunk) -> Chunk {
         zip(a, b, |a, b| a + b)
     }

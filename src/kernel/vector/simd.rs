@@ -24,9 +24,11 @@ pub(crate) trait Simd: Copy {
     fn load_f16(self, from: &[u16; LANES]) -> Self::V;
     /// To half floats, to nearest, ties to even; too large becomes infinity.
     fn store_f16(self, v: Self::V, to: &mut [u16; LANES]);
-    /// Asks for half floats that will be needed soon; changes nothing.
+    /// Eight signed bytes; exact.
+    fn load_i8(self, from: &[u8; LANES]) -> Self::V;
+    /// Asks for numbers that will be needed soon; changes nothing.
     #[inline(always)]
-    fn prefetch(self, _halves: &[u16]) {}
+    fn prefetch<T>(self, _numbers: &[T]) {}
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;

@@ -1,0 +1,87 @@
+//! Copies of parts of a sequence's memory, to go back to.
+
+use std::ops::Range;
+
+use super::{Layer, SequenceMemory};
+use crate::error::{Error, Result};
+use crate::weights::frames::Memory;
+
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// What later tokens see of layers that may drop it: with what truncation leaves, the whole.
+    Droppable,
+    /// All that is in use.
+    Everything,
+}
+
+/// A copy of what a sequence's layers had at some positions.
+pub struct Snapshot {
+    /// For each layer.
+    positions: Vec<Range<usize>>,
+    /// By layer, part and head: rows of the positions.
+    cells: Memory,
+}
+
+impl SequenceMemory {
+    /// Which positions a snapshot of a sequence of `tokens` tokens has of a layer.
+    fn positions(&self, layer: &Layer, held: Held, tokens: usize) -> Range<usize> {
+        match held {
+            Held::Everything => layer.first..tokens,
+            Held::Droppable if self.layout.drops(layer) => layer.first_seen(tokens)..tokens,
+            Held::Droppable => 0..0,
+        }
+    }
+
+    /// Bytes of a snapshot of a sequence of `tokens` tokens.
+    pub fn snapshot_bytes(&self, held: Held, tokens: usize) -> u64 {
+        let words = |l: &Layer| (self.positions(l, held, tokens).len() * l.position_words()) as u64;
+        let table = self.layers().len() * size_of::<Range<usize>>();
+        self.layers().iter().map(words).sum::<u64>() * 2 + table as u64
+    }
+
+    /// # Errors
+    /// `OUT_OF_MEMORY`.
+    pub fn snapshot(&self, held: Held, tokens: usize) -> Result<Snapshot> {
+        let bytes = self.snapshot_bytes(held, tokens);
+        let failed = || Error::out_of_memory(format!("{bytes} bytes for a copy of sequence memory"));
+        let mut positions = Vec::new();
+        positions.try_reserve_exact(self.layers().len()).map_err(|_| failed())?;
+        positions.extend(self.layers().iter().map(|l| self.positions(l, held, tokens)));
+        let mut cells = Memory::new(bytes as usize).map_err(|_| failed())?;
+        let (from, to) = (self.cells.as_slice::<u16>(), cells.as_slice_mut::<u16>());
+        let mut end = 0;
+        for range in ranges(self.layers(), &positions) {
+            to[end..end + range.len()].copy_from_slice(&from[range.clone()]);
+            end += range.len();
+        }
+        Ok(Snapshot { positions, cells })
+    }
+
+    /// Puts back what a snapshot of this memory holds.
+    pub fn put_back(&mut self, snapshot: &Snapshot) {
+        for (l, positions) in self.layout.layers.iter_mut().zip(&snapshot.positions) {
+            if !positions.is_empty() {
+                l.first = positions.start;
+            }
+        }
+        let (from, to) = (snapshot.cells.as_slice::<u16>(), self.cells.as_slice_mut::<u16>());
+        let mut end = 0;
+        for range in ranges(&self.layout.layers, &snapshot.positions) {
+            to[range.clone()].copy_from_slice(&from[end..end + range.len()]);
+            end += range.len();
+        }
+    }
+}
+
+/// Where the rows of the positions lie in the layers as they are now.
+fn ranges(layers: &[Layer], positions: &[Range<usize>]) -> impl Iterator<Item = Range<usize>> {
+    layers.iter().zip(positions).filter(|(_, positions)| !positions.is_empty()).flat_map(|(l, positions)| {
+        let places = positions.start - l.first..positions.end - l.first;
+        let heads = l.heads;
+        l.parts().flat_map(move |part| {
+            let places = places.clone();
+            (0..heads).map(move |head| part.rows(head, places.clone()))
+        })
+    })
+}
