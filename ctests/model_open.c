@@ -96,37 +96,42 @@ static void info_and_metadata_tell_the_model(void)
 
     memset(&larger, 0xCD, sizeof larger);
     larger.known.struct_size = 4;
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_get_info(model, &larger.known));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_get_info(model, &larger.known, NULL));
     larger.known.struct_size = (uint32_t)sizeof larger;
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_info(model, &larger.known));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_info(model, &larger.known, NULL));
     CHECK(larger.known.struct_size == sizeof larger); /* stays as the caller set it */
     CHECK(larger.known.layer_count == TINY_LAYERS && larger.known.parameter_count == info.parameter_count);
     for (i = 0; i < sizeof larger.later; i++) {
         CHECK(larger.later[i] == 0xCD);
     }
 
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.architecture", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.architecture", text, sizeof text, &needed,
+                                                        NULL));
     CHECK(needed == 5 && strcmp(text, "llama") == 0);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.block_count", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.block_count", text, sizeof text, &needed, NULL));
     CHECK(needed == 1 && strcmp(text, "2") == 0);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.rope.freq_base", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.rope.freq_base", text, sizeof text, &needed,
+                                                        NULL));
     CHECK(strtod(text, NULL) == 10000.0 && needed == strlen(text));
     needed = 0;
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", NULL, 0, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", NULL, 0, &needed,
+                                                                            NULL));
     CHECK(needed == strlen("tiny-llama"));
     needed = 0;
     memset(text, '#', sizeof text);
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 9, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 9, &needed,
+                                                                            NULL));
     CHECK(needed == 10 && text[0] == '#');
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 10, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 10, &needed,
+                                                                            NULL));
     CHECK(needed == 10 && text[0] == '#'); /* its NUL has no room */
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.name", text, 11, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.name", text, 11, &needed, NULL));
     CHECK(strcmp(text, "tiny-llama") == 0);
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
-                 layerline_model_metadata(model, "no.such.key", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_NOT_FOUND,
+                 layerline_model_metadata(model, "no.such.key", text, sizeof text, &needed, NULL));
     /* An array is neither a scalar nor a string. */
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
-                 layerline_model_metadata(model, "tokenizer.ggml.tokens", text, sizeof text, &needed));
+                 layerline_model_metadata(model, "tokenizer.ggml.tokens", text, sizeof text, &needed, NULL));
     layerline_model_free(model);
 }
 
@@ -137,7 +142,8 @@ static float *forward_once(layerline_model *model, size_t *vocab)
     int32_t tokens[6];
     float *logits;
     fill_tokens(tokens, 6, TINY_VOCAB, 9);
-    REQUIRE_OK(err, layerline_forward(session, tokens, 6, LAYERLINE_LOGITS_LAST, &err));
+    REQUIRE_OK(err, layerline_session_forward(session, tokens, 6, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                              &err));
     logits = copy_logits(session, 0, vocab);
     layerline_session_free(session);
     return logits;
