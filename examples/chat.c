@@ -274,7 +274,8 @@ static bool on_token(int32_t token, const char *piece, size_t length, void *user
 static layerline_status generate(chat *c, layerline_error **error)
 {
     layerline_status status;
-    size_t same = 0, held = 0;
+    size_t same = 0;
+    layerline_session_info info;
     while (same < c->fed.count && same + 1 < c->prompt.count && c->fed.at[same] == c->prompt.at[same]) {
         same++;
     }
