@@ -77,6 +77,27 @@ static void a_budget_below_the_floor_is_refused_with_both_figures(void)
     layerline_model_free(model);
 }
 
+/* Each key is there, and each but an array has a value. */
+static void metadata_can_be_listed(layerline_model *model)
+{
+    layerline_error *err;
+    char key[128], value[4096];
+    size_t count = 0, needed, i;
+    bool named = false;
+    CHECK_OK(err, layerline_model_metadata_count(model, &count, &err));
+    CHECK(count > 5);
+    for (i = 0; i < count; i++) {
+        layerline_status status;
+        CHECK_OK(err, layerline_model_metadata_key_at(model, i, key, sizeof key, &needed, &err));
+        CHECK(strlen(key) == needed);
+        named = named || strcmp(key, "general.name") == 0;
+        status = layerline_model_metadata(model, key, value, sizeof value, &needed, NULL);
+        CHECK(status == LAYERLINE_OK || status == LAYERLINE_ERROR_UNSUPPORTED);
+    }
+    CHECK(named);
+    CHECK_ERROR(LAYERLINE_ERROR_NOT_FOUND, err, layerline_model_metadata_key_at(model, count, key, 128, &needed, &err));
+}
+
 static void info_and_metadata_tell_the_model(void)
 {
     settings s = small();
@@ -105,6 +126,9 @@ static void info_and_metadata_tell_the_model(void)
         CHECK(larger.later[i] == 0xCD);
     }
 
+    metadata_can_be_listed(model);
+    CHECK(info_of(model).has_head && info_of(model).causal);
+    CHECK(!info_of(model).has_chat_template && !info_of(model).has_recurrent_memory);
     CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.architecture", text, sizeof text, &needed,
                                                         NULL));
     CHECK(needed == 5 && strcmp(text, "llama") == 0);
@@ -130,7 +154,7 @@ static void info_and_metadata_tell_the_model(void)
     CHECK_STATUS(LAYERLINE_ERROR_NOT_FOUND,
                  layerline_model_metadata(model, "no.such.key", text, sizeof text, &needed, NULL));
     /* An array is neither a scalar nor a string. */
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
+    CHECK_STATUS(LAYERLINE_ERROR_NOT_FOUND,
                  layerline_model_metadata(model, "tokenizer.ggml.tokens", text, sizeof text, &needed, NULL));
     layerline_model_free(model);
 }

@@ -14,6 +14,26 @@ static settings small(void)
     return s;
 }
 
+/* An interrupt that comes before its call ends that call and no other; it can be taken back. */
+static void an_interrupt_before_a_call_is_not_lost(layerline_model *model)
+{
+    layerline_session *session = new_session(model, 0);
+    layerline_error *err;
+    int32_t token = 5;
+    layerline_session_interrupt(session);
+    layerline_session_interrupt(session);
+    CHECK_ERROR(LAYERLINE_ERROR_CANCELLED, err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST,
+                                                                          LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK(position_of(session) == 0);
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
+    layerline_session_interrupt(session);
+    layerline_session_clear_interrupt(session);
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK(position_of(session) == 2 && session_info_of(session).context_length == info_of(model).context_length);
+    CHECK(session_info_of(session).memory_bytes > 0);
+    layerline_session_free(session);
+}
+
 static void each_logits_mode_yields_its_rows(layerline_model *model)
 {
     layerline_session *session = new_session(model, 0), *other = new_session(model, 0);

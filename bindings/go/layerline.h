@@ -420,8 +420,8 @@ layerline_status layerline_model_get_info(const layerline_model *model,
  * `key`: NUL-terminated, such as "general.name".
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
  *
- * Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key; LAYERLINE_ERROR_UNSUPPORTED when its value is an array;
- * LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+ * Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or only the tokeniser has it;
+ * LAYERLINE_ERROR_UNSUPPORTED when its value is an array; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
  */
 layerline_status layerline_model_metadata(const layerline_model *model,
                                           const char *key,

@@ -257,7 +257,7 @@ func TestPassesLeaveLogits(t *testing.T) {
 	_, err = session.Logits(-1, nil)
 	refused(t, err, layerline.ErrInvalidArgument)
 	refused(t, session.Forward(ctx, nil, layerline.LogitsLast, layerline.EmbeddingsNone), layerline.ErrInvalidArgument)
-	refused(t, session.Forward(ctx, prompt, 9, EmbeddingsNone), layerline.ErrInvalidArgument)
+	refused(t, session.Forward(ctx, prompt, 9, layerline.EmbeddingsNone), layerline.ErrInvalidArgument)
 	refused(t, session.Forward(ctx, make([]layerline.Token, 100), layerline.LogitsLast, layerline.EmbeddingsNone), layerline.ErrContextFull)
 	refused(t, session.Truncate(100), layerline.ErrInvalidArgument)
 	refused(t, session.Truncate(-1), layerline.ErrInvalidArgument)
@@ -511,9 +511,11 @@ func TestClosedIsClosed(t *testing.T) {
 		"Tokenize":    func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Tokenize("a", 0); return err },
 		"Detokenize":  func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Detokenize(nil); return err },
 		"IsEnd":       func(m *layerline.Model, _ *layerline.Session) error { _, err := m.IsEnd(1); return err },
-		"Forward":     func(_ *layerline.Model, s *layerline.Session) error { return s.Forward(ctx, prompt, 0, EmbeddingsNone) },
+		"Forward": func(_ *layerline.Model, s *layerline.Session) error {
+			return s.Forward(ctx, prompt, 0, layerline.EmbeddingsNone)
+		},
 		"Submit": func(_ *layerline.Model, s *layerline.Session) error {
-			_, err := s.Submit(prompt, 0, EmbeddingsNone)
+			_, err := s.Submit(prompt, 0, layerline.EmbeddingsNone)
 			return err
 		},
 		"Generate": func(_ *layerline.Model, s *layerline.Session) error { return s.Generate(ctx, prompt, 1, nil, nil) },

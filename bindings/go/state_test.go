@@ -184,5 +184,5 @@ func TestPassesLeaveEmbeddings(t *testing.T) {
 			t.Fatalf("the mean has %g at %d, not %g", mean[i], i, sum/3)
 		}
 	}
-	refused(t, session.Forward(ctx, prompt, 7, EmbeddingsNone), layerline.ErrInvalidArgument)
+	refused(t, session.Forward(ctx, prompt, 7, layerline.EmbeddingsNone), layerline.ErrInvalidArgument)
 }

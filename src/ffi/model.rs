@@ -193,8 +193,8 @@ pub unsafe extern "C" fn layerline_model_get_info(
 /// `key`: NUL-terminated, such as "general.name".
 /// `buf`, `cap`, `needed`: the text, as described for strings at the top.
 ///
-/// Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key; LAYERLINE_ERROR_UNSUPPORTED when its value is an array;
-/// LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+/// Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or only the tokeniser has it;
+/// LAYERLINE_ERROR_UNSUPPORTED when its value is an array; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_metadata(
     model: *const layerline_model,
