@@ -99,7 +99,7 @@ void text_goes_into_the_callers_room(const ll::model &model)
     auto name = model.try_metadata("general.architecture", text);
     CHECK(name && *name == "llama");
     CHECK(fails(ll::status::buffer_too_small, model.try_metadata("general.architecture", ll::span(text.data(), 5))));
-    CHECK(fails(ll::status::invalid_argument, model.try_metadata("no.such.key", text)));
+    CHECK(fails(ll::status::not_found, model.try_metadata("no.such.key", text)));
     auto end = model.try_is_end(40);
     CHECK(end && !*end);
 }

@@ -483,6 +483,7 @@ inline result<memory_plan> try_plan_memory(std::string_view path, const options 
 {
     const detail::terminated name(path);
     if (name.status() != LAYERLINE_OK) return failure(name.status());
+    if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
     memory_plan plan{};
     plan.struct_size = sizeof plan;
     layerline_error *err = nullptr;
@@ -509,6 +510,7 @@ public:
     {
         const detail::terminated name(path);
         if (name.status() != LAYERLINE_OK) return failure(name.status());
+        if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
         layerline_model *opened = nullptr;
         layerline_error *err = nullptr;
         const layerline_status status = layerline_model_open(name.get(), with.get(), &opened, &err);
@@ -517,6 +519,7 @@ public:
     /** layerline_model_open_fd: `length` bytes from `offset` of a file that stays the caller's; 0: to its end. */
     static result<model> try_make(int fd, std::uint64_t offset, std::uint64_t length, const options &with) noexcept
     {
+        if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
         layerline_model *opened = nullptr;
         layerline_error *err = nullptr;
         const layerline_status status = layerline_model_open_fd(fd, offset, length, with.get(), &opened, &err);

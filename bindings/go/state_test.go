@@ -160,11 +160,11 @@ func TestPassesLeaveEmbeddings(t *testing.T) {
 	_, err = session.Logits(0, nil)
 	refused(t, err, layerline.ErrInvalidArgument)
 
-	for which, want := range map[layerline.LogitRows][]float32{
+	for which, want := range map[layerline.EmbeddingRows][]float32{
 		layerline.EmbeddingsFirst: rows[0], layerline.EmbeddingsLast: rows[len(rows)-1],
 	} {
 		must(t, session.Truncate(0))
-		must(t, session.Forward(ctx, prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
+		must(t, session.Forward(ctx, prompt, layerline.LogitsLast, which))
 		row, err := session.Embeddings(0, make([]float32, 1000))
 		must(t, err)
 		if !reflect.DeepEqual(row, want) || len(logits(t, session)) != info.VocabSize {
