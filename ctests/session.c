@@ -25,10 +25,12 @@ static void an_interrupt_before_a_call_is_not_lost(layerline_model *model)
     CHECK_ERROR(LAYERLINE_ERROR_CANCELLED, err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST,
                                                                           LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK(position_of(session) == 0);
-    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     layerline_session_interrupt(session);
     layerline_session_clear_interrupt(session);
-    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     CHECK(position_of(session) == 2 && session_info_of(session).context_length == info_of(model).context_length);
     CHECK(session_info_of(session).memory_bytes > 0);
     layerline_session_free(session);
@@ -254,6 +256,7 @@ static void an_interrupted_pass_leaves_the_session_as_before(layerline_model *mo
     self.stop = true;
     pthread_mutex_unlock(&self.lock);
     pthread_join(thread, NULL);
+    layerline_session_clear_interrupt(session);
     pthread_mutex_destroy(&self.lock);
 
     /* The interrupts are over, and were for passes that ran then: this one runs to its end, with the same bits. */
@@ -328,6 +331,7 @@ int main(void)
 {
     settings s = small();
     layerline_model *model = open_model(data_path(TINY_MODEL), &s);
+    an_interrupt_before_a_call_is_not_lost(model);
     each_logits_mode_yields_its_rows(model);
     bad_tokens_and_modes_change_nothing(model);
     truncate_forgets_all_after(model);

@@ -107,7 +107,10 @@ fn tidy(text: &str) -> String {
         } else if line.starts_with("typedef") {
             tidied.push_str(&format!("{line}\n"));
         } else {
-            tidied.push_str(&format!("{}\n", line.replace("struct layerline_", "layerline_").replace("ptrdiff_t", "intptr_t")));
+            tidied.push_str(&format!(
+                "{}\n",
+                line.replace("struct layerline_", "layerline_").replace("ptrdiff_t", "intptr_t")
+            ));
         }
     }
     tidied.trim_end().to_string()

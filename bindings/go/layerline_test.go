@@ -97,7 +97,7 @@ func TestModelSaysWhatItIs(t *testing.T) {
 		t.Errorf("the architecture is %q", name)
 	}
 	_, err = model.Metadata("no.such.key")
-	refused(t, err, layerline.ErrInvalidArgument)
+	refused(t, err, layerline.ErrNotFound)
 	_, err = model.Metadata("a\x00b")
 	refused(t, err, layerline.ErrInvalidArgument)
 	plan, err := layerline.PlanMemory(modelPath, small)
@@ -372,7 +372,7 @@ func TestEventsCome(t *testing.T) {
 		t.Errorf("%v", events)
 	}
 	must(t, model.Cancel(ticket))
-	refused(t, model.Cancel(999999), layerline.ErrInvalidArgument)
+	refused(t, model.Cancel(999999), layerline.ErrNotFound)
 	for _, wrong := range [][2]int{{2, 1}, {-1, 1}, {0, -1}, {1 << 32, 1}} {
 		_, err = model.Prefetch(wrong[0], wrong[1])
 		refused(t, err, layerline.ErrInvalidArgument)

@@ -96,8 +96,7 @@ pub unsafe extern "C" fn layerline_model_format_chat(
     needed: *mut usize,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    caller!()
-        .run(err, |c| format(c, model, conversation(c, messages, count, add_assistant), (buf, cap, needed)))
+    caller!().run(err, |c| format(c, model, conversation(c, messages, count, add_assistant), (buf, cap, needed)))
 }
 
 /// Gives the text of a conversation that is more than roles and contents: with tools, tool calls, documents, names.
@@ -148,8 +147,7 @@ pub unsafe extern "C" fn layerline_model_tokenize_chat(
     needed: *mut usize,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    caller!()
-        .run(err, |c| tokenize(c, model, conversation(c, messages, count, add_assistant), (tokens, cap, needed)))
+    caller!().run(err, |c| tokenize(c, model, conversation(c, messages, count, add_assistant), (tokens, cap, needed)))
 }
 
 /// Gives the tokens of a conversation given as for `layerline_model_format_chat_json`, with control tokens as for

@@ -209,7 +209,9 @@ pub unsafe extern "C" fn layerline_model_metadata(
         let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
         let model = &model.model;
         let value = model.metadata(key).ok_or_else(|| match model.metadata_keys().any(|k| k == key) {
-            true => Error::unsupported(format!("{key} is an array in the model's metadata: only scalars and strings are given")),
+            true => Error::unsupported(format!(
+                "{key} is an array in the model's metadata: only scalars and strings are given"
+            )),
             false => Error::not_found(format!("the model's metadata has no {key}")),
         })?;
         needed.set(value.len());

@@ -237,8 +237,7 @@ pub unsafe extern "C" fn layerline_sampler_sample_logits(
     err: *mut *mut layerline_error,
 ) -> layerline_status {
     caller!().run(err, |c| {
-        let (sampler, logits, token) =
-            (c.handle(sampler)?, c.array(logits, count, "logits")?, c.out(token, "token")?);
+        let (sampler, logits, token) = (c.handle(sampler)?, c.array(logits, count, "logits")?, c.out(token, "token")?);
         if logits.iter().all(|logit| logit.is_nan()) {
             return Err(Error::invalid(format!("none of the {count} logits is a number")));
         }

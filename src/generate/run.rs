@@ -147,7 +147,14 @@ mod tests {
 
     impl Script {
         fn new(script: &[i32]) -> Script {
-            Script { script: script.to_vec(), fed: vec![], room: 1000, logits: vec![], interrupts: Cell::new(0), settled: Cell::new(0) }
+            Script {
+                script: script.to_vec(),
+                fed: vec![],
+                room: 1000,
+                logits: vec![],
+                interrupts: Cell::new(0),
+                settled: Cell::new(0),
+            }
         }
     }
 

@@ -95,7 +95,14 @@ impl Tickets {
             self.promised -= 1;
             let elapsed_ns = pass.since.elapsed().as_nanos() as u64;
             let status = failure.as_ref().map(Error::status);
-            self.events.push_back(Event { ticket: id, kind: EventKind::Done, failure: status, layer: 0, bytes, elapsed_ns });
+            self.events.push_back(Event {
+                ticket: id,
+                kind: EventKind::Done,
+                failure: status,
+                layer: 0,
+                bytes,
+                elapsed_ns,
+            });
             self.keep_failure(id, failure);
         }
     }

@@ -68,7 +68,11 @@ pub struct Interrupt {
 
 impl Interrupt {
     pub fn new(engine: &Engine) -> Arc<Interrupt> {
-        Arc::new(Interrupt { raised: AtomicU64::new(0), settled: AtomicU64::new(0), engine: Arc::downgrade(&engine.shared) })
+        Arc::new(Interrupt {
+            raised: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            engine: Arc::downgrade(&engine.shared),
+        })
     }
 
     /// The running pass ends with CANCELLED within one page's time.
