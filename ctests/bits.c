@@ -34,13 +34,16 @@ static bool run(const char *path, const settings *s, bool last_only, result *r)
     REQUIRE(status == LAYERLINE_OK);
     session = new_session(model, 0);
     fill_tokens(tokens, PROMPT + STEPS, TINY_VOCAB, 21);
-    REQUIRE_OK(err, layerline_forward(session, tokens, PROMPT, last_only ? LAYERLINE_LOGITS_LAST : LAYERLINE_LOGITS_ALL,
+    REQUIRE_OK(err,
+               layerline_session_forward(session, tokens, PROMPT,
+                                         last_only ? LAYERLINE_LOGITS_LAST : LAYERLINE_LOGITS_ALL, LAYERLINE_EMBEDDINGS_NONE,
                                       &err));
     for (i = 0; i < PROMPT; i++) {
         r->rows[i] = last_only && i < PROMPT - 1 ? NULL : copy_logits(session, last_only ? 0 : i, &r->vocab);
     }
     for (i = PROMPT; i < PROMPT + STEPS; i++) {
-        REQUIRE_OK(err, layerline_forward(session, tokens + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        REQUIRE_OK(err, layerline_session_forward(session, tokens + i, 1, LAYERLINE_LOGITS_LAST,
+                                                  LAYERLINE_EMBEDDINGS_NONE, &err));
         r->rows[i] = copy_logits(session, 0, &r->vocab);
     }
     stats = stats_of(model);

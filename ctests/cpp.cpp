@@ -46,7 +46,7 @@ bool generate(layerline_session *session, layerline_sampler *sampler, std::strin
         static_cast<std::string *>(user_data)->append(piece, length);
         return true;
     };
-    return layerline_generate(session, sampler, prompt.data(), prompt.size(), 8, callback, &text, nullptr) == LAYERLINE_OK;
+    return layerline_session_generate(session, sampler, prompt.data(), prompt.size(), 8, callback, &text, nullptr) == LAYERLINE_OK;
 }
 
 } // namespace

@@ -10,7 +10,7 @@ static const float *embedding(const layerline_session *session, size_t row)
 {
     const float *values = NULL;
     size_t length = 0;
-    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_embeddings(session, row, &values, &length)));
+    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_session_embeddings(session, row, &values, &length, NULL)));
     REQUIRE(values != NULL && length == WIDTH);
     return values;
 }
@@ -19,7 +19,7 @@ static void no_embedding(const layerline_session *session, size_t row)
 {
     const float *values = NULL;
     size_t length = 7;
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_embeddings(session, row, &values, &length));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_embeddings(session, row, &values, &length, NULL));
     CHECK(values == NULL && length == 7);
 }
 
@@ -34,7 +34,8 @@ static void all_of(layerline_model *model, const int32_t *tokens, float all[COUN
     layerline_session *session = new_session(model, 0);
     layerline_error *err;
     size_t row, i;
-    REQUIRE_OK(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_ALL, &err));
+    REQUIRE_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_ALL,
+                                              &err));
     for (row = 0; row < COUNT; row++) {
         memcpy(all[row], embedding(session, row), sizeof all[row]);
         for (i = 0; i < WIDTH; i++) {
@@ -54,29 +55,35 @@ static void each_mode_yields_its_rows(layerline_model *model, const int32_t *tok
     float *logits;
     size_t vocab, row, i;
     no_embedding(session, 0);
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     no_embedding(session, 0);
     logits = copy_logits(session, 0, &vocab);
 
     /* With logits beside them both are what they are alone. */
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_LAST | LAYERLINE_EMBEDDINGS_ALL, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_ALL,
+                                            &err));
     CHECK(same_logits(session, 0, logits, vocab));
     for (row = 0; row < COUNT; row++) {
         CHECK(same(embedding(session, row), all[row]));
     }
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_ALL | LAYERLINE_EMBEDDINGS_FIRST, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_ALL, LAYERLINE_EMBEDDINGS_FIRST,
+                                            &err));
     CHECK(same_logits(session, COUNT - 1, logits, vocab) && same(embedding(session, 0), all[0]));
     no_embedding(session, 1);
 
     /* The pass's first and last tokens, not the sequence's. */
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
-    CHECK_OK(err, layerline_forward(session, tokens, 5, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_LAST, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 5, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_LAST,
+                                            &err));
     CHECK(same(embedding(session, 0), all[4]));
-    CHECK_OK(err, layerline_forward(session, tokens + 5, 4, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_FIRST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens + 5, 4, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_FIRST,
+                                            &err));
     CHECK(same(embedding(session, 0), all[5]));
-    CHECK_OK(err, layerline_forward(session, tokens + 9, 3, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_MEAN, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens + 9, 3, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN,
+                                            &err));
     for (i = 0; i < WIDTH; i++) {
         CHECK(fabs(embedding(session, 0)[i] - (all[9][i] + all[10][i] + all[11][i]) / 3) < 1e-5);
     }
@@ -86,41 +93,49 @@ static void each_mode_yields_its_rows(layerline_model *model, const int32_t *tok
 
 static void they_stay_until_the_next_pass_or_truncation(layerline_model *model, const int32_t *tokens)
 {
-    const int32_t mean = LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_MEAN;
     layerline_session *session = new_session(model, 0);
     layerline_error *err;
     const float *kept;
     float before[WIDTH];
     int32_t bad = -1;
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, mean, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN,
+                                            &err));
     kept = embedding(session, 0);
     memcpy(before, kept, sizeof before);
     /* What fails changes nothing. */
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, &bad, 1, mean, &err));
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, COUNT));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_forward(session, &bad, 1, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, COUNT, NULL));
     CHECK(embedding(session, 0) == kept && same(kept, before));
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, COUNT - 1));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, COUNT - 1, NULL));
     no_embedding(session, 0);
     /* The same again, in memory that was used before. */
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, mean, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN,
+                                            &err));
     CHECK(same(embedding(session, 0), before));
-    CHECK_OK(err, layerline_forward(session, tokens, 1, LAYERLINE_LOGITS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 1, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     no_embedding(session, 0);
     layerline_session_free(session);
 }
 
 static void modes_that_are_none_are_refused(layerline_session *session)
 {
-    static const int32_t bad[] = { 3, 4, 15, 80, 96, 128, 19, 1024 | LAYERLINE_EMBEDDINGS_ALL, -1, INT32_MIN, INT32_MAX };
+    static const int32_t bad[] = { 5, 6, 16, 48, 1024 | LAYERLINE_EMBEDDINGS_ALL, -1, INT32_MIN, INT32_MAX };
     int32_t token = 5;
     uint64_t ticket = 0;
     layerline_error *err;
     size_t i;
     for (i = 0; i < sizeof bad / sizeof *bad; i++) {
-        CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, &token, 1, bad[i], &err));
         CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
-                    layerline_forward_submit(session, &token, 1, bad[i], &ticket, &err));
+                    layerline_session_forward(session, &token, 1, bad[i], LAYERLINE_EMBEDDINGS_NONE, &err));
+        CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                    layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, bad[i], &err));
+        CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                    layerline_session_submit(session, &token, 1, bad[i], LAYERLINE_EMBEDDINGS_NONE, &ticket, &err));
+        CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                    layerline_session_submit(session, &token, 1, LAYERLINE_LOGITS_NONE, bad[i], &ticket, &err));
     }
     CHECK(ticket == 0 && position_of(session) == 0);
 }
@@ -132,13 +147,13 @@ static void a_submitted_pass_leaves_them_too(layerline_model *model, const int32
     layerline_event event;
     uint64_t ticket = 0;
     size_t count = 0;
-    layerline_status status = layerline_forward_submit(session, tokens, COUNT,
-                                                       LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_LAST, &ticket, &err);
+    layerline_status status = layerline_session_submit(session, tokens, COUNT, LAYERLINE_LOGITS_NONE,
+                                                       LAYERLINE_EMBEDDINGS_LAST, &ticket, &err);
     if (status == LAYERLINE_ERROR_UNSUPPORTED) {
         layerline_error_free(err); /* built without threads */
     } else {
         CHECK(status == LAYERLINE_OK && err == NULL);
-        CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, -1, &event, 1, &count));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, -1, &event, 1, &count, NULL));
         CHECK(count == 1 && event.ticket == ticket && event.status == LAYERLINE_OK);
         CHECK(same(embedding(session, 0), all[COUNT - 1]));
     }
@@ -158,8 +173,10 @@ static void rows_are_taken_from_the_budget(const char *path, settings s)
     s.budget = plan.floor_bytes;
     model = open_model(path, &s);
     session = new_session(model, 0);
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_MEAN, &err));
-    CHECK_BUDGET_ERROR(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_ALL, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN,
+                                            &err));
+    CHECK_BUDGET_ERROR(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE,
+                                                      LAYERLINE_EMBEDDINGS_ALL, &err));
     CHECK(position_of(session) == COUNT);
     CHECK(stats_of(model).peak_bytes <= s.budget);
     layerline_session_free(session);
@@ -168,12 +185,14 @@ static void rows_are_taken_from_the_budget(const char *path, settings s)
     s.budget = plan.full_bytes + (COUNT - 1) * WIDTH * sizeof(float);
     model = open_model(path, &s);
     session = new_session(model, 0);
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_LAST,
+                                            &err));
     before = stats_of(model).used_bytes;
-    CHECK_OK(err, layerline_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_ALL, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, COUNT, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_ALL,
+                                            &err));
     CHECK(stats_of(model).used_bytes == before + (COUNT - 1) * WIDTH * sizeof(float));
     CHECK(stats_of(model).peak_bytes <= s.budget);
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
     CHECK(stats_of(model).used_bytes == before);
     layerline_session_free(session);
     layerline_model_free(model);
@@ -182,7 +201,6 @@ static void rows_are_taken_from_the_budget(const char *path, settings s)
 /* All of a pass is one sequence, of its own, and nothing but embeddings comes of it. */
 static void an_encoder_leaves_nothing_else(settings s)
 {
-    const int32_t mean = LAYERLINE_LOGITS_NONE | LAYERLINE_EMBEDDINGS_MEAN;
     layerline_model *model = open_model(data_path("encoder/bert.gguf"), &s);
     layerline_session *session = new_session(model, 0), *longer = NULL;
     layerline_error *err;
@@ -193,24 +211,33 @@ static void an_encoder_leaves_nothing_else(settings s)
     float first[32];
     char pooling[4];
     fill_tokens(tokens, 65, 160, 2);
-    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_forward(session, tokens, 8, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_forward(session, tokens, 8, LAYERLINE_EMBEDDINGS_MEAN, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_session_forward(session, tokens, 8, LAYERLINE_LOGITS_LAST,
+                                                                            LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_session_forward(session, tokens, 8, LAYERLINE_LOGITS_LAST,
+                                                                            LAYERLINE_EMBEDDINGS_MEAN, &err));
     CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err,
-                layerline_forward_submit(session, tokens, 8, LAYERLINE_LOGITS_ALL, &ticket, &err));
+                layerline_session_submit(session, tokens, 8, LAYERLINE_LOGITS_ALL, LAYERLINE_EMBEDDINGS_NONE, &ticket,
+                                         &err));
     CHECK(ticket == 0);
-    CHECK_OK(err, layerline_forward(session, tokens, 64, mean, &err));
-    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_embeddings(session, 0, &values, &length)) && length == 32);
+    CHECK_OK(err, layerline_session_forward(session, tokens, 64, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN,
+                                            &err));
+    REQUIRE(CHECK_STATUS(LAYERLINE_OK,
+                         layerline_session_embeddings(session, 0, &values, &length, NULL)) && length == 32);
     memcpy(first, values, sizeof first);
-    CHECK_OK(err, layerline_forward(session, tokens, 5, mean, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 5, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN,
+                                            &err));
     CHECK(position_of(session) == 5);
-    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_forward(session, tokens, 65, mean, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_session_forward(session, tokens, 65, LAYERLINE_LOGITS_NONE,
+                                                                             LAYERLINE_EMBEDDINGS_MEAN, &err));
     CHECK(position_of(session) == 5);
-    CHECK_OK(err, layerline_forward(session, tokens, 64, mean, &err));
-    CHECK_STATUS(LAYERLINE_OK, layerline_embeddings(session, 0, &values, &length));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 64, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_MEAN,
+                                            &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_embeddings(session, 0, &values, &length, NULL));
     CHECK(memcmp(values, first, sizeof first) == 0);
     CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_session_new(model, 65, &longer, &err));
     CHECK(longer == NULL);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "bert.pooling_type", pooling, sizeof pooling, &length));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "bert.pooling_type", pooling, sizeof pooling, &length,
+                                                        NULL));
     CHECK(strcmp(pooling, "1") == 0);
     layerline_session_free(session);
     layerline_model_free(model);

@@ -57,23 +57,24 @@ static void use(const char *what, size_t where, layerline_model *model, tally *t
     tokens[0] = 1;
     tokens[1] = 100;
     tokens[2] = 300;
-    status = layerline_forward(session, tokens, 3, LAYERLINE_LOGITS_ALL, &err);
+    status = layerline_session_forward(session, tokens, 3, LAYERLINE_LOGITS_ALL, LAYERLINE_EMBEDDINGS_NONE, &err);
     if (status != LAYERLINE_OK) {
         check_reason(what, where, status, err);
         t->stopped++;
     } else {
         t->ran++;
     }
-    status = layerline_tokenize(model, "t1 \xE2\x82\xAC x", 8, LAYERLINE_TOKENIZE_BOS | LAYERLINE_TOKENIZE_SPECIAL,
-                                tokens, 32, &needed);
+    status = layerline_model_tokenize(model, "t1 \xE2\x82\xAC x", 8,
+                                      LAYERLINE_TOKENIZE_BOS | LAYERLINE_TOKENIZE_SPECIAL,
+                                tokens, 32, &needed, NULL);
     CHECK(status != LAYERLINE_ERROR_INTERNAL);
     if (status == LAYERLINE_OK && needed > 0) {
-        status = layerline_detokenize(model, tokens, needed, buf, sizeof buf, &needed);
+        status = layerline_model_detokenize(model, tokens, needed, buf, sizeof buf, &needed, NULL);
         CHECK(status != LAYERLINE_ERROR_INTERNAL);
-        status = layerline_token_is_end(model, tokens[0], &end);
+        status = layerline_model_token_is_end(model, tokens[0], &end, NULL);
         CHECK(status != LAYERLINE_ERROR_INTERNAL);
     }
-    status = layerline_model_metadata(model, "general.name", buf, sizeof buf, &needed);
+    status = layerline_model_metadata(model, "general.name", buf, sizeof buf, &needed, NULL);
     CHECK(status != LAYERLINE_ERROR_INTERNAL);
     stats = stats_of(model);
     CHECK(stats.peak_bytes <= BUDGET);
@@ -175,7 +176,8 @@ static void cut_while_open(const unsigned char *bytes, size_t size)
         for (pass = 0; pass < 3; pass++) {
             layerline_error *err = NULL;
             int32_t token = 7;
-            layerline_status status = layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &err);
+            layerline_status status = layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST,
+                                                                LAYERLINE_EMBEDDINGS_NONE, &err);
             CHECK(status == LAYERLINE_OK || status == LAYERLINE_ERROR_IO || status == LAYERLINE_ERROR_FORMAT);
             CHECK((status == LAYERLINE_OK) == (err == NULL));
             layerline_error_free(err);

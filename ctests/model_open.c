@@ -77,6 +77,27 @@ static void a_budget_below_the_floor_is_refused_with_both_figures(void)
     layerline_model_free(model);
 }
 
+/* Each key is there, and each but an array has a value. */
+static void metadata_can_be_listed(layerline_model *model)
+{
+    layerline_error *err;
+    char key[128], value[4096];
+    size_t count = 0, needed, i;
+    bool named = false;
+    CHECK_OK(err, layerline_model_metadata_count(model, &count, &err));
+    CHECK(count > 5);
+    for (i = 0; i < count; i++) {
+        layerline_status status;
+        CHECK_OK(err, layerline_model_metadata_key_at(model, i, key, sizeof key, &needed, &err));
+        CHECK(strlen(key) == needed);
+        named = named || strcmp(key, "general.name") == 0;
+        status = layerline_model_metadata(model, key, value, sizeof value, &needed, NULL);
+        CHECK(status == LAYERLINE_OK || status == LAYERLINE_ERROR_UNSUPPORTED);
+    }
+    CHECK(named);
+    CHECK_ERROR(LAYERLINE_ERROR_NOT_FOUND, err, layerline_model_metadata_key_at(model, count, key, 128, &needed, &err));
+}
+
 static void info_and_metadata_tell_the_model(void)
 {
     settings s = small();
@@ -96,37 +117,45 @@ static void info_and_metadata_tell_the_model(void)
 
     memset(&larger, 0xCD, sizeof larger);
     larger.known.struct_size = 4;
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_get_info(model, &larger.known));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_get_info(model, &larger.known, NULL));
     larger.known.struct_size = (uint32_t)sizeof larger;
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_info(model, &larger.known));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_info(model, &larger.known, NULL));
     CHECK(larger.known.struct_size == sizeof larger); /* stays as the caller set it */
     CHECK(larger.known.layer_count == TINY_LAYERS && larger.known.parameter_count == info.parameter_count);
     for (i = 0; i < sizeof larger.later; i++) {
         CHECK(larger.later[i] == 0xCD);
     }
 
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.architecture", text, sizeof text, &needed));
+    metadata_can_be_listed(model);
+    CHECK(info_of(model).has_head && info_of(model).causal);
+    CHECK(!info_of(model).has_chat_template && !info_of(model).has_recurrent_memory);
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.architecture", text, sizeof text, &needed,
+                                                        NULL));
     CHECK(needed == 5 && strcmp(text, "llama") == 0);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.block_count", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.block_count", text, sizeof text, &needed, NULL));
     CHECK(needed == 1 && strcmp(text, "2") == 0);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.rope.freq_base", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "llama.rope.freq_base", text, sizeof text, &needed,
+                                                        NULL));
     CHECK(strtod(text, NULL) == 10000.0 && needed == strlen(text));
     needed = 0;
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", NULL, 0, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", NULL, 0, &needed,
+                                                                            NULL));
     CHECK(needed == strlen("tiny-llama"));
     needed = 0;
     memset(text, '#', sizeof text);
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 9, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 9, &needed,
+                                                                            NULL));
     CHECK(needed == 10 && text[0] == '#');
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 10, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_metadata(model, "general.name", text, 10, &needed,
+                                                                            NULL));
     CHECK(needed == 10 && text[0] == '#'); /* its NUL has no room */
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.name", text, 11, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_metadata(model, "general.name", text, 11, &needed, NULL));
     CHECK(strcmp(text, "tiny-llama") == 0);
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
-                 layerline_model_metadata(model, "no.such.key", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_NOT_FOUND,
+                 layerline_model_metadata(model, "no.such.key", text, sizeof text, &needed, NULL));
     /* An array is neither a scalar nor a string. */
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
-                 layerline_model_metadata(model, "tokenizer.ggml.tokens", text, sizeof text, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_NOT_FOUND,
+                 layerline_model_metadata(model, "tokenizer.ggml.tokens", text, sizeof text, &needed, NULL));
     layerline_model_free(model);
 }
 
@@ -137,7 +166,8 @@ static float *forward_once(layerline_model *model, size_t *vocab)
     int32_t tokens[6];
     float *logits;
     fill_tokens(tokens, 6, TINY_VOCAB, 9);
-    REQUIRE_OK(err, layerline_forward(session, tokens, 6, LAYERLINE_LOGITS_LAST, &err));
+    REQUIRE_OK(err, layerline_session_forward(session, tokens, 6, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                              &err));
     logits = copy_logits(session, 0, vocab);
     layerline_session_free(session);
     return logits;

@@ -21,6 +21,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_session_free(NULL);
     layerline_sampler_free(NULL);
     layerline_session_interrupt(NULL);
+    layerline_session_clear_interrupt(NULL);
 }
 
 static void an_absent_error_can_be_asked(void)
@@ -52,15 +53,16 @@ static void opening(const char *path)
     o = make_options(&s);
     memset(&plan, 0, sizeof plan);
     plan.struct_size = (uint32_t)sizeof plan;
-    REFUSED_ERR(layerline_plan_memory(NULL, o, &plan, err));
-    REFUSED_ERR(layerline_plan_memory(path, o, NULL, err));
-    REFUSED_ERR(layerline_plan_memory(path, NULL, &plan, err));
-    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_plan_memory("/no/such/file", o, &plan, NULL));
+    REFUSED_ERR(layerline_options_plan(o, NULL, &plan, err));
+    REFUSED_ERR(layerline_options_plan(o, path, NULL, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_plan(NULL, path, &plan, NULL)); /* the defaults */
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_options_plan(o, "/no/such/file", &plan, NULL));
 
     REFUSED_ERR(layerline_model_open(NULL, o, &model, err));
     REFUSED_ERR(layerline_model_open(path, o, NULL, err));
-    REFUSED_ERR(layerline_model_open(path, NULL, &model, err));
-    REFUSED_ERR(layerline_model_open_fd(0, 0, 4096, NULL, &model, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_open(path, NULL, &model, NULL)); /* the defaults */
+    layerline_model_free(model);
+    model = NULL;
     CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_model_open("/no/such/file", o, &model, NULL));
     REFUSED_ERR(layerline_model_open_fd(0, 0, 4096, o, NULL, err));
     CHECK(model == NULL);
@@ -81,28 +83,34 @@ static void model_functions(layerline_model *model)
     memset(&stats, 0, sizeof stats);
     info.struct_size = (uint32_t)sizeof info;
     stats.struct_size = (uint32_t)sizeof stats;
-    REFUSED(layerline_model_get_info(NULL, &info));
-    REFUSED(layerline_model_get_info(model, NULL));
-    REFUSED(layerline_model_get_stats(NULL, &stats));
-    REFUSED(layerline_model_get_stats(model, NULL));
-    REFUSED(layerline_model_metadata(NULL, "general.name", buf, sizeof buf, &needed));
-    REFUSED(layerline_model_metadata(model, NULL, buf, sizeof buf, &needed));
-    REFUSED(layerline_model_metadata(model, "general.name", NULL, 16, &needed));
-    REFUSED(layerline_model_metadata(model, "general.name", buf, sizeof buf, NULL));
+    REFUSED_ERR(layerline_model_get_info(NULL, &info, err));
+    REFUSED_ERR(layerline_model_get_info(model, NULL, err));
+    REFUSED_ERR(layerline_model_get_stats(NULL, &stats, err));
+    REFUSED_ERR(layerline_model_get_stats(model, NULL, err));
+    REFUSED_ERR(layerline_model_metadata(NULL, "general.name", buf, sizeof buf, &needed, err));
+    REFUSED_ERR(layerline_model_metadata(model, NULL, buf, sizeof buf, &needed, err));
+    REFUSED_ERR(layerline_model_metadata(model, "general.name", NULL, 16, &needed, err));
+    REFUSED_ERR(layerline_model_metadata(model, "general.name", buf, sizeof buf, NULL, err));
+    REFUSED_ERR(layerline_model_metadata_count(NULL, &count, err));
+    REFUSED_ERR(layerline_model_metadata_count(model, NULL, err));
+    REFUSED_ERR(layerline_model_metadata_key_at(NULL, 0, buf, sizeof buf, &count, err));
+    REFUSED_ERR(layerline_model_metadata_key_at(model, 0, NULL, 8, &count, err));
+    REFUSED_ERR(layerline_model_metadata_key_at(model, 0, buf, sizeof buf, NULL, err));
     REFUSED_ERR(layerline_model_set_memory_budget(NULL, 1 << 20, err));
 
-    REFUSED_ERR(layerline_prefetch(NULL, 0, 1, &ticket, err));
-    REFUSED_ERR(layerline_prefetch(model, 0, 1, NULL, err));
-    REFUSED(layerline_cancel(NULL, 1));
-    REFUSED(layerline_poll(NULL, &event, 1, &count));
-    REFUSED(layerline_poll(model, NULL, 1, &count));
-    REFUSED(layerline_poll(model, &event, 1, NULL));
-    REFUSED(layerline_wait(NULL, 0, &event, 1, &count));
-    REFUSED(layerline_wait(model, 0, NULL, 1, &count));
-    REFUSED(layerline_wait(model, 0, &event, 1, NULL));
-    CHECK(layerline_event_fd(NULL) == -1);
-    REFUSED(layerline_layer_state(NULL, 0, &state));
-    REFUSED(layerline_layer_state(model, 0, NULL));
+    REFUSED_ERR(layerline_model_prefetch(NULL, 0, 1, &ticket, err));
+    REFUSED_ERR(layerline_model_prefetch(model, 0, 1, NULL, err));
+    REFUSED_ERR(layerline_model_cancel(NULL, 1, err));
+    REFUSED_ERR(layerline_model_ticket_error(NULL, 1, err));
+    REFUSED_ERR(layerline_model_poll(NULL, &event, 1, &count, err));
+    REFUSED_ERR(layerline_model_poll(model, NULL, 1, &count, err));
+    REFUSED_ERR(layerline_model_poll(model, &event, 1, NULL, err));
+    REFUSED_ERR(layerline_model_wait(NULL, 0, &event, 1, &count, err));
+    REFUSED_ERR(layerline_model_wait(model, 0, NULL, 1, &count, err));
+    REFUSED_ERR(layerline_model_wait(model, 0, &event, 1, NULL, err));
+    CHECK(layerline_model_event_handle(NULL) == -1);
+    REFUSED_ERR(layerline_model_layer_state(NULL, 0, &state, err));
+    REFUSED_ERR(layerline_model_layer_state(model, 0, NULL, err));
 
     REFUSED_ERR(layerline_session_new(NULL, 0, &session, err));
     REFUSED_ERR(layerline_session_new(model, 0, NULL, err));
@@ -114,17 +122,22 @@ static void text_functions(const layerline_model *model)
     int32_t tokens[8] = { 3 + 'a' };
     char buf[8];
     size_t needed = 0;
+    uint32_t attributes = 0;
     bool end = false;
-    REFUSED(layerline_tokenize(NULL, "a", 1, 0, tokens, 8, &needed));
-    REFUSED(layerline_tokenize(model, NULL, 1, 0, tokens, 8, &needed));
-    REFUSED(layerline_tokenize(model, "a", 1, 0, NULL, 8, &needed));
-    REFUSED(layerline_tokenize(model, "a", 1, 0, tokens, 8, NULL));
-    REFUSED(layerline_detokenize(NULL, tokens, 1, buf, 8, &needed));
-    REFUSED(layerline_detokenize(model, NULL, 1, buf, 8, &needed));
-    REFUSED(layerline_detokenize(model, tokens, 1, NULL, 8, &needed));
-    REFUSED(layerline_detokenize(model, tokens, 1, buf, 8, NULL));
-    REFUSED(layerline_token_is_end(NULL, 1, &end));
-    REFUSED(layerline_token_is_end(model, 1, NULL));
+    REFUSED_ERR(layerline_model_tokenize(NULL, "a", 1, 0, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize(model, NULL, 1, 0, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize(model, "a", 1, 0, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize(model, "a", 1, 0, tokens, 8, NULL, err));
+    REFUSED_ERR(layerline_model_detokenize(NULL, tokens, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize(model, NULL, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_model_token_text(NULL, 1, buf, 8, &needed, &attributes, err));
+    REFUSED_ERR(layerline_model_token_text(model, 1, NULL, 8, &needed, &attributes, err));
+    REFUSED_ERR(layerline_model_token_text(model, 1, buf, 8, NULL, &attributes, err));
+    REFUSED_ERR(layerline_model_token_text(model, 1, buf, 8, &needed, NULL, err));
+    REFUSED_ERR(layerline_model_token_is_end(NULL, 1, &end, err));
+    REFUSED_ERR(layerline_model_token_is_end(model, 1, NULL, err));
 }
 
 static void chat_functions(const layerline_model *model)
@@ -133,56 +146,63 @@ static void chat_functions(const layerline_model *model)
     int32_t tokens[8];
     char buf[8];
     size_t needed = 77;
-    REFUSED_ERR(layerline_chat_format(NULL, &message, 1, true, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format(model, NULL, 1, true, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format(model, &silent, 1, true, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format(model, &nobody, 1, true, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format(model, &message, 1, true, NULL, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format(model, &message, 1, true, buf, 8, NULL, err));
-    REFUSED_ERR(layerline_chat_format(model, &message, SIZE_MAX, true, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format_json(NULL, "{}", 2, true, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format_json(model, NULL, 2, true, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format_json(model, "{}", 2, true, NULL, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_format_json(model, "{}", 2, true, buf, 8, NULL, err));
-    REFUSED_ERR(layerline_chat_tokenize(NULL, &message, 1, true, tokens, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_tokenize(model, NULL, 1, true, tokens, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_tokenize(model, &silent, 1, true, tokens, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_tokenize(model, &message, 1, true, NULL, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_tokenize(model, &message, 1, true, tokens, 8, NULL, err));
-    REFUSED_ERR(layerline_chat_tokenize_json(NULL, "{}", 2, true, tokens, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_tokenize_json(model, NULL, 2, true, tokens, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_tokenize_json(model, "{}", 2, true, NULL, 8, &needed, err));
-    REFUSED_ERR(layerline_chat_tokenize_json(model, "{}", 2, true, tokens, 8, NULL, err));
+    REFUSED_ERR(layerline_model_format_chat(NULL, &message, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat(model, NULL, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat(model, &silent, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat(model, &nobody, 1, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat(model, &message, 1, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat(model, &message, 1, true, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_model_format_chat(model, &message, SIZE_MAX, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat_json(NULL, "{}", 2, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat_json(model, NULL, 2, true, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat_json(model, "{}", 2, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_format_chat_json(model, "{}", 2, true, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_model_tokenize_chat(NULL, &message, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize_chat(model, NULL, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize_chat(model, &silent, 1, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize_chat(model, &message, 1, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize_chat(model, &message, 1, true, tokens, 8, NULL, err));
+    REFUSED_ERR(layerline_model_tokenize_chat_json(NULL, "{}", 2, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize_chat_json(model, NULL, 2, true, tokens, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize_chat_json(model, "{}", 2, true, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_tokenize_chat_json(model, "{}", 2, true, tokens, 8, NULL, err));
     CHECK(needed == 77);
 }
 
 static void session_functions(layerline_session *session)
 {
     const float *logits = NULL;
+    layerline_session_info info = { sizeof info, 0, 0, 0 };
     size_t count = 0;
     int32_t token = 5;
     uint64_t ticket = 0;
     layerline_session *copy = NULL;
     layerline_error *error;
-    REFUSED_ERR(layerline_forward(NULL, &token, 1, LAYERLINE_LOGITS_LAST, err));
-    REFUSED_ERR(layerline_forward(session, NULL, 1, LAYERLINE_LOGITS_LAST, err));
-    CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &error));
-    CHECK_STATUS(LAYERLINE_OK, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, NULL));
-    REFUSED_ERR(layerline_forward_submit(NULL, &token, 1, LAYERLINE_LOGITS_LAST, &ticket, err));
-    REFUSED_ERR(layerline_forward_submit(session, NULL, 1, LAYERLINE_LOGITS_LAST, &ticket, err));
-    REFUSED_ERR(layerline_forward_submit(session, &token, 1, LAYERLINE_LOGITS_LAST, NULL, err));
+    REFUSED_ERR(layerline_session_forward(NULL, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, err));
+    REFUSED_ERR(layerline_session_forward(session, NULL, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, err));
+    CHECK_OK(error, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                              &error));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST,
+                                                         LAYERLINE_EMBEDDINGS_NONE, NULL));
+    REFUSED_ERR(layerline_session_submit(NULL, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &ticket,
+                                         err));
+    REFUSED_ERR(layerline_session_submit(session, NULL, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &ticket,
+                                         err));
+    REFUSED_ERR(layerline_session_submit(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, NULL,
+                                         err));
     CHECK(ticket == 0);
-    REFUSED(layerline_logits(NULL, 0, &logits, &count));
-    REFUSED(layerline_logits(session, 0, NULL, &count));
-    REFUSED(layerline_logits(session, 0, &logits, NULL));
-    CHECK_OK(error, layerline_forward(session, &token, 1, LAYERLINE_EMBEDDINGS_LAST, &error));
-    REFUSED(layerline_embeddings(NULL, 0, &logits, &count));
-    REFUSED(layerline_embeddings(session, 0, NULL, &count));
-    REFUSED(layerline_embeddings(session, 0, &logits, NULL));
+    REFUSED_ERR(layerline_session_logits(NULL, 0, &logits, &count, err));
+    REFUSED_ERR(layerline_session_logits(session, 0, NULL, &count, err));
+    REFUSED_ERR(layerline_session_logits(session, 0, &logits, NULL, err));
+    CHECK_OK(error, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_LAST,
+                                              &error));
+    REFUSED_ERR(layerline_session_embeddings(NULL, 0, &logits, &count, err));
+    REFUSED_ERR(layerline_session_embeddings(session, 0, NULL, &count, err));
+    REFUSED_ERR(layerline_session_embeddings(session, 0, &logits, NULL, err));
     CHECK(logits == NULL && count == 0);
-    REFUSED(layerline_session_position(NULL, &count));
-    REFUSED(layerline_session_position(session, NULL));
-    REFUSED(layerline_session_truncate(NULL, 0));
+    REFUSED_ERR(layerline_session_get_info(NULL, &info, err));
+    REFUSED_ERR(layerline_session_get_info(session, NULL, err));
+    REFUSED_ERR(layerline_session_truncate(NULL, 0, err));
     REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
     REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));
     CHECK(copy == NULL);
@@ -197,8 +217,9 @@ static void session_functions(layerline_session *session)
 
 static void sampler_functions(layerline_session *session)
 {
-    layerline_sampler *sampler = layerline_sampler_new();
+    layerline_sampler *sampler = layerline_sampler_new(), *copy = NULL;
     int32_t token = 5;
+    float logit = 1;
     REQUIRE(sampler != NULL);
     REFUSED(layerline_sampler_set_temperature(NULL, 1.0f));
     REFUSED(layerline_sampler_set_top_k(NULL, 1));
@@ -206,15 +227,24 @@ static void sampler_functions(layerline_session *session)
     REFUSED(layerline_sampler_set_min_p(NULL, 0.0f));
     REFUSED(layerline_sampler_set_repeat_penalty(NULL, 1.0f, 1));
     REFUSED(layerline_sampler_set_seed(NULL, 1));
-    REFUSED(layerline_sampler_sample(NULL, session, &token));
-    REFUSED(layerline_sampler_sample(sampler, NULL, &token));
-    REFUSED(layerline_sampler_sample(sampler, session, NULL));
-    REFUSED_ERR(layerline_generate(NULL, sampler, &token, 1, 1, go_on, NULL, err));
-    REFUSED_ERR(layerline_generate(session, NULL, &token, 1, 1, go_on, NULL, err));
-    REFUSED_ERR(layerline_generate(session, sampler, NULL, 1, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_sampler_copy(NULL, &copy, err));
+    REFUSED_ERR(layerline_sampler_copy(sampler, NULL, err));
+    REFUSED_ERR(layerline_sampler_reset(NULL, err));
+    REFUSED_ERR(layerline_sampler_accept(NULL, &token, 1, err));
+    REFUSED_ERR(layerline_sampler_accept(sampler, NULL, 1, err));
+    REFUSED_ERR(layerline_sampler_sample_logits(NULL, &logit, 1, &token, err));
+    REFUSED_ERR(layerline_sampler_sample_logits(sampler, NULL, 1, &token, err));
+    REFUSED_ERR(layerline_sampler_sample_logits(sampler, &logit, 1, NULL, err));
+    CHECK(copy == NULL);
+    REFUSED_ERR(layerline_sampler_sample(NULL, session, &token, err));
+    REFUSED_ERR(layerline_sampler_sample(sampler, NULL, &token, err));
+    REFUSED_ERR(layerline_sampler_sample(sampler, session, NULL, err));
+    REFUSED_ERR(layerline_session_generate(NULL, sampler, &token, 1, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_session_generate(session, NULL, &token, 1, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_session_generate(session, sampler, NULL, 1, 1, go_on, NULL, err));
     /* user_data is the caller's own affair; without a callback nobody would hear the tokens. */
-    CHECK_STATUS(LAYERLINE_OK, layerline_generate(session, sampler, &token, 1, 1, go_on, NULL, NULL));
-    REFUSED_ERR(layerline_generate(session, sampler, &token, 1, 1, NULL, NULL, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_generate(session, sampler, &token, 1, 1, go_on, NULL, NULL));
+    REFUSED_ERR(layerline_session_generate(session, sampler, &token, 1, 1, NULL, NULL, err));
     layerline_sampler_free(sampler);
 }
 

@@ -54,7 +54,8 @@ static void options_serve_many_models_and_may_go_first(void)
     REQUIRE_OK(err, layerline_model_open(data_path("arch/llama3-ropefreqs.gguf"), o, &two, &err));
     layerline_options_free(o);
     session = new_session(two, 0);
-    CHECK_OK(err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     CHECK(stats_of(two).io == LAYERLINE_IO_BUFFERED);
     CHECK(stats_of(one).passes == 0);
     layerline_session_free(session);
@@ -73,8 +74,10 @@ static void the_context_option_is_the_default_of_sessions(void)
     fill_tokens(tokens, 17, TINY_VOCAB, 1);
     model = open_model(data_path(TINY_MODEL), &s);
     session = new_session(model, 0);
-    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_forward(session, tokens, 17, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_OK(err, layerline_forward(session, tokens, 16, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_session_forward(session, tokens, 17, LAYERLINE_LOGITS_LAST,
+                                                                             LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 16, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     layerline_session_free(session);
     layerline_model_free(model);
 }

@@ -86,11 +86,13 @@ static void a_model_at_its_planned_floor_opens_and_runs(const char *path)
     model = open_model(path, &s);
     session = new_session(model, 0);
     fill_tokens(tokens, 8, TINY_VOCAB, 3);
-    CHECK_OK(err, layerline_forward(session, tokens, 8, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 8, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     /* The floor has room for one row of logits. More are refused before anything is done, and one still works. */
-    CHECK_BUDGET_ERROR(err, layerline_forward(session, tokens, 8, LAYERLINE_LOGITS_ALL, &err));
+    CHECK_BUDGET_ERROR(err, layerline_session_forward(session, tokens, 8, LAYERLINE_LOGITS_ALL,
+                                                      LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK(position_of(session) == 8);
-    CHECK_OK(err, layerline_forward(session, tokens, 1, LAYERLINE_LOGITS_ALL, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 1, LAYERLINE_LOGITS_ALL, LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK(position_of(session) == 9);
     stats = stats_of(model);
     CHECK(stats.budget_bytes == s.budget);
@@ -120,7 +122,7 @@ static void what_cannot_be_planned_is_an_error(void)
     layerline_error *err;
     memset(&plan, 0xAB, sizeof plan);
     plan.struct_size = (uint32_t)sizeof plan;
-    CHECK_ERROR(LAYERLINE_ERROR_IO, err, layerline_plan_memory("/no/such/model.gguf", options, &plan, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_IO, err, layerline_options_plan(options, "/no/such/model.gguf", &plan, &err));
     CHECK(plan.file_bytes == UINT64_C(0xABABABABABABABAB)); /* out-parameters are written on success only */
     layerline_options_free(options);
 }
@@ -138,11 +140,11 @@ static void struct_size_rules(const char *path)
     options = make_options(&s);
     memset(&larger, 0xCD, sizeof larger);
     larger.known.struct_size = 0;
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_plan_memory(path, options, &larger.known, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_options_plan(options, path, &larger.known, &err));
     larger.known.struct_size = 4;
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_plan_memory(path, options, &larger.known, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_options_plan(options, path, &larger.known, &err));
     larger.known.struct_size = (uint32_t)sizeof larger;
-    CHECK_OK(err, layerline_plan_memory(path, options, &larger.known, &err));
+    CHECK_OK(err, layerline_options_plan(options, path, &larger.known, &err));
     CHECK(larger.known.layer_count > 0);
     for (i = 0; i < sizeof larger.later; i++) {
         CHECK(larger.later[i] == 0xCD);

@@ -1,4 +1,4 @@
-/* Prefetch, completion and cancellation: nothing waits but layerline_wait, and every ticket ends with one DONE. */
+/* Prefetch, completion and cancellation: nothing waits but layerline_model_wait, and every ticket ends with one DONE. */
 #define _POSIX_C_SOURCE 200809L
 #include "support.h"
 
@@ -21,7 +21,7 @@ static ending wait_for(layerline_model *model, uint64_t ticket, size_t cap)
     size_t count, i;
     while (e.dones == 0) {
         count = SIZE_MAX;
-        REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, -1, events, cap, &count)));
+        REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, -1, events, cap, &count, NULL)));
         REQUIRE(count >= 1 && count <= cap);
         for (i = 0; i < count; i++) {
             CHECK(events[i].ticket == ticket);
@@ -60,17 +60,17 @@ static void every_layer_is_told_once_and_done_comes_last(void)
     ending e;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
-    CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
+    CHECK_OK(err, layerline_model_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
     CHECK(ticket != 0);
     e = wait_for(model, ticket, EVENTS);
     CHECK(e.layers == TINY_LAYERS && e.seen == 0x3u && e.status == LAYERLINE_OK);
     for (layer = 0; layer < TINY_LAYERS; layer++) {
         int32_t state = -1;
-        CHECK_STATUS(LAYERLINE_OK, layerline_layer_state(model, layer, &state));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_layer_state(model, layer, &state, NULL));
         CHECK(state == LAYERLINE_LAYER_READY || state == LAYERLINE_LAYER_PINNED);
     }
     /* What is there already is told as well, and read from nowhere. */
-    CHECK_OK(err, layerline_prefetch(model, 1, 1, &second, &err));
+    CHECK_OK(err, layerline_model_prefetch(model, 1, 1, &second, &err));
     CHECK(second != ticket);
     e = wait_for(model, second, 1);
     CHECK(e.layers == 1 && e.seen == 0x2u && e.bytes == 0 && e.status == LAYERLINE_OK);
@@ -88,13 +88,14 @@ static void layers_that_are_not_there_are_refused(void)
     int32_t state = 77;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_prefetch(model, TINY_LAYERS, 1, &ticket, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_prefetch(model, 0, TINY_LAYERS + 1, &ticket, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_prefetch(model, 1, UINT32_MAX, &ticket, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_prefetch(model, UINT32_MAX, 2, &ticket, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_model_prefetch(model, TINY_LAYERS, 1, &ticket, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_model_prefetch(model, 0, TINY_LAYERS + 1, &ticket,
+                                                                                &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_model_prefetch(model, 1, UINT32_MAX, &ticket, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_model_prefetch(model, UINT32_MAX, 2, &ticket, &err));
     CHECK(ticket == 77);
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_layer_state(model, TINY_LAYERS, &state));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_layer_state(model, UINT32_MAX, &state));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_layer_state(model, TINY_LAYERS, &state, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_layer_state(model, UINT32_MAX, &state, NULL));
     CHECK(state == 77);
     layerline_model_free(model);
 }
@@ -108,20 +109,20 @@ static void nothing_to_tell_is_no_error(void)
     int fd;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
-    CHECK_STATUS(LAYERLINE_OK, layerline_poll(model, events, 4, &count));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, events, 4, &count, NULL));
     CHECK(count == 0);
     count = 77;
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_poll(model, events, 0, &count));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_wait(model, 0, events, 0, &count));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_wait(model, -2, events, 4, &count));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_poll(model, events, 0, &count, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_wait(model, 0, events, 0, &count, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_wait(model, -2, events, 4, &count, NULL));
     CHECK(count == 77);
-    CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, 0, events, 4, &count));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, 0, events, 4, &count, NULL));
     CHECK(count == 0);
     count = 77;
-    CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, 20, events, 4, &count));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, 20, events, 4, &count, NULL));
     CHECK(count == 0);
-    fd = layerline_event_fd(model);
-    CHECK(fd == layerline_event_fd(model));
+    fd = (int)layerline_model_event_handle(model);
+    CHECK(fd == layerline_model_event_handle(model));
     CHECK(fd < 0 || !readable(fd));
     layerline_model_free(model);
 }
@@ -138,23 +139,23 @@ static void the_descriptor_is_readable_while_events_wait(void)
     bool done = false;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
-    p.fd = layerline_event_fd(model);
+    p.fd = (int)layerline_model_event_handle(model);
     p.events = POLLIN;
     if (p.fd < 0) { /* a system that has none */
         layerline_model_free(model);
         return;
     }
-    CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
+    CHECK_OK(err, layerline_model_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
     while (!done) {
         REQUIRE(poll(&p, 1, 60000) == 1); /* a minute only bounds a failure */
-        REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_poll(model, &event, 1, &count)));
+        REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, &event, 1, &count, NULL)));
         REQUIRE(count <= 1);
         taken += count;
         done = count == 1 && event.kind == LAYERLINE_EVENT_DONE;
     }
     CHECK(taken == TINY_LAYERS + 1);
     CHECK(!readable(p.fd));
-    CHECK_STATUS(LAYERLINE_OK, layerline_poll(model, &event, 1, &count));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, &event, 1, &count, NULL));
     CHECK(count == 0);
     layerline_model_free(model);
 }
@@ -180,9 +181,9 @@ static void a_cancelled_ticket_ends_too(void)
     for (i = 0; i < 50; i++) {
         uint64_t ticket = 0;
         ending e;
-        CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
+        CHECK_OK(err, layerline_model_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
         /* It may have ended already; then there was nothing left to cancel, and that is no error. */
-        CHECK_STATUS(LAYERLINE_OK, layerline_cancel(model, ticket));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_cancel(model, ticket, NULL));
         e = wait_for(model, ticket, EVENTS);
         /* At the floor there are no frames but those that passes need: where that is found out first, it is the ending. */
         CHECK(e.status == LAYERLINE_ERROR_CANCELLED || e.status == LAYERLINE_ERROR_MEMORY_BUDGET || e.status == LAYERLINE_OK);
@@ -190,8 +191,9 @@ static void a_cancelled_ticket_ends_too(void)
         CHECK(e.status == LAYERLINE_ERROR_CANCELLED || e.layers == TINY_LAYERS);
     }
     /* Its frames are given back: a pass runs after it. */
-    CHECK_OK(err, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_cancel(model, UINT64_MAX));
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    CHECK_STATUS(LAYERLINE_ERROR_NOT_FOUND, layerline_model_cancel(model, UINT64_MAX, NULL));
     layerline_session_free(session);
     layerline_model_free(model);
 }
@@ -209,8 +211,9 @@ static void a_prefetch_never_starves_a_pass(void)
     for (i = 0; i < 8; i++) {
         uint64_t ticket = 0;
         /* The layer that the pass comes to last, never waited for, at the least budget that works. */
-        CHECK_OK(err, layerline_prefetch(model, TINY_LAYERS - 1, 1, &ticket, &err));
-        CHECK_OK(err, layerline_forward(session, tokens + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_model_prefetch(model, TINY_LAYERS - 1, 1, &ticket, &err));
+        CHECK_OK(err, layerline_session_forward(session, tokens + i, 1, LAYERLINE_LOGITS_LAST,
+                                                LAYERLINE_EMBEDDINGS_NONE, &err));
     }
     CHECK(position_of(session) == 8);
     layerline_session_free(session);
@@ -226,7 +229,7 @@ static void a_model_may_be_freed_with_work_in_flight(void)
         layerline_model *model = open_model(data_path(TINY_MODEL), &s);
         layerline_error *err;
         uint64_t ticket = 0;
-        CHECK_OK(err, layerline_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
+        CHECK_OK(err, layerline_model_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
         layerline_model_free(model);
     }
 }
@@ -250,8 +253,10 @@ static void statistics_count_what_happened(void)
     CHECK(before.budget_bytes == s.budget);
     CHECK(before.io == LAYERLINE_IO_DIRECT || before.io == LAYERLINE_IO_BUFFERED || before.io == LAYERLINE_IO_MMAP);
     CHECK(before.passes == 0 && before.tokens == 0);
-    CHECK_OK(err, layerline_forward(session, tokens, 5, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_OK(err, layerline_forward(session, tokens, 1, LAYERLINE_LOGITS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 5, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 1, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     after = stats_of(model);
     CHECK(after.passes == 2 && after.tokens == 6);
     CHECK(after.layers_resident + after.layers_prefetched + after.layers_stalled >= 2 * TINY_LAYERS);
@@ -261,9 +266,9 @@ static void statistics_count_what_happened(void)
 
     memset(&larger, 0xCD, sizeof larger);
     larger.known.struct_size = 8;
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_get_stats(model, &larger.known));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_get_stats(model, &larger.known, NULL));
     larger.known.struct_size = (uint32_t)sizeof larger;
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_stats(model, &larger.known));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_stats(model, &larger.known, NULL));
     CHECK(larger.known.passes == 2 && larger.known.struct_size == sizeof larger);
     for (i = 0; i < sizeof larger.later; i++) {
         CHECK(larger.later[i] == 0xCD);

@@ -55,7 +55,7 @@ static int32_t argmax_of(const layerline_session *session)
 {
     const float *logits = NULL;
     size_t vocab = 0, best = 0, i;
-    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_logits(session, 0, &logits, &vocab)));
+    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_session_logits(session, 0, &logits, &vocab, NULL)));
     for (i = 1; i < vocab; i++) {
         if (logits[i] > logits[best]) {
             best = i;
@@ -72,7 +72,8 @@ static void what_leaves_one_choice_takes_the_argmax(layerline_model *model)
     int32_t tokens[20], token = -1;
     size_t i;
     fill_tokens(tokens, 20, TINY_VOCAB, 6);
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_sample(greedy, session, &token)); /* no logits yet */
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
+                 layerline_sampler_sample(greedy, session, &token, NULL)); /* no logits yet */
     CHECK(token == -1);
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_temperature(one, 1.0f));
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_top_k(one, 1));
@@ -82,15 +83,16 @@ static void what_leaves_one_choice_takes_the_argmax(layerline_model *model)
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_min_p(likely, 1.0f));
     for (i = 0; i < 20; i++) {
         int32_t expected;
-        CHECK_OK(err, layerline_forward(session, tokens + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_session_forward(session, tokens + i, 1, LAYERLINE_LOGITS_LAST,
+                                                LAYERLINE_EMBEDDINGS_NONE, &err));
         expected = argmax_of(session);
-        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(greedy, session, &token));
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(greedy, session, &token, NULL));
         CHECK(token == expected);
-        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(one, session, &token));
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(one, session, &token, NULL));
         CHECK(token == expected);
-        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(nucleus, session, &token));
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(nucleus, session, &token, NULL));
         CHECK(token == expected);
-        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(likely, session, &token));
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(likely, session, &token, NULL));
         CHECK(token == expected);
     }
     layerline_sampler_free(greedy);
@@ -109,9 +111,10 @@ static void draw(layerline_model *model, uint64_t seed, int32_t *drawn, size_t c
     size_t i;
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_temperature(sampler, 1.5f));
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(sampler, seed));
-    CHECK_OK(err, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     for (i = 0; i < count; i++) {
-        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(sampler, session, drawn + i));
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(sampler, session, drawn + i, NULL));
         CHECK(drawn[i] >= 0 && drawn[i] < (int32_t)TINY_VOCAB);
     }
     layerline_sampler_free(sampler);
@@ -165,19 +168,21 @@ static void generation_is_forward_and_sample_again_and_again(layerline_model *mo
     bool end = false;
     memset(&h, 0, sizeof h);
     fill_tokens(prompt, 7, TINY_VOCAB, 11);
-    CHECK_OK(err, layerline_generate(session, sampler, prompt, 7, 40, listen, &h, &err));
+    CHECK_OK(err, layerline_session_generate(session, sampler, prompt, 7, 40, listen, &h, &err));
     CHECK(h.count > 0 && h.count <= 40);
 
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
-    CHECK_OK(err, layerline_forward(session, prompt, 7, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_forward(session, prompt, 7, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     for (i = 0; i < 40; i++) {
-        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(sampler, session, &token));
-        CHECK_STATUS(LAYERLINE_OK, layerline_token_is_end(model, token, &end));
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(sampler, session, &token, NULL));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_token_is_end(model, token, &end, NULL));
         if (end) {
             break;
         }
         CHECK(i < h.count && h.tokens[i] == token);
-        CHECK_OK(err, layerline_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                                &err));
     }
     CHECK(h.count == i || (end && h.count == i + 1)); /* an end token is told where it cuts a character short */
     layerline_sampler_free(sampler);
@@ -195,16 +200,16 @@ static void a_callback_stops_and_a_limit_holds(layerline_model *model)
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(sampler, 5));
     memset(&h, 0, sizeof h);
     h.stop_after = 3;
-    CHECK_OK(err, layerline_generate(session, sampler, prompt, 4, 100, listen, &h, &err));
+    CHECK_OK(err, layerline_session_generate(session, sampler, prompt, 4, 100, listen, &h, &err));
     CHECK(h.count <= 3 && h.count > 0);
     memset(&h, 0, sizeof h);
-    CHECK_OK(err, layerline_generate(session, sampler, prompt, 4, 5, listen, &h, &err));
+    CHECK_OK(err, layerline_session_generate(session, sampler, prompt, 4, 5, listen, &h, &err));
     CHECK(h.count <= 5);
     memset(&h, 0, sizeof h);
-    CHECK_OK(err, layerline_generate(session, sampler, prompt, 4, 0, listen, &h, &err));
+    CHECK_OK(err, layerline_session_generate(session, sampler, prompt, 4, 0, listen, &h, &err));
     CHECK(h.count == 0);
     /* The prompt has been run all the same, and generation goes on from there without another. */
-    CHECK_OK(err, layerline_generate(session, sampler, NULL, 0, 1, listen, &h, &err));
+    CHECK_OK(err, layerline_session_generate(session, sampler, NULL, 0, 1, listen, &h, &err));
     CHECK(h.count <= 1);
     layerline_sampler_free(sampler);
     layerline_session_free(session);
@@ -220,17 +225,20 @@ static bool intrude(int32_t token, const char *piece, size_t length, void *user_
 {
     intruder *self = user_data;
     layerline_error *err;
+    layerline_session_info info;
     const float *logits = NULL;
     size_t count = 0;
     (void)piece;
     (void)length;
     self->calls++;
-    CHECK_ERROR(LAYERLINE_ERROR_BUSY, err, layerline_forward(self->session, &token, 1, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_BUSY, err, layerline_session_forward(self->session, &token, 1, LAYERLINE_LOGITS_LAST,
+                                                                     LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK_ERROR(LAYERLINE_ERROR_BUSY, err,
-                layerline_generate(self->session, self->sampler, &token, 1, 1, intrude, self, &err));
-    CHECK_STATUS(LAYERLINE_ERROR_BUSY, layerline_session_truncate(self->session, 0));
-    CHECK_STATUS(LAYERLINE_ERROR_BUSY, layerline_logits(self->session, 0, &logits, &count));
-    CHECK_STATUS(LAYERLINE_ERROR_BUSY, layerline_session_position(self->session, &count));
+                layerline_session_generate(self->session, self->sampler, &token, 1, 1, intrude, self, &err));
+    CHECK_STATUS(LAYERLINE_ERROR_BUSY, layerline_session_truncate(self->session, 0, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_BUSY, layerline_session_logits(self->session, 0, &logits, &count, NULL));
+    info.struct_size = (uint32_t)sizeof info;
+    CHECK_STATUS(LAYERLINE_ERROR_BUSY, layerline_session_get_info(self->session, &info, NULL));
     CHECK_STATUS(LAYERLINE_ERROR_BUSY, layerline_sampler_set_seed(self->sampler, 1));
     layerline_session_interrupt(self->session);
     return true;
@@ -246,10 +254,11 @@ static void a_callback_finds_its_session_busy_and_may_interrupt_it(layerline_mod
     self.sampler = new_sampler();
     self.calls = 0;
     CHECK_ERROR(LAYERLINE_ERROR_CANCELLED, err,
-                layerline_generate(self.session, self.sampler, prompt, 3, 50, intrude, &self, &err));
+                layerline_session_generate(self.session, self.sampler, prompt, 3, 50, intrude, &self, &err));
     CHECK(self.calls == 1);
     CHECK(position_of(self.session) == 3);
-    CHECK_OK(err, layerline_forward(self.session, prompt, 1, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(self.session, prompt, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     layerline_sampler_free(self.sampler);
     layerline_session_free(self.session);
 }
@@ -267,7 +276,7 @@ static void pieces_are_whole_characters(layerline_model *model)
         layerline_session *session = new_session(model, 0);
         CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(sampler, seed));
         memset(&h, 0, sizeof h);
-        CHECK_OK(err, layerline_generate(session, sampler, prompt, 2, 100, listen, &h, &err));
+        CHECK_OK(err, layerline_session_generate(session, sampler, prompt, 2, 100, listen, &h, &err));
         CHECK(is_utf8(h.text, h.bytes));
         layerline_session_free(session);
     }
@@ -283,18 +292,19 @@ static void bad_prompts_are_refused_before_anything_is_said(layerline_model *mod
     int32_t prompt[20];
     memset(&h, 0, sizeof h);
     fill_tokens(prompt, 20, TINY_VOCAB, 1);
-    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_generate(session, sampler, prompt, 20, 5, listen, &h, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_session_generate(session, sampler, prompt, 20, 5, listen,
+                                                                              &h, &err));
     prompt[1] = -7;
     CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
-                layerline_generate(session, sampler, prompt, 3, 5, listen, &h, &err));
+                layerline_session_generate(session, sampler, prompt, 3, 5, listen, &h, &err));
     CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
-                layerline_generate(session, sampler, prompt, 0, 5, listen, &h, &err));
+                layerline_session_generate(session, sampler, prompt, 0, 5, listen, &h, &err));
     CHECK(h.count == 0 && position_of(session) == 0);
     /* Running into the end of the context is said, after all that fitted. */
     prompt[1] = 7;
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_temperature(sampler, 3.0f));
     CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err,
-                layerline_generate(session, sampler, prompt, 10, 100, listen, &h, &err));
+                layerline_session_generate(session, sampler, prompt, 10, 100, listen, &h, &err));
     CHECK(h.count == 7 && position_of(session) == 16);
     layerline_sampler_free(sampler);
     layerline_session_free(session);
@@ -329,8 +339,9 @@ static bool real_text(void)
         model = open_model(path, &s);
         session = new_session(model, 0);
         CHECK_STATUS(LAYERLINE_OK,
-                     layerline_tokenize(model, text, strlen(text), LAYERLINE_TOKENIZE_BOS, prompt, 32, &count));
-        CHECK_OK(err, layerline_generate(session, sampler, prompt, count, limit, listen, h, &err));
+                     layerline_model_tokenize(model, text, strlen(text), LAYERLINE_TOKENIZE_BOS, prompt, 32, &count,
+                                              NULL));
+        CHECK_OK(err, layerline_session_generate(session, sampler, prompt, count, limit, listen, h, &err));
         layerline_sampler_free(sampler);
         layerline_session_free(session);
         layerline_model_free(model);

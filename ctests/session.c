@@ -14,6 +14,28 @@ static settings small(void)
     return s;
 }
 
+/* An interrupt that comes before its call ends that call and no other; it can be taken back. */
+static void an_interrupt_before_a_call_is_not_lost(layerline_model *model)
+{
+    layerline_session *session = new_session(model, 0);
+    layerline_error *err;
+    int32_t token = 5;
+    layerline_session_interrupt(session);
+    layerline_session_interrupt(session);
+    CHECK_ERROR(LAYERLINE_ERROR_CANCELLED, err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST,
+                                                                          LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK(position_of(session) == 0);
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    layerline_session_interrupt(session);
+    layerline_session_clear_interrupt(session);
+    CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    CHECK(position_of(session) == 2 && session_info_of(session).context_length == info_of(model).context_length);
+    CHECK(session_info_of(session).memory_bytes > 0);
+    layerline_session_free(session);
+}
+
 static void each_logits_mode_yields_its_rows(layerline_model *model)
 {
     layerline_session *session = new_session(model, 0), *other = new_session(model, 0);
@@ -25,27 +47,28 @@ static void each_logits_mode_yields_its_rows(layerline_model *model)
     fill_tokens(tokens, 12, TINY_VOCAB, 1);
 
     /* Before any pass there is nothing to see. */
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_logits(session, 0, &logits, &vocab));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_logits(session, 0, &logits, &vocab, NULL));
     CHECK(logits == NULL && vocab == 0);
 
-    CHECK_OK(err, layerline_forward(session, tokens, 12, LAYERLINE_LOGITS_ALL, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 12, LAYERLINE_LOGITS_ALL, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     for (row = 0; row < 12; row++) {
-        CHECK_STATUS(LAYERLINE_OK, layerline_logits(session, row, &logits, &vocab));
+        CHECK_STATUS(LAYERLINE_OK, layerline_session_logits(session, row, &logits, &vocab, NULL));
         REQUIRE(logits != NULL && vocab == TINY_VOCAB);
         for (i = 0; i < vocab; i++) {
             CHECK(isfinite(logits[i]));
         }
     }
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_logits(session, 12, &logits, &vocab));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_logits(session, SIZE_MAX, &logits, &vocab));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_logits(session, 12, &logits, &vocab, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_logits(session, SIZE_MAX, &logits, &vocab, NULL));
     last = copy_logits(session, 11, &vocab);
 
-    CHECK_OK(err, layerline_forward(other, tokens, 12, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(other, tokens, 12, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK(same_logits(other, 0, last, vocab));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_logits(other, 1, &logits, &vocab));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_logits(other, 1, &logits, &vocab, NULL));
 
-    CHECK_OK(err, layerline_forward(other, tokens, 1, LAYERLINE_LOGITS_NONE, &err));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_logits(other, 0, &logits, &vocab));
+    CHECK_OK(err, layerline_session_forward(other, tokens, 1, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_logits(other, 0, &logits, &vocab, NULL));
     CHECK(position_of(session) == 12 && position_of(other) == 13);
     free(last);
     layerline_session_free(session);
@@ -59,21 +82,29 @@ static void bad_tokens_and_modes_change_nothing(layerline_model *model)
     int32_t tokens[4] = { 1, 2, 3, 4 };
     size_t vocab;
     float *before;
-    CHECK_OK(err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     before = copy_logits(session, 0, &vocab);
     tokens[2] = -1;
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
     tokens[2] = (int32_t)TINY_VOCAB;
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
     tokens[2] = INT32_MAX;
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
     tokens[2] = 3;
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, tokens, 4, 3, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, tokens, 4, -1, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward(session, tokens, 0, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_forward(session, tokens, 4, 3, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_forward(session, tokens, 4, -1, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_forward(session, tokens, 0, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK(position_of(session) == 4);
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
-    CHECK_OK(err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     CHECK(same_logits(session, 0, before, vocab));
     free(before);
     layerline_session_free(session);
@@ -87,22 +118,26 @@ static void truncate_forgets_all_after(layerline_model *model)
     size_t vocab;
     float *expected;
     fill_tokens(tokens, 16, TINY_VOCAB, 7);
-    CHECK_OK(err, layerline_forward(session, tokens, 8, LAYERLINE_LOGITS_NONE, &err));
-    CHECK_OK(err, layerline_forward(session, tokens + 8, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 8, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens + 8, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     expected = copy_logits(session, 0, &vocab);
     /* Another continuation, then back: the same tokens give the same bits again. */
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 8));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 8, NULL));
     CHECK(position_of(session) == 8);
-    CHECK_OK(err, layerline_forward(session, tokens + 12, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens + 12, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     CHECK(!same_logits(session, 0, expected, vocab));
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 8));
-    CHECK_OK(err, layerline_forward(session, tokens + 8, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 8, NULL));
+    CHECK_OK(err, layerline_session_forward(session, tokens + 8, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     CHECK(same_logits(session, 0, expected, vocab));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_truncate(session, 13));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_truncate(session, SIZE_MAX));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_truncate(session, 13, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_session_truncate(session, SIZE_MAX, NULL));
     CHECK(position_of(session) == 12);
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 12));
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 12, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
     CHECK(position_of(session) == 0);
     free(expected);
     layerline_session_free(session);
@@ -114,15 +149,21 @@ static void a_full_context_is_said_and_harms_nothing(layerline_model *model)
     layerline_error *err;
     int32_t tokens[25];
     fill_tokens(tokens, 25, TINY_VOCAB, 5);
-    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_forward(session, tokens, 25, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_session_forward(session, tokens, 25, LAYERLINE_LOGITS_LAST,
+                                                                             LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK(position_of(session) == 0);
-    CHECK_OK(err, layerline_forward(session, tokens, 20, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_forward(session, tokens, 5, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 20, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_session_forward(session, tokens, 5, LAYERLINE_LOGITS_LAST,
+                                                                             LAYERLINE_EMBEDDINGS_NONE, &err));
     CHECK(position_of(session) == 20);
-    CHECK_OK(err, layerline_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_forward(session, tokens, 1, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 10));
-    CHECK_OK(err, layerline_forward(session, tokens, 14, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err, layerline_session_forward(session, tokens, 1, LAYERLINE_LOGITS_LAST,
+                                                                             LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 10, NULL));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 14, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     CHECK(position_of(session) == 24);
     layerline_session_free(session);
 }
@@ -137,13 +178,16 @@ static void sessions_do_not_see_each_other(layerline_model *model)
     fill_tokens(tokens, 10, TINY_VOCAB, 1);
     fill_tokens(others, 10, TINY_VOCAB, 2);
     for (i = 0; i < 10; i++) {
-        CHECK_OK(err, layerline_forward(a, tokens + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_session_forward(a, tokens + i, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                                &err));
     }
     expected = copy_logits(a, 0, &vocab);
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(a, 0));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(a, 0, NULL));
     for (i = 0; i < 10; i++) { /* now in turns with another sequence */
-        CHECK_OK(err, layerline_forward(a, tokens + i, 1, LAYERLINE_LOGITS_LAST, &err));
-        CHECK_OK(err, layerline_forward(b, others + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_session_forward(a, tokens + i, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                                &err));
+        CHECK_OK(err, layerline_session_forward(b, others + i, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                                &err));
     }
     CHECK(same_logits(a, 0, expected, vocab));
     free(expected);
@@ -181,10 +225,12 @@ static void an_interrupted_pass_leaves_the_session_as_before(layerline_model *mo
     unsigned cancelled = 0, attempts;
     float *expected;
     fill_tokens(tokens, 200, TINY_VOCAB, 3);
-    CHECK_OK(err, layerline_forward(session, tokens, 10, LAYERLINE_LOGITS_NONE, &err));
-    CHECK_OK(err, layerline_forward(session, tokens + 10, 190, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 10, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens + 10, 190, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     expected = copy_logits(session, 0, &vocab);
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 10));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 10, NULL));
 
     self.session = session;
     self.stop = false;
@@ -193,14 +239,15 @@ static void an_interrupted_pass_leaves_the_session_as_before(layerline_model *mo
     for (attempts = 0; attempts < 2000 && cancelled < 3; attempts++) {
         layerline_status status;
         err = NULL;
-        status = layerline_forward(session, tokens + 10, 190, LAYERLINE_LOGITS_LAST, &err);
+        status = layerline_session_forward(session, tokens + 10, 190, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                           &err);
         if (status == LAYERLINE_ERROR_CANCELLED) {
             cancelled++;
             CHECK(err != NULL && layerline_error_status(err) == LAYERLINE_ERROR_CANCELLED);
             CHECK(position_of(session) == 10);
         } else {
             CHECK_STATUS(LAYERLINE_OK, status);
-            CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 10));
+            CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 10, NULL));
         }
         layerline_error_free(err);
     }
@@ -209,10 +256,12 @@ static void an_interrupted_pass_leaves_the_session_as_before(layerline_model *mo
     self.stop = true;
     pthread_mutex_unlock(&self.lock);
     pthread_join(thread, NULL);
+    layerline_session_clear_interrupt(session);
     pthread_mutex_destroy(&self.lock);
 
     /* The interrupts are over, and were for passes that ran then: this one runs to its end, with the same bits. */
-    CHECK_OK(err, layerline_forward(session, tokens + 10, 190, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens + 10, 190, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     CHECK(same_logits(session, 0, expected, vocab));
     free(expected);
     layerline_session_free(session);
@@ -228,11 +277,11 @@ static void handles_may_be_freed_in_any_order(void)
     int32_t tokens[4] = { 1, 9, 8, 7 }, token = -1;
     REQUIRE(sampler != NULL);
     layerline_model_free(model); /* the sessions keep it alive */
-    CHECK_OK(err, layerline_forward(a, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_OK(err, layerline_forward(b, tokens, 4, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(a, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(b, tokens, 4, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
     layerline_session_free(a);
-    CHECK_OK(err, layerline_forward(b, tokens, 1, LAYERLINE_LOGITS_LAST, &err));
-    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(sampler, b, &token));
+    CHECK_OK(err, layerline_session_forward(b, tokens, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_sample(sampler, b, &token, NULL));
     CHECK(token >= 0 && token < (int32_t)TINY_VOCAB);
     layerline_session_free(b);
     layerline_sampler_free(sampler);
@@ -260,7 +309,8 @@ static void a_session_pays_from_the_budget_and_gives_it_back(void)
     first = new_session(model, 0);
     CHECK(stats_of(model).peak_bytes <= s.budget);
     /* More room, another session; it goes, and what it took is free again. */
-    CHECK_OK(err, layerline_model_set_memory_budget(model, plan.floor_bytes + plan.kv_bytes + plan.scratch_bytes, &err));
+    CHECK_OK(err, layerline_model_set_memory_budget(model, plan.floor_bytes + plan.kv_bytes + plan.scratch_bytes,
+                                                    &err));
     used = stats_of(model).budget_bytes;
     CHECK(used == plan.floor_bytes + plan.kv_bytes + plan.scratch_bytes);
     CHECK_OK(err, layerline_session_new(model, 0, &second, &err));
@@ -281,6 +331,7 @@ int main(void)
 {
     settings s = small();
     layerline_model *model = open_model(data_path(TINY_MODEL), &s);
+    an_interrupt_before_a_call_is_not_lost(model);
     each_logits_mode_yields_its_rows(model);
     bad_tokens_and_modes_change_nothing(model);
     truncate_forgets_all_after(model);

@@ -29,7 +29,8 @@ static int32_t tokens[PROMPT + NEXT];
 static void make_folder(void)
 {
     const char *parent = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.500s/layerline-state-XXXXXX", parent != NULL && parent[0] != '\0' ? parent : "/tmp");
+    snprintf(folder, sizeof folder, "%.500s/layerline-state-XXXXXX",
+             parent != NULL && parent[0] != '\0' ? parent : "/tmp");
     REQUIRE(mkdtemp(folder) != NULL);
     snprintf(path, sizeof path, "%s/state", folder);
 }
@@ -52,7 +53,8 @@ static layerline_session *prompted(layerline_model *model, uint32_t context, siz
 {
     layerline_session *session = new_session(model, context);
     layerline_error *err;
-    REQUIRE_OK(err, layerline_forward(session, tokens, count, LAYERLINE_LOGITS_LAST, &err));
+    REQUIRE_OK(err, layerline_session_forward(session, tokens, count, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                              &err));
     return session;
 }
 
@@ -83,8 +85,10 @@ static void goes_on_as_expected(layerline_session *session)
     CHECK(position_of(session) == PROMPT && same_logits(session, 0, logits, vocab));
     for (i = 0; i < NEXT; i++) {
         free(logits);
-        CHECK_OK(err, layerline_forward(expected, tokens + PROMPT + i, 1, LAYERLINE_LOGITS_LAST, &err));
-        CHECK_OK(err, layerline_forward(session, tokens + PROMPT + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_session_forward(expected, tokens + PROMPT + i, 1, LAYERLINE_LOGITS_LAST,
+                                                LAYERLINE_EMBEDDINGS_NONE, &err));
+        CHECK_OK(err, layerline_session_forward(session, tokens + PROMPT + i, 1, LAYERLINE_LOGITS_LAST,
+                                                LAYERLINE_EMBEDDINGS_NONE, &err));
         logits = copy_logits(expected, 0, &vocab);
         CHECK(same_logits(session, 0, logits, vocab));
     }
@@ -125,8 +129,8 @@ static void copies_outlive_what_they_were_made_of(void)
     layerline_model *model = open_model(data_path(TINY_MODEL), &s);
     layerline_session *first = prompted(model, 32, PROMPT), *second = copy_of(first, 0), *third = copy_of(second, 64);
     layerline_error *err;
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(first, 2));
-    CHECK_OK(err, layerline_forward(first, tokens, 8, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(first, 2, NULL));
+    CHECK_OK(err, layerline_session_forward(first, tokens, 8, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
     layerline_model_free(model);
     layerline_session_free(first);
     goes_on_as_expected(second);
@@ -241,7 +245,8 @@ static void a_session_in_a_pass_is_busy(layerline_model *model)
     /* The pass may be over before anybody asks: then it is not busy, but free. */
     for (seen = 0; seen < 2; seen++) {
         layerline_status status;
-        CHECK_OK(err, layerline_forward_submit(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST, &ticket, &err));
+        CHECK_OK(err, layerline_session_submit(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST,
+                                               LAYERLINE_EMBEDDINGS_NONE, &ticket, &err));
         err = NULL;
         status = layerline_session_copy(session, 0, &copy, &err);
         CHECK(status == LAYERLINE_ERROR_BUSY ? copy == NULL : status == LAYERLINE_OK);
@@ -250,13 +255,14 @@ static void a_session_in_a_pass_is_busy(layerline_model *model)
         status = layerline_session_save(session, path, &err);
         CHECK(status == LAYERLINE_ERROR_BUSY || status == LAYERLINE_OK);
         layerline_error_free(err);
-        CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, -1, &event, 1, &count));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, -1, &event, 1, &count, NULL));
         CHECK(count == 1 && event.ticket == ticket && event.status == LAYERLINE_OK);
         layerline_session_free(copy);
         copy = NULL;
-        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
+        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
     }
-    CHECK_OK(err, layerline_forward(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     goes_on_as_expected(session);
     layerline_session_free(session);
 }
@@ -274,7 +280,7 @@ static void *poll_until_told(void *data)
     while (!stop) {
         layerline_event events[4];
         size_t count = 0;
-        CHECK_STATUS(LAYERLINE_OK, layerline_poll(self->model, events, 4, &count));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(self->model, events, 4, &count, NULL));
         stats_of(self->model);
         pthread_mutex_lock(&self->lock);
         stop = self->stop;

@@ -1,5 +1,5 @@
 /* Submitted passes: they return at once, end with one DONE, have the session to themselves until then, and give the
- * bits that layerline_forward gives. */
+ * bits that layerline_session_forward gives. */
 #define _POSIX_C_SOURCE 200809L
 #include "support.h"
 
@@ -39,7 +39,7 @@ static uint64_t submit(layerline_session *session, const int32_t *tokens, size_t
 {
     layerline_error *err;
     uint64_t ticket = 0;
-    REQUIRE_OK(err, layerline_forward_submit(session, tokens, count, logits, &ticket, &err));
+    REQUIRE_OK(err, layerline_session_submit(session, tokens, count, logits, LAYERLINE_EMBEDDINGS_NONE, &ticket, &err));
     CHECK(ticket != 0);
     return ticket;
 }
@@ -49,7 +49,7 @@ static layerline_event wait_for(layerline_model *model, uint64_t ticket)
     layerline_event event;
     size_t count = 0;
     memset(&event, 0, sizeof event);
-    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, -1, &event, 1, &count)));
+    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, -1, &event, 1, &count, NULL)));
     REQUIRE(count == 1);
     CHECK(event.ticket == ticket && event.kind == LAYERLINE_EVENT_DONE);
     return event;
@@ -59,7 +59,7 @@ static void no_event_waits(layerline_model *model)
 {
     layerline_event event;
     size_t count = 77;
-    CHECK_STATUS(LAYERLINE_OK, layerline_poll(model, &event, 1, &count));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, &event, 1, &count, NULL));
     CHECK(count == 0);
 }
 
@@ -69,13 +69,14 @@ static float *expected_logits(layerline_model *model, const int32_t *tokens, siz
     layerline_session *session = new_session(model, 0);
     layerline_error *err;
     float *logits;
-    CHECK_OK(err, layerline_forward(session, tokens, count, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, count, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     logits = copy_logits(session, 0, vocab);
     layerline_session_free(session);
     return logits;
 }
 
-/* A program that does nothing but poll(2): tokens come one by one, as by layerline_forward. */
+/* A program that does nothing but poll(2): tokens come one by one, as by layerline_session_forward. */
 static void an_event_loop_runs_a_sequence(void)
 {
     layerline_model *model = open_tight();
@@ -85,20 +86,21 @@ static void an_event_loop_runs_a_sequence(void)
     int32_t tokens[24];
     size_t vocab, i;
     fill_tokens(tokens, 24, TINY_VOCAB, 11);
-    p.fd = layerline_event_fd(model);
+    p.fd = (int)layerline_model_event_handle(model);
     p.events = POLLIN;
     for (i = 0; i < 24; i++) {
         layerline_event event;
         float *expected;
         size_t count = 0;
         uint64_t ticket;
-        CHECK_OK(err, layerline_forward(waiting, tokens + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_session_forward(waiting, tokens + i, 1, LAYERLINE_LOGITS_LAST,
+                                                LAYERLINE_EMBEDDINGS_NONE, &err));
         expected = copy_logits(waiting, 0, &vocab);
         ticket = submit(polling, tokens + i, 1, LAYERLINE_LOGITS_LAST);
         memset(&event, 0, sizeof event);
         if (p.fd >= 0) {
             REQUIRE(poll(&p, 1, 60000) == 1); /* a minute only bounds a failure */
-            REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_poll(model, &event, 1, &count)));
+            REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, &event, 1, &count, NULL)));
             REQUIRE(count == 1);
             CHECK(poll(&p, 1, 0) == 0);
         } else {
@@ -124,13 +126,17 @@ static void what_cannot_begin_is_refused_without_a_ticket(layerline_model *model
     int32_t tokens[25];
     fill_tokens(tokens, 25, TINY_VOCAB, 5);
     CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err,
-                layerline_forward_submit(session, tokens, 25, LAYERLINE_LOGITS_LAST, &ticket, &err));
+                layerline_session_submit(session, tokens, 25, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &ticket,
+                                         &err));
     CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
-                layerline_forward_submit(session, tokens, 0, LAYERLINE_LOGITS_LAST, &ticket, &err));
-    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_forward_submit(session, tokens, 1, 3, &ticket, &err));
+                layerline_session_submit(session, tokens, 0, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &ticket,
+                                         &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_session_submit(session, tokens, 1, 3, LAYERLINE_EMBEDDINGS_NONE, &ticket, &err));
     tokens[1] = (int32_t)TINY_VOCAB;
     CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
-                layerline_forward_submit(session, tokens, 3, LAYERLINE_LOGITS_LAST, &ticket, &err));
+                layerline_session_submit(session, tokens, 3, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &ticket,
+                                         &err));
     CHECK(ticket == 77);
     no_event_waits(model);
     CHECK(position_of(session) == 0);
@@ -149,19 +155,23 @@ static void a_session_is_busy_until_its_pass_is_done(void)
     /* A pass may be over before it is looked at; one of many is not. */
     for (attempts = 0; attempts < 1000 && busy < 3; attempts++) {
         const float *logits = NULL;
-        size_t vocab = 0, position = 0;
+        size_t vocab = 0;
+        layerline_session_info info;
         uint64_t other = 0, ticket = submit(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
         layerline_status found[7];
         size_t i;
         bool all = true;
-        found[0] = layerline_session_position(session, &position);
-        found[1] = layerline_logits(session, 0, &logits, &vocab);
-        found[2] = layerline_sampler_sample(sampler, session, &token);
-        found[3] = layerline_session_truncate(session, 0);
+        info.struct_size = (uint32_t)sizeof info;
+        found[0] = layerline_session_get_info(session, &info, NULL);
+        found[1] = layerline_session_logits(session, 0, &logits, &vocab, NULL);
+        found[2] = layerline_sampler_sample(sampler, session, &token, NULL);
+        found[3] = layerline_session_truncate(session, 0, NULL);
         if (found[3] == LAYERLINE_ERROR_BUSY) {
-            found[4] = layerline_forward(session, tokens, 1, LAYERLINE_LOGITS_LAST, NULL);
-            found[5] = layerline_generate(session, sampler, tokens, 1, 1, go_on, NULL, NULL);
-            found[6] = layerline_forward_submit(session, tokens, 1, LAYERLINE_LOGITS_LAST, &other, NULL);
+            found[4] = layerline_session_forward(session, tokens, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                                 NULL);
+            found[5] = layerline_session_generate(session, sampler, tokens, 1, 1, go_on, NULL, NULL);
+            found[6] = layerline_session_submit(session, tokens, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                                &other, NULL);
             if (found[6] == LAYERLINE_OK) {
                 wait_for(model, ticket);
                 ticket = other;
@@ -177,7 +187,7 @@ static void a_session_is_busy_until_its_pass_is_done(void)
         }
         busy += all;
         CHECK(wait_for(model, ticket).status == LAYERLINE_OK);
-        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
+        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
     }
     CHECK(busy > 0);
     no_event_waits(model);
@@ -200,12 +210,13 @@ static void an_ended_pass_leaves_the_session_as_before(ending how)
     fill_tokens(tokens, PROMPT + NEXT, TINY_VOCAB, 3);
     prompt = expected_logits(model, tokens, NEXT, &vocab);
     next = expected_logits(model, tokens, NEXT + PROMPT, &next_vocab);
-    CHECK_OK(err, layerline_forward(session, tokens, NEXT, LAYERLINE_LOGITS_LAST, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, NEXT, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     for (attempts = 0; attempts < 1000 && cancelled < 3; attempts++) {
         uint64_t ticket = submit(session, tokens + NEXT, PROMPT, LAYERLINE_LOGITS_LAST);
         layerline_event event;
         if (how == CANCEL) {
-            CHECK_STATUS(LAYERLINE_OK, layerline_cancel(model, ticket));
+            CHECK_STATUS(LAYERLINE_OK, layerline_model_cancel(model, ticket, NULL));
         } else {
             layerline_session_interrupt(session);
         }
@@ -216,10 +227,12 @@ static void an_ended_pass_leaves_the_session_as_before(ending how)
             CHECK(same_logits(session, 0, prompt, vocab));
         } else {
             CHECK_STATUS(LAYERLINE_OK, event.status);
-            CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0));
-            CHECK_OK(err, layerline_forward(session, tokens, NEXT, LAYERLINE_LOGITS_LAST, &err));
+            CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+            CHECK_OK(err, layerline_session_forward(session, tokens, NEXT, LAYERLINE_LOGITS_LAST,
+                                                    LAYERLINE_EMBEDDINGS_NONE, &err));
         }
-        CHECK_STATUS(LAYERLINE_OK, layerline_cancel(model, ticket)); /* over already: no error, and no second event */
+        CHECK_STATUS(LAYERLINE_OK,
+                     layerline_model_cancel(model, ticket, NULL)); /* over already: no error, and no second event */
         no_event_waits(model);
     }
     CHECK(cancelled > 0);
@@ -247,9 +260,9 @@ static void a_waiting_pass_is_cancelled_with_one_event(void)
         unsigned of_a = 0, of_b = 0;
         size_t count, k;
         CHECK(a < b);
-        CHECK_STATUS(LAYERLINE_OK, layerline_cancel(model, b));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_cancel(model, b, NULL));
         while (of_a + of_b < 2) {
-            REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, -1, events, 4, &count)));
+            REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, -1, events, 4, &count, NULL)));
             for (k = 0; k < count; k++) {
                 of_a += events[k].ticket == a && events[k].status == LAYERLINE_OK;
                 of_b += events[k].ticket == b &&
@@ -259,8 +272,8 @@ static void a_waiting_pass_is_cancelled_with_one_event(void)
             }
         }
         CHECK(position_of(first) == PROMPT);
-        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(first, 0));
-        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(second, 0));
+        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(first, 0, NULL));
+        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(second, 0, NULL));
         no_event_waits(model);
     }
     layerline_session_free(first);
@@ -287,7 +300,7 @@ static void a_session_may_be_freed_while_its_pass_runs(void)
         layerline_session_free(a);
         layerline_session_free(b);
         while (seen < (both ? 2u : 1u)) {
-            REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_wait(model, -1, &event, 1, &count)));
+            REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, -1, &event, 1, &count, NULL)));
             REQUIRE(count == 1 && event.ticket <= last);
             CHECK(event.status == LAYERLINE_ERROR_CANCELLED || event.status == LAYERLINE_OK);
             seen++;
@@ -347,7 +360,8 @@ int main(void)
     layerline_error *err = NULL;
     uint64_t ticket = 77;
     int32_t token = 5;
-    layerline_status status = layerline_forward_submit(session, &token, 1, LAYERLINE_LOGITS_NONE, &ticket, &err);
+    layerline_status status = layerline_session_submit(session, &token, 1, LAYERLINE_LOGITS_NONE,
+                                                       LAYERLINE_EMBEDDINGS_NONE, &ticket, &err);
     layerline_error_free(err);
     if (status == LAYERLINE_ERROR_UNSUPPORTED) { /* a library without threads of its own says so, and does nothing */
         CHECK(ticket == 77 && position_of(session) == 0);

@@ -191,7 +191,7 @@ layerline_plan plan_of(const char *path, const settings *s)
     bool good;
     memset(&plan, 0, sizeof plan);
     plan.struct_size = (uint32_t)sizeof plan;
-    good = CHECK_OK(err, layerline_plan_memory(path, options, &plan, &err));
+    good = CHECK_OK(err, layerline_options_plan(options, path, &plan, &err));
     layerline_options_free(options); /* before the test may end: it is to fail for one reason */
     REQUIRE(good);
     return plan;
@@ -202,7 +202,7 @@ layerline_stats stats_of(const layerline_model *model)
     layerline_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = (uint32_t)sizeof stats;
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_stats(model, &stats));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_stats(model, &stats, NULL));
     return stats;
 }
 
@@ -211,15 +211,23 @@ layerline_model_info info_of(const layerline_model *model)
     layerline_model_info info;
     memset(&info, 0, sizeof info);
     info.struct_size = (uint32_t)sizeof info;
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_info(model, &info));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_get_info(model, &info, NULL));
+    return info;
+}
+
+layerline_session_info session_info_of(const layerline_session *session)
+{
+    layerline_session_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = (uint32_t)sizeof info;
+    info.position = UINT64_MAX;
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_get_info(session, &info, NULL));
     return info;
 }
 
 size_t position_of(const layerline_session *session)
 {
-    size_t tokens = SIZE_MAX;
-    CHECK_STATUS(LAYERLINE_OK, layerline_session_position(session, &tokens));
-    return tokens;
+    return (size_t)session_info_of(session).position;
 }
 
 void fill_tokens(int32_t *tokens, size_t count, uint32_t vocab, uint32_t seed)
@@ -236,7 +244,7 @@ float *copy_logits(const layerline_session *session, size_t row, size_t *vocab)
 {
     const float *logits = NULL;
     float *copy;
-    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_logits(session, row, &logits, vocab)));
+    REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_session_logits(session, row, &logits, vocab, NULL)));
     REQUIRE(logits != NULL && *vocab > 0);
     copy = malloc(*vocab * sizeof *copy);
     REQUIRE(copy != NULL);
@@ -248,7 +256,7 @@ bool same_logits(const layerline_session *session, size_t row, const float *expe
 {
     const float *logits = NULL;
     size_t found = 0;
-    if (layerline_logits(session, row, &logits, &found) != LAYERLINE_OK || found != vocab) {
+    if (layerline_session_logits(session, row, &logits, &found, NULL) != LAYERLINE_OK || found != vocab) {
         return false;
     }
     return memcmp(logits, expected, vocab * sizeof *expected) == 0;

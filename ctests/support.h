@@ -39,6 +39,7 @@ layerline_session *new_session(layerline_model *model, uint32_t context); /* or 
 layerline_plan plan_of(const char *path, const settings *s);             /* or the test ends */
 layerline_stats stats_of(const layerline_model *model);
 layerline_model_info info_of(const layerline_model *model);
+layerline_session_info session_info_of(const layerline_session *session);
 size_t position_of(const layerline_session *session);
 
 /* Valid token ids below `vocab`, the same for the same seed. */

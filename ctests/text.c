@@ -4,7 +4,7 @@
 static size_t tokens_of(const layerline_model *model, const char *text, uint32_t flags, int32_t *tokens, size_t cap)
 {
     size_t needed = SIZE_MAX;
-    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, text, strlen(text), flags, tokens, cap, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, text, strlen(text), flags, tokens, cap, &needed, NULL));
     REQUIRE(needed <= cap);
     return needed;
 }
@@ -16,48 +16,52 @@ static void buffers_are_asked_for_and_never_overrun(const layerline_model *model
     int32_t tokens[128];
     char buf[128];
     size_t needed = 0, again = 0, i, count, length;
-    layerline_status status = layerline_tokenize(model, text, strlen(text), 0, NULL, 0, &needed);
+    layerline_status status = layerline_model_tokenize(model, text, strlen(text), 0, NULL, 0, &needed, NULL);
     CHECK(status == LAYERLINE_ERROR_BUFFER_TOO_SMALL);
     REQUIRE(needed > 1 && needed < 100);
     count = needed;
     memset(tokens, 0x7F, sizeof tokens);
     CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL,
-                 layerline_tokenize(model, text, strlen(text), 0, tokens, count - 1, &again));
+                 layerline_model_tokenize(model, text, strlen(text), 0, tokens, count - 1, &again, NULL));
     CHECK(again == count);
     CHECK(tokens[count - 1] == 0x7F7F7F7F);
-    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, text, strlen(text), 0, tokens, count, &again));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, text, strlen(text), 0, tokens, count, &again, NULL));
     CHECK(again == count && tokens[count] == 0x7F7F7F7F);
     for (i = 0; i < count; i++) {
         CHECK(tokens[i] >= 0 && tokens[i] < (int32_t)info_of(model).vocab_size);
     }
 
     needed = 0;
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, NULL, 0, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, NULL, 0, &needed,
+                                                                              NULL));
     length = needed;
     REQUIRE(length > 0 && length < 100);
     memset(buf, '#', sizeof buf);
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, buf, length - 1, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, buf, length - 1,
+                                                                              &needed, NULL));
     CHECK(needed == length && buf[0] == '#'); /* nothing is written but the length */
     /* The text would fit, its NUL would not: so that what is written always ends, nothing is. */
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, tokens, count, buf, length, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, buf, length,
+                                                                              &needed, NULL));
     CHECK(needed == length && buf[0] == '#');
-    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, length + 1, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, buf, length + 1, &needed, NULL));
     CHECK(needed == length && buf[length] == '\0' && buf[length + 1] == '#' && strlen(buf) == length);
     CHECK(strstr(buf, text) != NULL);
 
     /* Nothing in, nothing out. */
-    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, "", 0, 0, tokens, 4, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, "", 0, 0, tokens, 4, &needed, NULL));
     CHECK(needed == 0);
-    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, 0, buf, sizeof buf, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, 0, buf, sizeof buf, &needed, NULL));
     CHECK(needed == 0 && buf[0] == '\0');
-    CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, NULL, 0, 0, NULL, 0, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, NULL, 0, 0, NULL, 0, &needed, NULL));
     needed = 1;
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_detokenize(model, NULL, 0, NULL, 0, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, NULL, 0, NULL, 0, &needed, NULL));
     CHECK(needed == 0); /* the empty text has a NUL too */
     buf[0] = '#';
-    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, NULL, 0, buf, 1, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, NULL, 0, buf, 1, &needed, NULL));
     CHECK(needed == 0 && buf[0] == '\0');
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_tokenize(model, "a", 1, 0x80u, tokens, 4, &needed));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_tokenize(model, "a", 1, 0x80u, tokens, 4, &needed,
+                                                                            NULL));
 }
 
 static void bad_tokens_have_no_text(const layerline_model *model)
@@ -71,8 +75,9 @@ static void bad_tokens_have_no_text(const layerline_model *model)
     bad[1] = vocab;
     bad[2] = INT32_MAX;
     for (i = 0; i < 3; i++) {
-        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_detokenize(model, bad + i, 1, buf, sizeof buf, &needed));
-        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_token_is_end(model, bad[i], &end));
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_detokenize(model, bad + i, 1, buf, sizeof buf,
+                                                                                  &needed, NULL));
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_token_is_end(model, bad[i], &end, NULL));
         CHECK(end);
     }
 }
@@ -82,10 +87,10 @@ static void the_end_token_ends(const layerline_model *model)
     layerline_model_info info = info_of(model);
     int32_t token, ends = 0;
     bool end = false;
-    CHECK_STATUS(LAYERLINE_OK, layerline_token_is_end(model, info.eos_token, &end));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_token_is_end(model, info.eos_token, &end, NULL));
     CHECK(end);
     for (token = 0; token < (int32_t)info.vocab_size; token++) {
-        CHECK_STATUS(LAYERLINE_OK, layerline_token_is_end(model, token, &end));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_token_is_end(model, token, &end, NULL));
         ends += end;
     }
     CHECK(ends >= 1 && ends < 10);
@@ -103,13 +108,14 @@ static void odd_text_is_no_danger(const layerline_model *model)
     char buf[256];
     size_t i, needed, length;
     for (i = 0; i < sizeof odd / sizeof odd[0]; i++) {
-        CHECK_STATUS(LAYERLINE_OK, layerline_tokenize(model, odd[i].bytes, odd[i].length, 0, tokens, 64, &needed));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, odd[i].bytes, odd[i].length, 0, tokens, 64, &needed,
+                                                            NULL));
         CHECK(needed > 0 && needed <= 64);
-        CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, needed, buf, sizeof buf, &length));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, needed, buf, sizeof buf, &length, NULL));
     }
     for (i = 0; i < sizeof broken / sizeof broken[0]; i++) {
         CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
-                     layerline_tokenize(model, broken[i].bytes, broken[i].length, 0, tokens, 64, &needed));
+                     layerline_model_tokenize(model, broken[i].bytes, broken[i].length, 0, tokens, 64, &needed, NULL));
     }
 }
 
@@ -123,7 +129,7 @@ static void byte_tokens_are_bytes(void)
     size_t needed, count;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
-    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, 3, buf, sizeof buf, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, 3, buf, sizeof buf, &needed, NULL));
     CHECK(needed == 3 && strcmp(buf, "hi!") == 0);
     /* This vocabulary wants its beginning token, and it is there when asked for, only. */
     count = tokens_of(model, "hi!", 0, found, 32);
@@ -146,7 +152,7 @@ static void control_tokens_are_text_unless_asked_for(const layerline_model *mode
     char buf[64];
     size_t needed, count = tokens_of(model, text, 0, tokens, 32);
     CHECK(count > 1);
-    CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, sizeof buf, &needed));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, buf, sizeof buf, &needed, NULL));
     CHECK(strcmp(buf, text) == 0);
     count = tokens_of(model, text, LAYERLINE_TOKENIZE_SPECIAL, tokens, 32);
     CHECK(count == 1 && tokens[0] == 1);
@@ -165,7 +171,7 @@ static void real_text_comes_back_byte_for_byte(const layerline_model *model)
     for (i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         size_t count = tokens_of(model, texts[i], 0, tokens, 256);
         CHECK(count > 0 && count <= strlen(texts[i]));
-        CHECK_STATUS(LAYERLINE_OK, layerline_detokenize(model, tokens, count, buf, sizeof buf, &needed));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, buf, sizeof buf, &needed, NULL));
         CHECK(needed == strlen(texts[i]) && strcmp(buf, texts[i]) == 0);
     }
 }

@@ -37,9 +37,11 @@ static void run_sequence(layerline_session *session, uint32_t seed)
     layerline_error *err;
     size_t i;
     fill_tokens(tokens, PASSES + 8, TINY_VOCAB, seed);
-    CHECK_OK(err, layerline_forward(session, tokens, 8, LAYERLINE_LOGITS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(session, tokens, 8, LAYERLINE_LOGITS_NONE, LAYERLINE_EMBEDDINGS_NONE,
+                                            &err));
     for (i = 0; i < PASSES; i++) {
-        CHECK_OK(err, layerline_forward(session, tokens + 8 + i, 1, LAYERLINE_LOGITS_LAST, &err));
+        CHECK_OK(err, layerline_session_forward(session, tokens + 8 + i, 1, LAYERLINE_LOGITS_LAST,
+                                                LAYERLINE_EMBEDDINGS_NONE, &err));
     }
 }
 
@@ -48,7 +50,7 @@ static void *run_main(void *data)
     runner *self = data;
     int round;
     for (round = 0; round < 3; round++) {
-        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(self->session, 0));
+        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(self->session, 0, NULL));
         run_sequence(self->session, self->seed);
         CHECK(same_logits(self->session, 0, self->expected, self->vocab));
     }
@@ -65,14 +67,14 @@ static void *prefetch_main(void *data)
         uint64_t ticket = 0;
         size_t count = 0;
         int32_t state = -1;
-        CHECK_OK(err, layerline_prefetch(all->model, turn % LAYERS, 1, &ticket, &err));
-        CHECK_STATUS(LAYERLINE_OK, layerline_poll(all->model, events, 8, &count));
+        CHECK_OK(err, layerline_model_prefetch(all->model, turn % LAYERS, 1, &ticket, &err));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(all->model, events, 8, &count, NULL));
         CHECK(count <= 8);
-        CHECK_STATUS(LAYERLINE_OK, layerline_wait(all->model, 1, events, 8, &count));
-        CHECK_STATUS(LAYERLINE_OK, layerline_layer_state(all->model, turn % LAYERS, &state));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(all->model, 1, events, 8, &count, NULL));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_layer_state(all->model, turn % LAYERS, &state, NULL));
         CHECK(state >= LAYERLINE_LAYER_ABSENT && state <= LAYERLINE_LAYER_PINNED);
         if (turn % 3 == 0) {
-            CHECK_STATUS(LAYERLINE_OK, layerline_cancel(all->model, ticket));
+            CHECK_STATUS(LAYERLINE_OK, layerline_model_cancel(all->model, ticket, NULL));
         }
         turn++;
     }

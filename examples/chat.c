@@ -218,12 +218,13 @@ static bool tokenize_conversation(chat *c)
     layerline_error *error = NULL;
     size_t needed = 0;
     layerline_status status =
-        layerline_chat_tokenize(c->model, c->said, c->count, true, c->prompt.at, c->prompt.room, &needed, &error);
+        layerline_model_tokenize_chat(c->model, c->said, c->count, true, c->prompt.at, c->prompt.room, &needed, &error);
     if (status == LAYERLINE_ERROR_BUFFER_TOO_SMALL) {
         layerline_error_free(error);
         c->prompt.room = needed + 256;
         c->prompt.at = grown(c->prompt.at, c->prompt.room, sizeof *c->prompt.at);
-        status = layerline_chat_tokenize(c->model, c->said, c->count, true, c->prompt.at, c->prompt.room, &needed, &error);
+        status = layerline_model_tokenize_chat(c->model, c->said, c->count, true, c->prompt.at, c->prompt.room, &needed,
+                                               &error);
     }
     c->prompt.count = c->asked = needed;
     return status == LAYERLINE_OK || report("cannot use the conversation", status, error);
@@ -273,11 +274,12 @@ static bool on_token(int32_t token, const char *piece, size_t length, void *user
 static layerline_status generate(chat *c, layerline_error **error)
 {
     layerline_status status;
-    size_t same = 0, held = 0;
+    size_t same = 0;
+    layerline_session_info info;
     while (same < c->fed.count && same + 1 < c->prompt.count && c->fed.at[same] == c->prompt.at[same]) {
         same++;
     }
-    status = layerline_session_truncate(c->session, same);
+    status = layerline_session_truncate(c->session, same, NULL);
     if (status != LAYERLINE_OK) {
         return status;
     }
@@ -285,13 +287,14 @@ static layerline_status generate(chat *c, layerline_error **error)
         c->last_prompt = c->prompt.count;
         c->last_reused = same;
     }
-    status = layerline_generate(c->session, c->sampler, c->prompt.at + same, c->prompt.count - same,
+    status = layerline_session_generate(c->session, c->sampler, c->prompt.at + same, c->prompt.count - same,
                                 (size_t)(c->most - c->answered), on_token, c, error);
     /* All that was sampled stands in the prompt by now; the session holds some of it. */
     c->fed.count = 0;
-    if (layerline_session_position(c->session, &held) == LAYERLINE_OK) {
+    info.struct_size = (uint32_t)sizeof info;
+    if (layerline_session_get_info(c->session, &info, NULL) == LAYERLINE_OK) {
         size_t i;
-        for (i = 0; i < held && i < c->prompt.count; i++) {
+        for (i = 0; i < info.position && i < c->prompt.count; i++) {
             add_token(&c->fed, c->prompt.at[i]);
         }
     }
@@ -352,12 +355,13 @@ static void print_stats(const chat *c)
     double prompt_seconds = c->first - c->start, decode_seconds = c->last - c->first;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = (uint32_t)sizeof stats;
-    if (layerline_model_get_stats(c->model, &stats) != LAYERLINE_OK) {
+    if (layerline_model_get_stats(c->model, &stats, NULL) != LAYERLINE_OK) {
         return;
     }
     fprintf(stderr, "  %-20s %zu messages, %zu of %zu tokens, %" PRIu64 " turns forgotten\n", "conversation", c->count,
             c->fed.count, c->context, c->forgotten);
-    fprintf(stderr, "  %-20s %10.1f MiB, peak %.1f\n", "budget", mebibytes(stats.budget_bytes), mebibytes(stats.peak_bytes));
+    fprintf(stderr, "  %-20s %10.1f MiB, peak %.1f\n", "budget", mebibytes(stats.budget_bytes),
+            mebibytes(stats.peak_bytes));
     fprintf(stderr, "  %-20s %10.1f MiB in all, %s\n", "read", mebibytes(stats.read_bytes), io_name(stats.io));
     if (c->last_answered > 0) {
         fprintf(stderr, "  %-20s %10.1f tokens/s  (%zu tokens, %zu of them held already)\n", "prompt",
@@ -491,7 +495,7 @@ static bool open_chat(chat *c, arguments *args)
     }
     memset(&info, 0, sizeof info);
     info.struct_size = (uint32_t)sizeof info;
-    if (layerline_model_get_info(c->model, &info) != LAYERLINE_OK) {
+    if (layerline_model_get_info(c->model, &info, NULL) != LAYERLINE_OK) {
         return false;
     }
     /* What the library takes where nothing is asked for. */

@@ -158,7 +158,7 @@ static inline bool plan_with(const char *model, layerline_options *options, laye
     }
     memset(plan, 0, sizeof *plan);
     plan->struct_size = (uint32_t)sizeof *plan;
-    status = layerline_plan_memory(model, options, plan, &error);
+    status = layerline_options_plan(options, model, plan, &error);
     layerline_options_free(options);
     return status == LAYERLINE_OK || report("cannot plan", status, error);
 }
@@ -178,7 +178,7 @@ static inline int32_t *tokenize_prompt(const layerline_model *model, const char 
 {
     size_t length = strlen(prompt), needed = 0;
     int32_t *tokens = NULL;
-    layerline_status status = layerline_tokenize(model, prompt, length, LAYERLINE_TOKENIZE_BOS, NULL, 0, &needed);
+    layerline_status status = layerline_model_tokenize(model, prompt, length, LAYERLINE_TOKENIZE_BOS, NULL, 0, &needed, NULL);
     if (status == LAYERLINE_OK || status == LAYERLINE_ERROR_BUFFER_TOO_SMALL) {
         if (needed == 0) {
             fprintf(stderr, "the prompt has no tokens\n");
@@ -189,7 +189,7 @@ static inline int32_t *tokenize_prompt(const layerline_model *model, const char 
             fprintf(stderr, "out of memory\n");
             return NULL;
         }
-        status = layerline_tokenize(model, prompt, length, LAYERLINE_TOKENIZE_BOS, tokens, needed, count);
+        status = layerline_model_tokenize(model, prompt, length, LAYERLINE_TOKENIZE_BOS, tokens, needed, count, NULL);
     }
     if (status != LAYERLINE_OK) {
         report("cannot tokenise the prompt", status, NULL);

@@ -35,7 +35,8 @@ typedef struct program {
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: eventloop MODEL PROMPT [--budget floor|BYTES|KiB|MiB|GiB|%%] [--tokens N] [--threads N] [--tick MS]\n");
+    fprintf(stderr,
+            "usage: eventloop MODEL PROMPT [--budget floor|BYTES|KiB|MiB|GiB|%%] [--tokens N] [--threads N] [--tick MS]\n");
     return 2;
 }
 
@@ -130,7 +131,7 @@ static bool show_text(program *p)
 {
     size_t needed = 0;
     layerline_status status =
-        layerline_detokenize(p->model, p->tokens, p->count, p->text, p->text_room, &needed);
+        layerline_model_detokenize(p->model, p->tokens, p->count, p->text, p->text_room, &needed, NULL);
     if (status == LAYERLINE_ERROR_BUFFER_TOO_SMALL) {
         char *larger = realloc(p->text, needed * 2);
         if (larger == NULL) {
@@ -139,7 +140,7 @@ static bool show_text(program *p)
         }
         p->text = larger;
         p->text_room = needed * 2;
-        status = layerline_detokenize(p->model, p->tokens, p->count, p->text, p->text_room, &needed);
+        status = layerline_model_detokenize(p->model, p->tokens, p->count, p->text, p->text_room, &needed, NULL);
     }
     if (status != LAYERLINE_OK) {
         return report("cannot turn tokens into text", status, NULL);
@@ -159,7 +160,8 @@ static bool submit(program *p, const int32_t *tokens, size_t count)
 {
     layerline_error *error = NULL;
     layerline_status status =
-        layerline_forward_submit(p->session, tokens, count, LAYERLINE_LOGITS_LAST, &p->ticket, &error);
+        layerline_session_submit(p->session, tokens, count, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                 &p->ticket, &error);
     return status == LAYERLINE_OK || report("cannot submit a pass", status, error);
 }
 
@@ -176,10 +178,10 @@ static bool go_on(program *p, const layerline_event *event)
     }
     status = event->status;
     if (status == LAYERLINE_OK) {
-        status = layerline_sampler_sample(p->sampler, p->session, &token);
+        status = layerline_sampler_sample(p->sampler, p->session, &token, NULL);
     }
     if (status == LAYERLINE_OK) {
-        status = layerline_token_is_end(p->model, token, &end);
+        status = layerline_model_token_is_end(p->model, token, &end, NULL);
     }
     if (status != LAYERLINE_OK) {
         p->failed = true;
@@ -206,7 +208,7 @@ static bool take_events(program *p)
     layerline_event events[8];
     size_t count = 0, i;
     do {
-        if (layerline_poll(p->model, events, sizeof events / sizeof events[0], &count) != LAYERLINE_OK) {
+        if (layerline_model_poll(p->model, events, sizeof events / sizeof events[0], &count, NULL) != LAYERLINE_OK) {
             p->failed = true;
             return false;
         }
@@ -238,7 +240,7 @@ static void run(program *p, const arguments *args)
     double tick = (double)args->tick_ms / 1e3, last_tick = seconds_now(), next_tick = last_tick + tick;
     bool running = true;
     memset(sources, 0, sizeof sources);
-    sources[MODEL].fd = layerline_event_fd(p->model);
+    sources[MODEL].fd = (int)layerline_model_event_handle(p->model);
     sources[KEYS].fd = STDIN_FILENO;
     sources[MODEL].events = sources[KEYS].events = POLLIN;
     if (sources[MODEL].fd < 0) {
@@ -284,7 +286,7 @@ static void summary(const program *p, const arguments *args, const layerline_pla
     size_t generated = p->count - p->prompt_count;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = (uint32_t)sizeof stats;
-    if (layerline_model_get_stats(p->model, &stats) != LAYERLINE_OK) {
+    if (layerline_model_get_stats(p->model, &stats, NULL) != LAYERLINE_OK) {
         return;
     }
     fprintf(stderr, "\n  %-28s %10.1f MiB of a file of %.1f MiB\n", "budget", mebibytes(stats.budget_bytes),

@@ -170,7 +170,7 @@ static uint64_t bytes_read(const layerline_model *model)
     layerline_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = (uint32_t)sizeof stats;
-    return layerline_model_get_stats(model, &stats) == LAYERLINE_OK ? stats.read_bytes : 0;
+    return layerline_model_get_stats(model, &stats, NULL) == LAYERLINE_OK ? stats.read_bytes : 0;
 }
 
 static void draw_bar(watch *w, uint64_t bytes)
@@ -277,13 +277,14 @@ static void row(const char *name, uint64_t bytes)
     fprintf(stderr, "  %-22s %10.1f MiB  (%" PRIu64 " bytes)\n", name, mebibytes(bytes), bytes);
 }
 
-static void print_table(const layerline_model *model, const layerline_plan *plan, const progress *p, size_t prompt_tokens)
+static void print_table(const layerline_model *model, const layerline_plan *plan, const progress *p,
+                        size_t prompt_tokens)
 {
     layerline_stats stats;
     double prompt_seconds = p->first - p->start, decode_seconds = p->last - p->first;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = (uint32_t)sizeof stats;
-    if (layerline_model_get_stats(model, &stats) != LAYERLINE_OK) {
+    if (layerline_model_get_stats(model, &stats, NULL) != LAYERLINE_OK) {
         return;
     }
     fprintf(stderr, "\n");
@@ -351,7 +352,7 @@ static bool run(const arguments *args, const layerline_plan *plan, layerline_mod
     p.watch = &w;
     p.prompt = args->prompt;
     p.start = seconds_now();
-    status = layerline_generate(session, sampler, prompt, count, (size_t)args->tokens, on_token, &p, &error);
+    status = layerline_session_generate(session, sampler, prompt, count, (size_t)args->tokens, on_token, &p, &error);
     watch_stop(&w, thread);
     pthread_cond_destroy(&w.wake);
     pthread_mutex_destroy(&w.lock);

@@ -77,7 +77,8 @@ static bool parse_arguments(int argc, char **argv, arguments *args)
 
 static layerline_options *options_of(const arguments *args, bool prefetch)
 {
-    return make_options(args->budget, context_for(args->prompt, args->tokens), (uint32_t)args->threads, prefetch, args->io);
+    return make_options(args->budget, context_for(args->prompt, args->tokens), (uint32_t)args->threads, prefetch,
+                        args->io);
 }
 
 static bool find_budget(arguments *args, layerline_plan *plan)
@@ -142,7 +143,7 @@ static bool run(const arguments *args, bool prefetch, outcome *o)
     if (sampler == NULL || prompt == NULL) {
         goto done;
     }
-    status = layerline_generate(session, sampler, prompt, count, (size_t)args->tokens, on_token, o, &error);
+    status = layerline_session_generate(session, sampler, prompt, count, (size_t)args->tokens, on_token, o, &error);
     if (o->out_of_memory) {
         fprintf(stderr, "out of memory\n");
         layerline_error_free(error);
@@ -153,7 +154,7 @@ static bool run(const arguments *args, bool prefetch, outcome *o)
         goto done;
     }
     o->stats.struct_size = (uint32_t)sizeof o->stats;
-    status = layerline_model_get_stats(model, &o->stats);
+    status = layerline_model_get_stats(model, &o->stats, NULL);
     good = status == LAYERLINE_OK || report("no statistics", status, NULL);
 done:
     free(prompt);
@@ -210,7 +211,8 @@ int main(int argc, char **argv)
     printf("  %-24s %12s %12s\n", "", "on demand", "prefetch");
     row("layers stalled", "a pass", per_pass(without.stats.layers_stalled, &without),
         per_pass(with.stats.layers_stalled, &with));
-    row("stalled", "ms a pass", per_pass(without.stats.stall_ns, &without) / 1e6, per_pass(with.stats.stall_ns, &with) / 1e6);
+    row("stalled", "ms a pass", per_pass(without.stats.stall_ns, &without) / 1e6,
+        per_pass(with.stats.stall_ns, &with) / 1e6);
     row("computing", "ms a pass", per_pass(without.stats.compute_ns, &without) / 1e6,
         per_pass(with.stats.compute_ns, &with) / 1e6);
     row("read", "MiB a pass", mebibytes((uint64_t)per_pass(without.stats.read_bytes, &without)),

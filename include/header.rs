@@ -10,7 +10,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("budget", "a budget for several models"),
     ("plan", "planning: what a model needs, before anything is loaded"),
     ("model", "model"),
-    ("prefetch", "prefetch and completion: nothing in this section waits, but layerline_wait"),
+    ("prefetch", "prefetch and completion: only layerline_model_wait waits"),
     ("session", "session: one sequence, its KV cache, its passes"),
     ("text", "text"),
     ("chat", "chat templates"),
@@ -24,17 +24,22 @@ const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory bud
  *
  * Rules that hold for every function
  *
- *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only;
- *               the one exception is `needed`, see below. A call that fails leaves everything as it was, unless its
- *               description says otherwise.
- *   Errors      A last parameter `layerline_error **err` may be NULL. It is set to NULL on success, and on failure to an
- *               error that the caller frees with layerline_error_free.
- *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT, but for `err`, `user_data` and
- *               arrays of length 0. A free function takes NULL and does nothing.
- *   Ownership   What a _new or _open function gives, the caller frees with the _free function of the same noun. Strings
- *               and arrays given to a function are not kept after it returns. `const char *` results are the library's.
- *   Threads     "Any thread": at any time, at once with any other call but free. "One thread at a time": no two calls on
- *               that handle at once; handles may move between threads. A call that finds its handle in use returns
+ *   Names       layerline_<noun>_<verb>: the noun is the type of the first parameter. What a _new or _open function makes
+ *               is its noun. Functions without parameters tell about the library.
+ *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only,
+ *               except `needed`, see below. A call that fails leaves everything as it was, unless its description says
+ *               otherwise.
+ *   Errors      Every function that returns a layerline_status has a last parameter `layerline_error **err`, except the
+ *               setters of options and samplers, whose only failure is a value out of range. It may be NULL. It is set to
+ *               NULL on success, and on failure to an error that the caller frees with layerline_error_free.
+ *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT. NULL is allowed for `err`,
+ *               `user_data`, arrays of length 0, and `options` where a function reads them: it stands for the defaults.
+ *               A free function takes NULL and does nothing.
+ *   Ownership   What a _new, _open or _copy function gives, the caller frees with the _free function of the same noun.
+ *               Strings and arrays given to a function are not kept after it returns. `const char *` results belong to
+ *               the library.
+ *   Threads     "Any thread": at any time, at once with any other call except free. "One thread at a time": no two calls
+ *               on that handle at once; handles may move between threads. A call that finds its handle in use returns
  *               LAYERLINE_ERROR_BUSY and does not wait. Functions on a const handle may run at once with each other.
  *   Strings in  UTF-8 with an explicit length, or NUL-terminated. Paths are NUL-terminated and taken as bytes.
  *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
@@ -46,7 +51,7 @@ const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory bud
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
  *               return LAYERLINE_ERROR_INTERNAL from every function and can only be freed; all others are unharmed.
- *   Manners     Nothing is printed, no signal handler is installed, no environment variable is needed.
+ *   Process     Nothing is printed, no signal handler is installed, no environment variable is needed.
  */
 
 #ifndef LAYERLINE_H
@@ -87,7 +92,8 @@ pub fn generate(root: &Path) -> Result<String, Box<dyn std::error::Error>> {
     Ok(header)
 }
 
-/// Puts one-line comments on one line, and names types by their typedefs.
+/// Puts one-line comments on one line, names types by their typedefs, and says intptr_t where the source does: cbindgen
+/// takes it for isize.
 fn tidy(text: &str) -> String {
     let mut tidied = String::new();
     let mut lines = text.lines();
@@ -101,7 +107,10 @@ fn tidy(text: &str) -> String {
         } else if line.starts_with("typedef") {
             tidied.push_str(&format!("{line}\n"));
         } else {
-            tidied.push_str(&format!("{}\n", line.replace("struct layerline_", "layerline_")));
+            tidied.push_str(&format!(
+                "{}\n",
+                line.replace("struct layerline_", "layerline_").replace("ptrdiff_t", "intptr_t")
+            ));
         }
     }
     tidied.trim_end().to_string()

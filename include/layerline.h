@@ -5,17 +5,22 @@
  *
  * Rules that hold for every function
  *
- *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only;
- *               the one exception is `needed`, see below. A call that fails leaves everything as it was, unless its
- *               description says otherwise.
- *   Errors      A last parameter `layerline_error **err` may be NULL. It is set to NULL on success, and on failure to an
- *               error that the caller frees with layerline_error_free.
- *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT, but for `err`, `user_data` and
- *               arrays of length 0. A free function takes NULL and does nothing.
- *   Ownership   What a _new or _open function gives, the caller frees with the _free function of the same noun. Strings
- *               and arrays given to a function are not kept after it returns. `const char *` results are the library's.
- *   Threads     "Any thread": at any time, at once with any other call but free. "One thread at a time": no two calls on
- *               that handle at once; handles may move between threads. A call that finds its handle in use returns
+ *   Names       layerline_<noun>_<verb>: the noun is the type of the first parameter. What a _new or _open function makes
+ *               is its noun. Functions without parameters tell about the library.
+ *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only,
+ *               except `needed`, see below. A call that fails leaves everything as it was, unless its description says
+ *               otherwise.
+ *   Errors      Every function that returns a layerline_status has a last parameter `layerline_error **err`, except the
+ *               setters of options and samplers, whose only failure is a value out of range. It may be NULL. It is set to
+ *               NULL on success, and on failure to an error that the caller frees with layerline_error_free.
+ *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT. NULL is allowed for `err`,
+ *               `user_data`, arrays of length 0, and `options` where a function reads them: it stands for the defaults.
+ *               A free function takes NULL and does nothing.
+ *   Ownership   What a _new, _open or _copy function gives, the caller frees with the _free function of the same noun.
+ *               Strings and arrays given to a function are not kept after it returns. `const char *` results belong to
+ *               the library.
+ *   Threads     "Any thread": at any time, at once with any other call except free. "One thread at a time": no two calls
+ *               on that handle at once; handles may move between threads. A call that finds its handle in use returns
  *               LAYERLINE_ERROR_BUSY and does not wait. Functions on a const handle may run at once with each other.
  *   Strings in  UTF-8 with an explicit length, or NUL-terminated. Paths are NUL-terminated and taken as bytes.
  *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
@@ -27,7 +32,7 @@
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
  *               return LAYERLINE_ERROR_INTERNAL from every function and can only be freed; all others are unharmed.
- *   Manners     Nothing is printed, no signal handler is installed, no environment variable is needed.
+ *   Process     Nothing is printed, no signal handler is installed, no environment variable is needed.
  */
 
 #ifndef LAYERLINE_H
@@ -47,26 +52,26 @@ extern "C" {
 #define LAYERLINE_VERSION_MAJOR 0
 
 /** Grows when something is added. */
-#define LAYERLINE_VERSION_MINOR 1
+#define LAYERLINE_VERSION_MINOR 2
 
-/** Grows when something is mended. */
+/** Grows when something is corrected. */
 #define LAYERLINE_VERSION_PATCH 0
 
 /** MAJOR * 1000000 + MINOR * 1000 + PATCH. */
 #define LAYERLINE_VERSION_NUMBER (((LAYERLINE_VERSION_MAJOR * 1000000) + (LAYERLINE_VERSION_MINOR * 1000)) + LAYERLINE_VERSION_PATCH)
 
-/** The version of the library as a number, made as LAYERLINE_VERSION_NUMBER is. Cannot fail; any thread. */
+/** Returns the version of the library as a number, made as LAYERLINE_VERSION_NUMBER is. Cannot fail; any thread. */
 uint32_t layerline_version_number(void);
 
 /**
- * The version of the library as text, "MAJOR.MINOR.PATCH". The string is the library's and always valid.
+ * Returns the version of the library as text, "MAJOR.MINOR.PATCH". The string is the library's and always valid.
  * Cannot fail; any thread.
  */
 const char *layerline_version(void);
 
 /**
- * What the library was built for and runs with: target, instruction set in use on this processor, features; separated
- * by "; ". For logs: the wording may change. The string is the library's and always valid. Cannot fail; any thread.
+ * Returns what the library was built for and runs with: target, instruction set in use on this processor, features;
+ * separated by "; ". For logs: the wording may change. The string is the library's and always valid. Cannot fail; any thread.
  */
 const char *layerline_build_info(void);
 
@@ -90,7 +95,7 @@ typedef int32_t layerline_status;
 /** An argument is NULL, out of range or not UTF-8. */
 #define LAYERLINE_ERROR_INVALID_ARGUMENT -1
 
-/** Missing file, short read, device error. */
+/** A missing file, a short read, an error of the device. */
 #define LAYERLINE_ERROR_IO -2
 
 /** The file is not GGUF, truncated, contradictory or out of range. */
@@ -105,7 +110,7 @@ typedef int32_t layerline_status;
 /** The system gave no memory. */
 #define LAYERLINE_ERROR_OUT_OF_MEMORY -6
 
-/** The call was interrupted, or its ticket cancelled. */
+/** The call was interrupted, or its ticket was cancelled. */
 #define LAYERLINE_ERROR_CANCELLED -7
 
 /** The tokens do not fit into the session's context. */
@@ -120,17 +125,20 @@ typedef int32_t layerline_status;
 /** A fault inside the library. The handles of that call can only be freed; all others are unharmed. */
 #define LAYERLINE_ERROR_INTERNAL -11
 
+/** What was named does not exist: a metadata key, a ticket, a chat template. */
+#define LAYERLINE_ERROR_NOT_FOUND -12
+
 /**
- * A short English description of a status, "unknown status" for a number that is none. The string is the library's and
- * always valid. Cannot fail; any thread.
+ * Returns a short English description of a status, "unknown status" for a number that is none. The string is the
+ * library's and always valid. Cannot fail; any thread.
  */
 const char *layerline_status_string(layerline_status status);
 
-/** The status of an error; LAYERLINE_OK for NULL. Cannot fail; any thread. */
+/** Returns the status of an error; LAYERLINE_OK for NULL. Cannot fail; any thread. */
 layerline_status layerline_error_status(const layerline_error *error);
 
 /**
- * The message of an error, UTF-8; "" for NULL. The string is the error's and valid until it is freed.
+ * Returns the message of an error, UTF-8; "" for NULL. The string is the error's and valid until it is freed.
  * Cannot fail; any thread.
  */
 const char *layerline_error_message(const layerline_error *error);
@@ -140,7 +148,7 @@ void layerline_error_free(layerline_error *error);
 
 /* -- options ------------------------------------------------------------------------------------------------------- */
 
-/** Direct reads where the file system takes them, else buffered ones; `layerline_stats.io` says which. */
+/** Direct reads where the file system supports them, else buffered ones; `layerline_stats.io` says which. */
 #define LAYERLINE_IO_AUTO 0
 
 /** Direct reads, past the page cache. */
@@ -152,7 +160,10 @@ void layerline_error_free(layerline_error *error);
 /** A mapping of the file. A file that is truncated while it is mapped can kill the process. */
 #define LAYERLINE_IO_MMAP 3
 
-/** Settings for opening a model. The model takes a copy: options may be changed, used again and freed at any time. */
+/**
+ * Settings for opening a model. The model takes a copy: options may be changed, used again and freed at any time. Where
+ * a function takes options, NULL stands for the defaults.
+ */
 typedef struct layerline_options layerline_options;
 
 /**
@@ -161,68 +172,72 @@ typedef struct layerline_options layerline_options;
  */
 layerline_options *layerline_options_new(void);
 
-/** Frees options; NULL is a no-op. Models opened with them are not concerned. Any thread, once. */
+/** Frees options; NULL is a no-op. Models that were opened with them are not affected. Any thread, once. */
 void layerline_options_free(layerline_options *options);
 
 /**
- * Bytes that the library may allocate for a model and all its sessions: weights, KV caches, scratch, vocabulary,
- * metadata. 0, the default: from the cgroup's limit and the free memory. A budget that is too small is refused when the
- * model is opened, with LAYERLINE_ERROR_MEMORY_BUDGET; `layerline_plan_memory` says beforehand what is needed.
+ * Sets the bytes that the library may allocate for a model and all its sessions: weights, KV caches, scratch, vocabulary,
+ * metadata. 0, the default: derived from the cgroup's limit and the free memory. Opening a model refuses a budget that is
+ * too small with LAYERLINE_ERROR_MEMORY_BUDGET; `layerline_options_plan` says beforehand what is needed.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
-layerline_status layerline_options_set_memory_budget(layerline_options *options, uint64_t bytes);
+layerline_status layerline_options_set_memory_budget(layerline_options *options,
+                                                     uint64_t bytes);
 
 /**
- * Tokens that a new session can hold where `layerline_session_new` is not told otherwise. Its KV cache grows with
- * them. 0, the default: 4096 or what the model was trained for, the lesser.
+ * Sets how many tokens a new session can hold where `layerline_session_new` gives no number. Its KV cache grows with them.
+ * 0, the default: the lesser of 4096 and what the model was trained for.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
-layerline_status layerline_options_set_context_length(layerline_options *options, uint32_t tokens);
+layerline_status layerline_options_set_context_length(layerline_options *options,
+                                                      uint32_t tokens);
 
 /**
- * Tokens of a prompt that share one sweep over the weights: more make a long prompt faster and scratch memory larger.
- * 0, the default: 256. It is never derived from the budget, so that the bits of a result do not change with it. In an
- * encoder all tokens of a sequence share one, whatever this says: there the context length sizes scratch memory.
+ * Sets how many tokens of a prompt share one sweep over the weights: more make a long prompt faster and scratch memory
+ * larger. 0, the default: 256. It is never derived from the budget, so that the bits of a result do not depend on the
+ * budget. In an encoder all tokens of a sequence share one sweep, whatever this says: there the context length determines
+ * the scratch memory.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
-layerline_status layerline_options_set_chunk_length(layerline_options *options, uint32_t tokens);
+layerline_status layerline_options_set_chunk_length(layerline_options *options,
+                                                    uint32_t tokens);
 
 /**
- * Threads that compute. 0, the default: the CPUs this process may use. Results do not depend on it.
+ * Sets the number of compute threads. 0, the default: the CPUs that this process may use. Results do not depend on it.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
 layerline_status layerline_options_set_threads(layerline_options *options, uint32_t threads);
 
 /**
- * Whether a background loader reads ahead of the pass. True is the default; false: every load is on demand, with the
- * same results.
+ * Sets whether a background loader reads ahead of the pass. True is the default; false: every load is on demand, with
+ * the same results.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
 layerline_status layerline_options_set_prefetch(layerline_options *options, bool enabled);
 
 /**
- * How many layers ahead of the pass the loader reads. 0, the default: as far as the budget allows.
+ * Sets how many layers ahead of the pass the loader reads. 0, the default: as far as the budget allows.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
 layerline_status layerline_options_set_prefetch_distance(layerline_options *options, uint32_t layers);
 
 /**
- * At most this many layers held in memory, be the budget ever so large. 0, the default: by budget alone.
+ * Sets the most layers that are kept in memory, regardless of the budget. 0, the default: as many as the budget allows.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
 layerline_status layerline_options_set_cache_layers(layerline_options *options, uint32_t layers);
 
 /**
- * How weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default.
+ * Sets how weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is no mode. One thread at a time.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is not one of them. One thread at a time.
  */
 layerline_status layerline_options_set_io(layerline_options *options, int32_t io);
 
@@ -230,13 +245,13 @@ layerline_status layerline_options_set_io(layerline_options *options, int32_t io
 
 /**
  * A memory budget that several models share. Each gets what it cannot do without, and the rest is divided in proportion
- * to what each would need to stream nothing. Shares follow as models and sessions come and go; the sum of what the
- * models use never exceeds the total. Models keep the budget alive: the handle may be freed at any time.
+ * to what each would need to stream nothing. Shares are adapted when models and sessions are opened and freed; the sum of
+ * what the models use never exceeds the total. Models keep the budget alive: the handle may be freed at any time.
  */
 typedef struct layerline_budget layerline_budget;
 
 /**
- * Makes a budget of `bytes` to be shared. The caller owns it: `layerline_budget_free`. NULL when there is no memory.
+ * Makes a budget of `bytes` that models can share. The caller owns it: `layerline_budget_free`. NULL when there is no memory.
  * Any thread.
  */
 layerline_budget *layerline_budget_new(uint64_t bytes);
@@ -245,23 +260,23 @@ layerline_budget *layerline_budget_new(uint64_t bytes);
 void layerline_budget_free(layerline_budget *budget);
 
 /**
- * Changes the total, while passes run. When it returns, the models use no more than that; this may take one page's
- * time of their running passes.
+ * Changes the total, also while passes run. When it returns, the models use no more than that; this may take the time
+ * of one page of a running pass.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_MEMORY_BUDGET when the open models need more: the message
  * gives both figures, and nothing has changed. Any thread.
  */
-layerline_status layerline_budget_set_bytes(const layerline_budget *budget,
-                                            uint64_t bytes,
-                                            layerline_error **err);
+layerline_status layerline_budget_set_bytes(layerline_budget *budget, uint64_t bytes, layerline_error **err);
 
 /**
- * Models opened with these options live on `budget`, together with all others opened with it, in place of a memory
- * budget of their own; NULL: of their own again. `layerline_model_set_memory_budget` is refused for such models.
+ * Lets models that are opened with these options share `budget` with all others opened with it, in place of a memory
+ * budget of their own. NULL: each has a budget of its own again. `layerline_model_set_memory_budget` is refused for models
+ * on a shared budget.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
-layerline_status layerline_options_set_shared_budget(layerline_options *options, const layerline_budget *budget);
+layerline_status layerline_options_set_shared_budget(layerline_options *options,
+                                                     const layerline_budget *budget);
 
 /* -- planning: what a model needs, before anything is loaded ------------------------------------------------------- */
 
@@ -292,20 +307,20 @@ typedef struct layerline_plan {
 } layerline_plan;
 
 /**
- * Says what a model would need at these options. Reads the directory of the file, no weights; a budget below the floor
- * is not an error here.
+ * Tells what a model would need at these options. Reads the directory of the file and no weights; a budget below the
+ * floor is not an error here.
  *
+ * `options`: as for `layerline_model_open`; NULL: the defaults.
  * `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows).
- * `options`: as for `layerline_model_open`; only read.
  * `plan`: filled; set `plan->struct_size` before the call.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
- * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
  */
-layerline_status layerline_plan_memory(const char *path,
-                                       const layerline_options *options,
-                                       layerline_plan *plan,
-                                       layerline_error **err);
+layerline_status layerline_options_plan(const layerline_options *options,
+                                        const char *path,
+                                        layerline_plan *plan,
+                                        layerline_error **err);
 
 /* -- model --------------------------------------------------------------------------------------------------------- */
 
@@ -339,6 +354,14 @@ typedef struct layerline_model_info {
     int32_t bos_token;
     /** The token that ends a text; -1: none. */
     int32_t eos_token;
+    /** The model has an output head, so that passes can leave logits. Encoders have none. */
+    bool has_head;
+    /** A token sees only those before it. False in encoders, where all tokens of a pass see each other. */
+    bool causal;
+    /** `layerline_model_format_chat` and the like have a template. */
+    bool has_chat_template;
+    /** The model keeps state that is not kept for each token, so that a session cannot be truncated to every length. */
+    bool has_recurrent_memory;
     /** Weights, each counted as one whatever its format. */
     uint64_t parameter_count;
 } layerline_model_info;
@@ -347,11 +370,11 @@ typedef struct layerline_model_info {
  * Opens a model. Returns as soon as the file's directory is read and checked; weights arrive in the background.
  *
  * `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows). Of a model in several files, the first.
- * `options`: copied.
+ * `options`: copied; NULL: the defaults.
  * `model`: set to a model that the caller owns: `layerline_model_free`.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
- * LAYERLINE_ERROR_MEMORY_BUDGET, LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ * LAYERLINE_ERROR_MEMORY_BUDGET, LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
  */
 layerline_status layerline_model_open(const char *path,
                                       const layerline_options *options,
@@ -359,10 +382,10 @@ layerline_status layerline_model_open(const char *path,
                                       layerline_error **err);
 
 /**
- * Opens a model from a file descriptor, for hosts that are given files without paths or keep a model inside an archive.
+ * Opens a model from a file descriptor, for hosts that get files without paths or keep a model inside an archive.
  *
  * `fd`: a regular file open for reading. It is duplicated: the caller keeps and closes its own. Its file position is
- * neither used nor moved.
+ * neither used nor changed.
  * `offset`, `length`: where in the file the model lies, in bytes; length 0: to the end of the file.
  * `options`, `model`: as for `layerline_model_open`.
  *
@@ -377,7 +400,7 @@ layerline_status layerline_model_open_fd(int fd,
                                          layerline_error **err);
 
 /**
- * Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are given up.
+ * Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are abandoned.
  * Any thread, once, with no call on this handle running.
  */
 void layerline_model_free(layerline_model *model);
@@ -387,28 +410,57 @@ void layerline_model_free(layerline_model *model);
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
  */
-layerline_status layerline_model_get_info(const layerline_model *model, layerline_model_info *info);
+layerline_status layerline_model_get_info(const layerline_model *model,
+                                          layerline_model_info *info,
+                                          layerline_error **err);
 
 /**
- * One value of the file's metadata, as text: any scalar or string.
+ * Gives one value of the file's metadata as text: any scalar or string.
  *
  * `key`: NUL-terminated, such as "general.name".
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also when the file has no such key or an array there;
- * LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+ * Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or only the tokeniser has it;
+ * LAYERLINE_ERROR_UNSUPPORTED when its value is an array; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
  */
 layerline_status layerline_model_metadata(const layerline_model *model,
                                           const char *key,
                                           char *buf,
                                           size_t cap,
-                                          size_t *needed);
+                                          size_t *needed,
+                                          layerline_error **err);
 
 /**
- * Changes the memory budget while passes run, and returns at once. Of a smaller one, memory goes back to the system now,
- * but for what a running pass or a read under way uses, which follows within one page's time; `used_bytes` of the stats
- * tells. Of a larger one, more pages are kept from the next pass on. `bytes` 0: from the cgroup's limit and the free
- * memory.
+ * Sets `count` to the number of metadata keys that `layerline_model_metadata_key_at` gives.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
+ */
+layerline_status layerline_model_metadata_count(const layerline_model *model,
+                                                size_t *count,
+                                                layerline_error **err);
+
+/**
+ * Gives one key of the file's metadata. The keys are in the file's order; those of the vocabulary's arrays, which the
+ * tokeniser has taken over, are left out.
+ *
+ * `index`: from 0, below the count that `layerline_model_metadata_count` gives.
+ * `buf`, `cap`, `needed`: the key, as described for strings at the top.
+ *
+ * Errors: LAYERLINE_ERROR_NOT_FOUND when `index` is not below the count; LAYERLINE_ERROR_INVALID_ARGUMENT;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+ */
+layerline_status layerline_model_metadata_key_at(const layerline_model *model,
+                                                 size_t index,
+                                                 char *buf,
+                                                 size_t cap,
+                                                 size_t *needed,
+                                                 layerline_error **err);
+
+/**
+ * Changes the memory budget, also while passes run, and returns at once. With a smaller one, memory goes back to the
+ * system now, except for what a running pass or read uses: that follows within the time of one page, and `used_bytes` of
+ * the stats tells it. With a larger one, more pages are kept from the next pass on. `bytes` 0: derived from the cgroup's
+ * limit and the free memory.
  *
  * Errors: LAYERLINE_ERROR_MEMORY_BUDGET when it is below what the open sessions need, and nothing changes;
  * LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
@@ -417,7 +469,7 @@ layerline_status layerline_model_set_memory_budget(layerline_model *model,
                                                    uint64_t bytes,
                                                    layerline_error **err);
 
-/* -- prefetch and completion: nothing in this section waits, but layerline_wait ------------------------------------ */
+/* -- prefetch and completion: only layerline_model_wait waits ------------------------------------------------------ */
 
 /** One layer of a prefetch is ready, or failed. */
 #define LAYERLINE_EVENT_LAYER 1
@@ -437,13 +489,13 @@ layerline_status layerline_model_set_memory_budget(layerline_model *model,
 /** Ready, and stays. */
 #define LAYERLINE_LAYER_PINNED 3
 
-/** A completion. Each is given out once, to whichever thread polls or waits first. */
+/** A completion. Each is given out once, to the thread that polls or waits first. */
 typedef struct layerline_event {
     /** What the request returned. */
     uint64_t ticket;
     /** LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE. */
     uint32_t kind;
-    /** LAYERLINE_OK, or why it failed. */
+    /** LAYERLINE_OK, or why it failed; `layerline_model_ticket_error` gives the sentence. */
     layerline_status status;
     /** For LAYERLINE_EVENT_LAYER. */
     uint32_t layer;
@@ -473,11 +525,11 @@ typedef struct layerline_stats {
     uint64_t passes;
     /** Tokens of those passes. */
     uint64_t tokens;
-    /** Layer visits that found every page pinned and there. */
+    /** Layer accesses that found every page pinned and there. */
     uint64_t layers_resident;
-    /** Layer visits with streamed pages, all there in time. */
+    /** Layer accesses with streamed pages, all there in time. */
     uint64_t layers_prefetched;
-    /** Layer visits that had to wait. */
+    /** Layer accesses that had to wait. */
     uint64_t layers_stalled;
     /** Time that passes waited for pages. */
     uint64_t stall_ns;
@@ -487,85 +539,107 @@ typedef struct layerline_stats {
     uint64_t read_ns;
     /** Read from storage, for passes and prefetches. */
     uint64_t read_bytes;
-    /** Calls of `layerline_prefetch` that returned a ticket. */
+    /** Calls of `layerline_model_prefetch` that returned a ticket. */
     uint64_t prefetch_requests;
     /** Layers of them that failed. */
     uint64_t prefetch_failures;
-    /** Pages given up to make room for others. */
+    /** Pages evicted to make room for others. */
     uint64_t evictions;
 } layerline_stats;
 
 /**
  * Asks for layers to be loaded ahead of their use, and returns at once. Each layer gives a LAYERLINE_EVENT_LAYER when it
- * is there, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
+ * is loaded, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
  * cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
  * because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
- * need, or that earlier prefetches keep them all. Of a layer with experts it is what every pass uses: which experts a pass
- * needs, its router tells.
+ * need, or that earlier prefetches keep them all. Of a layer with experts it loads what every pass uses: which experts a
+ * pass needs is known only when it runs.
  *
  * `first_layer`, `count`: which layers, counted from 0.
- * `ticket`: set to a number that events and `layerline_cancel` use; never 0.
+ * `ticket`: set to a number that events and `layerline_model_cancel` use; never 0.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layers; LAYERLINE_ERROR_BUSY when too many events
- * wait to be taken. Any thread.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layers; LAYERLINE_ERROR_UNSUPPORTED when it was
+ * opened without prefetching; LAYERLINE_ERROR_BUSY when too many events wait to be taken. Any thread.
  */
-layerline_status layerline_prefetch(layerline_model *model,
-                                    uint32_t first_layer,
-                                    uint32_t count,
-                                    uint64_t *ticket,
-                                    layerline_error **err);
+layerline_status layerline_model_prefetch(layerline_model *model,
+                                          uint32_t first_layer,
+                                          uint32_t count,
+                                          uint64_t *ticket,
+                                          layerline_error **err);
 
 /**
- * Cancels a request: what it still asks for is given up, and its LAYERLINE_EVENT_DONE comes with
- * LAYERLINE_ERROR_CANCELLED. For a prefetch, and for a submitted pass that waits for its turn, it has come when this
- * returns; a pass that runs ends within the time of one page. A ticket that is finished already is not an error.
+ * Cancels a request: what is left of it is abandoned, and its LAYERLINE_EVENT_DONE has the status
+ * LAYERLINE_ERROR_CANCELLED. For a prefetch, and for a submitted pass that waits for its turn, the event is posted before
+ * this returns; a pass that runs ends within the time of one page. A ticket that is finished already is not an error.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when there never was such a ticket. Any thread.
+ * Errors: LAYERLINE_ERROR_NOT_FOUND when there never was such a ticket; LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
  */
-layerline_status layerline_cancel(layerline_model *model, uint64_t ticket);
+layerline_status layerline_model_cancel(layerline_model *model,
+                                        uint64_t ticket,
+                                        layerline_error **err);
+
+/**
+ * Tells why a background request failed. Returns the status of its LAYERLINE_EVENT_DONE and sets `err`, as the request
+ * would have done had it been a call that waits. LAYERLINE_OK: the request has succeeded or is under way. The errors of
+ * the last 256 failed requests are kept, and may be asked for any number of times.
+ *
+ * Errors: the request's own; LAYERLINE_ERROR_NOT_FOUND when there never was such a ticket or it is too old to tell;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT for a NULL model. Any thread.
+ */
+layerline_status layerline_model_ticket_error(const layerline_model *model, uint64_t ticket, layerline_error **err);
 
 /**
  * Takes events that are waiting, at most `cap` of them, oldest first, without waiting for more.
  *
- * `events`, `cap`: where they go; there must be room for at least one.
+ * `events`, `cap`: where they are written; there must be room for at least one.
  * `count`: set to how many there were, perhaps 0.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
  */
-layerline_status layerline_poll(layerline_model *model, layerline_event *events, size_t cap, size_t *count);
+layerline_status layerline_model_poll(layerline_model *model,
+                                      layerline_event *events,
+                                      size_t cap,
+                                      size_t *count,
+                                      layerline_error **err);
 
 /**
- * As `layerline_poll`, but waits for the first event.
+ * Waits for the first event, then takes events as `layerline_model_poll` does.
  *
  * `timeout_ms`: how long at most; -1: no limit. When it passes without an event, the call succeeds with *count 0.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread; the one function of this section that waits.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread; the only function of this section that waits.
  */
-layerline_status layerline_wait(layerline_model *model,
-                                int32_t timeout_ms,
-                                layerline_event *events,
-                                size_t cap,
-                                size_t *count);
+layerline_status layerline_model_wait(layerline_model *model,
+                                      int32_t timeout_ms,
+                                      layerline_event *events,
+                                      size_t cap,
+                                      size_t *count,
+                                      layerline_error **err);
 
 /**
- * A file descriptor that is readable while events wait, for event loops; -1 where the system has none or on a fault.
- * It is the model's: do not read, write or close it. Any thread.
+ * Returns a handle for event loops that is ready to read while events wait: a file descriptor on Unix, a HANDLE on
+ * Windows; -1 where the system has none or on a fault. It is the model's: do not read, write or close it. Any thread.
  */
-int layerline_event_fd(const layerline_model *model);
+intptr_t layerline_model_event_handle(const layerline_model *model);
 
 /**
- * Where a layer is: sets `state` to one of LAYERLINE_LAYER_.
+ * Tells where a layer is: sets `state` to one of LAYERLINE_LAYER_.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layer. Any thread.
  */
-layerline_status layerline_layer_state(const layerline_model *model, uint32_t layer, int32_t *state);
+layerline_status layerline_model_layer_state(const layerline_model *model,
+                                             uint32_t layer,
+                                             int32_t *state,
+                                             layerline_error **err);
 
 /**
  * Fills `stats` with the model's counters; set `stats->struct_size` before the call.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while passes run.
  */
-layerline_status layerline_model_get_stats(const layerline_model *model, layerline_stats *stats);
+layerline_status layerline_model_get_stats(const layerline_model *model,
+                                           layerline_stats *stats,
+                                           layerline_error **err);
 
 /* -- session: one sequence, its KV cache, its passes --------------------------------------------------------------- */
 
@@ -578,17 +652,20 @@ layerline_status layerline_model_get_stats(const layerline_model *model, layerli
 /** No logits: the output head is not read. */
 #define LAYERLINE_LOGITS_NONE 2
 
-/** Or-ed to one of LAYERLINE_LOGITS_: an embedding of every token of a pass, its hidden state after the final norm. */
-#define LAYERLINE_EMBEDDINGS_ALL 16
+/** No embeddings. */
+#define LAYERLINE_EMBEDDINGS_NONE 0
+
+/** An embedding of every token of a pass: its hidden state after the final norm. */
+#define LAYERLINE_EMBEDDINGS_ALL 1
 
 /** The embedding of the last token of a pass. */
-#define LAYERLINE_EMBEDDINGS_LAST 32
+#define LAYERLINE_EMBEDDINGS_LAST 2
 
 /** The mean of the embeddings of all tokens of a pass, summed in their order in f32, then divided. */
-#define LAYERLINE_EMBEDDINGS_MEAN 48
+#define LAYERLINE_EMBEDDINGS_MEAN 3
 
 /** The embedding of the first token of a pass: the classification token of models like BERT. */
-#define LAYERLINE_EMBEDDINGS_FIRST 64
+#define LAYERLINE_EMBEDDINGS_FIRST 4
 
 /**
  * One sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at once, each
@@ -596,110 +673,148 @@ layerline_status layerline_model_get_stats(const layerline_model *model, layerli
  */
 typedef struct layerline_session layerline_session;
 
+/** Facts of a session. */
+typedef struct layerline_session_info {
+    /** Set by the caller to sizeof(layerline_session_info) before the call. */
+    uint32_t struct_size;
+    /** Tokens that the session can hold. */
+    uint32_t context_length;
+    /** Tokens that it holds now: the next pass begins at this position. */
+    uint64_t position;
+    /** Bytes that it takes from the model's budget: its KV cache and the results of a pass, except for rows of all tokens. */
+    uint64_t memory_bytes;
+} layerline_session_info;
+
 /**
- * Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when it is freed.
+ * Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when the session is freed.
  *
- * `context_length`: tokens it can hold; 0: what the model's options say. For an encoder no more than that.
+ * `context_length`: tokens it can hold; 0: what the model's options say. An encoder can hold no more than that.
  * `session`: set to a session that the caller owns: `layerline_session_free`. It keeps the model alive.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache,
  * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
  */
-layerline_status layerline_session_new(layerline_model *model,
+layerline_status layerline_session_new(const layerline_model *model,
                                        uint32_t context_length,
                                        layerline_session **session,
                                        layerline_error **err);
 
 /**
  * Frees a session; NULL is a no-op. A submitted pass may be running or waiting: it is ended as by
- * `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when it has ended,
- * and then its LAYERLINE_EVENT_DONE comes. Any thread, once, with no call on the session running.
+ * `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when the pass has
+ * ended, and then its LAYERLINE_EVENT_DONE is posted. Any thread, once, with no call on the session running.
  */
 void layerline_session_free(layerline_session *session);
 
 /**
- * Runs tokens through the model, after those the session holds already. Layers that are not in memory are waited for.
+ * Fills `info` with facts of the session; set `info->struct_size` before the call.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
+ */
+layerline_status layerline_session_get_info(const layerline_session *session,
+                                            layerline_session_info *info,
+                                            layerline_error **err);
+
+/**
+ * Runs tokens through the model, after those that the session holds already. Layers that are not in memory are waited
+ * for.
  *
  * `tokens`, `count`: at least one.
- * `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row; or-ed with one of
- * LAYERLINE_EMBEDDINGS_ for what `layerline_embeddings` will have. Memory for one row of each is part of what every
- * session takes; more rows are taken from the budget until the next pass or truncation.
+ * `logits`: one of LAYERLINE_LOGITS_: for which of the tokens `layerline_session_logits` will have a row.
+ * `embeddings`: one of LAYERLINE_EMBEDDINGS_: what `layerline_session_embeddings` will have.
+ *
+ * Memory for one row of logits and one embedding is part of what every session takes; more rows are taken from the budget
+ * until the next pass or truncation.
  *
  * In an encoder, such as BERT, tokens see those after them: each pass is a sequence of its own, whole, from position 0,
- * whatever the session has taken in before. Encoders have no output head, so `logits` must hold LAYERLINE_LOGITS_NONE.
+ * whatever the session has taken in before. Encoders have no output head, so `logits` must be LAYERLINE_LOGITS_NONE.
  *
  * After an error the session is as it was before the pass.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED for
- * logits of a model without an output head; LAYERLINE_ERROR_CONTEXT_FULL;
- * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL or
- * LAYERLINE_EMBEDDINGS_ALL;
- * LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
- * call on the session is running or a pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ * logits of a model without an output head; LAYERLINE_ERROR_CONTEXT_FULL; LAYERLINE_ERROR_MEMORY_BUDGET when the budget
+ * has no room for the rows of LAYERLINE_LOGITS_ALL or LAYERLINE_EMBEDDINGS_ALL; LAYERLINE_ERROR_CANCELLED by
+ * `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another call on the session is running or a
+ * pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
  */
-layerline_status layerline_forward(layerline_session *session,
-                                   const int32_t *tokens,
-                                   size_t count,
-                                   int32_t logits,
-                                   layerline_error **err);
+layerline_status layerline_session_forward(layerline_session *session,
+                                           const int32_t *tokens,
+                                           size_t count,
+                                           int32_t logits,
+                                           int32_t embeddings,
+                                           layerline_error **err);
 
 /**
- * Begins the same pass as `layerline_forward` on a thread of the library, and returns at once. How it ended is the
- * status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_poll` or `layerline_wait`, or be told by
- * `layerline_event_fd`. Until then the session is the pass's: functions on it return LAYERLINE_ERROR_BUSY, but for
- * `layerline_session_interrupt` and `layerline_session_free`. When the event is there the session is free again, with
- * the rows asked for; after a failure it is as it was before the pass.
+ * Begins the same pass as `layerline_session_forward` on a thread of the library, and returns at once. How it ended is
+ * the status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_model_poll` or `layerline_model_wait`, or watch
+ * `layerline_model_event_handle`; `layerline_model_ticket_error` gives the error of one that failed. Until then the
+ * session belongs to the pass: functions on it return LAYERLINE_ERROR_BUSY, except `layerline_session_interrupt`,
+ * `layerline_session_clear_interrupt` and `layerline_session_free`. When the event is posted the session is free again,
+ * with the rows asked for; after a failure it is as it was before the pass.
  *
  * Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
  * the thread, whose stack is part of every plan. On a budget that several models share, rows for all tokens may have to
  * wait here for one page's time of another model; nothing else ever waits.
  *
- * `tokens`, `count`, `logits`: as for `layerline_forward`; the tokens are copied.
- * `ticket`: set to a number that the event and `layerline_cancel` use; never 0. Another thread that polls may see the
- * event before this returns.
+ * `tokens`, `count`, `logits`, `embeddings`: as for `layerline_session_forward`; the tokens are copied.
+ * `ticket`: set to a number that the event and `layerline_model_cancel` use; never 0. Another thread that polls may see
+ * the event before this returns.
  *
  * Errors, all before anything is begun: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_CONTEXT_FULL;
- * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for rows of all tokens; LAYERLINE_ERROR_BUSY when
- * another call or a submitted pass has the session, or too many events wait to be taken;
- * LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_UNSUPPORTED as for `layerline_forward`, and in a library built without
- * threads of its own. Statuses of the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
+ * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for rows of all tokens; LAYERLINE_ERROR_BUSY when another call
+ * or a submitted pass has the session, or too many events wait to be taken; LAYERLINE_ERROR_OUT_OF_MEMORY;
+ * LAYERLINE_ERROR_UNSUPPORTED as for `layerline_session_forward`, and in a library built without threads of its own.
+ * Statuses of the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
  * LAYERLINE_ERROR_INTERNAL. One thread at a time.
  */
-layerline_status layerline_forward_submit(layerline_session *session,
+layerline_status layerline_session_submit(layerline_session *session,
                                           const int32_t *tokens,
                                           size_t count,
                                           int32_t logits,
+                                          int32_t embeddings,
                                           uint64_t *ticket,
                                           layerline_error **err);
 
 /**
  * Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
- * a submitted one that waits for its turn at once. The session is then as before that pass. Does nothing when there is
- * none. NULL is a no-op. Any thread, and the one function that may be called while another call on the session is
- * running; also from a `layerline_token_callback`. It takes a lock, so never from a signal handler: let that one wake a
- * thread, by a pipe.
+ * a submitted one that waits for its turn at once. The session is then as before that pass.
+ *
+ * An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
+ * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
+ * often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
+ * same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+ *
+ * NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
+ * It takes a lock, so never from a signal handler: let that one wake a thread, by a pipe.
  */
 void layerline_session_interrupt(const layerline_session *session);
 
 /**
- * The logits of one position of the last pass, before any softmax.
+ * Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+ * new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
+ * no-op. Any thread.
+ */
+void layerline_session_clear_interrupt(const layerline_session *session);
+
+/**
+ * Gives the logits of one position of the last pass, before any softmax.
  *
  * `row`: 0 after a pass with LAYERLINE_LOGITS_LAST; the token's index in the pass after one with LAYERLINE_LOGITS_ALL.
  * `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation,
  * load or free.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
- * is submitted.
- * Any thread.
+ * is submitted. Any thread.
  */
-layerline_status layerline_logits(const layerline_session *session,
-                                  size_t row,
-                                  const float **logits,
-                                  size_t *vocab_size);
+layerline_status layerline_session_logits(const layerline_session *session,
+                                          size_t row,
+                                          const float **logits,
+                                          size_t *vocab_size,
+                                          layerline_error **err);
 
 /**
- * An embedding that the last pass left: a hidden state after the final norm, or a mean of some. It is not normalised:
- * divide it by its length where the model asks for that. Which pooling a file asks for is the metadata
+ * Gives an embedding that the last pass left: a hidden state after the final norm, or a mean of some. It is not
+ * normalised: divide it by its length where the model asks for that. Which pooling a file asks for is the metadata
  * `{architecture}.pooling_type`, for `layerline_model_metadata`: 0 none, 1 mean, 2 the first token, 3 the last one.
  *
  * `row`: the token's index in the pass after one with LAYERLINE_EMBEDDINGS_ALL; else 0.
@@ -707,20 +822,13 @@ layerline_status layerline_logits(const layerline_session *session,
  * or free. The length is the `embedding_length` of `layerline_model_info`.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
- * is submitted.
- * Any thread.
+ * is submitted. Any thread.
  */
-layerline_status layerline_embeddings(const layerline_session *session,
-                                      size_t row,
-                                      const float **embedding,
-                                      size_t *length);
-
-/**
- * Sets `tokens` to how many tokens the session holds.
- *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
- */
-layerline_status layerline_session_position(const layerline_session *session, size_t *tokens);
+layerline_status layerline_session_embeddings(const layerline_session *session,
+                                              size_t row,
+                                              const float **embedding,
+                                              size_t *length,
+                                              layerline_error **err);
 
 /**
  * Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
@@ -728,12 +836,12 @@ layerline_status layerline_session_position(const layerline_session *session, si
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs or is
  * submitted. One thread at a time.
  */
-layerline_status layerline_session_truncate(layerline_session *session, size_t tokens);
+layerline_status layerline_session_truncate(layerline_session *session, size_t tokens, layerline_error **err);
 
 /**
  * Begins a second sequence with the tokens of a first one, so that a prompt is run once and continued in many ways. The
  * two have nothing in common from then on: each may be changed and freed by itself. What the first one holds is copied,
- * the logits of its last token with it where its last pass left some; they are row 0.
+ * and with it the logits of its last token where its last pass left some; they are row 0.
  *
  * `context_length`: tokens the copy can hold; 0: as many as the first one.
  * `copy`: set to a session that the caller owns: `layerline_session_free`. Its KV cache is taken from the model's budget.
@@ -741,7 +849,7 @@ layerline_status layerline_session_truncate(layerline_session *session, size_t t
  * Errors: LAYERLINE_ERROR_CONTEXT_FULL when the first session holds more tokens than the copy could;
  * LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache; LAYERLINE_ERROR_INVALID_ARGUMENT, also for a
  * context length at which the model rotates its keys by other angles; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which
- * remembers nothing; LAYERLINE_ERROR_BUSY while a pass of the first session runs or is submitted;
+ * keeps nothing between passes; LAYERLINE_ERROR_BUSY while a pass of the first session runs or is submitted;
  * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
  */
 layerline_status layerline_session_copy(const layerline_session *session,
@@ -760,8 +868,8 @@ layerline_status layerline_session_copy(const layerline_session *session,
  *
  * `path`: NUL-terminated, taken as bytes.
  *
- * Errors: LAYERLINE_ERROR_IO, also where the name belongs to something else than a regular file;
- * LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which remembers nothing;
+ * Errors: LAYERLINE_ERROR_IO, also where the name belongs to something other than a regular file;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which keeps nothing between passes;
  * LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
  */
 layerline_status layerline_session_save(const layerline_session *session,
@@ -802,60 +910,101 @@ layerline_status layerline_session_load(layerline_session *session,
 #define LAYERLINE_TOKENIZE_BOS 2
 
 /**
- * Add the ending token where the model wants one: for a text that is complete, as encoders take it, never for one that
- * is to be gone on with.
+ * Add the ending token where the model wants one: for a complete text, as encoders take it, never for a text that is to
+ * be continued.
  */
 #define LAYERLINE_TOKENIZE_EOS 4
+
+/** The token steers the model: it begins or ends a text or a turn, or marks a role. It has no text in an answer. */
+#define LAYERLINE_TOKEN_CONTROL 1
+
+/** The token ends a text or a turn: generation stops at it. */
+#define LAYERLINE_TOKEN_END 2
+
+/** The token stands for one byte, which may be part of a character. */
+#define LAYERLINE_TOKEN_BYTE 4
+
+/** The token was added by the maker of the model and is recognised in any text as it is written. */
+#define LAYERLINE_TOKEN_USER_DEFINED 8
+
+/** The token stands for text that the vocabulary does not have. */
+#define LAYERLINE_TOKEN_UNKNOWN 16
+
+/** The vocabulary marks the token as unused. */
+#define LAYERLINE_TOKEN_UNUSED 32
 
 /**
  * Turns text into tokens.
  *
  * `text`, `length`: UTF-8, `length` bytes; it need not end in NUL.
  * `flags`: LAYERLINE_TOKENIZE_ values or-ed together.
- * `tokens`, `cap`: where the tokens go; NULL with 0 asks for their count.
+ * `tokens`, `cap`: where the tokens are written; NULL with 0 asks for their count.
  * `needed`: set to the count of tokens, also when there is no room for them.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for text that is not UTF-8 and for unknown flags;
- * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in.
- * Any thread.
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
+ * in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
  */
-layerline_status layerline_tokenize(const layerline_model *model,
-                                    const char *text,
-                                    size_t length,
-                                    uint32_t flags,
-                                    int32_t *tokens,
-                                    size_t cap,
-                                    size_t *needed);
+layerline_status layerline_model_tokenize(const layerline_model *model,
+                                          const char *text,
+                                          size_t length,
+                                          uint32_t flags,
+                                          int32_t *tokens,
+                                          size_t cap,
+                                          size_t *needed,
+                                          layerline_error **err);
 
 /**
  * Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
- * character: then so does the text. A space that the tokeniser puts before every text is left out: that is right for a
- * whole sequence, not for parts of one to be joined.
+ * character: then so does the text. A space that the tokeniser puts before every text is left out, which is right for a
+ * whole sequence and wrong for parts of one that are to be joined.
  *
- * To print tokens as they come: the bytes of a token in a text that goes on are what detokenising it behind some token
- * that has text gives more than that token alone. They may be part of a character, to be kept until the rest has come.
- * layerline_generate hands out whole characters itself.
+ * To print tokens one by one, take the bytes of each from `layerline_model_token_text`; they may be part of a character.
+ * `layerline_session_generate` gives whole characters itself.
  *
  * `tokens`, `count`: may be none.
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
- * LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in. Any thread.
+ * LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
  */
-layerline_status layerline_detokenize(const layerline_model *model,
-                                      const int32_t *tokens,
-                                      size_t count,
-                                      char *buf,
-                                      size_t cap,
-                                      size_t *needed);
+layerline_status layerline_model_detokenize(const layerline_model *model,
+                                            const int32_t *tokens,
+                                            size_t count,
+                                            char *buf,
+                                            size_t cap,
+                                            size_t *needed,
+                                            layerline_error **err);
 
 /**
- * Whether a token ends a text or a turn: sets `end`.
+ * Gives the bytes that one token adds to a text that goes on, and what the token is. The bytes may be part of a
+ * character, and may hold NULs. A control, unknown or unused token has the bytes of its name, such as "<|im_end|>", which
+ * `layerline_model_detokenize` leaves out.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED when
- * the model has no tokeniser that is built in. Any thread.
+ * `buf`, `cap`, `needed`: the bytes, as described for strings at the top.
+ * `attributes`: set to LAYERLINE_TOKEN_ values or-ed together, also when there is no room for the bytes.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
+ * LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
  */
-layerline_status layerline_token_is_end(const layerline_model *model, int32_t token, bool *end);
+layerline_status layerline_model_token_text(const layerline_model *model,
+                                            int32_t token,
+                                            char *buf,
+                                            size_t cap,
+                                            size_t *needed,
+                                            uint32_t *attributes,
+                                            layerline_error **err);
+
+/**
+ * Tells whether a token ends a text or a turn: sets `end`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED and
+ * LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
+ */
+layerline_status layerline_model_token_is_end(const layerline_model *model,
+                                              int32_t token,
+                                              bool *end,
+                                              layerline_error **err);
 
 /* -- chat templates ------------------------------------------------------------------------------------------------ */
 
@@ -868,123 +1017,128 @@ typedef struct layerline_message {
 } layerline_message;
 
 /**
- * The text of a conversation, by the template that comes with the model.
+ * Gives the text of a conversation, by the template that comes with the model.
  *
- * `messages`, `count`: in the order in which they were said. Which roles there are and whether they must alternate is the
- * template's business.
+ * `messages`, `count`: in the order in which they were said. The template decides which roles there are and whether they
+ * must alternate.
  * `add_assistant`: end where the assistant's answer begins, which is then to be generated.
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
  *
  * The text is to be tokenised with LAYERLINE_TOKENIZE_SPECIAL and without LAYERLINE_TOKENIZE_BOS: templates spell the
  * beginning token where the model wants it. Control tokens that a message spells, such as "<|im_end|>" in what a user
  * typed, are recognised like the template's own, so that a user could speak for the system. For text from outside use
- * `layerline_chat_tokenize`, where what messages say stays text.
+ * `layerline_model_tokenize_chat`, where the text of messages stays text.
  *
  * A template is rendered as the `transformers` package does it, so that the model sees what it was trained with. The
- * same messages give the same text, but for templates that ask for the date, which is UTC's. A call parses the template,
- * takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the text, and
- * frees all of it.
+ * same messages give the same text, except for templates that ask for the date, which is that of UTC. A call parses the
+ * template, takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the
+ * text, and frees all of it.
  *
- * Errors: LAYERLINE_ERROR_UNSUPPORTED when the model has no template, or one that uses a function that is not built in;
- * LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its words;
+ * Errors: LAYERLINE_ERROR_NOT_FOUND when the model has no template; LAYERLINE_ERROR_UNSUPPORTED when it uses a function
+ * that is not built in; LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its
+ * words;
  * LAYERLINE_ERROR_FORMAT for a template that cannot be parsed or goes beyond its bounds;
  * LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
  */
-layerline_status layerline_chat_format(const layerline_model *model,
-                                       const layerline_message *messages,
-                                       size_t count,
-                                       bool add_assistant,
-                                       char *buf,
-                                       size_t cap,
-                                       size_t *needed,
-                                       layerline_error **err);
+layerline_status layerline_model_format_chat(const layerline_model *model,
+                                             const layerline_message *messages,
+                                             size_t count,
+                                             bool add_assistant,
+                                             char *buf,
+                                             size_t cap,
+                                             size_t *needed,
+                                             layerline_error **err);
 
 /**
- * The text of a conversation that is more than roles and contents: with tools, tool calls, documents, names.
+ * Gives the text of a conversation that is more than roles and contents: with tools, tool calls, documents, names.
  *
  * `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are:
  *   "messages"    required: an array of objects, most with "role" and "content". What else a message has, such as
  *                 "tool_calls", "tool_call_id", "name" or "reasoning_content", the template finds in it; members that
  *                 are null count as absent.
  *   "tools"       an array: tools the model may call, each {"type": "function", "function": {"name": …, "description":
- *                 …, "parameters": a JSON schema}}. A template for tools is taken where the model has one of its own.
+ *                 …, "parameters": a JSON schema}}. A template for tools is taken where the model has one.
  *   "documents"   an array of objects, for templates that know them.
  *   any other     what the template asks for: "enable_thinking", "reasoning_effort". "bos_token" and the like replace
  *                 the texts of the model's own tokens.
- * `add_assistant`, `buf`, `cap`, `needed`: as for `layerline_chat_format`, and what is said there holds here.
+ * `add_assistant`, `buf`, `cap`, `needed`: as for `layerline_model_format_chat`, and what is said there holds here.
  *
- * Errors: those of `layerline_chat_format`; LAYERLINE_ERROR_INVALID_ARGUMENT says where the JSON is wrong. Any thread.
+ * Errors: those of `layerline_model_format_chat`; LAYERLINE_ERROR_INVALID_ARGUMENT says where the JSON is wrong. Any thread.
  */
-layerline_status layerline_chat_format_json(const layerline_model *model,
-                                            const char *json,
-                                            size_t length,
-                                            bool add_assistant,
-                                            char *buf,
-                                            size_t cap,
-                                            size_t *needed,
-                                            layerline_error **err);
+layerline_status layerline_model_format_chat_json(const layerline_model *model,
+                                                  const char *json,
+                                                  size_t length,
+                                                  bool add_assistant,
+                                                  char *buf,
+                                                  size_t cap,
+                                                  size_t *needed,
+                                                  layerline_error **err);
 
 /**
- * The tokens of a conversation: those of the text of `layerline_chat_format`, but that control tokens are recognised only
- * where the template spells them. In what messages say they stay text, so that nobody but the template speaks for another.
+ * Gives the tokens of a conversation: those of the text of `layerline_model_format_chat`, except that control tokens are
+ * recognised only where the template spells them. In the text of messages they stay text, so that a message cannot speak
+ * for another role.
  * (A template that looks for control tokens inside a message does not find them.)
  *
- * `messages`, `count`, `add_assistant`: as for `layerline_chat_format`.
- * `tokens`, `cap`, `needed`: the tokens, as for `layerline_tokenize`.
+ * `messages`, `count`, `add_assistant`: as for `layerline_model_format_chat`.
+ * `tokens`, `cap`, `needed`: the tokens, as for `layerline_model_tokenize`.
  *
- * Errors: those of `layerline_chat_format` and of `layerline_tokenize`. Any thread.
+ * Errors: those of `layerline_model_format_chat` and of `layerline_model_tokenize`. Any thread.
  */
-layerline_status layerline_chat_tokenize(const layerline_model *model,
-                                         const layerline_message *messages,
-                                         size_t count,
-                                         bool add_assistant,
-                                         int32_t *tokens,
-                                         size_t cap,
-                                         size_t *needed,
-                                         layerline_error **err);
+layerline_status layerline_model_tokenize_chat(const layerline_model *model,
+                                               const layerline_message *messages,
+                                               size_t count,
+                                               bool add_assistant,
+                                               int32_t *tokens,
+                                               size_t cap,
+                                               size_t *needed,
+                                               layerline_error **err);
 
 /**
- * The tokens of a conversation given as for `layerline_chat_format_json`, with control tokens as for
- * `layerline_chat_tokenize`: none in any string of the JSON is recognised, tools and documents included.
+ * Gives the tokens of a conversation given as for `layerline_model_format_chat_json`, with control tokens as for
+ * `layerline_model_tokenize_chat`: none in any string of the JSON is recognised, tools and documents included.
  *
- * `json`, `length`, `add_assistant`: as for `layerline_chat_format_json`.
- * `tokens`, `cap`, `needed`: the tokens, as for `layerline_tokenize`.
+ * `json`, `length`, `add_assistant`: as for `layerline_model_format_chat_json`.
+ * `tokens`, `cap`, `needed`: the tokens, as for `layerline_model_tokenize`.
  *
- * Errors: those of `layerline_chat_format_json` and of `layerline_tokenize`. Any thread.
+ * Errors: those of `layerline_model_format_chat_json` and of `layerline_model_tokenize`. Any thread.
  */
-layerline_status layerline_chat_tokenize_json(const layerline_model *model,
-                                              const char *json,
-                                              size_t length,
-                                              bool add_assistant,
-                                              int32_t *tokens,
-                                              size_t cap,
-                                              size_t *needed,
-                                              layerline_error **err);
+layerline_status layerline_model_tokenize_chat_json(const layerline_model *model,
+                                                    const char *json,
+                                                    size_t length,
+                                                    bool add_assistant,
+                                                    int32_t *tokens,
+                                                    size_t cap,
+                                                    size_t *needed,
+                                                    layerline_error **err);
 
 /* -- sampling and generation --------------------------------------------------------------------------------------- */
 
 /**
- * Chooses tokens for one sequence: greedy until told otherwise, and of equal logits the lowest token.
+ * Chooses tokens for one sequence: greedy by default, and of equal logits the lowest token.
  *
  * The chain is llama.cpp's default order, each step on what the one before left: repeat penalty, top-k, top-p, min-p,
  * temperature, draw. Top-p and min-p look at probabilities before the temperature is applied. Logits that are NaN are
  * never chosen. The same seed, settings and logits give the same tokens on one platform.
  *
- * The repeat penalty looks at the tokens that this sampler chose and at the prompts given to `layerline_generate`; not
- * at what was given to `layerline_forward`.
+ * The repeat penalty looks at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
+ * at what `layerline_sampler_accept` shows; not at what was given to `layerline_session_forward`.
+ *
+ * A sampler belongs to no model and its memory is outside every budget: a few hundred bytes, 4 for each token that the
+ * repeat penalty looks at, and from its first choice that is not greedy 16 for each token of the vocabulary.
  */
 typedef struct layerline_sampler layerline_sampler;
 
 /**
- * Gets each generated token, on the thread that called `layerline_generate`; false stops.
+ * Gets each generated token, on the thread that called `layerline_session_generate`; false stops.
  *
  * `token`: what was sampled.
  * `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
  * one. Not NUL-terminated; valid during the call.
- * `user_data`: as given to `layerline_generate`.
+ * `user_data`: as given to `layerline_session_generate`.
  *
- * It must return: no C++ exception and no longjmp may leave it. Of functions on this session and sampler it may call
- * `layerline_session_interrupt` alone; others return LAYERLINE_ERROR_BUSY, and free is not allowed.
+ * It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call
+ * only `layerline_session_interrupt`; others return LAYERLINE_ERROR_BUSY, and free is not allowed.
  */
 typedef bool (*layerline_token_callback)(int32_t token, const char *piece, size_t length, void *user_data);
 
@@ -995,28 +1149,28 @@ layerline_sampler *layerline_sampler_new(void);
 void layerline_sampler_free(layerline_sampler *sampler);
 
 /**
- * What logits are divided by before the draw. 0, the default: greedy, and nothing else but the repeat penalty counts.
+ * Sets what logits are divided by before the draw. 0, the default: greedy, where only the repeat penalty counts.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is negative or not finite. One thread at a time.
  */
 layerline_status layerline_sampler_set_temperature(layerline_sampler *sampler, float temperature);
 
 /**
- * Only the `k` likeliest tokens stay. 0, the default: all.
+ * Keeps only the `k` likeliest tokens. 0, the default: all.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
 layerline_status layerline_sampler_set_top_k(layerline_sampler *sampler, uint32_t k);
 
 /**
- * Only the fewest likeliest tokens whose probabilities sum to `p` stay, at least one. 1, the default: all.
+ * Keeps only the fewest likeliest tokens whose probabilities sum to `p`, at least one. 1, the default: all.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
  */
 layerline_status layerline_sampler_set_top_p(layerline_sampler *sampler, float p);
 
 /**
- * Only tokens at least `p` times as probable as the likeliest stay. 0, the default: all.
+ * Keeps only tokens at least `p` times as probable as the likeliest. 0, the default: all.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
  */
@@ -1024,7 +1178,7 @@ layerline_status layerline_sampler_set_min_p(layerline_sampler *sampler, float p
 
 /**
  * Makes tokens among the last `last_n` less likely: their logits are divided by `penalty` where positive, multiplied by
- * it where not. Penalty 1, the default: none. Forgets the tokens seen so far, as a new sequence wants it.
+ * it where not. Penalty 1, the default: none. Forgets the tokens seen so far.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when `penalty` is not above 0 and finite. One thread at a time.
  */
@@ -1040,43 +1194,97 @@ layerline_status layerline_sampler_set_repeat_penalty(layerline_sampler *sampler
 layerline_status layerline_sampler_set_seed(layerline_sampler *sampler, uint64_t seed);
 
 /**
- * Chooses a token by the logits of the last position of the session's last pass, and remembers it for the repeat
- * penalty. It is not fed to the session: give it to `layerline_forward`.
+ * Copies a sampler: its settings, the tokens it has seen, its place in the random sequence. The two have nothing in common
+ * from then on.
  *
- * `token`: set to the token chosen; it may be one that ends the text (`layerline_token_is_end`).
+ * `copy`: set to a sampler that the caller owns: `layerline_sampler_free`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
+ * time.
+ */
+layerline_status layerline_sampler_copy(const layerline_sampler *sampler,
+                                        layerline_sampler **copy,
+                                        layerline_error **err);
+
+/**
+ * Forgets the tokens seen so far and starts the random sequence anew from the seed, as a new sequence wants it. Settings
+ * stay.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
+ * time.
+ */
+layerline_status layerline_sampler_reset(layerline_sampler *sampler,
+                                         layerline_error **err);
+
+/**
+ * Shows the sampler tokens of its sequence that it did not choose, such as a prompt, for the repeat penalty.
+ *
+ * `tokens`, `count`: in their order; may be none.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token below 0; LAYERLINE_ERROR_BUSY while another call on the sampler
+ * runs. One thread at a time.
+ */
+layerline_status layerline_sampler_accept(layerline_sampler *sampler,
+                                          const int32_t *tokens,
+                                          size_t count,
+                                          layerline_error **err);
+
+/**
+ * Chooses a token by the logits of the last position of the session's last pass, and remembers it for the repeat
+ * penalty. It is not fed to the session: give it to `layerline_session_forward`.
+ *
+ * `token`: set to the token chosen; it may be one that ends the text (`layerline_model_token_is_end`).
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session has no logits; LAYERLINE_ERROR_FORMAT when no logit is a
- * number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time for the sampler.
+ * number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time for
+ * the sampler.
  */
 layerline_status layerline_sampler_sample(layerline_sampler *sampler,
                                           const layerline_session *session,
-                                          int32_t *token);
+                                          int32_t *token,
+                                          layerline_error **err);
+
+/**
+ * Chooses a token by given logits, and remembers it for the repeat penalty: for hosts that change logits first, or take
+ * those of an earlier position.
+ *
+ * `logits`, `count`: one for each token of the vocabulary; at least one.
+ * `token`: set to the token chosen.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also when no logit is a number; LAYERLINE_ERROR_BUSY while another call on the
+ * sampler runs; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_sampler_sample_logits(layerline_sampler *sampler,
+                                                 const float *logits,
+                                                 size_t count,
+                                                 int32_t *token,
+                                                 layerline_error **err);
 
 /**
  * Runs a prompt and generates tokens, each given to the callback and fed back. Ends with LAYERLINE_OK after a token
  * that ends the text, after `max_tokens`, or when the callback returns false.
  *
  * `prompt`, `count`: may be none: then it goes on from the logits of the session's last pass, which must have some.
- * `max_tokens`: at most so many tokens are sampled; with 0 the prompt alone is run.
+ * `max_tokens`: the most tokens to sample; with 0 only the prompt is run.
  * `callback`, `user_data`: see `layerline_token_callback`. A token that ends the text is not passed on; only where it
  * cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
  *
  * The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
- * Where that one ends the text, all that the callback was given have been fed; `layerline_session_position` tells it.
+ * Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
  *
- * Errors: those of `layerline_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
- * tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes;
+ * Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
+ * tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;
  * LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in. Tokens passed on before an error stay in
  * the session, but for the last. One thread at a time.
  */
-layerline_status layerline_generate(layerline_session *session,
-                                    layerline_sampler *sampler,
-                                    const int32_t *prompt,
-                                    size_t count,
-                                    size_t max_tokens,
-                                    layerline_token_callback callback,
-                                    void *user_data,
-                                    layerline_error **err);
+layerline_status layerline_session_generate(layerline_session *session,
+                                            layerline_sampler *sampler,
+                                            const int32_t *prompt,
+                                            size_t count,
+                                            size_t max_tokens,
+                                            layerline_token_callback callback,
+                                            void *user_data,
+                                            layerline_error **err);
 
 #ifdef __cplusplus
 }

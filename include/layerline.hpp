@@ -64,6 +64,7 @@ enum class status : layerline_status {
     buffer_too_small = LAYERLINE_ERROR_BUFFER_TOO_SMALL, /**< `failure::needed` says how long the result is. */
     busy = LAYERLINE_ERROR_BUSY,                        /**< Another call has the handle, or too many events wait. */
     internal = LAYERLINE_ERROR_INTERNAL,                /**< A fault inside; the handles concerned can only be freed. */
+    not_found = LAYERLINE_ERROR_NOT_FOUND,              /**< No such metadata key, ticket or chat template. */
 };
 
 /** How weights are read from storage. */
@@ -83,7 +84,7 @@ enum class logit_rows : std::int32_t {
 
 /** Which embeddings a pass leaves beside logits: hidden states after the final norm, not normalised. */
 enum class embedding_rows : std::int32_t {
-    none = 0,                           /**< None. */
+    none = LAYERLINE_EMBEDDINGS_NONE,   /**< None. */
     all = LAYERLINE_EMBEDDINGS_ALL,     /**< One of every token. */
     last = LAYERLINE_EMBEDDINGS_LAST,   /**< That of the last token. */
     mean = LAYERLINE_EMBEDDINGS_MEAN,   /**< The mean over the pass. */
@@ -118,6 +119,23 @@ constexpr tokenize_flags operator|(tokenize_flags a, tokenize_flags b) noexcept
     return static_cast<tokenize_flags>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
 }
 
+/** What a token is; values may be or-ed together. */
+enum class token_attributes : std::uint32_t {
+    none = 0,                                     /**< Plain text. */
+    control = LAYERLINE_TOKEN_CONTROL,            /**< Steers the model, and has no text in an answer. */
+    end = LAYERLINE_TOKEN_END,                    /**< Ends a text or a turn. */
+    byte = LAYERLINE_TOKEN_BYTE,                  /**< Stands for one byte. */
+    user_defined = LAYERLINE_TOKEN_USER_DEFINED,  /**< Recognised in any text. */
+    unknown = LAYERLINE_TOKEN_UNKNOWN,            /**< Stands for text that the vocabulary does not have. */
+    unused = LAYERLINE_TOKEN_UNUSED,              /**< Marked as unused. */
+};
+
+/** Whether `all` has one of `some`. */
+constexpr bool operator&(token_attributes all, token_attributes some) noexcept
+{
+    return (static_cast<std::uint32_t>(all) & static_cast<std::uint32_t>(some)) != 0;
+}
+
 /** Compares `layerline_event::status` with a name. */
 constexpr bool operator==(layerline_status a, status b) noexcept { return a == static_cast<layerline_status>(b); }
 /** Compares `layerline_event::status` with a name. */
@@ -133,6 +151,7 @@ using event = layerline_event;           /**< A completion. */
 using message = layerline_message;       /**< What one says in a conversation: role and content, NUL-terminated. */
 using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
+using session_info = layerline_session_info; /**< Facts of a session. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
 
 /** A view of `size` values in a row that somebody else owns, as std::span of C++20. Valid as long as they are. */
@@ -459,20 +478,22 @@ public:
 #endif
 };
 
-/** layerline_plan_memory: what a model would need at these options; reads the file's directory. Any thread. */
+/** layerline_options_plan: what a model would need at these options; reads the file's directory. Any thread. */
 inline result<memory_plan> try_plan_memory(std::string_view path, const options &with) noexcept
 {
     const detail::terminated name(path);
     if (name.status() != LAYERLINE_OK) return failure(name.status());
+    if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
     memory_plan plan{};
     plan.struct_size = sizeof plan;
     layerline_error *err = nullptr;
-    const layerline_status status = layerline_plan_memory(name.get(), with.get(), &plan, &err);
+    const layerline_status status = layerline_options_plan(with.get(), name.get(), &plan, &err);
     return detail::made(status, plan, err);
 }
 #if LAYERLINE_EXCEPTIONS
 /** As `try_plan_memory`. */
-inline memory_plan plan_memory(std::string_view path, const options &with) { return try_plan_memory(path, with).value(); }
+inline memory_plan plan_memory(std::string_view path,
+                               const options &with) { return try_plan_memory(path, with).value(); }
 #endif
 
 /* -- model --------------------------------------------------------------------------------------------------------- */
@@ -489,6 +510,7 @@ public:
     {
         const detail::terminated name(path);
         if (name.status() != LAYERLINE_OK) return failure(name.status());
+        if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
         layerline_model *opened = nullptr;
         layerline_error *err = nullptr;
         const layerline_status status = layerline_model_open(name.get(), with.get(), &opened, &err);
@@ -497,6 +519,7 @@ public:
     /** layerline_model_open_fd: `length` bytes from `offset` of a file that stays the caller's; 0: to its end. */
     static result<model> try_make(int fd, std::uint64_t offset, std::uint64_t length, const options &with) noexcept
     {
+        if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
         layerline_model *opened = nullptr;
         layerline_error *err = nullptr;
         const layerline_status status = layerline_model_open_fd(fd, offset, length, with.get(), &opened, &err);
@@ -507,16 +530,18 @@ public:
     {
         model_info info{};
         info.struct_size = sizeof info;
-        const layerline_status status = layerline_model_get_info(get(), &info);
-        return detail::made(status, info);
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_get_info(get(), &info, &err);
+        return detail::made(status, info, err);
     }
     /** layerline_model_get_stats: counters so far, also while passes run. */
     result<model_stats> try_stats() const noexcept
     {
         model_stats stats{};
         stats.struct_size = sizeof stats;
-        const layerline_status status = layerline_model_get_stats(get(), &stats);
-        return detail::made(status, stats);
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_get_stats(get(), &stats, &err);
+        return detail::made(status, stats, err);
     }
     /** layerline_model_metadata: a scalar or string as text, into `buffer` with a NUL; what was written, without it. */
     result<std::string_view> try_metadata(std::string_view key, span<char> buffer) const noexcept
@@ -524,9 +549,27 @@ public:
         const detail::terminated name(key);
         if (name.status() != LAYERLINE_OK) return failure(name.status());
         std::size_t needed = 0;
+        layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_model_metadata(get(), name.get(), buffer.data(), buffer.size(), &needed);
-        return text_in(buffer, status, needed);
+            layerline_model_metadata(get(), name.get(), buffer.data(), buffer.size(), &needed, &err);
+        return text_in(buffer, status, needed, err);
+    }
+    /** layerline_model_metadata_count: how many keys the metadata has. */
+    result<std::size_t> try_metadata_count() const noexcept
+    {
+        std::size_t count = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_metadata_count(get(), &count, &err);
+        return detail::made(status, count, err);
+    }
+    /** layerline_model_metadata_key_at: one of them, into `buffer` with a NUL; what was written, without it. */
+    result<std::string_view> try_metadata_key(std::size_t index, span<char> buffer) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_model_metadata_key_at(get(), index, buffer.data(), buffer.size(), &needed, &err);
+        return text_in(buffer, status, needed, err);
     }
     /** layerline_model_set_memory_budget: in bytes, while passes run; 0: what this process may use. */
     result<void> try_set_memory_budget(std::uint64_t bytes) noexcept
@@ -535,26 +578,39 @@ public:
         const layerline_status status = layerline_model_set_memory_budget(get(), bytes, &err);
         return failure(status, err);
     }
-    /** layerline_prefetch: asks for `count` layers from `first` and returns at once; events follow. */
+    /** layerline_model_prefetch: asks for `count` layers from `first` and returns at once; events follow. */
     result<ticket> try_prefetch(std::uint32_t first, std::uint32_t count) noexcept
     {
         ticket given = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_prefetch(get(), first, count, &given, &err);
+        const layerline_status status = layerline_model_prefetch(get(), first, count, &given, &err);
         return detail::made(status, given, err);
     }
-    /** layerline_cancel: gives up a prefetch or a submitted pass. */
-    result<void> try_cancel(ticket given) noexcept { return failure(layerline_cancel(get(), given)); }
-    /** layerline_poll: takes events that wait, into `room` for at least one; those it took. Never waits. */
+    /** layerline_model_cancel: ends a prefetch or a submitted pass. */
+    result<void> try_cancel(ticket given) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_cancel(get(), given, &err);
+        return failure(status, err);
+    }
+    /** layerline_model_ticket_error: how a request failed; success where it has not. */
+    result<void> try_ticket_error(ticket given) const noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_ticket_error(get(), given, &err);
+        return failure(status, err);
+    }
+    /** layerline_model_poll: takes events that wait, into `room` for at least one; those it took. Never waits. */
     result<span<event>> try_poll(span<event> room) noexcept
     {
         std::size_t count = 0;
-        const layerline_status status = layerline_poll(get(), room.data(), room.size(), &count);
-        return detail::made(status, span<event>(room.data(), count));
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_poll(get(), room.data(), room.size(), &count, &err);
+        return detail::made(status, span<event>(room.data(), count), err);
     }
-    /** layerline_wait without a limit: as `try_poll`, but waits for the first event. */
+    /** layerline_model_wait without a limit: as `try_poll`, but waits for the first event. */
     result<span<event>> try_wait(span<event> room) noexcept { return wait_ms(-1, room); }
-    /** layerline_wait: as `try_wait`, at most `timeout`, rounded up to milliseconds; then there may be no event. */
+    /** layerline_model_wait: as `try_wait`, at most `timeout`, rounded up to milliseconds; then there may be no event. */
     template <class Rep, class Period>
     result<span<event>> try_wait_for(std::chrono::duration<Rep, Period> timeout, span<event> room) noexcept
     {
@@ -566,73 +622,93 @@ public:
         const auto whole = static_cast<std::int32_t>(ms);
         return wait_ms(whole < ms ? whole + 1 : whole, room);
     }
-    /** layerline_event_fd: readable while events wait; -1 where there is none. Neither read nor close it. */
-    int event_fd() const noexcept { return layerline_event_fd(get()); }
-    /** layerline_layer_state: where a layer is. */
+    /** layerline_model_event_handle: readable while events wait; -1 where there is none. Neither read nor close it. */
+    std::intptr_t event_handle() const noexcept { return layerline_model_event_handle(get()); }
+    /** layerline_model_layer_state: where a layer is. */
     result<layer_state> try_state(std::uint32_t layer) const noexcept
     {
         std::int32_t state = 0;
-        const layerline_status status = layerline_layer_state(get(), layer, &state);
-        return detail::made(status, static_cast<layer_state>(state));
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_layer_state(get(), layer, &state, &err);
+        return detail::made(status, static_cast<layer_state>(state), err);
     }
-    /** layerline_tokenize: UTF-8 to tokens, into `room`; how many. */
+    /** layerline_model_tokenize: UTF-8 to tokens, into `room`; how many. */
     result<std::size_t> try_tokenize(std::string_view text, tokenize_flags flags, span<token> room) const noexcept
     {
         std::size_t needed = 0;
-        const layerline_status status = layerline_tokenize(
-            get(), text.data(), text.size(), static_cast<std::uint32_t>(flags), room.data(), room.size(), &needed);
-        return detail::made(status, needed, nullptr, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_tokenize(
+            get(), text.data(), text.size(), static_cast<std::uint32_t>(flags), room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
     }
-    /** layerline_detokenize: tokens to text, into `buffer` with a NUL; what was written, without it. */
+    /** layerline_model_detokenize: tokens to text, into `buffer` with a NUL; what was written, without it. */
     result<std::string_view> try_detokenize(span<const token> tokens, span<char> buffer) const noexcept
     {
         std::size_t needed = 0;
+        layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_detokenize(get(), tokens.data(), tokens.size(), buffer.data(), buffer.size(), &needed);
-        return text_in(buffer, status, needed);
+            layerline_model_detokenize(get(), tokens.data(), tokens.size(), buffer.data(), buffer.size(), &needed,
+                                       &err);
+        return text_in(buffer, status, needed, err);
     }
-    /** layerline_chat_format: a conversation by the model's template, into `buffer` with a NUL; what was written. */
-    result<std::string_view> try_chat_format(span<const message> said, bool add_assistant, span<char> buffer) const noexcept
+    /** layerline_model_format_chat: a conversation by the model's template, into `buffer` with a NUL; what was written. */
+    result<std::string_view> try_format_chat(span<const message> said, bool add_assistant,
+                                             span<char> buffer) const noexcept
     {
         std::size_t needed = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_chat_format(get(), said.data(), said.size(), add_assistant,
+        const layerline_status status = layerline_model_format_chat(get(), said.data(), said.size(), add_assistant,
                                                               buffer.data(), buffer.size(), &needed, &err);
         return text_in(buffer, status, needed, err);
     }
-    /** layerline_chat_format_json: one with tools and all else that the template knows, given as JSON. */
-    result<std::string_view> try_chat_format_json(std::string_view json, bool add_assistant, span<char> buffer) const noexcept
+    /** layerline_model_format_chat_json: one with tools and all else that the template knows, given as JSON. */
+    result<std::string_view> try_format_chat_json(std::string_view json, bool add_assistant,
+                                                  span<char> buffer) const noexcept
     {
         std::size_t needed = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_chat_format_json(get(), json.data(), json.size(), add_assistant,
+        const layerline_status status = layerline_model_format_chat_json(get(), json.data(), json.size(), add_assistant,
                                                                    buffer.data(), buffer.size(), &needed, &err);
         return text_in(buffer, status, needed, err);
     }
-    /** layerline_chat_tokenize: its tokens, into `room`; how many. What messages say never becomes control tokens. */
-    result<std::size_t> try_chat_tokenize(span<const message> said, bool add_assistant, span<token> room) const noexcept
+    /** layerline_model_tokenize_chat: its tokens, into `room`; how many. What messages say never becomes control tokens. */
+    result<std::size_t> try_tokenize_chat(span<const message> said, bool add_assistant, span<token> room) const noexcept
     {
         std::size_t needed = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_chat_tokenize(get(), said.data(), said.size(), add_assistant,
+        const layerline_status status = layerline_model_tokenize_chat(get(), said.data(), said.size(), add_assistant,
                                                                 room.data(), room.size(), &needed, &err);
         return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
     }
-    /** layerline_chat_tokenize_json: the same of one given as JSON. */
-    result<std::size_t> try_chat_tokenize_json(std::string_view json, bool add_assistant, span<token> room) const noexcept
+    /** layerline_model_tokenize_chat_json: the same of one given as JSON. */
+    result<std::size_t> try_tokenize_chat_json(std::string_view json, bool add_assistant,
+                                               span<token> room) const noexcept
     {
         std::size_t needed = 0;
         layerline_error *err = nullptr;
-        const layerline_status status = layerline_chat_tokenize_json(get(), json.data(), json.size(), add_assistant,
+        const layerline_status status = layerline_model_tokenize_chat_json(get(), json.data(), json.size(),
+                                                                           add_assistant,
                                                                      room.data(), room.size(), &needed, &err);
         return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
     }
-    /** layerline_token_is_end: whether a token ends a text or a turn. */
+    /** layerline_model_token_text: bytes of one token, into `buffer` with a NUL, and what it is, into `attributes`. */
+    result<std::string_view> try_token_text(token given, span<char> buffer, token_attributes &attributes) const noexcept
+    {
+        std::size_t needed = 0;
+        std::uint32_t found = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_model_token_text(get(), given, buffer.data(), buffer.size(), &needed, &found, &err);
+        attributes = static_cast<token_attributes>(found);
+        return text_in(buffer, status, needed, err);
+    }
+    /** layerline_model_token_is_end: whether a token ends a text or a turn. */
     result<bool> try_is_end(token given) const noexcept
     {
         bool end = false;
-        const layerline_status status = layerline_token_is_end(get(), given, &end);
-        return detail::made(status, end);
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_token_is_end(get(), given, &end, &err);
+        return detail::made(status, end, err);
     }
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make` with a path. */
@@ -655,6 +731,20 @@ public:
     ticket prefetch(std::uint32_t first, std::uint32_t count) { return try_prefetch(first, count).value(); }
     /** As `try_cancel`. */
     void cancel(ticket given) { try_cancel(given).value(); }
+    /** As `try_ticket_error`: throws the request's error where it has failed. */
+    void check(ticket given) const { try_ticket_error(given).value(); }
+    /** As `try_metadata_count`. */
+    std::size_t metadata_count() const { return try_metadata_count().value(); }
+    /** As `try_metadata_key`, of any length. */
+    std::string metadata_key(std::size_t index) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_metadata_key(index, room); }, 64);
+    }
+    /** As `try_token_text`, of any length. */
+    std::string token_text(token given, token_attributes &attributes) const
+    {
+        return grown<std::string>([&](span<char> room) { return try_token_text(given, room, attributes); }, 64);
+    }
     /** As `try_poll`. */
     span<event> poll(span<event> room) { return try_poll(room).value(); }
     /** As `try_wait`. */
@@ -676,27 +766,31 @@ public:
     /** As `try_detokenize`, of any length. */
     std::string detokenize(span<const token> tokens) const
     {
-        return grown<std::string>([&](span<char> room) { return try_detokenize(tokens, room); }, tokens.size() * 5 + 16);
+        return grown<std::string>([&](span<char> room) { return try_detokenize(tokens, room); },
+                                  tokens.size() * 5 + 16);
     }
-    /** As `try_chat_format`, of any length. */
-    std::string chat_format(span<const message> said, bool add_assistant = true) const
+    /** As `try_format_chat`, of any length. */
+    std::string format_chat(span<const message> said, bool add_assistant = true) const
     {
-        return grown<std::string>([&](span<char> room) { return try_chat_format(said, add_assistant, room); }, 1024);
+        return grown<std::string>([&](span<char> room) { return try_format_chat(said, add_assistant, room); }, 1024);
     }
-    /** As `try_chat_format_json`, of any length. */
-    std::string chat_format_json(std::string_view json, bool add_assistant = true) const
+    /** As `try_format_chat_json`, of any length. */
+    std::string format_chat_json(std::string_view json, bool add_assistant = true) const
     {
-        return grown<std::string>([&](span<char> room) { return try_chat_format_json(json, add_assistant, room); }, 1024);
+        return grown<std::string>([&](span<char> room) { return try_format_chat_json(json, add_assistant, room); },
+                                  1024);
     }
-    /** As `try_chat_tokenize`, of any length. */
-    std::vector<token> chat_tokenize(span<const message> said, bool add_assistant = true) const
+    /** As `try_tokenize_chat`, of any length. */
+    std::vector<token> tokenize_chat(span<const message> said, bool add_assistant = true) const
     {
-        return grown<std::vector<token>>([&](span<token> room) { return try_chat_tokenize(said, add_assistant, room); }, 1024);
+        return grown<std::vector<token>>([&](span<token> room) { return try_tokenize_chat(said, add_assistant, room); },
+                                         1024);
     }
-    /** As `try_chat_tokenize_json`, of any length. */
-    std::vector<token> chat_tokenize_json(std::string_view json, bool add_assistant = true) const
+    /** As `try_tokenize_chat_json`, of any length. */
+    std::vector<token> tokenize_chat_json(std::string_view json, bool add_assistant = true) const
     {
-        return grown<std::vector<token>>([&](span<token> room) { return try_chat_tokenize_json(json, add_assistant, room); },
+        return grown<std::vector<token>>([&](span<token> room) { return try_tokenize_chat_json(json, add_assistant,
+                                                                                               room); },
                                          1024);
     }
     /** As `try_is_end`. */
@@ -707,11 +801,12 @@ private:
     result<span<event>> wait_ms(std::int32_t timeout, span<event> room) noexcept
     {
         std::size_t count = 0;
-        const layerline_status status = layerline_wait(get(), timeout, room.data(), room.size(), &count);
-        return detail::made(status, span<event>(room.data(), count));
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_wait(get(), timeout, room.data(), room.size(), &count, &err);
+        return detail::made(status, span<event>(room.data(), count), err);
     }
     static result<std::string_view> text_in(span<char> buffer, layerline_status status, std::size_t needed,
-                                            layerline_error *err = nullptr) noexcept
+                                            layerline_error *err) noexcept
     {
         if (status == LAYERLINE_OK) return std::string_view(buffer.data(), needed);
         return failure(status, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed + 1 : 0);
@@ -772,6 +867,37 @@ public:
     }
     /** layerline_sampler_set_seed: starts the random sequence anew. */
     result<void> try_set_seed(std::uint64_t seed) noexcept { return failure(layerline_sampler_set_seed(get(), seed)); }
+    /** layerline_sampler_copy: a second one with its settings and all that it has seen. */
+    result<sampler> try_copy() const noexcept
+    {
+        layerline_sampler *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_sampler_copy(get(), &made, &err);
+        return detail::made(status, sampler(made), err);
+    }
+    /** layerline_sampler_reset: forgets the tokens seen and starts the random sequence anew. */
+    result<void> try_reset() noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_sampler_reset(get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_sampler_accept: shows it tokens that it did not choose, for the repeat penalty. */
+    result<void> try_accept(span<const token> tokens) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_sampler_accept(get(), tokens.data(), tokens.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_sampler_sample_logits: a token by given logits, one for each token of the vocabulary. */
+    result<token> try_sample(span<const float> logits) noexcept
+    {
+        token chosen = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_sampler_sample_logits(get(), logits.data(), logits.size(), &chosen, &err);
+        return detail::made(status, chosen, err);
+    }
     /** layerline_sampler_sample: a token by the last logits of `from`. */
     inline result<token> try_sample(const session &from) noexcept;
 #if LAYERLINE_EXCEPTIONS
@@ -794,6 +920,14 @@ public:
     sampler &set_seed(std::uint64_t seed) { return try_set_seed(seed).value(), *this; }
     /** As `try_sample`. */
     token sample(const session &from) { return try_sample(from).value(); }
+    /** As `try_sample`. */
+    token sample(span<const float> logits) { return try_sample(logits).value(); }
+    /** As `try_copy`. */
+    sampler copy() const { return try_copy().value(); }
+    /** As `try_reset`. */
+    void reset() { try_reset().value(); }
+    /** As `try_accept`. */
+    void accept(span<const token> tokens) { try_accept(tokens).value(); }
 #endif
 };
 
@@ -805,7 +939,7 @@ public:
     /** Takes over a handle of the C interface. */
     static session adopt(layerline_session *owned) noexcept { return session(owned); }
     /** layerline_session_new: `context_length` tokens at most; 0: what the model's options say. */
-    static result<session> try_make(model &on, std::uint32_t context_length = 0) noexcept
+    static result<session> try_make(const model &on, std::uint32_t context_length = 0) noexcept
     {
         layerline_session *made = nullptr;
         layerline_error *err = nullptr;
@@ -838,54 +972,77 @@ public:
         const layerline_status status = layerline_session_load(get(), name.get(), &err);
         return failure(status, err);
     }
-    /** layerline_forward: runs tokens through the model, after those it holds. */
+    /** layerline_session_forward: runs tokens through the model, after those it holds. */
     result<void> try_forward(span<const token> tokens, logit_rows rows = logit_rows::last,
                              embedding_rows embeddings = embedding_rows::none) noexcept
     {
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_forward(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &err);
+            layerline_session_forward(get(), tokens.data(), tokens.size(), static_cast<std::int32_t>(rows),
+                                      static_cast<std::int32_t>(embeddings), &err);
         return failure(status, err);
     }
-    /** layerline_forward_submit: begins the same in the background; the ticket's event tells when it is done. */
-    result<ticket> try_forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+    /** layerline_session_submit: begins the same in the background; the ticket's event tells when it is done. */
+    result<ticket> try_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
                                       embedding_rows embeddings = embedding_rows::none) noexcept
     {
         ticket given = 0;
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_forward_submit(get(), tokens.data(), tokens.size(), mode(rows, embeddings), &given, &err);
+            layerline_session_submit(get(), tokens.data(), tokens.size(), static_cast<std::int32_t>(rows),
+                                     static_cast<std::int32_t>(embeddings), &given, &err);
         return detail::made(status, given, err);
     }
-    /** layerline_session_interrupt: ends the running or submitted pass with status::cancelled. Any thread. */
+    /** layerline_session_interrupt: ends the pass with status::cancelled, or the next one where none runs. Any thread. */
     void interrupt() const noexcept { layerline_session_interrupt(get()); }
-    /** layerline_logits: one row of the last pass; the session's, valid until its next pass, truncation or load. */
+    /** layerline_session_clear_interrupt: takes back an interrupt that no pass has seen. */
+    void clear_interrupt() const noexcept { layerline_session_clear_interrupt(get()); }
+    /** layerline_session_logits: one row of the last pass; the session's, valid until its next pass, truncation or load. */
     result<span<const float>> try_logits(std::size_t row = 0) const noexcept
     {
         const float *values = nullptr;
         std::size_t count = 0;
-        const layerline_status status = layerline_logits(get(), row, &values, &count);
-        return detail::made(status, span<const float>(values, count));
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_logits(get(), row, &values, &count, &err);
+        return detail::made(status, span<const float>(values, count), err);
     }
-    /** layerline_embeddings: one that the last pass left; the session's, valid until its next pass or truncation. */
+    /** layerline_session_embeddings: one that the last pass left; the session's, valid until its next pass or truncation. */
     result<span<const float>> try_embeddings(std::size_t row = 0) const noexcept
     {
         const float *values = nullptr;
         std::size_t count = 0;
-        const layerline_status status = layerline_embeddings(get(), row, &values, &count);
-        return detail::made(status, span<const float>(values, count));
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_embeddings(get(), row, &values, &count, &err);
+        return detail::made(status, span<const float>(values, count), err);
     }
-    /** layerline_session_position: tokens it holds. */
+    /** layerline_session_get_info: facts of the session. */
+    result<session_info> try_info() const noexcept
+    {
+        session_info info{};
+        info.struct_size = sizeof info;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_get_info(get(), &info, &err);
+        return detail::made(status, info, err);
+    }
+    /** Of `try_info`: tokens it holds. */
     result<std::size_t> try_position() const noexcept
     {
-        std::size_t tokens = 0;
-        const layerline_status status = layerline_session_position(get(), &tokens);
-        return detail::made(status, tokens);
+        session_info info{};
+        info.struct_size = sizeof info;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_get_info(get(), &info, &err);
+        return detail::made(status, static_cast<std::size_t>(info.position), err);
     }
     /** layerline_session_truncate: forgets all after the first `tokens`. */
-    result<void> try_truncate(std::size_t tokens) noexcept { return failure(layerline_session_truncate(get(), tokens)); }
+    result<void> try_truncate(std::size_t tokens) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_truncate(get(), tokens, &err);
+        return failure(status, err);
+    }
     /**
-     * layerline_generate: runs a prompt and gives each token to `on_token(token, std::string_view piece)`, which
+     * layerline_session_generate: runs a prompt and gives each token to `on_token(token,
+                                                                                   std::string_view piece)`, which
      * returns false to stop, true or nothing to go on. An exception that leaves `on_token` ends the program here.
      */
     template <class F>
@@ -898,7 +1055,8 @@ public:
     }
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make`. */
-    explicit session(model &on, std::uint32_t context_length = 0) : session(try_make(on, context_length).value()) {}
+    explicit session(const model &on,
+                     std::uint32_t context_length = 0) : session(try_make(on, context_length).value()) {}
     /** As `try_copy`. */
     session copy(std::uint32_t context_length = 0) const { return try_copy(context_length).value(); }
     /** As `try_save`. */
@@ -911,16 +1069,18 @@ public:
     {
         try_forward(tokens, rows, embeddings).value();
     }
-    /** As `try_forward_submit`. */
-    ticket forward_submit(span<const token> tokens, logit_rows rows = logit_rows::last,
+    /** As `try_submit`. */
+    ticket submit(span<const token> tokens, logit_rows rows = logit_rows::last,
                           embedding_rows embeddings = embedding_rows::none)
     {
-        return try_forward_submit(tokens, rows, embeddings).value();
+        return try_submit(tokens, rows, embeddings).value();
     }
     /** As `try_logits`. */
     span<const float> logits(std::size_t row = 0) const { return try_logits(row).value(); }
     /** As `try_embeddings`. */
     span<const float> embeddings(std::size_t row = 0) const { return try_embeddings(row).value(); }
+    /** As `try_info`. */
+    session_info info() const { return try_info().value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */
@@ -945,10 +1105,6 @@ public:
 #endif
 
 private:
-    static std::int32_t mode(logit_rows rows, embedding_rows embeddings) noexcept
-    {
-        return static_cast<std::int32_t>(rows) | static_cast<std::int32_t>(embeddings);
-    }
     template <class F>
     static bool call(F &on_token, token given, std::string_view piece)
     {
@@ -964,7 +1120,8 @@ private:
     {
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_generate(get(), with.get(), prompt.data(), prompt.size(), max_tokens, callback, data, &err);
+            layerline_session_generate(get(), with.get(), prompt.data(), prompt.size(), max_tokens, callback, data,
+                                       &err);
         return failure(status, err);
     }
 };
@@ -972,8 +1129,9 @@ private:
 inline result<token> sampler::try_sample(const session &from) noexcept
 {
     token chosen = 0;
-    const layerline_status status = layerline_sampler_sample(get(), from.get(), &chosen);
-    return detail::made(status, chosen);
+    layerline_error *err = nullptr;
+    const layerline_status status = layerline_sampler_sample(get(), from.get(), &chosen, &err);
+    return detail::made(status, chosen, err);
 }
 
 } // namespace layerline

@@ -91,14 +91,14 @@ expect() {
 }
 
 check_notices() {
-    expect passes "a new function" 's/^int layerline_event_fd/void layerline_new_one(void);\n&/'
+    expect passes "a new function" 's/^intptr_t layerline_model_event_handle/void layerline_new_one(void);\n&/'
     expect passes "a new number" 's/^#define LAYERLINE_IO_MMAP 3/&\n#define LAYERLINE_IO_NEW 4/'
     expect passes "a plan with a field at its end" 's/^    uint64_t streamed_bytes;/&\n    uint64_t more;/'
     expect passes "statistics with two fields at their end" 's/^    uint64_t evictions;/&\n    uint64_t more;\n    uint64_t most;/'
-    expect fails "a function that is gone" 's/^int layerline_event_fd.*//'
-    expect fails "another result" 's/^int layerline_event_fd/int64_t layerline_event_fd/'
-    expect fails "another parameter" 's/uint64_t ticket);/uint32_t ticket);/'
-    expect fails "one parameter more" 's/uint64_t ticket);/uint64_t ticket, int why);/'
+    expect fails "a function that is gone" 's/^intptr_t layerline_model_event_handle.*//'
+    expect fails "another result" 's/^intptr_t layerline_model_event_handle/int16_t layerline_model_event_handle/'
+    expect fails "another parameter" 's/float temperature);/double temperature);/'
+    expect fails "one parameter more" 's/float temperature);/float temperature, int why);/'
     expect fails "a field inside a plan" 's/^    uint64_t floor_bytes;/    uint64_t more;\n&/'
     expect fails "a field that is gone" 's/^    uint64_t stall_ns;//'
     expect fails "a field of another type" 's/^    int32_t io;/    int64_t io;/'

@@ -111,7 +111,7 @@ by_find_package() {
     grep -q 'no shared library of layerline' "$out/errors"
     ! configure "$out/moved" "$out/no" -DKIND=plain 2> "$out/errors" || fail "found a component that is none"
     grep -q 'no component' "$out/errors"
-    sed 's/layerline 0.1 REQUIRED/layerline 1.0 REQUIRED/' "$consumer/CMakeLists.txt" > "$out/moved/CMakeLists.txt"
+    sed 's/layerline 0.2 REQUIRED/layerline 1.0 REQUIRED/' "$consumer/CMakeLists.txt" > "$out/moved/CMakeLists.txt"
     ! (consumer=$out/moved configure "$out/moved" "$out/no") 2> "$out/errors" || fail "0.x was taken for 1.0"
     grep -q 'version: 0\.' "$out/errors"
 }

@@ -21,6 +21,8 @@ pub enum Status {
     BufferTooSmall = -9,
     Busy = -10,
     Internal = -11,
+    /// What was named is not there: a key, a ticket, a template.
+    NotFound = -12,
 }
 
 /// A failure: its status and a message that names the file, the tensor and the figures concerned.
@@ -52,6 +54,10 @@ impl Error {
 
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(Status::InvalidArgument, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Error::new(Status::NotFound, message)
     }
 
     pub fn io(message: impl Into<String>) -> Self {

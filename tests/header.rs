@@ -109,3 +109,87 @@ fn every_number_and_every_field_is_frozen_on_both_sides() {
     }
     assert_eq!(in_c, in_rust);
 }
+
+/// A declaration of a function: what it returns, its name, its parameters, and the first word of its description.
+struct Function {
+    returned: String,
+    name: String,
+    parameters: Vec<String>,
+    first_word: String,
+}
+
+fn functions(header: &str) -> Vec<Function> {
+    let mut functions = Vec::new();
+    let lines: Vec<&str> = header.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let Some((before, _)) = line.split_once('(') else { continue };
+        let name = before.rsplit([' ', '*']).next().unwrap_or_default();
+        if line.starts_with([' ', '/', '#']) || line.starts_with("typedef") || !name.starts_with("layerline_") {
+            continue;
+        }
+        let mut text = String::new();
+        for line in &lines[at..] {
+            text.push_str(line.trim());
+            text.push(' ');
+            if line.ends_with(';') {
+                break;
+            }
+        }
+        let inside = &text[text.find('(').expect("a function has parameters") + 1..text.rfind(')').expect("they end")];
+        let begin = (0..at).rev().find(|&i| lines[i].starts_with("/**")).expect("every function has a description");
+        let prose = lines[begin..at].join(" ");
+        let first_word = prose.trim_start_matches(['/', '*', ' ']).split([' ', ';']).next().unwrap_or_default();
+        functions.push(Function {
+            returned: before.trim_end_matches(name).trim().to_string(),
+            name: name.to_string(),
+            parameters: inside.split(", ").map(str::to_string).filter(|text| text != "void").collect(),
+            first_word: first_word.to_string(),
+        });
+    }
+    functions
+}
+
+/// The type of a parameter without const and pointers, and without its name.
+fn type_of(parameter: &str) -> &str {
+    let parameter = parameter.trim_start_matches("const ");
+    parameter.split([' ', '*']).next().unwrap_or_default()
+}
+
+#[test]
+fn a_functions_noun_is_the_type_of_its_first_parameter() {
+    let all = functions(&committed());
+    assert_eq!(all.len(), declared(&committed()).len());
+    for function in all {
+        let name = &function.name;
+        let makes = ["_new", "_open", "_open_fd"].iter().any(|ending| name.ends_with(ending));
+        let noun = if makes {
+            // What it makes: the result, or the object that an out-parameter is set to.
+            let made = function.parameters.iter().rev().find(|p| p.contains("**") && type_of(p) != "layerline_error");
+            type_of(made.unwrap_or(&function.returned)).to_string()
+        } else if let Some(first) = function.parameters.first() {
+            type_of(first).to_string()
+        } else {
+            // Functions without parameters tell about the library.
+            "layerline".to_string()
+        };
+        assert!(name.starts_with(&format!("{noun}_")), "{name}: its noun is {noun}");
+    }
+}
+
+#[test]
+fn a_function_that_can_fail_gives_its_error_last() {
+    for function in functions(&committed()).iter().filter(|function| function.returned == "layerline_status") {
+        let name = &function.name;
+        let setter = name.starts_with("layerline_options_set_") || name.starts_with("layerline_sampler_set_");
+        let has_error = function.parameters.last().is_some_and(|last| last == "layerline_error **err");
+        assert!(has_error != (setter || name == "layerline_error_status"), "{name}");
+    }
+}
+
+#[test]
+fn a_description_begins_with_a_verb() {
+    for function in functions(&committed()) {
+        let word = &function.first_word;
+        assert!(word.ends_with('s') && !word.ends_with("ss"), "{}: {word}", function.name);
+    }
+}

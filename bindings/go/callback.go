@@ -14,7 +14,7 @@ package layerline
 // static layerline_status generate(layerline_session *session, layerline_sampler *sampler, const int32_t *prompt,
 //                                  size_t count, size_t max_tokens, uintptr_t pass, layerline_error **err)
 // {
-//     return layerline_generate(session, sampler, prompt, count, max_tokens, on_token, (void *)pass, err);
+//     return layerline_session_generate(session, sampler, prompt, count, max_tokens, on_token, (void *)pass, err);
 // }
 import "C"
 

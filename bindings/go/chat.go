@@ -31,7 +31,7 @@ func (m *Model) FormatChat(messages []Message, addAssistant bool) (string, error
 		return m.chatText(func(
 			model *C.layerline_model, buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error,
 		) C.layerline_status {
-			return C.layerline_chat_format(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
+			return C.layerline_model_format_chat(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
 		})
 	})
 }
@@ -44,7 +44,7 @@ func (m *Model) FormatChatJSON(conversation []byte, addAssistant bool) (string, 
 	return m.chatText(func(
 		model *C.layerline_model, buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error,
 	) C.layerline_status {
-		return C.layerline_chat_format_json(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
+		return C.layerline_model_format_chat_json(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
 	})
 }
 
@@ -56,7 +56,7 @@ func (m *Model) TokenizeChat(messages []Message, addAssistant bool) ([]Token, er
 		return m.chatTokens(func(
 			model *C.layerline_model, buf *C.int32_t, cap C.size_t, needed *C.size_t, told **C.layerline_error,
 		) C.layerline_status {
-			return C.layerline_chat_tokenize(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
+			return C.layerline_model_tokenize_chat(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
 		})
 	})
 }
@@ -67,7 +67,7 @@ func (m *Model) TokenizeChatJSON(conversation []byte, addAssistant bool) ([]Toke
 	return m.chatTokens(func(
 		model *C.layerline_model, buf *C.int32_t, cap C.size_t, needed *C.size_t, told **C.layerline_error,
 	) C.layerline_status {
-		return C.layerline_chat_tokenize_json(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
+		return C.layerline_model_tokenize_chat_json(model, first, count, C.bool(addAssistant), buf, cap, needed, told)
 	})
 }
 

@@ -114,7 +114,7 @@ func TestWhatTemplatesRefuseIsSaid(t *testing.T) {
 	said := []layerline.Message{{Role: "user", Content: "hi"}}
 	none := open(t, small)
 	_, err := none.FormatChat(said, true)
-	refused(t, err, layerline.ErrUnsupported)
+	refused(t, err, layerline.ErrNotFound)
 	_, err = none.TokenizeChatJSON([]byte(`{"messages": []}`), true)
 	refused(t, err, layerline.ErrUnsupported)
 

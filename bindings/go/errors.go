@@ -35,6 +35,8 @@ const (
 	ErrBufferTooSmall Status = C.LAYERLINE_ERROR_BUFFER_TOO_SMALL
 	// ErrBusy: another call is using the handle, which this call needs for itself; or too many events wait to be taken.
 	ErrBusy Status = C.LAYERLINE_ERROR_BUSY
+	// ErrNotFound: what was named does not exist: a metadata key, a ticket, a chat template.
+	ErrNotFound Status = C.LAYERLINE_ERROR_NOT_FOUND
 	// ErrInternal: a fault inside the library. The handles of that call can only be closed; all others are unharmed.
 	ErrInternal Status = C.LAYERLINE_ERROR_INTERNAL
 )

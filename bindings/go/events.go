@@ -75,11 +75,11 @@ func (m *Model) Prefetch(firstLayer, count int) (Ticket, error) {
 	defer m.h.done()
 	var ticket C.uint64_t
 	var told *C.layerline_error
-	err = check(C.layerline_prefetch(model, first, layers, &ticket, &told), told)
+	err = check(C.layerline_model_prefetch(model, first, layers, &ticket, &told), told)
 	return Ticket(ticket), err
 }
 
-// Cancel gives up a prefetch or a submitted pass: its EventDone comes with ErrCancelled. A pass that runs ends within
+// Cancel ends a prefetch or a submitted pass: its EventDone comes with ErrCancelled. A pass that runs ends within
 // the time of one page. A ticket that is finished already is not an error.
 func (m *Model) Cancel(ticket Ticket) error {
 	model, err := m.h.use()
@@ -87,13 +87,26 @@ func (m *Model) Cancel(ticket Ticket) error {
 		return err
 	}
 	defer m.h.done()
-	return refused(C.layerline_cancel(model, C.uint64_t(ticket)), "ticket %d", ticket)
+	var told *C.layerline_error
+	return check(C.layerline_model_cancel(model, C.uint64_t(ticket), &told), told)
+}
+
+// TicketError is the error of a background request that failed, with its message; nil where it has succeeded or is under
+// way. ErrNotFound when there never was such a ticket, or it is too old to tell.
+func (m *Model) TicketError(ticket Ticket) error {
+	model, err := m.h.use()
+	if err != nil {
+		return err
+	}
+	defer m.h.done()
+	var told *C.layerline_error
+	return check(C.layerline_model_ticket_error(model, C.uint64_t(ticket), &told), told)
 }
 
 // Poll takes events that are waiting, up to 64 of them, oldest first, without waiting for more; perhaps none.
 func (m *Model) Poll() ([]Event, error) {
-	return m.events(func(model *C.layerline_model, room []C.layerline_event, count *C.size_t) C.layerline_status {
-		return C.layerline_poll(model, &room[0], C.size_t(len(room)), count)
+	return m.events(func(model *C.layerline_model, room []C.layerline_event, count *C.size_t, told **C.layerline_error) C.layerline_status {
+		return C.layerline_model_poll(model, &room[0], C.size_t(len(room)), count, told)
 	})
 }
 
@@ -101,14 +114,14 @@ func (m *Model) Poll() ([]Event, error) {
 const turn = 20 * time.Millisecond
 
 // Wait is as Poll, but waits for the first event until ctx is done or the model closed. It notices these within some 20
-// ms, and then takes no events. Programs that wait in an event loop of their own use EventFD.
+// ms, and then takes no events. Programs that wait in an event loop of their own use EventHandle.
 func (m *Model) Wait(ctx context.Context) ([]Event, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, cancelled(err)
 		}
-		events, err := m.events(func(model *C.layerline_model, room []C.layerline_event, count *C.size_t) C.layerline_status {
-			return C.layerline_wait(model, C.int32_t(turn.Milliseconds()), &room[0], C.size_t(len(room)), count)
+		events, err := m.events(func(model *C.layerline_model, room []C.layerline_event, count *C.size_t, told **C.layerline_error) C.layerline_status {
+			return C.layerline_model_wait(model, C.int32_t(turn.Milliseconds()), &room[0], C.size_t(len(room)), count, told)
 		})
 		if len(events) > 0 || err != nil {
 			return events, err
@@ -117,7 +130,7 @@ func (m *Model) Wait(ctx context.Context) ([]Event, error) {
 }
 
 func (m *Model) events(
-	take func(*C.layerline_model, []C.layerline_event, *C.size_t) C.layerline_status,
+	take func(*C.layerline_model, []C.layerline_event, *C.size_t, **C.layerline_error) C.layerline_status,
 ) ([]Event, error) {
 	model, err := m.h.use()
 	if err != nil {
@@ -126,7 +139,8 @@ func (m *Model) events(
 	defer m.h.done()
 	room := make([]C.layerline_event, 64)
 	var count C.size_t
-	if err := refused(take(model, room, &count), "events"); err != nil {
+	var told *C.layerline_error
+	if err := check(take(model, room, &count, &told), told); err != nil {
 		return nil, err
 	}
 	var events []Event
@@ -146,15 +160,15 @@ func (m *Model) events(
 	return events, nil
 }
 
-// EventFD is a file descriptor that is readable while events wait, for event loops. It is the model's: do not read,
+// EventHandle is a file descriptor that is readable while events wait, for event loops. It is the model's: do not read,
 // write or close it, and do not close the model while something watches it. ErrUnsupported where the system has none.
-func (m *Model) EventFD() (int, error) {
+func (m *Model) EventHandle() (int, error) {
 	model, err := m.h.use()
 	if err != nil {
 		return -1, err
 	}
 	defer m.h.done()
-	fd := C.layerline_event_fd(model)
+	fd := C.layerline_model_event_handle(model)
 	if fd < 0 {
 		return -1, refused(C.LAYERLINE_ERROR_UNSUPPORTED, "a descriptor for events")
 	}
@@ -173,6 +187,7 @@ func (m *Model) LayerState(layer int) (LayerState, error) {
 	}
 	defer m.h.done()
 	var state C.int32_t
-	err = refused(C.layerline_layer_state(model, number, &state), "layer %d", layer)
+	var told *C.layerline_error
+	err = check(C.layerline_model_layer_state(model, number, &state, &told), told)
 	return LayerState(state), err
 }

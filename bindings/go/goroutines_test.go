@@ -49,10 +49,10 @@ func TestAContextEndsGeneration(t *testing.T) {
 	err := session.Generate(done(), prompt, 8, nil, none)
 	refused(t, err, context.Canceled)
 	refused(t, err, layerline.ErrCancelled)
-	refused(t, session.Forward(done(), prompt, layerline.LogitsLast), context.Canceled)
+	refused(t, session.Forward(done(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone), context.Canceled)
 	expired, cancel := context.WithTimeout(context.Background(), 0)
 	defer cancel()
-	refused(t, session.Forward(expired, prompt, layerline.LogitsLast), context.DeadlineExceeded)
+	refused(t, session.Forward(expired, prompt, layerline.LogitsLast, layerline.EmbeddingsNone), context.DeadlineExceeded)
 	if position, err := session.Position(); err != nil || position != 0 {
 		t.Fatal(position, err)
 	}
@@ -92,7 +92,7 @@ func TestAContextEndsAPass(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	ended, tries := 0, 0
 	for ; ended < 5 && tries < 200; tries++ {
-		err := session.Forward(&late{Context: done()}, tokens, layerline.LogitsLast)
+		err := session.Forward(&late{Context: done()}, tokens, layerline.LogitsLast, layerline.EmbeddingsNone)
 		if position, _ := session.Position(); (err == nil) != (position == len(tokens)) || err != nil && position != 0 {
 			t.Fatalf("%v leaves %d tokens", err, position)
 		}
@@ -106,14 +106,14 @@ func TestAContextEndsAPass(t *testing.T) {
 	if ended < 5 {
 		t.Errorf("%d of %d passes were ended", ended, tries)
 	}
-	must(t, session.Forward(context.Background(), tokens, layerline.LogitsLast))
+	must(t, session.Forward(context.Background(), tokens, layerline.LogitsLast, layerline.EmbeddingsNone))
 
 	// The context of a call that is refused does not end the pass that has the session.
 	must(t, session.Truncate(0))
-	ticket, err := session.SubmitForward(tokens, layerline.LogitsLast)
+	ticket, err := session.Submit(tokens, layerline.LogitsLast, layerline.EmbeddingsNone)
 	must(t, err)
 	for i := 0; i < 20; i++ {
-		err := session.Forward(&late{Context: done()}, prompt, layerline.LogitsLast)
+		err := session.Forward(&late{Context: done()}, prompt, layerline.LogitsLast, layerline.EmbeddingsNone)
 		if !errors.Is(err, layerline.ErrBusy) && i == 0 {
 			t.Error(err)
 		}
@@ -131,7 +131,7 @@ func TestASubmittedPassCanBeGivenUp(t *testing.T) {
 	tokens := make([]layerline.Token, 250)
 	tickets := map[layerline.Ticket]error{}
 	for i, session := range sessions {
-		ticket, err := session.SubmitForward(tokens, layerline.LogitsNone)
+		ticket, err := session.Submit(tokens, layerline.LogitsNone, layerline.EmbeddingsNone)
 		must(t, err)
 		tickets[ticket] = layerline.ErrCancelled
 		switch i {
@@ -201,7 +201,7 @@ func TestACallbackMayDoAnything(t *testing.T) {
 		refused(t, session.Generate(ctx, prompt, 1, nil, nil), layerline.ErrBusy)
 		refused(t, other.Generate(ctx, prompt, 1, sampler, nil), layerline.ErrBusy)
 		refused(t, session.Truncate(0), layerline.ErrBusy)
-		must(t, other.Forward(ctx, prompt, layerline.LogitsLast)) // another session is free
+		must(t, other.Forward(ctx, prompt, layerline.LogitsLast, layerline.EmbeddingsNone)) // another session is free
 		return true
 	}))
 	must(t, session.Truncate(0))
@@ -249,7 +249,7 @@ func TestACallbackMayDoAnything(t *testing.T) {
 
 func TestCloseEndsAPassOfAnotherGoroutine(t *testing.T) {
 	model := open(t, layerline.Options{ContextLength: 256, ChunkLength: 1, DisablePrefetch: true})
-	must(t, begin(t, model).Forward(context.Background(), prompt, layerline.LogitsLast))
+	must(t, begin(t, model).Forward(context.Background(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
 	before := used(t, model)
 	for i := 0; i < 20; i++ {
 		session, err := model.NewSession(0)
@@ -317,7 +317,7 @@ func TestGoroutinesMayShareASession(t *testing.T) {
 				case 4:
 					_, err = sampler.Sample(session)
 				case 5:
-					err = session.Forward(ctx, prompt, layerline.LogitsLast)
+					err = session.Forward(ctx, prompt, layerline.LogitsLast, layerline.EmbeddingsNone)
 				}
 				switch {
 				case err == nil:
@@ -422,7 +422,7 @@ func TestTenThousandCyclesLeaveNothing(t *testing.T) {
 	}
 	ctx := context.Background()
 	model := open(t, layerline.Options{ContextLength: 64, DisablePrefetch: true})
-	must(t, begin(t, model).Forward(ctx, prompt, layerline.LogitsLast))
+	must(t, begin(t, model).Forward(ctx, prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
 	before, files, threads := used(t, model), entries("/proc/self/fd"), len(libraryThreads())
 	for i := 0; i < cycles; i++ {
 		session, err := model.NewSession(64)

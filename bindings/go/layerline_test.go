@@ -97,7 +97,7 @@ func TestModelSaysWhatItIs(t *testing.T) {
 		t.Errorf("the architecture is %q", name)
 	}
 	_, err = model.Metadata("no.such.key")
-	refused(t, err, layerline.ErrInvalidArgument)
+	refused(t, err, layerline.ErrNotFound)
 	_, err = model.Metadata("a\x00b")
 	refused(t, err, layerline.ErrInvalidArgument)
 	plan, err := layerline.PlanMemory(modelPath, small)
@@ -160,7 +160,7 @@ func TestAFileWillDo(t *testing.T) {
 	must(t, file.Close())
 	must(t, err)
 	closing(t, model)
-	must(t, begin(t, model).Forward(context.Background(), prompt, layerline.LogitsLast))
+	must(t, begin(t, model).Forward(context.Background(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
 
 	// Inside another file.
 	whole, err := os.ReadFile(modelPath)
@@ -225,14 +225,14 @@ func TestTextGoesBothWays(t *testing.T) {
 func TestPassesLeaveLogits(t *testing.T) {
 	ctx := context.Background()
 	session := begin(t, open(t, small))
-	must(t, session.Forward(ctx, prompt, layerline.LogitsAll))
+	must(t, session.Forward(ctx, prompt, layerline.LogitsAll, layerline.EmbeddingsNone))
 	last, err := session.Logits(2, nil)
 	must(t, err)
 	if position, err := session.Position(); err != nil || position != 3 || len(last) != 320 {
 		t.Errorf("%d tokens, %v, %d logits", position, err, len(last))
 	}
 	must(t, session.Truncate(2))
-	must(t, session.Forward(ctx, prompt[2:], layerline.LogitsLast))
+	must(t, session.Forward(ctx, prompt[2:], layerline.LogitsLast, layerline.EmbeddingsNone))
 	into := make([]float32, 0, 320)
 	again, err := session.Logits(0, into)
 	must(t, err)
@@ -249,16 +249,16 @@ func TestPassesLeaveLogits(t *testing.T) {
 			t.Errorf("%d was chosen, which is not the likeliest", chosen)
 		}
 	}
-	must(t, session.Forward(ctx, []layerline.Token{chosen}, layerline.LogitsNone))
+	must(t, session.Forward(ctx, []layerline.Token{chosen}, layerline.LogitsNone, layerline.EmbeddingsNone))
 	_, err = session.Logits(0, nil)
 	refused(t, err, layerline.ErrInvalidArgument)
 	_, err = sampler.Sample(session)
 	refused(t, err, layerline.ErrInvalidArgument)
 	_, err = session.Logits(-1, nil)
 	refused(t, err, layerline.ErrInvalidArgument)
-	refused(t, session.Forward(ctx, nil, layerline.LogitsLast), layerline.ErrInvalidArgument)
-	refused(t, session.Forward(ctx, prompt, 9), layerline.ErrInvalidArgument)
-	refused(t, session.Forward(ctx, make([]layerline.Token, 100), layerline.LogitsLast), layerline.ErrContextFull)
+	refused(t, session.Forward(ctx, nil, layerline.LogitsLast, layerline.EmbeddingsNone), layerline.ErrInvalidArgument)
+	refused(t, session.Forward(ctx, prompt, 9, layerline.EmbeddingsNone), layerline.ErrInvalidArgument)
+	refused(t, session.Forward(ctx, make([]layerline.Token, 100), layerline.LogitsLast, layerline.EmbeddingsNone), layerline.ErrContextFull)
 	refused(t, session.Truncate(100), layerline.ErrInvalidArgument)
 	refused(t, session.Truncate(-1), layerline.ErrInvalidArgument)
 }
@@ -290,7 +290,7 @@ func TestGenerationGivesTheSameTextEachWay(t *testing.T) {
 	closing(t, sampler)
 	next := prompt
 	for _, wanted := range whole {
-		must(t, session.Forward(ctx, next, layerline.LogitsLast))
+		must(t, session.Forward(ctx, next, layerline.LogitsLast, layerline.EmbeddingsNone))
 		token, err := sampler.Sample(session)
 		must(t, err)
 		if token != wanted {
@@ -372,7 +372,7 @@ func TestEventsCome(t *testing.T) {
 		t.Errorf("%v", events)
 	}
 	must(t, model.Cancel(ticket))
-	refused(t, model.Cancel(999999), layerline.ErrInvalidArgument)
+	refused(t, model.Cancel(999999), layerline.ErrNotFound)
 	for _, wrong := range [][2]int{{2, 1}, {-1, 1}, {0, -1}, {1 << 32, 1}} {
 		_, err = model.Prefetch(wrong[0], wrong[1])
 		refused(t, err, layerline.ErrInvalidArgument)
@@ -415,9 +415,9 @@ func TestNamesOfNumbers(t *testing.T) {
 func TestALoopCanWatchASubmittedPass(t *testing.T) {
 	model := open(t, small)
 	session := begin(t, model)
-	ticket, err := session.SubmitForward(prompt, layerline.LogitsLast)
+	ticket, err := session.Submit(prompt, layerline.LogitsLast, layerline.EmbeddingsNone)
 	must(t, err)
-	fd, err := model.EventFD()
+	fd, err := model.EventHandle()
 	must(t, err)
 	var set syscall.FdSet
 	wait := func() (int, error) {
@@ -442,7 +442,7 @@ func TestALoopCanWatchASubmittedPass(t *testing.T) {
 	if len(logits) != 320 {
 		t.Errorf("%d logits", len(logits))
 	}
-	_, err = session.SubmitForward(nil, layerline.LogitsLast)
+	_, err = session.Submit(nil, layerline.LogitsLast, layerline.EmbeddingsNone)
 	refused(t, err, layerline.ErrInvalidArgument)
 }
 
@@ -488,7 +488,7 @@ func TestClosedIsClosed(t *testing.T) {
 	must(t, model.Close())
 	must(t, model.Close())
 	must(t, sampler.Close())
-	must(t, session.Forward(ctx, prompt, layerline.LogitsLast)) // sessions go on
+	must(t, session.Forward(ctx, prompt, layerline.LogitsLast, layerline.EmbeddingsNone)) // sessions go on
 	_, err = sampler.Sample(session)
 	refused(t, err, layerline.ErrClosed)
 	refused(t, session.Generate(ctx, prompt, 1, sampler, nil), layerline.ErrClosed)
@@ -497,26 +497,31 @@ func TestClosedIsClosed(t *testing.T) {
 	never, noSession := &layerline.Model{}, &layerline.Session{} // not from Open
 	must(t, never.Close())
 	for name, call := range map[string]func(*layerline.Model, *layerline.Session) error{
-		"Info":       func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Info(); return err },
-		"Stats":      func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Stats(); return err },
-		"Metadata":   func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Metadata("a"); return err },
-		"Budget":     func(m *layerline.Model, _ *layerline.Session) error { return m.SetMemoryBudget(1 << 30) },
-		"NewSession": func(m *layerline.Model, _ *layerline.Session) error { _, err := m.NewSession(0); return err },
-		"Prefetch":   func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Prefetch(0, 1); return err },
-		"Cancel":     func(m *layerline.Model, _ *layerline.Session) error { return m.Cancel(1) },
-		"Poll":       func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Poll(); return err },
-		"Wait":       func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Wait(ctx); return err },
-		"EventFD":    func(m *layerline.Model, _ *layerline.Session) error { _, err := m.EventFD(); return err },
-		"LayerState": func(m *layerline.Model, _ *layerline.Session) error { _, err := m.LayerState(0); return err },
-		"Tokenize":   func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Tokenize("a", 0); return err },
-		"Detokenize": func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Detokenize(nil); return err },
-		"IsEnd":      func(m *layerline.Model, _ *layerline.Session) error { _, err := m.IsEnd(1); return err },
-		"Forward":    func(_ *layerline.Model, s *layerline.Session) error { return s.Forward(ctx, prompt, 0) },
-		"Submit":     func(_ *layerline.Model, s *layerline.Session) error { _, err := s.SubmitForward(prompt, 0); return err },
-		"Generate":   func(_ *layerline.Model, s *layerline.Session) error { return s.Generate(ctx, prompt, 1, nil, nil) },
-		"Logits":     func(_ *layerline.Model, s *layerline.Session) error { _, err := s.Logits(0, nil); return err },
-		"Position":   func(_ *layerline.Model, s *layerline.Session) error { _, err := s.Position(); return err },
-		"Truncate":   func(_ *layerline.Model, s *layerline.Session) error { return s.Truncate(0) },
+		"Info":        func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Info(); return err },
+		"Stats":       func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Stats(); return err },
+		"Metadata":    func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Metadata("a"); return err },
+		"Budget":      func(m *layerline.Model, _ *layerline.Session) error { return m.SetMemoryBudget(1 << 30) },
+		"NewSession":  func(m *layerline.Model, _ *layerline.Session) error { _, err := m.NewSession(0); return err },
+		"Prefetch":    func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Prefetch(0, 1); return err },
+		"Cancel":      func(m *layerline.Model, _ *layerline.Session) error { return m.Cancel(1) },
+		"Poll":        func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Poll(); return err },
+		"Wait":        func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Wait(ctx); return err },
+		"EventHandle": func(m *layerline.Model, _ *layerline.Session) error { _, err := m.EventHandle(); return err },
+		"LayerState":  func(m *layerline.Model, _ *layerline.Session) error { _, err := m.LayerState(0); return err },
+		"Tokenize":    func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Tokenize("a", 0); return err },
+		"Detokenize":  func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Detokenize(nil); return err },
+		"IsEnd":       func(m *layerline.Model, _ *layerline.Session) error { _, err := m.IsEnd(1); return err },
+		"Forward": func(_ *layerline.Model, s *layerline.Session) error {
+			return s.Forward(ctx, prompt, 0, layerline.EmbeddingsNone)
+		},
+		"Submit": func(_ *layerline.Model, s *layerline.Session) error {
+			_, err := s.Submit(prompt, 0, layerline.EmbeddingsNone)
+			return err
+		},
+		"Generate": func(_ *layerline.Model, s *layerline.Session) error { return s.Generate(ctx, prompt, 1, nil, nil) },
+		"Logits":   func(_ *layerline.Model, s *layerline.Session) error { _, err := s.Logits(0, nil); return err },
+		"Position": func(_ *layerline.Model, s *layerline.Session) error { _, err := s.Position(); return err },
+		"Truncate": func(_ *layerline.Model, s *layerline.Session) error { return s.Truncate(0) },
 		"Close, again": func(m *layerline.Model, s *layerline.Session) error {
 			_, _ = m.Close(), s.Close()
 			return layerline.ErrClosed

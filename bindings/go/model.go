@@ -65,7 +65,7 @@ func newModel(status C.layerline_status, opened **C.layerline_model, told **C.la
 	return m, nil
 }
 
-// Close gives the model back; its sessions go on until they are closed themselves. Loads in flight are given up. It
+// Close gives the model back; its sessions go on until they are closed themselves. Loads in flight are abandoned. It
 // returns nil.
 func (m *Model) Close() error {
 	m.h.close()
@@ -94,6 +94,14 @@ type Info struct {
 	BOSToken Token
 	// EOSToken ends a text; -1: none.
 	EOSToken Token
+	// HasHead: passes can leave logits.
+	HasHead bool
+	// Causal: a token sees only those before it. False in encoders.
+	Causal bool
+	// HasChatTemplate: FormatChat and the like have a template.
+	HasChatTemplate bool
+	// HasRecurrentMemory: a session cannot be truncated to every length.
+	HasRecurrentMemory bool
 	// ParameterCount is the weights, each counted as one whatever its format.
 	ParameterCount uint64
 }
@@ -106,21 +114,26 @@ func (m *Model) Info() (Info, error) {
 	}
 	defer m.h.done()
 	filled := C.layerline_model_info{struct_size: C.sizeof_layerline_model_info}
-	if err := refused(C.layerline_model_get_info(model, &filled), "facts"); err != nil {
+	var told *C.layerline_error
+	if err := check(C.layerline_model_get_info(model, &filled, &told), told); err != nil {
 		return Info{}, err
 	}
 	return Info{
-		LayerCount:      int(filled.layer_count),
-		EmbeddingLength: int(filled.embedding_length),
-		HeadCount:       int(filled.head_count),
-		HeadCountKV:     int(filled.head_count_kv),
-		VocabSize:       int(filled.vocab_size),
-		ContextLength:   int(filled.context_length),
-		ExpertCount:     int(filled.expert_count),
-		ExpertUsedCount: int(filled.expert_used_count),
-		BOSToken:        Token(filled.bos_token),
-		EOSToken:        Token(filled.eos_token),
-		ParameterCount:  uint64(filled.parameter_count),
+		LayerCount:         int(filled.layer_count),
+		EmbeddingLength:    int(filled.embedding_length),
+		HeadCount:          int(filled.head_count),
+		HeadCountKV:        int(filled.head_count_kv),
+		VocabSize:          int(filled.vocab_size),
+		ContextLength:      int(filled.context_length),
+		ExpertCount:        int(filled.expert_count),
+		ExpertUsedCount:    int(filled.expert_used_count),
+		BOSToken:           Token(filled.bos_token),
+		EOSToken:           Token(filled.eos_token),
+		HasHead:            bool(filled.has_head),
+		Causal:             bool(filled.causal),
+		HasChatTemplate:    bool(filled.has_chat_template),
+		HasRecurrentMemory: bool(filled.has_recurrent_memory),
+		ParameterCount:     uint64(filled.parameter_count),
 	}, nil
 }
 
@@ -170,7 +183,8 @@ func (m *Model) Stats() (Stats, error) {
 	}
 	defer m.h.done()
 	filled := C.layerline_stats{struct_size: C.sizeof_layerline_stats}
-	if err := refused(C.layerline_model_get_stats(model, &filled), "counters"); err != nil {
+	var told *C.layerline_error
+	if err := check(C.layerline_model_get_stats(model, &filled, &told), told); err != nil {
 		return Stats{}, err
 	}
 	return Stats{
@@ -194,8 +208,8 @@ func (m *Model) Stats() (Stats, error) {
 	}, nil
 }
 
-// Metadata is one value of the file's metadata as text, any scalar or string: "general.name", say. ErrInvalidArgument
-// when the file has no such key, or an array there.
+// Metadata is one value of the file's metadata as text, any scalar or string: "general.name", say. ErrNotFound when
+// the file has no such key, ErrUnsupported when it has an array there.
 func (m *Model) Metadata(key string) (string, error) {
 	model, err := m.h.use()
 	if err != nil {
@@ -204,12 +218,36 @@ func (m *Model) Metadata(key string) (string, error) {
 	defer m.h.done()
 	var value string
 	err = withPath(key, func(copied *C.char) (err error) {
-		value, err = text("metadata "+key, func(buf *C.char, cap C.size_t, needed *C.size_t) C.layerline_status {
-			return C.layerline_model_metadata(model, copied, buf, cap, needed)
+		value, err = text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
+			return C.layerline_model_metadata(model, copied, buf, cap, needed, told)
 		})
 		return err
 	})
 	return value, err
+}
+
+// MetadataKeys is the keys of the file's metadata, but for the vocabulary's arrays.
+func (m *Model) MetadataKeys() ([]string, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return nil, err
+	}
+	defer m.h.done()
+	var count C.size_t
+	var told *C.layerline_error
+	if err := check(C.layerline_model_metadata_count(model, &count, &told), told); err != nil {
+		return nil, err
+	}
+	keys := make([]string, count)
+	for i := range keys {
+		keys[i], err = text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
+			return C.layerline_model_metadata_key_at(model, C.size_t(i), buf, cap, needed, told)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return keys, nil
 }
 
 // SetMemoryBudget changes the budget while passes run, and returns at once; 0: from the cgroup's limit and the free
@@ -252,10 +290,12 @@ func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
 	for {
 		first, cap := array(tokens)
 		var needed C.size_t
-		status := C.layerline_tokenize(model, (*C.char)(unsafe.Pointer(&bytes[0])), C.size_t(len(text)),
-			C.uint32_t(flags), first, cap, &needed)
+		var told *C.layerline_error
+		status := C.layerline_model_tokenize(model, (*C.char)(unsafe.Pointer(&bytes[0])), C.size_t(len(text)),
+			C.uint32_t(flags), first, cap, &needed, &told)
+		err := check(status, told)
 		if status != C.LAYERLINE_ERROR_BUFFER_TOO_SMALL {
-			return tokens[:needed], refused(status, "a text of %d bytes, flags %d", len(text), flags)
+			return tokens[:needed], err
 		}
 		tokens = make([]Token, needed)
 	}
@@ -270,10 +310,43 @@ func (m *Model) Detokenize(tokens []Token) (string, error) {
 		return "", err
 	}
 	defer m.h.done()
-	return text(fmt.Sprintf("%d tokens", len(tokens)), func(buf *C.char, cap C.size_t, needed *C.size_t) C.layerline_status {
+	return text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
 		first, count := array(tokens)
-		return C.layerline_detokenize(model, first, count, buf, cap, needed)
+		return C.layerline_model_detokenize(model, first, count, buf, cap, needed, told)
 	})
+}
+
+// TokenAttributes is what a token is; values are or-ed together.
+type TokenAttributes uint32
+
+const (
+	// TokenControl steers the model, and has no text in an answer.
+	TokenControl TokenAttributes = C.LAYERLINE_TOKEN_CONTROL
+	// TokenEnd ends a text or a turn.
+	TokenEnd TokenAttributes = C.LAYERLINE_TOKEN_END
+	// TokenByte stands for one byte, which may be part of a character.
+	TokenByte TokenAttributes = C.LAYERLINE_TOKEN_BYTE
+	// TokenUserDefined is recognised in any text as it is written.
+	TokenUserDefined TokenAttributes = C.LAYERLINE_TOKEN_USER_DEFINED
+	// TokenUnknown stands for text that the vocabulary does not have.
+	TokenUnknown TokenAttributes = C.LAYERLINE_TOKEN_UNKNOWN
+	// TokenUnused is marked as unused by the vocabulary.
+	TokenUnused TokenAttributes = C.LAYERLINE_TOKEN_UNUSED
+)
+
+// TokenText is the bytes that a token adds to a text that goes on, which may be part of a character, and what it is. A
+// control token has the bytes of its name.
+func (m *Model) TokenText(token Token) (string, TokenAttributes, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return "", 0, err
+	}
+	defer m.h.done()
+	var attributes C.uint32_t
+	bytes, err := text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
+		return C.layerline_model_token_text(model, C.int32_t(token), buf, cap, needed, &attributes, told)
+	})
+	return bytes, TokenAttributes(attributes), err
 }
 
 // IsEnd tells whether a token ends a text or a turn.
@@ -284,7 +357,8 @@ func (m *Model) IsEnd(token Token) (bool, error) {
 	}
 	defer m.h.done()
 	var end C.bool
-	err = refused(C.layerline_token_is_end(model, C.int32_t(token), &end), "token %d", token)
+	var told *C.layerline_error
+	err = check(C.layerline_model_token_is_end(model, C.int32_t(token), &end, &told), told)
 	return bool(end), err
 }
 
@@ -296,14 +370,18 @@ func array(tokens []Token) (*C.int32_t, C.size_t) {
 	return (*C.int32_t)(unsafe.Pointer(&tokens[0])), C.size_t(len(tokens))
 }
 
-// text is what a function writes into a buffer, of any length; what it is goes into the error.
-func text(what string, call func(buf *C.char, cap C.size_t, needed *C.size_t) C.layerline_status) (string, error) {
+// text is what a function writes into a buffer, of any length.
+func text(
+	call func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status,
+) (string, error) {
 	buf := make([]byte, 256)
 	for {
 		var needed C.size_t
-		status := call((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf)), &needed)
+		var told *C.layerline_error
+		status := call((*C.char)(unsafe.Pointer(&buf[0])), C.size_t(len(buf)), &needed, &told)
+		err := check(status, told)
 		if status != C.LAYERLINE_ERROR_BUFFER_TOO_SMALL {
-			return string(buf[:needed]), refused(status, "%s", what)
+			return string(buf[:needed]), err
 		}
 		buf = make([]byte, needed+1)
 	}

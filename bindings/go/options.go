@@ -191,7 +191,7 @@ func PlanMemory(path string, options Options) (Plan, error) {
 		return options.with(func(options *C.layerline_options) error {
 			filled := C.layerline_plan{struct_size: C.sizeof_layerline_plan}
 			var told *C.layerline_error
-			if err := check(C.layerline_plan_memory(path, options, &filled, &told), told); err != nil {
+			if err := check(C.layerline_options_plan(options, path, &filled, &told), told); err != nil {
 				return err
 			}
 			plan = Plan{

@@ -3,7 +3,10 @@ package layerline
 // #include "layerline.h"
 import "C"
 
-import "sync"
+import (
+	"sync"
+	"unsafe"
+)
 
 // Sampler chooses tokens for one sequence. The chain is llama.cpp's default order: repeat penalty, top-k, top-p, min-p,
 // temperature, draw. The same seed, options and logits give the same tokens on one platform.
@@ -97,8 +100,68 @@ func (s *Sampler) Sample(session *Session) (Token, error) {
 	}
 	defer session.calls.RUnlock()
 	var token C.int32_t
-	err = refused(C.layerline_sampler_sample(sampler, from, &token), "sampling")
+	var told *C.layerline_error
+	err = check(C.layerline_sampler_sample(sampler, from, &token, &told), told)
 	return Token(token), err
+}
+
+// SampleLogits chooses a token by given logits, one for each token of the vocabulary, and remembers it for the repeat
+// penalty.
+func (s *Sampler) SampleLogits(logits []float32) (Token, error) {
+	sampler, end, err := s.begin()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	var first *C.float
+	if len(logits) > 0 {
+		first = (*C.float)(unsafe.Pointer(&logits[0]))
+	}
+	var token C.int32_t
+	var told *C.layerline_error
+	err = check(C.layerline_sampler_sample_logits(sampler, first, C.size_t(len(logits)), &token, &told), told)
+	return Token(token), err
+}
+
+// Accept shows the sampler tokens of its sequence that it did not choose, for the repeat penalty.
+func (s *Sampler) Accept(tokens []Token) error {
+	sampler, end, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	first, count := array(tokens)
+	var told *C.layerline_error
+	return check(C.layerline_sampler_accept(sampler, first, count, &told), told)
+}
+
+// Reset forgets the tokens seen and starts the random sequence anew. Settings stay.
+func (s *Sampler) Reset() error {
+	sampler, end, err := s.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	var told *C.layerline_error
+	return check(C.layerline_sampler_reset(sampler, &told), told)
+}
+
+// Copy makes a second sampler with the settings of this one and all that it has seen.
+func (s *Sampler) Copy() (*Sampler, error) {
+	sampler, end, err := s.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	var made *C.layerline_sampler
+	var told *C.layerline_error
+	if err := check(C.layerline_sampler_copy(sampler, &made, &told), told); err != nil {
+		return nil, err
+	}
+	copied := &Sampler{}
+	copied.h.own(made, func(p *C.layerline_sampler) { C.layerline_sampler_free(p) })
+	closeForgotten(copied)
+	return copied, nil
 }
 
 // begin is the beginning of a call that has the sampler for itself, until end is called.

@@ -7,11 +7,10 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 	"unsafe"
 )
 
-// LogitRows is which tokens of a pass get logits; or-ed with one of the Embeddings values, which embeddings it leaves.
+// LogitRows is which tokens of a pass get logits.
 type LogitRows int32
 
 const (
@@ -21,14 +20,22 @@ const (
 	LogitsAll LogitRows = C.LAYERLINE_LOGITS_ALL
 	// LogitsNone: no token. The output head is not read then.
 	LogitsNone LogitRows = C.LAYERLINE_LOGITS_NONE
+)
+
+// EmbeddingRows is which embeddings a pass leaves: hidden states after the final norm, not normalised.
+type EmbeddingRows int32
+
+const (
+	// EmbeddingsNone: none.
+	EmbeddingsNone EmbeddingRows = C.LAYERLINE_EMBEDDINGS_NONE
 	// EmbeddingsAll: an embedding of every token, its hidden state after the final norm.
-	EmbeddingsAll LogitRows = C.LAYERLINE_EMBEDDINGS_ALL
+	EmbeddingsAll EmbeddingRows = C.LAYERLINE_EMBEDDINGS_ALL
 	// EmbeddingsLast: that of the last token.
-	EmbeddingsLast LogitRows = C.LAYERLINE_EMBEDDINGS_LAST
+	EmbeddingsLast EmbeddingRows = C.LAYERLINE_EMBEDDINGS_LAST
 	// EmbeddingsMean: the mean of those of all tokens of the pass.
-	EmbeddingsMean LogitRows = C.LAYERLINE_EMBEDDINGS_MEAN
+	EmbeddingsMean EmbeddingRows = C.LAYERLINE_EMBEDDINGS_MEAN
 	// EmbeddingsFirst: that of the first token.
-	EmbeddingsFirst LogitRows = C.LAYERLINE_EMBEDDINGS_FIRST
+	EmbeddingsFirst EmbeddingRows = C.LAYERLINE_EMBEDDINGS_FIRST
 )
 
 // Session is one sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at
@@ -79,19 +86,19 @@ func (s *Session) Close() error {
 // After an error the session is as it was before the pass: ErrInvalidArgument, also for a token the model does not
 // have; ErrContextFull; ErrMemoryBudget when the budget has no room for the logits of all tokens; ErrCancelled; ErrIO;
 // ErrBusy; ErrOutOfMemory.
-func (s *Session) Forward(ctx context.Context, tokens []Token, rows LogitRows) error {
+func (s *Session) Forward(ctx context.Context, tokens []Token, logits LogitRows, embeddings EmbeddingRows) error {
 	return s.run(ctx, nil, func(session *C.layerline_session, _ *pass) error {
 		var told *C.layerline_error
 		first, count := array(tokens)
-		return check(C.layerline_forward(session, first, count, C.int32_t(rows), &told), told)
+		return check(C.layerline_session_forward(session, first, count, C.int32_t(logits), C.int32_t(embeddings), &told), told)
 	})
 }
 
-// SubmitForward begins the same pass on a thread of the library, and returns at once. How it ended is the Err of an
+// Submit begins the same pass on a thread of the library, and returns at once. How it ended is the Err of an
 // EventDone of the model: take it by Poll or Wait. Until then the session is the pass's: calls on it return ErrBusy,
 // but for Interrupt and Close. Submitted passes of one model run one after another, in their order. Model.Cancel gives
 // one up.
-func (s *Session) SubmitForward(tokens []Token, rows LogitRows) (Ticket, error) {
+func (s *Session) Submit(tokens []Token, logits LogitRows, embeddings EmbeddingRows) (Ticket, error) {
 	session, end, err := s.begin()
 	if err != nil {
 		return 0, err
@@ -100,7 +107,7 @@ func (s *Session) SubmitForward(tokens []Token, rows LogitRows) (Ticket, error) 
 	var ticket C.uint64_t
 	var told *C.layerline_error
 	first, count := array(tokens)
-	err = check(C.layerline_forward_submit(session, first, count, C.int32_t(rows), &ticket, &told), told)
+	err = check(C.layerline_session_submit(session, first, count, C.int32_t(logits), C.int32_t(embeddings), &ticket, &told), told)
 	return Ticket(ticket), err
 }
 
@@ -148,7 +155,7 @@ func (s *Session) Generate(
 }
 
 // Interrupt ends the pass or generation of the session, also one that was submitted, with ErrCancelled within the time
-// of one page. It does nothing when there is none, or the session is closed.
+// of one page. Where there is none, it ends the next one. It does nothing when the session is closed.
 func (s *Session) Interrupt() {
 	session, err := s.h.use()
 	if err != nil {
@@ -158,14 +165,24 @@ func (s *Session) Interrupt() {
 	C.layerline_session_interrupt(session)
 }
 
+// ClearInterrupt takes back an interrupt that no pass has seen.
+func (s *Session) ClearInterrupt() {
+	session, err := s.h.use()
+	if err != nil {
+		return
+	}
+	defer s.h.done()
+	C.layerline_session_clear_interrupt(session)
+}
+
 // Logits is one row of the last pass, before any softmax: row 0 after LogitsLast, the token's index in the pass after
 // LogitsAll. It is a copy, in the memory of into where that has room; nil makes a new slice. ErrInvalidArgument when
 // the last pass has no such row.
 func (s *Session) Logits(row int, into []float32) ([]float32, error) {
-	return s.row("logits", row, into, func(
-		session *C.layerline_session, row C.size_t, values **C.float, count *C.size_t,
+	return s.row(row, into, func(
+		session *C.layerline_session, row C.size_t, values **C.float, count *C.size_t, told **C.layerline_error,
 	) C.layerline_status {
-		return C.layerline_logits(session, row, values, count)
+		return C.layerline_session_logits(session, row, values, count, told)
 	})
 }
 
@@ -173,17 +190,17 @@ func (s *Session) Logits(row int, into []float32) ([]float32, error) {
 // EmbeddingsAll, else row 0. As long as Info.EmbeddingLength; a copy, as that of Logits. Which pooling a model asks for
 // is its metadata "{architecture}.pooling_type". ErrInvalidArgument when the last pass has no such row.
 func (s *Session) Embeddings(row int, into []float32) ([]float32, error) {
-	return s.row("embeddings", row, into, func(
-		session *C.layerline_session, row C.size_t, values **C.float, count *C.size_t,
+	return s.row(row, into, func(
+		session *C.layerline_session, row C.size_t, values **C.float, count *C.size_t, told **C.layerline_error,
 	) C.layerline_status {
-		return C.layerline_embeddings(session, row, values, count)
+		return C.layerline_session_embeddings(session, row, values, count, told)
 	})
 }
 
 // row copies a row of what the last pass left.
 func (s *Session) row(
-	what string, row int, into []float32,
-	call func(*C.layerline_session, C.size_t, **C.float, *C.size_t) C.layerline_status,
+	row int, into []float32,
+	call func(*C.layerline_session, C.size_t, **C.float, *C.size_t, **C.layerline_error) C.layerline_status,
 ) ([]float32, error) {
 	number, err := size(row, "row")
 	if err != nil {
@@ -193,7 +210,8 @@ func (s *Session) row(
 	err = s.look(func(session *C.layerline_session) error {
 		var values *C.float
 		var count C.size_t
-		if err := refused(call(session, number, &values, &count), "%s of row %d", what, row); err != nil {
+		var told *C.layerline_error
+		if err := check(call(session, number, &values, &count, &told), told); err != nil {
 			return err
 		}
 		copied = append(into[:0], unsafe.Slice((*float32)(unsafe.Pointer(values)), int(count))...)
@@ -202,13 +220,34 @@ func (s *Session) row(
 	return copied, err
 }
 
+// SessionInfo is facts of a session.
+type SessionInfo struct {
+	// ContextLength is the tokens it can hold.
+	ContextLength int
+	// Position is the tokens it holds.
+	Position int
+	// MemoryBytes is what it takes from the model's budget.
+	MemoryBytes uint64
+}
+
+// Info is facts of the session. ErrBusy while a pass runs or is submitted.
+func (s *Session) Info() (SessionInfo, error) {
+	filled := C.layerline_session_info{struct_size: C.sizeof_layerline_session_info}
+	err := s.look(func(session *C.layerline_session) error {
+		var told *C.layerline_error
+		return check(C.layerline_session_get_info(session, &filled, &told), told)
+	})
+	return SessionInfo{
+		ContextLength: int(filled.context_length),
+		Position:      int(filled.position),
+		MemoryBytes:   uint64(filled.memory_bytes),
+	}, err
+}
+
 // Position is how many tokens the session holds.
 func (s *Session) Position() (int, error) {
-	var tokens C.size_t
-	err := s.look(func(session *C.layerline_session) error {
-		return refused(C.layerline_session_position(session, &tokens), "position")
-	})
-	return int(tokens), err
+	info, err := s.Info()
+	return info.Position, err
 }
 
 // Truncate forgets all tokens after the first so many, so that the sequence can go on differently from there.
@@ -223,7 +262,8 @@ func (s *Session) Truncate(tokens int) error {
 		return err
 	}
 	defer end()
-	return refused(C.layerline_session_truncate(session, count), "truncating to %d tokens", tokens)
+	var told *C.layerline_error
+	return check(C.layerline_session_truncate(session, count, &told), told)
 }
 
 // look makes a call that changes nothing. What the library shows it stays as it is: no pass can begin meanwhile.
@@ -271,8 +311,9 @@ func (s *Session) run(
 	}
 	defer end()
 	// A submitted pass has the session too, and must not be ended by the context of a call that will be refused.
-	var held C.size_t
-	if err := refused(C.layerline_session_position(session, &held), "a pass"); err != nil {
+	held := C.layerline_session_info{struct_size: C.sizeof_layerline_session_info}
+	var told *C.layerline_error
+	if err := check(C.layerline_session_get_info(session, &held, &told), told); err != nil {
 		return err
 	}
 
@@ -287,7 +328,6 @@ func (s *Session) run(
 	}()
 
 	var why error
-	var again <-chan time.Time
 	done, closing := ctx.Done(), (<-chan struct{})(s.h.closing)
 	interrupt := func() {
 		if why == nil {
@@ -297,8 +337,8 @@ func (s *Session) run(
 		}
 		if why != nil {
 			C.layerline_session_interrupt(session)
-			// An interrupt that comes before the call has begun finds nothing to end, so it comes again.
-			done, closing, again = nil, nil, time.After(time.Millisecond)
+			// It is not lost where the call has not begun yet.
+			done, closing = nil, nil
 		}
 	}
 	for {
@@ -309,6 +349,10 @@ func (s *Session) run(
 			p.goOn <- goOn
 		case err := <-p.ended:
 			running = false
+			if why != nil {
+				// One that came too late for this call must not end the next one.
+				C.layerline_session_clear_interrupt(session)
+			}
 			var failed *Error
 			if errors.As(err, &failed) && failed.Status == ErrCancelled {
 				failed.Cause = why
@@ -317,8 +361,6 @@ func (s *Session) run(
 		case <-done:
 			interrupt()
 		case <-closing:
-			interrupt()
-		case <-again:
 			interrupt()
 		}
 	}

@@ -29,14 +29,14 @@ func position(t testing.TB, session *layerline.Session) int {
 // continued is what a session makes of the same tokens.
 func continued(t testing.TB, session *layerline.Session) []float32 {
 	t.Helper()
-	must(t, session.Forward(context.Background(), []layerline.Token{7, 8, 9}, layerline.LogitsLast))
+	must(t, session.Forward(context.Background(), []layerline.Token{7, 8, 9}, layerline.LogitsLast, layerline.EmbeddingsNone))
 	return logits(t, session)
 }
 
 func TestSessionsAreCopiedSavedAndLoaded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	first := begin(t, open(t, small))
-	must(t, first.Forward(context.Background(), prompt, layerline.LogitsAll))
+	must(t, first.Forward(context.Background(), prompt, layerline.LogitsAll, layerline.EmbeddingsNone))
 	last, err := first.Logits(2, nil)
 	must(t, err)
 	must(t, first.Save(path))
@@ -50,7 +50,7 @@ func TestSessionsAreCopiedSavedAndLoaded(t *testing.T) {
 	options := small
 	options.Threads = 1
 	loaded := sized(t, open(t, options), 16)
-	must(t, loaded.Forward(context.Background(), prompt[:1], layerline.LogitsLast))
+	must(t, loaded.Forward(context.Background(), prompt[:1], layerline.LogitsLast, layerline.EmbeddingsNone))
 	must(t, loaded.Load(path))
 	for what, session := range map[string]*layerline.Session{"copied": copied, "loaded": loaded} {
 		if position(t, session) != len(prompt) || !reflect.DeepEqual(logits(t, session), last) {
@@ -67,7 +67,7 @@ func TestWhatCannotBeCopiedSavedOrLoadedChangesNothing(t *testing.T) {
 	path := filepath.Join(folder, "state")
 	model := open(t, small)
 	session := begin(t, model)
-	must(t, session.Forward(context.Background(), prompt, layerline.LogitsLast))
+	must(t, session.Forward(context.Background(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
 	must(t, session.Save(path))
 	before := logits(t, session)
 
@@ -107,7 +107,7 @@ func TestWhatCannotBeCopiedSavedOrLoadedChangesNothing(t *testing.T) {
 
 func TestManyContinueOnePromptAtOnce(t *testing.T) {
 	first := begin(t, open(t, small))
-	must(t, first.Forward(context.Background(), prompt, layerline.LogitsLast))
+	must(t, first.Forward(context.Background(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
 	var group sync.WaitGroup
 	rows := make([][]float32, 8)
 	for i := range rows {
@@ -120,7 +120,7 @@ func TestManyContinueOnePromptAtOnce(t *testing.T) {
 				return
 			}
 			defer session.Close()
-			if err := session.Forward(context.Background(), []layerline.Token{7, 8, 9}, layerline.LogitsLast); err != nil {
+			if err := session.Forward(context.Background(), []layerline.Token{7, 8, 9}, layerline.LogitsLast, layerline.EmbeddingsNone); err != nil {
 				t.Error(err)
 				return
 			}
@@ -144,7 +144,7 @@ func TestPassesLeaveEmbeddings(t *testing.T) {
 	session := begin(t, model)
 	info, err := model.Info()
 	must(t, err)
-	must(t, session.Forward(ctx, prompt, layerline.LogitsNone|layerline.EmbeddingsAll))
+	must(t, session.Forward(ctx, prompt, layerline.LogitsNone, layerline.EmbeddingsAll))
 	rows := make([][]float32, len(prompt))
 	for i := range rows {
 		rows[i], err = session.Embeddings(i, nil)
@@ -160,11 +160,11 @@ func TestPassesLeaveEmbeddings(t *testing.T) {
 	_, err = session.Logits(0, nil)
 	refused(t, err, layerline.ErrInvalidArgument)
 
-	for which, want := range map[layerline.LogitRows][]float32{
+	for which, want := range map[layerline.EmbeddingRows][]float32{
 		layerline.EmbeddingsFirst: rows[0], layerline.EmbeddingsLast: rows[len(rows)-1],
 	} {
 		must(t, session.Truncate(0))
-		must(t, session.Forward(ctx, prompt, which|layerline.LogitsLast))
+		must(t, session.Forward(ctx, prompt, layerline.LogitsLast, which))
 		row, err := session.Embeddings(0, make([]float32, 1000))
 		must(t, err)
 		if !reflect.DeepEqual(row, want) || len(logits(t, session)) != info.VocabSize {
@@ -172,7 +172,7 @@ func TestPassesLeaveEmbeddings(t *testing.T) {
 		}
 	}
 	must(t, session.Truncate(0))
-	_, err = session.SubmitForward(prompt, layerline.LogitsNone|layerline.EmbeddingsMean)
+	_, err = session.Submit(prompt, layerline.LogitsNone, layerline.EmbeddingsMean)
 	must(t, err)
 	_, err = model.Wait(ctx)
 	must(t, err)
@@ -184,5 +184,5 @@ func TestPassesLeaveEmbeddings(t *testing.T) {
 			t.Fatalf("the mean has %g at %d, not %g", mean[i], i, sum/3)
 		}
 	}
-	refused(t, session.Forward(ctx, prompt, 7), layerline.ErrInvalidArgument)
+	refused(t, session.Forward(ctx, prompt, 7, layerline.EmbeddingsNone), layerline.ErrInvalidArgument)
 }

@@ -35,7 +35,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 __all__ = [
     "Budget", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "LayerState", "Logits", "Message", "Model", "Options",
-    "Plan", "Sampler", "Session", "Stats", "Status", "build_info", "load", "plan", "version",
+    "Plan", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -62,6 +62,7 @@ class Status(enum.IntEnum):
     BUFFER_TOO_SMALL = -9
     BUSY = -10
     INTERNAL = -11
+    NOT_FOUND = -12
 
 
 class Io(enum.IntEnum):
@@ -85,10 +86,23 @@ class Embeddings(enum.IntEnum):
     """Which embeddings a pass leaves beside logits: hidden states after the final norm, not normalised."""
 
     NONE = 0
-    ALL = 16
-    LAST = 32
-    MEAN = 48
-    FIRST = 64
+    ALL = 1
+    LAST = 2
+    MEAN = 3
+    FIRST = 4
+
+
+class TokenAttributes(enum.IntFlag):
+    """What a token is. CONTROL: it steers the model and has no text in an answer. END: it ends a text or a turn. BYTE: it
+    stands for one byte. USER_DEFINED: it is recognised in any text. UNKNOWN: it stands for text that the vocabulary does
+    not have. UNUSED: the vocabulary marks it so."""
+
+    CONTROL = 1
+    END = 2
+    BYTE = 4
+    USER_DEFINED = 8
+    UNKNOWN = 16
+    UNUSED = 32
 
 
 class LayerState(enum.IntEnum):
@@ -188,8 +202,23 @@ class Info(_Versioned):
             ).split()
         ]
         + [("bos_token", ctypes.c_int32), ("eos_token", ctypes.c_int32)]
+        + [
+            (name, ctypes.c_bool)
+            for name in "has_head causal has_chat_template has_recurrent_memory".split()
+        ]
         + [("parameter_count", ctypes.c_uint64)]
     )
+
+
+class SessionInfo(_Versioned):
+    """Facts of a session: tokens it can hold, tokens it holds, bytes it takes from the model's budget."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("context_length", ctypes.c_uint32),
+        ("position", ctypes.c_uint64),
+        ("memory_bytes", ctypes.c_uint64),
+    ]
 
 
 class Stats(_Versioned):
@@ -263,39 +292,44 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_budget_new": (_HANDLE, [_U64]),
     "layerline_budget_free": (None, [_HANDLE]),
     "layerline_budget_set_bytes": (_STATUS, [_HANDLE, _U64, _OUT]),
-    "layerline_plan_memory": (_STATUS, [_TEXT, _HANDLE, _OUT, _OUT]),
+    "layerline_options_plan": (_STATUS, [_HANDLE, _TEXT, _OUT, _OUT]),
     "layerline_model_open": (_STATUS, [_TEXT, _HANDLE, _OUT, _OUT]),
     "layerline_model_open_fd": (_STATUS, [ctypes.c_int, _U64, _U64, _HANDLE, _OUT, _OUT]),
     "layerline_model_free": (None, [_HANDLE]),
-    "layerline_model_get_info": (_STATUS, [_HANDLE, _OUT]),
-    "layerline_model_get_stats": (_STATUS, [_HANDLE, _OUT]),
-    "layerline_model_metadata": (_STATUS, [_HANDLE, _TEXT, _OUT, _SIZE, _OUT]),
+    "layerline_model_get_info": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_model_get_stats": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_model_metadata": (_STATUS, [_HANDLE, _TEXT, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_metadata_count": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_model_metadata_key_at": (_STATUS, [_HANDLE, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_set_memory_budget": (_STATUS, [_HANDLE, _U64, _OUT]),
-    "layerline_prefetch": (_STATUS, [_HANDLE, _U32, _U32, _OUT, _OUT]),
-    "layerline_cancel": (_STATUS, [_HANDLE, _U64]),
-    "layerline_poll": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
-    "layerline_wait": (_STATUS, [_HANDLE, _I32, _OUT, _SIZE, _OUT]),
-    "layerline_event_fd": (ctypes.c_int, [_HANDLE]),
-    "layerline_layer_state": (_STATUS, [_HANDLE, _U32, _OUT]),
+    "layerline_model_prefetch": (_STATUS, [_HANDLE, _U32, _U32, _OUT, _OUT]),
+    "layerline_model_cancel": (_STATUS, [_HANDLE, _U64, _OUT]),
+    "layerline_model_ticket_error": (_STATUS, [_HANDLE, _U64, _OUT]),
+    "layerline_model_poll": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_wait": (_STATUS, [_HANDLE, _I32, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_event_handle": (ctypes.c_ssize_t, [_HANDLE]),
+    "layerline_model_layer_state": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_session_new": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_session_free": (None, [_HANDLE]),
-    "layerline_forward": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT]),
-    "layerline_forward_submit": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _OUT, _OUT]),
+    "layerline_session_forward": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _I32, _OUT]),
+    "layerline_session_submit": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _I32, _OUT, _OUT]),
     "layerline_session_copy": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_session_save": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_session_load": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_session_interrupt": (None, [_HANDLE]),
-    "layerline_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT]),
-    "layerline_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT]),
-    "layerline_session_position": (_STATUS, [_HANDLE, _OUT]),
-    "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE]),
-    "layerline_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT]),
-    "layerline_detokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT]),
-    "layerline_token_is_end": (_STATUS, [_HANDLE, _I32, _OUT]),
-    "layerline_chat_format": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
-    "layerline_chat_format_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
-    "layerline_chat_tokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
-    "layerline_chat_tokenize_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_session_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
+    "layerline_session_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
+    "layerline_session_get_info": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_clear_interrupt": (None, [_HANDLE]),
+    "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE, _OUT]),
+    "layerline_model_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_detokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_token_text": (_STATUS, [_HANDLE, _I32, _OUT, _SIZE, _OUT, _OUT, _OUT]),
+    "layerline_model_token_is_end": (_STATUS, [_HANDLE, _I32, _OUT, _OUT]),
+    "layerline_model_format_chat": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_format_chat_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_tokenize_chat": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_tokenize_chat_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_sampler_new": (_HANDLE, []),
     "layerline_sampler_free": (None, [_HANDLE]),
     "layerline_sampler_set_temperature": (_STATUS, [_HANDLE, _FLOAT]),
@@ -304,8 +338,12 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_sampler_set_min_p": (_STATUS, [_HANDLE, _FLOAT]),
     "layerline_sampler_set_repeat_penalty": (_STATUS, [_HANDLE, _FLOAT, _U32]),
     "layerline_sampler_set_seed": (_STATUS, [_HANDLE, _U64]),
-    "layerline_sampler_sample": (_STATUS, [_HANDLE, _HANDLE, _OUT]),
-    "layerline_generate": (_STATUS, [_HANDLE, _HANDLE, _OUT, _SIZE, _SIZE, _CALLBACK, ctypes.c_void_p, _OUT]),
+    "layerline_sampler_copy": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_sampler_reset": (_STATUS, [_HANDLE, _OUT]),
+    "layerline_sampler_accept": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
+    "layerline_sampler_sample_logits": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_sampler_sample": (_STATUS, [_HANDLE, _HANDLE, _OUT, _OUT]),
+    "layerline_session_generate": (_STATUS, [_HANDLE, _HANDLE, _OUT, _SIZE, _SIZE, _CALLBACK, ctypes.c_void_p, _OUT]),
 }
 _MAJOR = 0  # of the interface that this file is written for
 _TOKENIZE_SPECIAL, _TOKENIZE_BOS, _TOKENIZE_EOS = 1, 2, 4
@@ -368,6 +406,12 @@ def _check(status: int, error: Optional[ctypes.c_void_p] = None) -> None:
     raise Error(status, text.decode("utf-8", "replace"))
 
 
+def _call(function: Callable[..., int], *values: Any) -> None:
+    """Calls a function that takes an error last."""
+    error = ctypes.c_void_p()
+    _check(function(*values, ctypes.byref(error)), error)
+
+
 def _whole(value: int, name: str, most: int) -> int:
     """ctypes would cut a number to size without a word."""
     number = operator.index(value)
@@ -411,32 +455,30 @@ def _tokens(tokens: Iterable[int]) -> Tuple[Any, int]:
     return ((ctypes.c_int32 * count).from_buffer(values) if count else None), count
 
 
-def _text(call: Callable[[Any, int, Any], int], error: Optional[ctypes.c_void_p] = None) -> bytes:
-    """What a function writes into a buffer, of any length."""
+def _text(call: Callable[..., int]) -> bytes:
+    """What a function writes into a buffer, of any length. The function takes an error last."""
     room = 256
     needed = ctypes.c_size_t()
     while True:
-        buffer = ctypes.create_string_buffer(room)
-        status = call(buffer, room, ctypes.byref(needed))
+        buffer, error = ctypes.create_string_buffer(room), ctypes.c_void_p()
+        status = call(buffer, room, ctypes.byref(needed), ctypes.byref(error))
         if status != Status.BUFFER_TOO_SMALL:
             _check(status, error)
             return buffer.raw[: needed.value]
-        if error:
-            _c().layerline_error_free(error)
+        _c().layerline_error_free(error)
         room = needed.value + 1
 
 
-def _filled(room: int, call: Callable[[Any, int, Any], int], error: Optional[ctypes.c_void_p] = None) -> List[int]:
-    """The tokens that a function writes, `room` of them or more."""
+def _filled(room: int, call: Callable[..., int]) -> List[int]:
+    """The tokens that a function writes, `room` of them or more. The function takes an error last."""
     needed = ctypes.c_size_t()
     while True:
-        tokens = (ctypes.c_int32 * room)()
-        status = call(tokens, room, ctypes.byref(needed))
+        tokens, error = (ctypes.c_int32 * room)(), ctypes.c_void_p()
+        status = call(tokens, room, ctypes.byref(needed), ctypes.byref(error))
         if status != Status.BUFFER_TOO_SMALL:
             _check(status, error)
             return tokens[: needed.value]
-        if error:
-            _c().layerline_error_free(error)
+        _c().layerline_error_free(error)
         room = needed.value
 
 
@@ -525,9 +567,8 @@ class Budget(_Handle):
 
     def set_bytes(self, bytes: int) -> None:
         """Changes the total, while passes run. Raises Error with Status.MEMORY_BUDGET when the models need more."""
-        error = ctypes.c_void_p()
         with self._use() as own:
-            _check(_c().layerline_budget_set_bytes(own, _u64(bytes, "bytes"), ctypes.byref(error)), error)
+            _call(_c().layerline_budget_set_bytes, own, _u64(bytes, "bytes"))
 
 
 class _OptionsHandle(_Handle):
@@ -547,10 +588,9 @@ class _OptionsHandle(_Handle):
 
 def plan(path: Union[str, bytes, "os.PathLike[str]"], options: Options = Options()) -> Plan:
     """What the model at `path` would need at these options; reads the file's directory, no weights. Any thread."""
-    filled, error = Plan(), ctypes.c_void_p()
+    filled = Plan()
     with _OptionsHandle(options)._use() as own:
-        status = _c().layerline_plan_memory(_path(path), own, ctypes.byref(filled), ctypes.byref(error))
-    _check(status, error)
+        _call(_c().layerline_options_plan, own, _path(path), ctypes.byref(filled))
     return filled
 
 
@@ -583,14 +623,14 @@ class Model(_Handle):
         """Facts of the model."""
         filled = Info()
         with self._use() as own:
-            _check(_c().layerline_model_get_info(own, ctypes.byref(filled)))
+            _call(_c().layerline_model_get_info, own, ctypes.byref(filled))
         return filled
 
     def stats(self) -> Stats:
         """Counters so far, also while passes run."""
         filled = Stats()
         with self._use() as own:
-            _check(_c().layerline_model_get_stats(own, ctypes.byref(filled)))
+            _call(_c().layerline_model_get_stats, own, ctypes.byref(filled))
         return filled
 
     def metadata(self, key: str) -> str:
@@ -602,28 +642,43 @@ class Model(_Handle):
             text = _text(lambda *out: _c().layerline_model_metadata(own, name, *out))
         return text.decode("utf-8", "replace")
 
+    def metadata_keys(self) -> List[str]:
+        """The keys of the file's metadata, but for the vocabulary's arrays."""
+        count = ctypes.c_size_t()
+        with self._use() as own:
+            _call(_c().layerline_model_metadata_count, own, ctypes.byref(count))
+            keys = [
+                _text(lambda *out, at=at: _c().layerline_model_metadata_key_at(own, at, *out))  # type: ignore[misc]
+                for at in range(count.value)
+            ]
+        return [key.decode("utf-8", "replace") for key in keys]
+
     def set_memory_budget(self, bytes: int) -> None:
         """Changes the budget while passes run; 0: what this process may use."""
-        error = ctypes.c_void_p()
         with self._use() as own:
-            _check(_c().layerline_model_set_memory_budget(own, _u64(bytes, "bytes"), ctypes.byref(error)), error)
+            _call(_c().layerline_model_set_memory_budget, own, _u64(bytes, "bytes"))
 
     def prefetch(self, first_layer: int, count: int) -> int:
         """Asks for layers ahead of their use and returns a ticket at once; events tell when they are there."""
-        ticket, error = ctypes.c_uint64(), ctypes.c_void_p()
+        ticket = ctypes.c_uint64()
         layers = (_u32(first_layer, "first_layer"), _u32(count, "count"))
         with self._use() as own:
-            _check(_c().layerline_prefetch(own, *layers, ctypes.byref(ticket), ctypes.byref(error)), error)
+            _call(_c().layerline_model_prefetch, own, *layers, ctypes.byref(ticket))
         return ticket.value
 
     def cancel(self, ticket: int) -> None:
-        """Gives up a prefetch or a submitted pass; one that is finished is no error."""
+        """Ends a prefetch or a submitted pass; one that is finished is not an error."""
         with self._use() as own:
-            _check(_c().layerline_cancel(own, _u64(ticket, "ticket")))
+            _call(_c().layerline_model_cancel, own, _u64(ticket, "ticket"))
+
+    def check(self, ticket: int) -> None:
+        """Raises the Error of a background request that failed; returns where it has succeeded or is under way."""
+        with self._use() as own:
+            _call(_c().layerline_model_ticket_error, own, _u64(ticket, "ticket"))
 
     def poll(self, most: int = 64) -> List[Event]:
         """Takes up to `most` events that wait, oldest first. Each is given out once."""
-        return self._events(most, lambda own, *out: _c().layerline_poll(own, *out))
+        return self._events(most, lambda own, *out: _c().layerline_model_poll(own, *out))
 
     def wait(self, timeout: Optional[float] = None, most: int = 64) -> List[Event]:
         """As `poll`, but waits for the first event, at most `timeout` seconds; None: without a limit."""
@@ -633,7 +688,7 @@ class Model(_Handle):
         while True:
             # In turns, so that Python sees Ctrl-C between them.
             turn = math.ceil(1000 * min(0.1, max(0.0, end - time.monotonic())))
-            events = self._events(most, lambda own, *out: _c().layerline_wait(own, turn, *out))
+            events = self._events(most, lambda own, *out: _c().layerline_model_wait(own, turn, *out))
             if events or time.monotonic() >= end:
                 return events
 
@@ -642,20 +697,20 @@ class Model(_Handle):
         room = (_Event * _whole(most, "most", 1 << 20))()
         count = ctypes.c_size_t()
         with self._use() as own:
-            _check(call(own, room if most else None, len(room), ctypes.byref(count)))
+            _call(call, own, room if most else None, len(room), ctypes.byref(count))
         taken = room[: count.value]
         return [Event(e.ticket, _named(EventKind, e.kind), _named(Status, e.status), e.layer, e.bytes, e.elapsed_ns) for e in taken]
 
-    def event_fd(self) -> int:
+    def event_handle(self) -> int:
         """Readable while events wait, for select and event loops; -1 where there is none. Neither read nor close it."""
         with self._use() as own:
-            return int(_c().layerline_event_fd(own))
+            return int(_c().layerline_model_event_handle(own))
 
     def layer_state(self, layer: int) -> int:
         """Where a layer is: a LayerState."""
         state = ctypes.c_int32()
         with self._use() as own:
-            _check(_c().layerline_layer_state(own, _u32(layer, "layer"), ctypes.byref(state)))
+            _call(_c().layerline_model_layer_state, own, _u32(layer, "layer"), ctypes.byref(state))
         return _named(LayerState, state.value)
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = False, eos: bool = False) -> List[int]:
@@ -664,41 +719,52 @@ class Model(_Handle):
         data = text.encode()
         flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS | eos * _TOKENIZE_EOS
         with self._use() as own:
-            return _filled(len(data) + 8, lambda *out: _c().layerline_tokenize(own, data, len(data), flags, *out))
+            return _filled(len(data) + 8, lambda *out: _c().layerline_model_tokenize(own, data, len(data), flags, *out))
 
     def detokenize(self, tokens: Iterable[int]) -> bytes:
         """The text of a whole sequence, UTF-8 but for a character that its end may cut."""
         values, count = _tokens(tokens)
         with self._use() as own:
-            return _text(lambda *out: _c().layerline_detokenize(own, values, count, *out))
+            return _text(lambda *out: _c().layerline_model_detokenize(own, values, count, *out))
 
-    def chat_format(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> str:
+    def format_chat(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> str:
         """The text of a conversation by the model's template, to be tokenised with `special`, without `bos`.
 
         messages: each a tuple of role and content, or a mapping of all it has, such as tool_calls. variables: what else
         the template knows, such as tools. add_assistant: end where the answer begins. For text from outside use
-        `chat_tokenize`: here control tokens that a message spells become such.
+        `tokenize_chat`: here control tokens that a message spells become such.
         """
         said, count, as_json = _conversation(messages, variables)
-        error = ctypes.c_void_p()
         with self._use() as own:
-            call = _c().layerline_chat_format_json if as_json else _c().layerline_chat_format
-            text = _text(lambda *out: call(own, said, count, add_assistant, *out, ctypes.byref(error)), error)
+            call = _c().layerline_model_format_chat_json if as_json else _c().layerline_model_format_chat
+            text = _text(lambda *out: call(own, said, count, add_assistant, *out))
         return text.decode()
 
-    def chat_tokenize(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> List[int]:
+    def tokenize_chat(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> List[int]:
         """The tokens of the same, in which control tokens are the template's alone: what messages say stays text."""
         said, count, as_json = _conversation(messages, variables)
-        error = ctypes.c_void_p()
         with self._use() as own:
-            call = _c().layerline_chat_tokenize_json if as_json else _c().layerline_chat_tokenize
-            return _filled(1024, lambda *out: call(own, said, count, add_assistant, *out, ctypes.byref(error)), error)
+            call = _c().layerline_model_tokenize_chat_json if as_json else _c().layerline_model_tokenize_chat
+            return _filled(1024, lambda *out: call(own, said, count, add_assistant, *out))
+
+    def token_text(self, token: int) -> Tuple[bytes, TokenAttributes]:
+        """The bytes that a token adds to a text that goes on, which may be part of a character, and what it is. A control
+        token has the bytes of its name."""
+        number, attributes = _i32(token, "token"), ctypes.c_uint32()
+        with self._use() as own:
+            function = _c().layerline_model_token_text
+
+            def call(buffer: Any, room: int, needed: Any, error: Any) -> int:
+                return int(function(own, number, buffer, room, needed, ctypes.byref(attributes), error))
+
+            text = _text(call)
+        return text, TokenAttributes(attributes.value)
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends a text or a turn."""
         end = ctypes.c_bool()
         with self._use() as own:
-            _check(_c().layerline_token_is_end(own, _i32(token, "token"), ctypes.byref(end)))
+            _call(_c().layerline_model_token_is_end, own, _i32(token, "token"), ctypes.byref(end))
         return end.value
 
 
@@ -731,11 +797,39 @@ class Sampler(_Handle):
         _check(c.layerline_sampler_set_repeat_penalty(own, repeat_penalty, _u32(last_n, "last_n")))
         _check(c.layerline_sampler_set_seed(own, _u64(seed, "seed")))
 
+    def copy(self) -> Sampler:
+        """A second sampler with the settings of this one and all that it has seen."""
+        made = ctypes.c_void_p()
+        with self._use() as own:
+            _call(_c().layerline_sampler_copy, own, ctypes.byref(made))
+        sampler = type(self).__new__(type(self))
+        sampler._own(made.value, _c().layerline_sampler_free)
+        return sampler
+
+    def reset(self) -> None:
+        """Forgets the tokens seen and starts the random sequence anew. Settings stay."""
+        with self._use() as own:
+            _call(_c().layerline_sampler_reset, own)
+
+    def accept(self, tokens: Iterable[int]) -> None:
+        """Shows the sampler tokens of its sequence that it did not choose, for the repeat penalty."""
+        values, count = _tokens(tokens)
+        with self._use() as own:
+            _call(_c().layerline_sampler_accept, own, values, count)
+
+    def sample_logits(self, logits: Iterable[float]) -> int:
+        """A token by given logits, one for each token of the vocabulary."""
+        values, token = array.array("f", logits), ctypes.c_int32()
+        row = (ctypes.c_float * len(values)).from_buffer(values) if values else None
+        with self._use() as own:
+            _call(_c().layerline_sampler_sample_logits, own, row, len(values), ctypes.byref(token))
+        return token.value
+
     def sample(self, session: Session) -> int:
         """A token by the logits of the session's last pass. It is not fed to the session: give it to `forward`."""
         token = ctypes.c_int32()
         with self._use() as own, session._use() as of:
-            _check(_c().layerline_sampler_sample(own, of, ctypes.byref(token)))
+            _call(_c().layerline_sampler_sample, own, of, ctypes.byref(token))
         return token.value
 
 
@@ -746,20 +840,20 @@ class Session(_Handle):
     """
 
     def __init__(self, model: Model, context_length: int = 0) -> None:
-        made, error = ctypes.c_void_p(), ctypes.c_void_p()
+        made = ctypes.c_void_p()
         length = _u32(context_length, "context_length")
         with model._use() as on:
-            _check(_c().layerline_session_new(on, length, ctypes.byref(made), ctypes.byref(error)), error)
+            _call(_c().layerline_session_new, on, length, ctypes.byref(made))
         self._own(made.value, _c().layerline_session_free)
         self.model = model
 
     def copy(self, context_length: int = 0) -> Session:
         """A second session with the tokens of this one and its last logits, so that a prompt is run once and continued
         in many ways; 0: with room for as many as this one."""
-        made, error = ctypes.c_void_p(), ctypes.c_void_p()
+        made = ctypes.c_void_p()
         length = _u32(context_length, "context_length")
         with self._use() as own:
-            _check(_c().layerline_session_copy(own, length, ctypes.byref(made), ctypes.byref(error)), error)
+            _call(_c().layerline_session_copy, own, length, ctypes.byref(made))
         session = type(self).__new__(type(self))
         session._own(made.value, _c().layerline_session_free)
         session.model = self.model
@@ -768,71 +862,80 @@ class Session(_Handle):
     def save(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
         """Writes what the session holds to a file, which replaces another of that name when it is complete: what `load`
         needs to go on from here with the same bits. The tokens themselves are not in it."""
-        name, error = _path(path), ctypes.c_void_p()
+        name = _path(path)
         with self._use() as own:
-            _check(_c().layerline_session_save(own, name, ctypes.byref(error)), error)
+            _call(_c().layerline_session_save, own, name)
 
     def load(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
         """Takes what `save` wrote on a session of the same model in place of what the session holds. After an error it is
         as it was before, unless the file was changed meanwhile, which leaves it without tokens."""
-        name, error = _path(path), ctypes.c_void_p()
+        name = _path(path)
         with self._use() as own:
-            _check(_c().layerline_session_load(own, name, ctypes.byref(error)), error)
+            _call(_c().layerline_session_load, own, name)
 
     def forward(
         self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
     ) -> None:
         """Runs tokens through the model, after those the session holds. After an error it is as it was before."""
         values, count = _tokens(tokens)
-        error, mode = ctypes.c_void_p(), _i32(logits, "logits") | _i32(embeddings, "embeddings")
+        wanted = (_i32(logits, "logits"), _i32(embeddings, "embeddings"))
         with self._use() as own:
-            _check(_c().layerline_forward(own, values, count, mode, ctypes.byref(error)), error)
+            _call(_c().layerline_session_forward, own, values, count, *wanted)
 
-    def forward_submit(
+    def submit(
         self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
     ) -> int:
         """Begins the same in the background and returns its ticket; an EventKind.DONE of the model tells how it ended.
         Until then calls on the session raise Error with Status.BUSY, but for `interrupt` and `close`."""
         values, count = _tokens(tokens)
-        ticket, error = ctypes.c_uint64(), ctypes.c_void_p()
-        mode = _i32(logits, "logits") | _i32(embeddings, "embeddings")
+        ticket = ctypes.c_uint64()
+        wanted = (_i32(logits, "logits"), _i32(embeddings, "embeddings"))
         with self._use() as own:
-            out = (ctypes.byref(ticket), ctypes.byref(error))
-            _check(_c().layerline_forward_submit(own, values, count, mode, *out), error)
+            _call(_c().layerline_session_submit, own, values, count, *wanted, ctypes.byref(ticket))
         return ticket.value
 
     def interrupt(self) -> None:
-        """Ends the running or submitted pass with Status.CANCELLED. Any thread, and from `on_token`."""
+        """Ends the running or submitted pass with Status.CANCELLED, or the next one where there is none. Any thread, and
+        from `on_token`."""
         with self._use() as own:
             _c().layerline_session_interrupt(own)
 
+    def clear_interrupt(self) -> None:
+        """Takes back an interrupt that no pass has seen."""
+        with self._use() as own:
+            _c().layerline_session_clear_interrupt(own)
+
     def logits(self, row: int = 0) -> "array.array[float]":
         """One row of the last pass, before any softmax: a copy, which numpy.frombuffer takes too."""
-        return self._row(_c().layerline_logits, row)
+        return self._row(_c().layerline_session_logits, row)
 
     def embeddings(self, row: int = 0) -> "array.array[float]":
         """An embedding that the last pass left, not normalised: a copy, which numpy.frombuffer takes too."""
-        return self._row(_c().layerline_embeddings, row)
+        return self._row(_c().layerline_session_embeddings, row)
 
     def _row(self, function: Callable[..., int], row: int) -> "array.array[float]":
         values, count = ctypes.c_void_p(), ctypes.c_size_t()
         copy = array.array("f")
         with self._use() as own:
-            _check(function(own, _size(row, "row"), ctypes.byref(values), ctypes.byref(count)))
+            _call(function, own, _size(row, "row"), ctypes.byref(values), ctypes.byref(count))
             copy.frombytes(ctypes.string_at(values.value or 0, count.value * copy.itemsize))
         return copy
 
+    def info(self) -> SessionInfo:
+        """Facts of the session."""
+        filled = SessionInfo()
+        with self._use() as own:
+            _call(_c().layerline_session_get_info, own, ctypes.byref(filled))
+        return filled
+
     def position(self) -> int:
         """How many tokens the session holds."""
-        tokens = ctypes.c_size_t()
-        with self._use() as own:
-            _check(_c().layerline_session_position(own, ctypes.byref(tokens)))
-        return tokens.value
+        return int(self.info().position)
 
     def truncate(self, tokens: int) -> None:
         """Forgets all tokens after the first `tokens`."""
         with self._use() as own:
-            _check(_c().layerline_session_truncate(own, _size(tokens, "tokens")))
+            _call(_c().layerline_session_truncate, own, _size(tokens, "tokens"))
 
     def generate(
         self,
@@ -866,7 +969,7 @@ class Session(_Handle):
         most = _size(max_tokens, "max_tokens")
         with self._use() as own, (sampler or Sampler())._use() as chooser:
             out = (_CALLBACK(called), None, ctypes.byref(error))
-            status = _c().layerline_generate(own, chooser, values, count, most, *out)
+            status = _c().layerline_session_generate(own, chooser, values, count, most, *out)
         if raised:
             _c().layerline_error_free(error)
             raise raised[0]

@@ -59,7 +59,7 @@ class Interface(Case):
         # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
         text = (ROOT / "ctests/layout.c").read_text()
         structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event),
-                   ("message", layerline._Message))  # fmt: skip
+                   ("message", layerline._Message), ("session_info", layerline.SessionInfo))  # fmt: skip
         for name, layout in structs:
             size = re.search(rf"SIZE\(layerline_{name}, (\d+)\)", text)
             assert size is not None
@@ -72,9 +72,9 @@ class Interface(Case):
         header = (ROOT / "include/layerline.h").read_text()
         defines = dict(re.findall(r"^#define LAYERLINE_(\w+) (-?\d+)$", header, re.M))
         for prefix, names in (("ERROR_", Status), ("IO_", layerline.Io), ("LOGITS_", Logits), ("LAYER_", LayerState),
-                              ("EMBEDDINGS_", Embeddings)):  # fmt: skip
+                              ("EMBEDDINGS_", Embeddings), ("TOKEN_", layerline.TokenAttributes)):  # fmt: skip
             found = {name[len(prefix):]: int(value) for name, value in defines.items() if name.startswith(prefix)}
-            unnamed = (Status.OK, Embeddings.NONE) if prefix in ("ERROR_", "EMBEDDINGS_") else ()
+            unnamed = (Status.OK,) if prefix == "ERROR_" else ()
             self.assertEqual(found, {name.name: name.value for name in names if name not in unnamed})
         self.assertEqual(int(defines["EVENT_LAYER"]), EventKind.LAYER)
         self.assertEqual(int(defines["EVENT_DONE"]), EventKind.DONE)
@@ -122,7 +122,7 @@ class WithModel(Case):
         info = self.model.info()
         self.assertEqual((info.layer_count, info.vocab_size, info.context_length), (2, 320, 256))
         self.assertEqual(self.model.metadata("general.architecture"), "llama")
-        self.refused(Status.INVALID_ARGUMENT, self.model.metadata, "no.such.key")
+        self.refused(Status.NOT_FOUND, self.model.metadata, "no.such.key")
         self.assertRaises(ValueError, self.model.metadata, "a\0b")
         plan = layerline.plan(MODEL, SMALL)
         self.assertEqual(plan.layer_count, 2)
@@ -163,7 +163,7 @@ class WithModel(Case):
         self.assertFalse(self.model.is_end(40))
 
     def test_conversations_become_text_and_tokens(self) -> None:
-        self.refused(Status.UNSUPPORTED, self.model.chat_format, [("user", "hi")])
+        self.refused(Status.NOT_FOUND, self.model.format_chat, [("user", "hi")])
         with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
             file.write(with_template(TEMPLATE))
             file.flush()
@@ -171,21 +171,21 @@ class WithModel(Case):
         with model:
             said: List[layerline.Message] = [("system", "short"), ("user", "h\u00e9</s>")]
             text = "<s>system:short</s>user:h\u00e9</s></s>"
-            self.assertEqual(model.chat_format(said), text + "assistant:")
-            self.assertEqual(model.chat_format(said, add_assistant=False), text)
+            self.assertEqual(model.format_chat(said), text + "assistant:")
+            self.assertEqual(model.format_chat(said, add_assistant=False), text)
             said[0] = {"role": "system", "content": "short", "name": None}
-            self.assertEqual(model.chat_format(said, tools=[{"name": "f"}], add_assistant=False), text + '[{"name": "f"}]')
-            self.assertEqual(len(model.chat_format([("user", "a" * 5000)], add_assistant=False)), 5012)
+            self.assertEqual(model.format_chat(said, tools=[{"name": "f"}], add_assistant=False), text + '[{"name": "f"}]')
+            self.assertEqual(len(model.format_chat([("user", "a" * 5000)], add_assistant=False)), 5012)
             bos, eos = model.info().bos_token, model.info().eos_token
             for all_said in (said, said[1:], [("user", "</s>" * 3000)]):
-                tokens = model.chat_tokenize(all_said)
+                tokens = model.tokenize_chat(all_said)
                 self.assertEqual((tokens[0], tokens.count(bos), tokens.count(eos)), (bos, 1, len(all_said)))
             self.assertEqual(model.tokenize(text, special=True).count(eos), 3)
-            wrong = self.refused(Status.INVALID_ARGUMENT, model.chat_format, [("odd", "")])
+            wrong = self.refused(Status.INVALID_ARGUMENT, model.format_chat, [("odd", "")])
             self.assertIn("no odd", wrong.message)
-            self.refused(Status.INVALID_ARGUMENT, model.chat_tokenize, [], tools=3)
-            self.assertRaises(ValueError, model.chat_format, [("user", "a\0b")])
-            self.assertEqual(model.chat_format([{"role": "user", "content": "a\0b"}], add_assistant=False), "<s>user:a\0b</s>")
+            self.refused(Status.INVALID_ARGUMENT, model.tokenize_chat, [], tools=3)
+            self.assertRaises(ValueError, model.format_chat, [("user", "a\0b")])
+            self.assertEqual(model.format_chat([{"role": "user", "content": "a\0b"}], add_assistant=False), "<s>user:a\0b</s>")
 
     def test_passes_leave_embeddings(self) -> None:
         with Session(self.model) as session:
@@ -200,7 +200,7 @@ class WithModel(Case):
                 self.assertEqual(session.embeddings(), want)
                 self.assertEqual(len(session.logits()), 320)
             session.truncate(0)
-            session.forward_submit(PROMPT, Logits.NONE, Embeddings.MEAN)
+            session.submit(PROMPT, Logits.NONE, Embeddings.MEAN)
             while not self.model.wait():
                 pass
             for got, of in zip(session.embeddings(), zip(*rows)):
@@ -294,7 +294,7 @@ class WithModel(Case):
         self.assertIn(self.model.layer_state(1), (LayerState.READY, LayerState.PINNED))
         self.assertEqual((self.model.poll(), self.model.wait(0), self.model.wait(0.01)), ([], [], []))
         self.model.cancel(ticket)
-        self.refused(Status.INVALID_ARGUMENT, self.model.cancel, 999999)
+        self.refused(Status.NOT_FOUND, self.model.cancel, 999999)
         self.refused(Status.INVALID_ARGUMENT, self.model.prefetch, 2, 1)
         self.refused(Status.INVALID_ARGUMENT, self.model.poll, 0)
         self.assertRaises(ValueError, self.model.wait, -1)
@@ -303,8 +303,8 @@ class WithModel(Case):
 
     def test_a_loop_can_watch_a_submitted_pass(self) -> None:
         session = Session(self.model)
-        ticket = session.forward_submit(PROMPT)
-        readable, _, _ = select.select([self.model.event_fd()], [], [], 60)
+        ticket = session.submit(PROMPT)
+        readable, _, _ = select.select([self.model.event_handle()], [], [], 60)
         self.assertTrue(readable)
         (event,) = self.model.poll()
         self.assertEqual((event.ticket, event.kind, event.status), (ticket, EventKind.DONE, Status.OK))

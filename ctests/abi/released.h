@@ -1,4 +1,4 @@
-/* The declarations of layerline.h as version 0.1.0 has them: what later ones are held to (scripts/abi.sh). */
+/* The declarations of layerline.h as version 0.2.0 has them: what later ones are held to (scripts/abi.sh). */
 #ifndef LAYERLINE_H
 #define LAYERLINE_H 
 #include <stdbool.h>
@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 #define LAYERLINE_VERSION_MAJOR 0
-#define LAYERLINE_VERSION_MINOR 1
+#define LAYERLINE_VERSION_MINOR 2
 #define LAYERLINE_VERSION_PATCH 0
 #define LAYERLINE_VERSION_NUMBER (((LAYERLINE_VERSION_MAJOR * 1000000) + (LAYERLINE_VERSION_MINOR * 1000)) + LAYERLINE_VERSION_PATCH)
 uint32_t layerline_version_number(void);
@@ -28,6 +28,7 @@ typedef int32_t layerline_status;
 #define LAYERLINE_ERROR_BUFFER_TOO_SMALL -9
 #define LAYERLINE_ERROR_BUSY -10
 #define LAYERLINE_ERROR_INTERNAL -11
+#define LAYERLINE_ERROR_NOT_FOUND -12
 const char *layerline_status_string(layerline_status status);
 layerline_status layerline_error_status(const layerline_error *error);
 const char *layerline_error_message(const layerline_error *error);
@@ -39,9 +40,12 @@ void layerline_error_free(layerline_error *error);
 typedef struct layerline_options layerline_options;
 layerline_options *layerline_options_new(void);
 void layerline_options_free(layerline_options *options);
-layerline_status layerline_options_set_memory_budget(layerline_options *options, uint64_t bytes);
-layerline_status layerline_options_set_context_length(layerline_options *options, uint32_t tokens);
-layerline_status layerline_options_set_chunk_length(layerline_options *options, uint32_t tokens);
+layerline_status layerline_options_set_memory_budget(layerline_options *options,
+                                                     uint64_t bytes);
+layerline_status layerline_options_set_context_length(layerline_options *options,
+                                                      uint32_t tokens);
+layerline_status layerline_options_set_chunk_length(layerline_options *options,
+                                                    uint32_t tokens);
 layerline_status layerline_options_set_threads(layerline_options *options, uint32_t threads);
 layerline_status layerline_options_set_prefetch(layerline_options *options, bool enabled);
 layerline_status layerline_options_set_prefetch_distance(layerline_options *options, uint32_t layers);
@@ -50,10 +54,9 @@ layerline_status layerline_options_set_io(layerline_options *options, int32_t io
 typedef struct layerline_budget layerline_budget;
 layerline_budget *layerline_budget_new(uint64_t bytes);
 void layerline_budget_free(layerline_budget *budget);
-layerline_status layerline_budget_set_bytes(const layerline_budget *budget,
-                                            uint64_t bytes,
-                                            layerline_error **err);
-layerline_status layerline_options_set_shared_budget(layerline_options *options, const layerline_budget *budget);
+layerline_status layerline_budget_set_bytes(layerline_budget *budget, uint64_t bytes, layerline_error **err);
+layerline_status layerline_options_set_shared_budget(layerline_options *options,
+                                                     const layerline_budget *budget);
 typedef struct layerline_plan {
     uint32_t struct_size;
     uint32_t layer_count;
@@ -67,10 +70,10 @@ typedef struct layerline_plan {
     uint64_t pinned_bytes;
     uint64_t streamed_bytes;
 } layerline_plan;
-layerline_status layerline_plan_memory(const char *path,
-                                       const layerline_options *options,
-                                       layerline_plan *plan,
-                                       layerline_error **err);
+layerline_status layerline_options_plan(const layerline_options *options,
+                                        const char *path,
+                                        layerline_plan *plan,
+                                        layerline_error **err);
 typedef struct layerline_model layerline_model;
 typedef struct layerline_model_info {
     uint32_t struct_size;
@@ -84,6 +87,10 @@ typedef struct layerline_model_info {
     uint32_t expert_used_count;
     int32_t bos_token;
     int32_t eos_token;
+    bool has_head;
+    bool causal;
+    bool has_chat_template;
+    bool has_recurrent_memory;
     uint64_t parameter_count;
 } layerline_model_info;
 layerline_status layerline_model_open(const char *path,
@@ -97,12 +104,24 @@ layerline_status layerline_model_open_fd(int fd,
                                          layerline_model **model,
                                          layerline_error **err);
 void layerline_model_free(layerline_model *model);
-layerline_status layerline_model_get_info(const layerline_model *model, layerline_model_info *info);
+layerline_status layerline_model_get_info(const layerline_model *model,
+                                          layerline_model_info *info,
+                                          layerline_error **err);
 layerline_status layerline_model_metadata(const layerline_model *model,
                                           const char *key,
                                           char *buf,
                                           size_t cap,
-                                          size_t *needed);
+                                          size_t *needed,
+                                          layerline_error **err);
+layerline_status layerline_model_metadata_count(const layerline_model *model,
+                                                size_t *count,
+                                                layerline_error **err);
+layerline_status layerline_model_metadata_key_at(const layerline_model *model,
+                                                 size_t index,
+                                                 char *buf,
+                                                 size_t cap,
+                                                 size_t *needed,
+                                                 layerline_error **err);
 layerline_status layerline_model_set_memory_budget(layerline_model *model,
                                                    uint64_t bytes,
                                                    layerline_error **err);
@@ -141,64 +160,164 @@ typedef struct layerline_stats {
     uint64_t prefetch_failures;
     uint64_t evictions;
 } layerline_stats;
-layerline_status layerline_prefetch(layerline_model *model,
-                                    uint32_t first_layer,
-                                    uint32_t count,
-                                    uint64_t *ticket,
-                                    layerline_error **err);
-layerline_status layerline_cancel(layerline_model *model, uint64_t ticket);
-layerline_status layerline_poll(layerline_model *model, layerline_event *events, size_t cap, size_t *count);
-layerline_status layerline_wait(layerline_model *model,
-                                int32_t timeout_ms,
-                                layerline_event *events,
-                                size_t cap,
-                                size_t *count);
-int layerline_event_fd(const layerline_model *model);
-layerline_status layerline_layer_state(const layerline_model *model, uint32_t layer, int32_t *state);
-layerline_status layerline_model_get_stats(const layerline_model *model, layerline_stats *stats);
+layerline_status layerline_model_prefetch(layerline_model *model,
+                                          uint32_t first_layer,
+                                          uint32_t count,
+                                          uint64_t *ticket,
+                                          layerline_error **err);
+layerline_status layerline_model_cancel(layerline_model *model,
+                                        uint64_t ticket,
+                                        layerline_error **err);
+layerline_status layerline_model_ticket_error(const layerline_model *model, uint64_t ticket, layerline_error **err);
+layerline_status layerline_model_poll(layerline_model *model,
+                                      layerline_event *events,
+                                      size_t cap,
+                                      size_t *count,
+                                      layerline_error **err);
+layerline_status layerline_model_wait(layerline_model *model,
+                                      int32_t timeout_ms,
+                                      layerline_event *events,
+                                      size_t cap,
+                                      size_t *count,
+                                      layerline_error **err);
+intptr_t layerline_model_event_handle(const layerline_model *model);
+layerline_status layerline_model_layer_state(const layerline_model *model,
+                                             uint32_t layer,
+                                             int32_t *state,
+                                             layerline_error **err);
+layerline_status layerline_model_get_stats(const layerline_model *model,
+                                           layerline_stats *stats,
+                                           layerline_error **err);
 #define LAYERLINE_LOGITS_LAST 0
 #define LAYERLINE_LOGITS_ALL 1
 #define LAYERLINE_LOGITS_NONE 2
+#define LAYERLINE_EMBEDDINGS_NONE 0
+#define LAYERLINE_EMBEDDINGS_ALL 1
+#define LAYERLINE_EMBEDDINGS_LAST 2
+#define LAYERLINE_EMBEDDINGS_MEAN 3
+#define LAYERLINE_EMBEDDINGS_FIRST 4
 typedef struct layerline_session layerline_session;
-layerline_status layerline_session_new(layerline_model *model,
+typedef struct layerline_session_info {
+    uint32_t struct_size;
+    uint32_t context_length;
+    uint64_t position;
+    uint64_t memory_bytes;
+} layerline_session_info;
+layerline_status layerline_session_new(const layerline_model *model,
                                        uint32_t context_length,
                                        layerline_session **session,
                                        layerline_error **err);
 void layerline_session_free(layerline_session *session);
-layerline_status layerline_forward(layerline_session *session,
-                                   const int32_t *tokens,
-                                   size_t count,
-                                   int32_t logits,
-                                   layerline_error **err);
-layerline_status layerline_forward_submit(layerline_session *session,
+layerline_status layerline_session_get_info(const layerline_session *session,
+                                            layerline_session_info *info,
+                                            layerline_error **err);
+layerline_status layerline_session_forward(layerline_session *session,
+                                           const int32_t *tokens,
+                                           size_t count,
+                                           int32_t logits,
+                                           int32_t embeddings,
+                                           layerline_error **err);
+layerline_status layerline_session_submit(layerline_session *session,
                                           const int32_t *tokens,
                                           size_t count,
                                           int32_t logits,
+                                          int32_t embeddings,
                                           uint64_t *ticket,
                                           layerline_error **err);
 void layerline_session_interrupt(const layerline_session *session);
-layerline_status layerline_logits(const layerline_session *session,
-                                  size_t row,
-                                  const float **logits,
-                                  size_t *vocab_size);
-layerline_status layerline_session_position(const layerline_session *session, size_t *tokens);
-layerline_status layerline_session_truncate(layerline_session *session, size_t tokens);
+void layerline_session_clear_interrupt(const layerline_session *session);
+layerline_status layerline_session_logits(const layerline_session *session,
+                                          size_t row,
+                                          const float **logits,
+                                          size_t *vocab_size,
+                                          layerline_error **err);
+layerline_status layerline_session_embeddings(const layerline_session *session,
+                                              size_t row,
+                                              const float **embedding,
+                                              size_t *length,
+                                              layerline_error **err);
+layerline_status layerline_session_truncate(layerline_session *session, size_t tokens, layerline_error **err);
+layerline_status layerline_session_copy(const layerline_session *session,
+                                        uint32_t context_length,
+                                        layerline_session **copy,
+                                        layerline_error **err);
+layerline_status layerline_session_save(const layerline_session *session,
+                                        const char *path,
+                                        layerline_error **err);
+layerline_status layerline_session_load(layerline_session *session,
+                                        const char *path,
+                                        layerline_error **err);
 #define LAYERLINE_TOKENIZE_SPECIAL 1
 #define LAYERLINE_TOKENIZE_BOS 2
-layerline_status layerline_tokenize(const layerline_model *model,
-                                    const char *text,
-                                    size_t length,
-                                    uint32_t flags,
-                                    int32_t *tokens,
-                                    size_t cap,
-                                    size_t *needed);
-layerline_status layerline_detokenize(const layerline_model *model,
-                                      const int32_t *tokens,
-                                      size_t count,
-                                      char *buf,
-                                      size_t cap,
-                                      size_t *needed);
-layerline_status layerline_token_is_end(const layerline_model *model, int32_t token, bool *end);
+#define LAYERLINE_TOKENIZE_EOS 4
+#define LAYERLINE_TOKEN_CONTROL 1
+#define LAYERLINE_TOKEN_END 2
+#define LAYERLINE_TOKEN_BYTE 4
+#define LAYERLINE_TOKEN_USER_DEFINED 8
+#define LAYERLINE_TOKEN_UNKNOWN 16
+#define LAYERLINE_TOKEN_UNUSED 32
+layerline_status layerline_model_tokenize(const layerline_model *model,
+                                          const char *text,
+                                          size_t length,
+                                          uint32_t flags,
+                                          int32_t *tokens,
+                                          size_t cap,
+                                          size_t *needed,
+                                          layerline_error **err);
+layerline_status layerline_model_detokenize(const layerline_model *model,
+                                            const int32_t *tokens,
+                                            size_t count,
+                                            char *buf,
+                                            size_t cap,
+                                            size_t *needed,
+                                            layerline_error **err);
+layerline_status layerline_model_token_text(const layerline_model *model,
+                                            int32_t token,
+                                            char *buf,
+                                            size_t cap,
+                                            size_t *needed,
+                                            uint32_t *attributes,
+                                            layerline_error **err);
+layerline_status layerline_model_token_is_end(const layerline_model *model,
+                                              int32_t token,
+                                              bool *end,
+                                              layerline_error **err);
+typedef struct layerline_message {
+    const char *role;
+    const char *content;
+} layerline_message;
+layerline_status layerline_model_format_chat(const layerline_model *model,
+                                             const layerline_message *messages,
+                                             size_t count,
+                                             bool add_assistant,
+                                             char *buf,
+                                             size_t cap,
+                                             size_t *needed,
+                                             layerline_error **err);
+layerline_status layerline_model_format_chat_json(const layerline_model *model,
+                                                  const char *json,
+                                                  size_t length,
+                                                  bool add_assistant,
+                                                  char *buf,
+                                                  size_t cap,
+                                                  size_t *needed,
+                                                  layerline_error **err);
+layerline_status layerline_model_tokenize_chat(const layerline_model *model,
+                                               const layerline_message *messages,
+                                               size_t count,
+                                               bool add_assistant,
+                                               int32_t *tokens,
+                                               size_t cap,
+                                               size_t *needed,
+                                               layerline_error **err);
+layerline_status layerline_model_tokenize_chat_json(const layerline_model *model,
+                                                    const char *json,
+                                                    size_t length,
+                                                    bool add_assistant,
+                                                    int32_t *tokens,
+                                                    size_t cap,
+                                                    size_t *needed,
+                                                    layerline_error **err);
 typedef struct layerline_sampler layerline_sampler;
 typedef bool (*layerline_token_callback)(int32_t token, const char *piece, size_t length, void *user_data);
 layerline_sampler *layerline_sampler_new(void);
@@ -211,17 +330,32 @@ layerline_status layerline_sampler_set_repeat_penalty(layerline_sampler *sampler
                                                       float penalty,
                                                       uint32_t last_n);
 layerline_status layerline_sampler_set_seed(layerline_sampler *sampler, uint64_t seed);
+layerline_status layerline_sampler_copy(const layerline_sampler *sampler,
+                                        layerline_sampler **copy,
+                                        layerline_error **err);
+layerline_status layerline_sampler_reset(layerline_sampler *sampler,
+                                         layerline_error **err);
+layerline_status layerline_sampler_accept(layerline_sampler *sampler,
+                                          const int32_t *tokens,
+                                          size_t count,
+                                          layerline_error **err);
 layerline_status layerline_sampler_sample(layerline_sampler *sampler,
                                           const layerline_session *session,
-                                          int32_t *token);
-layerline_status layerline_generate(layerline_session *session,
-                                    layerline_sampler *sampler,
-                                    const int32_t *prompt,
-                                    size_t count,
-                                    size_t max_tokens,
-                                    layerline_token_callback callback,
-                                    void *user_data,
-                                    layerline_error **err);
+                                          int32_t *token,
+                                          layerline_error **err);
+layerline_status layerline_sampler_sample_logits(layerline_sampler *sampler,
+                                                 const float *logits,
+                                                 size_t count,
+                                                 int32_t *token,
+                                                 layerline_error **err);
+layerline_status layerline_session_generate(layerline_session *session,
+                                            layerline_sampler *sampler,
+                                            const int32_t *prompt,
+                                            size_t count,
+                                            size_t max_tokens,
+                                            layerline_token_callback callback,
+                                            void *user_data,
+                                            layerline_error **err);
 #ifdef __cplusplus
 }
 #endif

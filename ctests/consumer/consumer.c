@@ -15,7 +15,7 @@ int main(int argc, char **argv)
     }
     good = layerline_model_open(argv[1], options, &model, &error) == LAYERLINE_OK &&
            layerline_session_new(model, 64, &session, &error) == LAYERLINE_OK &&
-           layerline_forward(session, tokens, 3, LAYERLINE_LOGITS_LAST, &error) == LAYERLINE_OK;
+           layerline_session_forward(session, tokens, 3, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &error) == LAYERLINE_OK;
     printf("layerline %s: %s\n", layerline_version(), good ? "a pass has run" : layerline_error_message(error));
     layerline_error_free(error);
     layerline_session_free(session);

@@ -2,38 +2,172 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
+use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use crate::error::{Error, Result, Status};
 
-/// Runs the body of a function that returns only a status.
-pub(super) fn status(body: impl FnOnce() -> Result<()>) -> layerline_status {
-    match contain(body) {
-        Ok(()) => LAYERLINE_OK,
-        Err(error) => error.status() as layerline_status,
-    }
-}
+/// A call from C. It turns the pointers of the call's parameters into Rust's types: one conversion for each kind of
+/// parameter. What a conversion returns lives no longer than the call.
+pub(super) struct Caller(());
 
-/// Runs the body of a function that has an error out-parameter: sets it to NULL, or to an error the caller owns.
-///
-/// # Safety
-/// `err` is NULL or may be written.
-pub(super) unsafe fn with_error(err: *mut *mut layerline_error, body: impl FnOnce() -> Result<()>) -> layerline_status {
-    let result = contain(body);
-    let status = result.as_ref().map_or_else(|error| error.status() as layerline_status, |()| LAYERLINE_OK);
-    if !err.is_null() {
-        // SAFETY: not NULL, and then the caller vouches for it.
-        unsafe { err.write(result.map_or_else(layerline_error::boxed, |()| std::ptr::null_mut())) };
-    }
-    status
+/// The call that the function around it serves. Only for functions that are `unsafe extern "C"`, or that get no pointer.
+macro_rules! caller {
+    () => {{
+        // SAFETY: the function is unsafe for its caller, who keeps the rules of the header: each pointer is NULL or what
+        // the header asks for, and stays so until the function returns.
+        unsafe { $crate::ffi::boundary::Caller::trusted() }
+    }};
 }
+pub(super) use caller;
 
-/// Runs the body of a function that cannot tell of a failure: `fallback` stands for one.
-pub(super) fn or<R>(fallback: R, body: impl FnOnce() -> Result<R>) -> R {
-    contain(body).unwrap_or(fallback)
+impl Caller {
+    /// # Safety
+    /// Each pointer given to a method is NULL or what the method's description asks for, until the caller is dropped.
+    pub(super) const unsafe fn trusted() -> Caller {
+        Caller(())
+    }
+
+    /// Runs the body of a function that returns only a status.
+    pub(super) fn status(&self, body: impl FnOnce(&Caller) -> Result<()>) -> layerline_status {
+        match contain(|| body(self)) {
+            Ok(()) => LAYERLINE_OK,
+            Err(error) => error.status() as layerline_status,
+        }
+    }
+
+    /// Runs the body of a function that has an error out-parameter, NULL or to be written: sets it to NULL, or to an error
+    /// the caller owns.
+    pub(super) fn run(
+        &self,
+        err: *mut *mut layerline_error,
+        body: impl FnOnce(&Caller) -> Result<()>,
+    ) -> layerline_status {
+        let result = contain(|| body(self));
+        let status = result.as_ref().map_or_else(|error| error.status() as layerline_status, |()| LAYERLINE_OK);
+        if !err.is_null() {
+            // SAFETY: not NULL, and `trusted` says that it may be written then.
+            unsafe { err.write(result.map_or_else(layerline_error::boxed, |()| std::ptr::null_mut())) };
+        }
+        status
+    }
+
+    /// Runs the body of a function that cannot tell of a failure: `fallback` stands for one.
+    pub(super) fn or<R>(&self, fallback: R, body: impl FnOnce(&Caller) -> Result<R>) -> R {
+        contain(|| body(self)).unwrap_or(fallback)
+    }
+
+    /// Looks at an object of the library that has no lock; `None` for NULL.
+    pub(super) fn peek<T>(&self, object: *const T) -> Option<&T> {
+        // SAFETY: NULL, or an object of the library that is not freed during the call.
+        unsafe { object.as_ref() }
+    }
+
+    /// Enters a handle of the library: it must not be NULL, and no earlier call on it may have panicked.
+    pub(super) fn handle<H: Handle>(&self, handle: *const H) -> Result<Entered<'_, H>> {
+        let handle = self.peek(handle).ok_or_else(|| null(H::NAME))?;
+        if handle.poison().0.load(Ordering::Acquire) {
+            return Err(Error::new(
+                Status::Internal,
+                format!("an earlier call on this {} failed inside the library: it can only be freed", H::NAME),
+            ));
+        }
+        Ok(Entered { handle, panicking: std::thread::panicking() })
+    }
+
+    /// Enters a handle that may be NULL.
+    pub(super) fn optional<H: Handle>(&self, handle: *const H) -> Result<Option<Entered<'_, H>>> {
+        if handle.is_null() { Ok(None) } else { self.handle(handle).map(Some) }
+    }
+
+    /// Frees an object that came from `Box::into_raw`, once, with no call on it running; NULL is a no-op.
+    pub(super) fn free<T>(&self, object: *mut T) {
+        if object.is_null() {
+            return;
+        }
+        self.or((), |_| {
+            // SAFETY: not NULL, and `trusted` says that the library made it and that it is freed here alone.
+            drop(unsafe { Box::from_raw(object) });
+            Ok(())
+        });
+    }
+
+    /// An out-parameter, which may be written.
+    pub(super) fn out<T>(&self, pointer: *mut T, name: &str) -> Result<Out<'_, T>> {
+        if pointer.is_null() { Err(null(name)) } else { Ok(Out { pointer, call: PhantomData }) }
+    }
+
+    /// An array to be filled, of which `cap` elements may be written. NULL goes with `cap` 0 alone.
+    pub(super) fn out_array<T: Copy>(&self, pointer: *mut T, cap: usize, name: &str) -> Result<OutArray<'_, T>> {
+        if pointer.is_null() && cap > 0 { Err(null(name)) } else { Ok(OutArray { pointer, cap, call: PhantomData }) }
+    }
+
+    /// A struct to be filled, whose first field says how many bytes may be written.
+    pub(super) fn out_struct<T: Versioned>(&self, pointer: *mut T) -> Result<OutStruct<'_, T>> {
+        if pointer.is_null() {
+            return Err(null(T::NAME));
+        }
+        // SAFETY: not NULL, and then it may be read, as `trusted` says; the size is the first field.
+        let size = unsafe { pointer.cast::<u32>().read() } as usize;
+        if size < T::FIRST_SIZE {
+            return Err(Error::invalid(format!(
+                "{}.struct_size is {size}: set it to the size of the struct, at least {}, before the call",
+                T::NAME,
+                T::FIRST_SIZE
+            )));
+        }
+        Ok(OutStruct { pointer, size, call: PhantomData })
+    }
+
+    /// An array of `count` elements that may be read. NULL goes with `count` 0 alone.
+    pub(super) fn array<T>(&self, pointer: *const T, count: usize, name: &str) -> Result<&[T]> {
+        if count == 0 {
+            return Ok(&[]);
+        }
+        if pointer.is_null() {
+            return Err(null(name));
+        }
+        if count > isize::MAX as usize / size_of::<T>() {
+            return Err(Error::invalid(format!("{name} cannot have {count} elements")));
+        }
+        // SAFETY: not NULL and no longer than an object can be; `trusted` says that it may be read then.
+        Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
+    }
+
+    /// A string of a given length that may be read.
+    pub(super) fn text(&self, pointer: *const c_char, length: usize, name: &str) -> Result<&str> {
+        utf8(self.array(pointer.cast::<u8>(), length, name)?, name)
+    }
+
+    /// The bytes of a NUL-terminated string.
+    pub(super) fn c_bytes(&self, pointer: *const c_char, name: &str) -> Result<&[u8]> {
+        if pointer.is_null() {
+            return Err(null(name));
+        }
+        // SAFETY: not NULL, and `trusted` says that it is a NUL-terminated string then.
+        Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
+    }
+
+    /// A NUL-terminated string.
+    pub(super) fn c_text(&self, pointer: *const c_char, name: &str) -> Result<&str> {
+        utf8(self.c_bytes(pointer, name)?, name)
+    }
+
+    /// A path: bytes as the file system has them; on Windows UTF-8.
+    pub(super) fn path(&self, path: *const c_char) -> Result<&Path> {
+        let bytes = self.c_bytes(path, "path")?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
+        }
+        #[cfg(not(unix))]
+        Ok(Path::new(utf8(bytes, "path")?))
+    }
 }
 
 /// Turns a panic of `body` into an error that says where it was.
@@ -134,37 +268,6 @@ impl<H: Handle> Drop for Entered<'_, H> {
     }
 }
 
-/// Enters a handle: it must not be NULL, and no earlier call on it may have panicked.
-///
-/// # Safety
-/// `handle` is NULL, or came from the library and is not freed before the result is dropped.
-pub(super) unsafe fn enter<'a, H: Handle>(handle: *const H) -> Result<Entered<'a, H>> {
-    // SAFETY: NULL is looked for; for the rest the caller vouches, and no handle is ever borrowed mutably.
-    let handle = unsafe { handle.as_ref() }.ok_or_else(|| null(H::NAME))?;
-    if handle.poison().0.load(Ordering::Acquire) {
-        return Err(Error::new(
-            Status::Internal,
-            format!("an earlier call on this {} failed inside the library: it can only be freed", H::NAME),
-        ));
-    }
-    Ok(Entered { handle, panicking: std::thread::panicking() })
-}
-
-/// Frees what a `_new` or `_open` function gave out; NULL is a no-op.
-///
-/// # Safety
-/// `object` is NULL, or came from `Box::into_raw`, was not freed, and no call on it is running.
-pub(super) unsafe fn free<T>(object: *mut T) {
-    if object.is_null() {
-        return;
-    }
-    or((), || {
-        // SAFETY: not NULL, and then the caller vouches for it.
-        drop(unsafe { Box::from_raw(object) });
-        Ok(())
-    });
-}
-
 fn null(name: &str) -> Error {
     Error::invalid(format!("{name} is NULL"))
 }
@@ -175,34 +278,26 @@ pub(super) fn busy<H: Handle>() -> Error {
 }
 
 /// An out-parameter: checked before the work, written after it.
-pub(super) struct Out<T>(*mut T);
+pub(super) struct Out<'a, T> {
+    pointer: *mut T,
+    call: PhantomData<&'a Caller>,
+}
 
-impl<T> Out<T> {
-    /// # Safety
-    /// `pointer` is NULL or may be written until the call ends.
-    pub(super) unsafe fn new(pointer: *mut T, name: &str) -> Result<Out<T>> {
-        if pointer.is_null() { Err(null(name)) } else { Ok(Out(pointer)) }
-    }
-
+impl<T> Out<'_, T> {
     pub(super) fn set(&self, value: T) {
-        // SAFETY: `new` looked for NULL, and its caller vouched for the rest.
-        unsafe { self.0.write(value) };
+        // SAFETY: not NULL, and it may be written until the call ends.
+        unsafe { self.pointer.write(value) };
     }
 }
 
-/// An array to be filled. NULL goes with `cap` 0 alone.
-pub(super) struct OutArray<T> {
+/// An array to be filled.
+pub(super) struct OutArray<'a, T> {
     pointer: *mut T,
     cap: usize,
+    call: PhantomData<&'a Caller>,
 }
 
-impl<T: Copy> OutArray<T> {
-    /// # Safety
-    /// `pointer` is NULL, or `cap` elements may be written there until the call ends.
-    pub(super) unsafe fn new(pointer: *mut T, cap: usize, name: &str) -> Result<OutArray<T>> {
-        if pointer.is_null() && cap > 0 { Err(null(name)) } else { Ok(OutArray { pointer, cap }) }
-    }
-
+impl<T: Copy> OutArray<'_, T> {
     /// Writes all of `values`, or nothing.
     pub(super) fn set(&self, values: &[T]) -> Result<()> {
         if values.len() > self.cap {
@@ -210,21 +305,21 @@ impl<T: Copy> OutArray<T> {
             return Err(Error::new(Status::BufferTooSmall, message));
         }
         if !values.is_empty() {
-            // SAFETY: not more than `cap`, for which `new`'s caller vouched; and no value of ours lies in it.
+            // SAFETY: not more than the `cap` elements that may be written; and no value of ours lies in it.
             unsafe { self.pointer.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
         }
         Ok(())
     }
 }
 
-impl OutArray<c_char> {
+impl OutArray<'_, c_char> {
     /// Writes `text` and its NUL, or nothing: what a host finds in its buffer always ends.
     pub(super) fn set_text(&self, text: &[u8]) -> Result<()> {
         if text.len() >= self.cap {
             let message = format!("the buffer has {} bytes, the text and its NUL take {}", self.cap, text.len() + 1);
             return Err(Error::new(Status::BufferTooSmall, message));
         }
-        let bytes = OutArray { pointer: self.pointer.cast::<u8>(), cap: self.cap };
+        let bytes = OutArray { pointer: self.pointer.cast::<u8>(), cap: self.cap, call: PhantomData };
         bytes.set(text)?;
         // SAFETY: inside the `cap` bytes of the buffer, as just checked.
         unsafe { bytes.pointer.add(text.len()).write(0) };
@@ -243,81 +338,25 @@ pub(super) unsafe trait Versioned: Copy {
 }
 
 /// A struct to be filled, as long as the caller knows it.
-pub(super) struct OutStruct<T> {
+pub(super) struct OutStruct<'a, T> {
     pointer: *mut T,
     size: usize,
+    call: PhantomData<&'a Caller>,
 }
 
-impl<T: Versioned> OutStruct<T> {
-    /// # Safety
-    /// `pointer` is NULL, or its first field says how many bytes may be written there until the call ends.
-    pub(super) unsafe fn new(pointer: *mut T) -> Result<OutStruct<T>> {
-        if pointer.is_null() {
-            return Err(null(T::NAME));
-        }
-        // SAFETY: not NULL, and then the caller vouches for it; the size is the first field.
-        let size = unsafe { pointer.cast::<u32>().read() } as usize;
-        if size < T::FIRST_SIZE {
-            return Err(Error::invalid(format!(
-                "{}.struct_size is {size}: set it to the size of the struct, at least {}, before the call",
-                T::NAME,
-                T::FIRST_SIZE
-            )));
-        }
-        Ok(OutStruct { pointer, size })
-    }
-
+impl<T: Versioned> OutStruct<'_, T> {
     /// Writes the fields that both sides know; `struct_size` and what lies beyond stay as they are.
     pub(super) fn set(&self, value: T) {
         let head = size_of::<u32>();
         let bytes = self.size.min(size_of::<T>()) - head;
         let from = (&raw const value).cast::<u8>();
-        // SAFETY: both sides are at least `head + bytes` long, the host's by what `new`'s caller vouched for; and no
-        // value of ours lies in it.
+        // SAFETY: both sides are at least `head + bytes` long, the host's as its first field says; and no value of ours
+        // lies in it.
         unsafe { self.pointer.cast::<u8>().add(head).copy_from_nonoverlapping(from.add(head), bytes) };
     }
 }
 
-/// An array of the caller's. NULL goes with `count` 0 alone.
-///
-/// # Safety
-/// `pointer` is NULL, or `count` elements may be read there for `'a`.
-pub(super) unsafe fn array<'a, T>(pointer: *const T, count: usize, name: &str) -> Result<&'a [T]> {
-    if count == 0 {
-        return Ok(&[]);
-    }
-    if pointer.is_null() {
-        return Err(null(name));
-    }
-    if count > isize::MAX as usize / size_of::<T>() {
-        return Err(Error::invalid(format!("{name} cannot have {count} elements")));
-    }
-    // SAFETY: not NULL and no longer than an object can be; for the rest the caller vouches.
-    Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
-}
-
-/// A string of the caller's, of a given length.
-///
-/// # Safety
-/// As for [`array`].
-pub(super) unsafe fn text<'a>(pointer: *const c_char, length: usize, name: &str) -> Result<&'a str> {
-    // SAFETY: the caller vouches for it.
-    utf8(unsafe { array(pointer.cast::<u8>(), length, name) }?, name)
-}
-
-/// The bytes of a NUL-terminated string of the caller's.
-///
-/// # Safety
-/// `pointer` is NULL, or a NUL-terminated string that may be read for `'a`.
-pub(super) unsafe fn c_bytes<'a>(pointer: *const c_char, name: &str) -> Result<&'a [u8]> {
-    if pointer.is_null() {
-        return Err(null(name));
-    }
-    // SAFETY: not NULL, and then the caller vouches for it.
-    Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
-}
-
-pub(super) fn utf8<'a>(bytes: &'a [u8], name: &str) -> Result<&'a str> {
+fn utf8<'a>(bytes: &'a [u8], name: &str) -> Result<&'a str> {
     std::str::from_utf8(bytes)
         .map_err(|error| Error::invalid(format!("{name} is not UTF-8 at byte {}", error.valid_up_to())))
 }

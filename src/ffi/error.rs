@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 
-use super::boundary;
+use super::boundary::caller;
 use crate::error::{Error, Status};
 
 /// How a call ended: LAYERLINE_OK, or one of the negative LAYERLINE_ERROR_ numbers, which never change. A newer library
@@ -13,7 +13,7 @@ pub type layerline_status = i32;
 pub const LAYERLINE_OK: layerline_status = 0;
 /// An argument is NULL, out of range or not UTF-8.
 pub const LAYERLINE_ERROR_INVALID_ARGUMENT: layerline_status = -1;
-/// Missing file, short read, device error.
+/// A missing file, a short read, an error of the device.
 pub const LAYERLINE_ERROR_IO: layerline_status = -2;
 /// The file is not GGUF, truncated, contradictory or out of range.
 pub const LAYERLINE_ERROR_FORMAT: layerline_status = -3;
@@ -23,7 +23,7 @@ pub const LAYERLINE_ERROR_UNSUPPORTED: layerline_status = -4;
 pub const LAYERLINE_ERROR_MEMORY_BUDGET: layerline_status = -5;
 /// The system gave no memory.
 pub const LAYERLINE_ERROR_OUT_OF_MEMORY: layerline_status = -6;
-/// The call was interrupted, or its ticket cancelled.
+/// The call was interrupted, or its ticket was cancelled.
 pub const LAYERLINE_ERROR_CANCELLED: layerline_status = -7;
 /// The tokens do not fit into the session's context.
 pub const LAYERLINE_ERROR_CONTEXT_FULL: layerline_status = -8;
@@ -33,6 +33,8 @@ pub const LAYERLINE_ERROR_BUFFER_TOO_SMALL: layerline_status = -9;
 pub const LAYERLINE_ERROR_BUSY: layerline_status = -10;
 /// A fault inside the library. The handles of that call can only be freed; all others are unharmed.
 pub const LAYERLINE_ERROR_INTERNAL: layerline_status = -11;
+/// What was named does not exist: a metadata key, a ticket, a chat template.
+pub const LAYERLINE_ERROR_NOT_FOUND: layerline_status = -12;
 
 /// Why a call failed: a status and a message that names the file, the tensor, the figures concerned. Functions with a
 /// last parameter `err` set it to an error that the caller owns, or to NULL on success.
@@ -64,37 +66,35 @@ fn describe(status: layerline_status) -> &'static CStr {
         LAYERLINE_ERROR_BUFFER_TOO_SMALL => c"buffer too small",
         LAYERLINE_ERROR_BUSY => c"busy",
         LAYERLINE_ERROR_INTERNAL => c"internal error",
+        LAYERLINE_ERROR_NOT_FOUND => c"not found",
         _ => c"unknown status",
     }
 }
 
-/// A short English description of a status, "unknown status" for a number that is none. The string is the library's and
-/// always valid. Cannot fail; any thread.
+/// Returns a short English description of a status, "unknown status" for a number that is none. The string is the
+/// library's and always valid. Cannot fail; any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_status_string(status: layerline_status) -> *const c_char {
     describe(status).as_ptr()
 }
 
-/// The status of an error; LAYERLINE_OK for NULL. Cannot fail; any thread.
+/// Returns the status of an error; LAYERLINE_OK for NULL. Cannot fail; any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_error_status(error: *const layerline_error) -> layerline_status {
-    // SAFETY: NULL, or an error of ours that is not freed during the call.
-    unsafe { error.as_ref() }.map_or(LAYERLINE_OK, |error| error.status)
+    caller!().peek(error).map_or(LAYERLINE_OK, |error| error.status)
 }
 
-/// The message of an error, UTF-8; "" for NULL. The string is the error's and valid until it is freed.
+/// Returns the message of an error, UTF-8; "" for NULL. The string is the error's and valid until it is freed.
 /// Cannot fail; any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_error_message(error: *const layerline_error) -> *const c_char {
-    // SAFETY: NULL, or an error of ours that is not freed during the call.
-    unsafe { error.as_ref() }.map_or(c"".as_ptr(), |error| error.message.as_ptr())
+    caller!().peek(error).map_or(c"".as_ptr(), |error| error.message.as_ptr())
 }
 
 /// Frees an error; NULL is a no-op. Cannot fail; any thread, once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_error_free(error: *mut layerline_error) {
-    // SAFETY: NULL, or an error of ours that is freed here alone.
-    unsafe { boundary::free(error) };
+    caller!().free(error);
 }
 
 const _: () = {
@@ -109,4 +109,5 @@ const _: () = {
     assert!(Status::BufferTooSmall as i32 == LAYERLINE_ERROR_BUFFER_TOO_SMALL);
     assert!(Status::Busy as i32 == LAYERLINE_ERROR_BUSY);
     assert!(Status::Internal as i32 == LAYERLINE_ERROR_INTERNAL);
+    assert!(Status::NotFound as i32 == LAYERLINE_ERROR_NOT_FOUND);
 };

@@ -64,7 +64,19 @@ layout!(layerline_model_info: 56 {
     expert_used_count: 32,
     bos_token: 36,
     eos_token: 40,
+    has_head: 44,
+    causal: 45,
+    has_chat_template: 46,
+    has_recurrent_memory: 47,
     parameter_count: 48,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_session_info: 24 {
+    struct_size: 0,
+    context_length: 4,
+    position: 8,
+    memory_bytes: 16,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -119,6 +131,7 @@ numbers!(
     LAYERLINE_ERROR_BUFFER_TOO_SMALL = -9,
     LAYERLINE_ERROR_BUSY = -10,
     LAYERLINE_ERROR_INTERNAL = -11,
+    LAYERLINE_ERROR_NOT_FOUND = -12,
     LAYERLINE_IO_AUTO = 0,
     LAYERLINE_IO_DIRECT = 1,
     LAYERLINE_IO_BUFFERED = 2,
@@ -132,11 +145,18 @@ numbers!(
     LAYERLINE_LOGITS_LAST = 0,
     LAYERLINE_LOGITS_ALL = 1,
     LAYERLINE_LOGITS_NONE = 2,
-    LAYERLINE_EMBEDDINGS_ALL = 16,
-    LAYERLINE_EMBEDDINGS_LAST = 32,
-    LAYERLINE_EMBEDDINGS_MEAN = 48,
-    LAYERLINE_EMBEDDINGS_FIRST = 64,
+    LAYERLINE_EMBEDDINGS_NONE = 0,
+    LAYERLINE_EMBEDDINGS_ALL = 1,
+    LAYERLINE_EMBEDDINGS_LAST = 2,
+    LAYERLINE_EMBEDDINGS_MEAN = 3,
+    LAYERLINE_EMBEDDINGS_FIRST = 4,
     LAYERLINE_TOKENIZE_SPECIAL = 1,
     LAYERLINE_TOKENIZE_BOS = 2,
     LAYERLINE_TOKENIZE_EOS = 4,
+    LAYERLINE_TOKEN_CONTROL = 1,
+    LAYERLINE_TOKEN_END = 2,
+    LAYERLINE_TOKEN_BYTE = 4,
+    LAYERLINE_TOKEN_USER_DEFINED = 8,
+    LAYERLINE_TOKEN_UNKNOWN = 16,
+    LAYERLINE_TOKEN_UNUSED = 32,
 );

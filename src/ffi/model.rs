@@ -6,10 +6,9 @@ use std::io::ErrorKind;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use super::boundary::{self, Handle, Out, OutArray, OutStruct, Poison, Versioned, c_bytes, enter, utf8};
+use super::boundary::{Handle, Poison, Versioned, caller};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
-use super::plan;
 use crate::error::{Error, Result};
 use crate::model::{Info, Model};
 
@@ -36,11 +35,11 @@ impl layerline_model {
 /// Opens a model. Returns as soon as the file's directory is read and checked; weights arrive in the background.
 ///
 /// `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows). Of a model in several files, the first.
-/// `options`: copied.
+/// `options`: copied; NULL: the defaults.
 /// `model`: set to a model that the caller owns: `layerline_model_free`.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
-/// LAYERLINE_ERROR_MEMORY_BUDGET, LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+/// LAYERLINE_ERROR_MEMORY_BUDGET, LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_open(
     path: *const c_char,
@@ -48,20 +47,17 @@ pub unsafe extern "C" fn layerline_model_open(
     model: *mut *mut layerline_model,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (path, options, model) = (plan::path(path)?, options::copy(options)?, Out::new(model, "model")?);
-            model.set(layerline_model::boxed(Model::open(path, &options)?));
-            Ok(())
-        })
-    }
+    caller!().run(err, |c| {
+        let (path, options, model) = (c.path(path)?, options::copy(c, options)?, c.out(model, "model")?);
+        model.set(layerline_model::boxed(Model::open(path, &options)?));
+        Ok(())
+    })
 }
 
-/// Opens a model from a file descriptor, for hosts that are given files without paths or keep a model inside an archive.
+/// Opens a model from a file descriptor, for hosts that get files without paths or keep a model inside an archive.
 ///
 /// `fd`: a regular file open for reading. It is duplicated: the caller keeps and closes its own. Its file position is
-/// neither used nor moved.
+/// neither used nor changed.
 /// `offset`, `length`: where in the file the model lies, in bytes; length 0: to the end of the file.
 /// `options`, `model`: as for `layerline_model_open`.
 ///
@@ -76,14 +72,11 @@ pub unsafe extern "C" fn layerline_model_open_fd(
     model: *mut *mut layerline_model,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (options, model) = (options::copy(options)?, Out::new(model, "model")?);
-            model.set(layerline_model::boxed(Model::open_file(duplicate(fd)?, offset, length, &options)?));
-            Ok(())
-        })
-    }
+    caller!().run(err, |c| {
+        let (options, model) = (options::copy(c, options)?, c.out(model, "model")?);
+        model.set(layerline_model::boxed(Model::open_file(duplicate(fd)?, offset, length, &options)?));
+        Ok(())
+    })
 }
 
 fn duplicate(fd: c_int) -> Result<File> {
@@ -96,12 +89,11 @@ fn duplicate(fd: c_int) -> Result<File> {
     })
 }
 
-/// Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are given up.
+/// Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are abandoned.
 /// Any thread, once, with no call on this handle running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_free(model: *mut layerline_model) {
-    // SAFETY: NULL, or a model of ours that is freed here alone.
-    unsafe { boundary::free(model) };
+    caller!().free(model);
 }
 
 /// Facts of a model.
@@ -130,6 +122,14 @@ pub struct layerline_model_info {
     pub bos_token: i32,
     /// The token that ends a text; -1: none.
     pub eos_token: i32,
+    /// The model has an output head, so that passes can leave logits. Encoders have none.
+    pub has_head: bool,
+    /// A token sees only those before it. False in encoders, where all tokens of a pass see each other.
+    pub causal: bool,
+    /// `layerline_model_format_chat` and the like have a template.
+    pub has_chat_template: bool,
+    /// The model keeps state that is not kept for each token, so that a session cannot be truncated to every length.
+    pub has_recurrent_memory: bool,
     /// Weights, each counted as one whatever its format.
     pub parameter_count: u64,
 }
@@ -154,6 +154,10 @@ impl From<Info> for layerline_model_info {
             expert_used_count: info.expert_used_count,
             bos_token: info.bos_token.unwrap_or(-1),
             eos_token: info.eos_token.unwrap_or(-1),
+            has_head: info.has_head,
+            causal: info.causal,
+            has_chat_template: info.has_chat_template,
+            has_recurrent_memory: info.has_recurrent_memory,
             parameter_count: info.parameter_count,
         }
     }
@@ -166,22 +170,22 @@ impl From<Info> for layerline_model_info {
 pub unsafe extern "C" fn layerline_model_get_info(
     model: *const layerline_model,
     info: *mut layerline_model_info,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (model, info) = (enter(model)?, OutStruct::new(info)?);
+    caller!().run(err, |c| {
+        let (model, info) = (c.handle(model)?, c.out_struct(info)?);
         info.set(model.model.info().into());
         Ok(())
     })
 }
 
-/// One value of the file's metadata, as text: any scalar or string.
+/// Gives one value of the file's metadata as text: any scalar or string.
 ///
 /// `key`: NUL-terminated, such as "general.name".
 /// `buf`, `cap`, `needed`: the text, as described for strings at the top.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also when the file has no such key or an array there;
-/// LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+/// Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or only the tokeniser has it;
+/// LAYERLINE_ERROR_UNSUPPORTED when its value is an array; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_metadata(
     model: *const layerline_model,
@@ -189,21 +193,71 @@ pub unsafe extern "C" fn layerline_model_metadata(
     buf: *mut c_char,
     cap: usize,
     needed: *mut usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (model, key) = (enter(model)?, utf8(c_bytes(key, "key")?, "key")?);
-        let (buf, needed) = (OutArray::new(buf, cap, "buf")?, Out::new(needed, "needed")?);
-        let value = model.model.metadata(key).ok_or_else(|| Error::invalid(format!("the model has no {key}")))?;
+    caller!().run(err, |c| {
+        let (model, key) = (c.handle(model)?, c.c_text(key, "key")?);
+        let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+        let model = &model.model;
+        let value = model.metadata(key).ok_or_else(|| match model.metadata_keys().any(|k| k == key) {
+            true => Error::unsupported(format!(
+                "{key} is an array in the model's metadata: only scalars and strings are given"
+            )),
+            false => Error::not_found(format!("the model's metadata has no {key}")),
+        })?;
         needed.set(value.len());
         buf.set_text(value.as_bytes())
     })
 }
 
-/// Changes the memory budget while passes run, and returns at once. Of a smaller one, memory goes back to the system now,
-/// but for what a running pass or a read under way uses, which follows within one page's time; `used_bytes` of the stats
-/// tells. Of a larger one, more pages are kept from the next pass on. `bytes` 0: from the cgroup's limit and the free
-/// memory.
+/// Sets `count` to the number of metadata keys that `layerline_model_metadata_key_at` gives.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_metadata_count(
+    model: *const layerline_model,
+    count: *mut usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (model, count) = (c.handle(model)?, c.out(count, "count")?);
+        count.set(model.model.metadata_keys().len());
+        Ok(())
+    })
+}
+
+/// Gives one key of the file's metadata. The keys are in the file's order; those of the vocabulary's arrays, which the
+/// tokeniser has taken over, are left out.
+///
+/// `index`: from 0, below the count that `layerline_model_metadata_count` gives.
+/// `buf`, `cap`, `needed`: the key, as described for strings at the top.
+///
+/// Errors: LAYERLINE_ERROR_NOT_FOUND when `index` is not below the count; LAYERLINE_ERROR_INVALID_ARGUMENT;
+/// LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_metadata_key_at(
+    model: *const layerline_model,
+    index: usize,
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (model, buf, needed) = (c.handle(model)?, c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+        let mut keys = model.model.metadata_keys();
+        let count = keys.len();
+        let refusal = || Error::not_found(format!("metadata key {index} of {count}"));
+        let key = keys.nth(index).ok_or_else(refusal)?;
+        needed.set(key.len());
+        buf.set_text(key.as_bytes())
+    })
+}
+
+/// Changes the memory budget, also while passes run, and returns at once. With a smaller one, memory goes back to the
+/// system now, except for what a running pass or read uses: that follows within the time of one page, and `used_bytes` of
+/// the stats tells it. With a larger one, more pages are kept from the next pass on. `bytes` 0: derived from the cgroup's
+/// limit and the free memory.
 ///
 /// Errors: LAYERLINE_ERROR_MEMORY_BUDGET when it is below what the open sessions need, and nothing changes;
 /// LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
@@ -213,6 +267,5 @@ pub unsafe extern "C" fn layerline_model_set_memory_budget(
     bytes: u64,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe { boundary::with_error(err, || enter(model)?.model.set_memory_budget(bytes)) }
+    caller!().run(err, |c| c.handle(model)?.model.set_memory_budget(bytes))
 }

@@ -2,12 +2,12 @@
 
 use parking_lot::Mutex;
 
-use super::boundary::{self, Handle, Poison, busy, enter};
+use super::boundary::{Caller, Handle, Poison, busy, caller};
 use super::error::{LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_status};
 use crate::error::Result;
 use crate::model::{Io, Options};
 
-/// Direct reads where the file system takes them, else buffered ones; `layerline_stats.io` says which.
+/// Direct reads where the file system supports them, else buffered ones; `layerline_stats.io` says which.
 pub const LAYERLINE_IO_AUTO: i32 = 0;
 /// Direct reads, past the page cache.
 pub const LAYERLINE_IO_DIRECT: i32 = 1;
@@ -16,7 +16,8 @@ pub const LAYERLINE_IO_BUFFERED: i32 = 2;
 /// A mapping of the file. A file that is truncated while it is mapped can kill the process.
 pub const LAYERLINE_IO_MMAP: i32 = 3;
 
-/// Settings for opening a model. The model takes a copy: options may be changed, used again and freed at any time.
+/// Settings for opening a model. The model takes a copy: options may be changed, used again and freed at any time. Where
+/// a function takes options, NULL stands for the defaults.
 pub struct layerline_options {
     poison: Poison,
     options: Mutex<Options>,
@@ -29,33 +30,21 @@ impl Handle for layerline_options {
     }
 }
 
-/// A copy of the settings.
-///
-/// # Safety
-/// `options` is NULL or a handle of ours that is not freed during the call.
-pub(super) unsafe fn copy(options: *const layerline_options) -> Result<Options> {
-    // SAFETY: the caller vouches for it.
-    Ok(unsafe { enter(options) }?.options.lock().clone())
+/// A copy of the settings; the defaults for NULL.
+pub(super) fn copy(c: &Caller, options: *const layerline_options) -> Result<Options> {
+    Ok(c.optional(options)?.map(|options| options.options.lock().clone()).unwrap_or_default())
 }
 
 /// Changes one setting.
-///
-/// # Safety
-/// As for [`copy`].
-pub(super) unsafe fn change(options: *const layerline_options, change: impl FnOnce(&mut Options)) -> Result<()> {
-    // SAFETY: the caller vouches for it.
-    let options = unsafe { enter(options) }?;
-    change(&mut *options.options.try_lock().ok_or_else(busy::<layerline_options>)?);
+pub(super) fn change(c: &Caller, options: *const layerline_options, apply: impl FnOnce(&mut Options)) -> Result<()> {
+    let options = c.handle(options)?;
+    apply(&mut *options.options.try_lock().ok_or_else(busy::<layerline_options>)?);
     Ok(())
 }
 
 /// Changes one setting, as a whole call.
-///
-/// # Safety
-/// As for [`copy`].
-unsafe fn set(options: *const layerline_options, apply: impl FnOnce(&mut Options)) -> layerline_status {
-    // SAFETY: the caller vouches for it.
-    boundary::status(|| unsafe { change(options, apply) })
+fn set(c: &Caller, options: *const layerline_options, apply: impl FnOnce(&mut Options)) -> layerline_status {
+    c.status(|c| change(c, options, apply))
 }
 
 pub(super) fn io_number(io: Io) -> i32 {
@@ -71,21 +60,20 @@ pub(super) fn io_number(io: Io) -> i32 {
 /// no memory. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_options_new() -> *mut layerline_options {
-    boundary::or(std::ptr::null_mut(), || {
+    caller!().or(std::ptr::null_mut(), |_| {
         Ok(Box::into_raw(Box::new(layerline_options { poison: Poison::default(), options: Mutex::default() })))
     })
 }
 
-/// Frees options; NULL is a no-op. Models opened with them are not concerned. Any thread, once.
+/// Frees options; NULL is a no-op. Models that were opened with them are not affected. Any thread, once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_options_free(options: *mut layerline_options) {
-    // SAFETY: NULL, or options of ours that are freed here alone.
-    unsafe { boundary::free(options) };
+    caller!().free(options);
 }
 
-/// Bytes that the library may allocate for a model and all its sessions: weights, KV caches, scratch, vocabulary,
-/// metadata. 0, the default: from the cgroup's limit and the free memory. A budget that is too small is refused when the
-/// model is opened, with LAYERLINE_ERROR_MEMORY_BUDGET; `layerline_plan_memory` says beforehand what is needed.
+/// Sets the bytes that the library may allocate for a model and all its sessions: weights, KV caches, scratch, vocabulary,
+/// metadata. 0, the default: derived from the cgroup's limit and the free memory. Opening a model refuses a budget that is
+/// too small with LAYERLINE_ERROR_MEMORY_BUDGET; `layerline_options_plan` says beforehand what is needed.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -93,12 +81,11 @@ pub unsafe extern "C" fn layerline_options_set_memory_budget(
     options: *mut layerline_options,
     bytes: u64,
 ) -> layerline_status {
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.memory_budget = bytes) }
+    set(&caller!(), options, |options| options.memory_budget = bytes)
 }
 
-/// Tokens that a new session can hold where `layerline_session_new` is not told otherwise. Its KV cache grows with
-/// them. 0, the default: 4096 or what the model was trained for, the lesser.
+/// Sets how many tokens a new session can hold where `layerline_session_new` gives no number. Its KV cache grows with them.
+/// 0, the default: the lesser of 4096 and what the model was trained for.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -106,13 +93,13 @@ pub unsafe extern "C" fn layerline_options_set_context_length(
     options: *mut layerline_options,
     tokens: u32,
 ) -> layerline_status {
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.context_length = tokens) }
+    set(&caller!(), options, |options| options.context_length = tokens)
 }
 
-/// Tokens of a prompt that share one sweep over the weights: more make a long prompt faster and scratch memory larger.
-/// 0, the default: 256. It is never derived from the budget, so that the bits of a result do not change with it. In an
-/// encoder all tokens of a sequence share one, whatever this says: there the context length sizes scratch memory.
+/// Sets how many tokens of a prompt share one sweep over the weights: more make a long prompt faster and scratch memory
+/// larger. 0, the default: 256. It is never derived from the budget, so that the bits of a result do not depend on the
+/// budget. In an encoder all tokens of a sequence share one sweep, whatever this says: there the context length determines
+/// the scratch memory.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -120,11 +107,10 @@ pub unsafe extern "C" fn layerline_options_set_chunk_length(
     options: *mut layerline_options,
     tokens: u32,
 ) -> layerline_status {
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.chunk_length = tokens) }
+    set(&caller!(), options, |options| options.chunk_length = tokens)
 }
 
-/// Threads that compute. 0, the default: the CPUs this process may use. Results do not depend on it.
+/// Sets the number of compute threads. 0, the default: the CPUs that this process may use. Results do not depend on it.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -132,12 +118,11 @@ pub unsafe extern "C" fn layerline_options_set_threads(
     options: *mut layerline_options,
     threads: u32,
 ) -> layerline_status {
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.threads = threads) }
+    set(&caller!(), options, |options| options.threads = threads)
 }
 
-/// Whether a background loader reads ahead of the pass. True is the default; false: every load is on demand, with the
-/// same results.
+/// Sets whether a background loader reads ahead of the pass. True is the default; false: every load is on demand, with
+/// the same results.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -145,11 +130,10 @@ pub unsafe extern "C" fn layerline_options_set_prefetch(
     options: *mut layerline_options,
     enabled: bool,
 ) -> layerline_status {
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.prefetch = enabled) }
+    set(&caller!(), options, |options| options.prefetch = enabled)
 }
 
-/// How many layers ahead of the pass the loader reads. 0, the default: as far as the budget allows.
+/// Sets how many layers ahead of the pass the loader reads. 0, the default: as far as the budget allows.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -157,11 +141,10 @@ pub unsafe extern "C" fn layerline_options_set_prefetch_distance(
     options: *mut layerline_options,
     layers: u32,
 ) -> layerline_status {
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.prefetch_distance = layers) }
+    set(&caller!(), options, |options| options.prefetch_distance = layers)
 }
 
-/// At most this many layers held in memory, be the budget ever so large. 0, the default: by budget alone.
+/// Sets the most layers that are kept in memory, regardless of the budget. 0, the default: as many as the budget allows.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -169,21 +152,19 @@ pub unsafe extern "C" fn layerline_options_set_cache_layers(
     options: *mut layerline_options,
     layers: u32,
 ) -> layerline_status {
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.cache_layers = layers) }
+    set(&caller!(), options, |options| options.cache_layers = layers)
 }
 
-/// How weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default.
+/// Sets how weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is no mode. One thread at a time.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is not one of them. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_options_set_io(options: *mut layerline_options, io: i32) -> layerline_status {
     let Some(io) = [Io::Auto, Io::Direct, Io::Buffered, Io::Mmap].into_iter().find(|&mode| io_number(mode) == io)
     else {
         return LAYERLINE_ERROR_INVALID_ARGUMENT;
     };
-    // SAFETY: NULL, or options of ours.
-    unsafe { set(options, |options| options.io = io) }
+    set(&caller!(), options, |options| options.io = io)
 }
 
 #[cfg(test)]
@@ -207,23 +188,24 @@ mod tests {
                 layerline_options_set_io(options, LAYERLINE_IO_MMAP),
             ];
             assert_eq!(statuses, [LAYERLINE_OK; 8]);
-            let set = copy(options).unwrap();
+            let set = copy(&caller!(), options).unwrap();
             assert_eq!((set.memory_budget, set.context_length, set.chunk_length, set.threads), (1, 2, 3, 4));
             assert_eq!((set.prefetch, set.prefetch_distance, set.cache_layers, set.io), (false, 5, 6, Io::Mmap));
             for bad in [-1, 4] {
                 assert_eq!(layerline_options_set_io(options, bad), LAYERLINE_ERROR_INVALID_ARGUMENT);
             }
-            assert_eq!(copy(options).unwrap().io, Io::Mmap);
+            assert_eq!(copy(&caller!(), options).unwrap().io, Io::Mmap);
             layerline_options_free(options);
         }
     }
 
     #[test]
-    fn options_that_are_null_are_refused_and_freed_without_harm() {
+    fn options_that_are_null_are_the_defaults_and_cannot_be_changed() {
         let null = std::ptr::null_mut();
         // SAFETY: NULL is allowed.
         unsafe {
             assert_eq!(layerline_options_set_threads(null, 1), LAYERLINE_ERROR_INVALID_ARGUMENT);
+            assert!(copy(&caller!(), null).unwrap().prefetch);
             layerline_options_free(null);
         }
     }

@@ -2,12 +2,10 @@
 
 use std::ffi::c_char;
 use std::mem::offset_of;
-use std::path::Path;
 
-use super::boundary::{self, OutStruct, Versioned};
+use super::boundary::{Versioned, caller};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
-use crate::error::Result;
 use crate::model::{Model, Plan};
 
 /// What a model needs at given options. All sizes in bytes.
@@ -62,44 +60,25 @@ impl From<Plan> for layerline_plan {
     }
 }
 
-/// A path of the caller's: bytes as the file system has them; on Windows UTF-8.
+/// Tells what a model would need at these options. Reads the directory of the file and no weights; a budget below the
+/// floor is not an error here.
 ///
-/// # Safety
-/// `path` is NULL, or a NUL-terminated string that may be read for `'a`.
-pub(super) unsafe fn path<'a>(path: *const c_char) -> Result<&'a Path> {
-    // SAFETY: the caller vouches for it.
-    let bytes = unsafe { boundary::c_bytes(path, "path") }?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt;
-        Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
-    }
-    #[cfg(not(unix))]
-    Ok(Path::new(boundary::utf8(bytes, "path")?))
-}
-
-/// Says what a model would need at these options. Reads the directory of the file, no weights; a budget below the floor
-/// is not an error here.
-///
+/// `options`: as for `layerline_model_open`; NULL: the defaults.
 /// `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows).
-/// `options`: as for `layerline_model_open`; only read.
 /// `plan`: filled; set `plan->struct_size` before the call.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_FORMAT, LAYERLINE_ERROR_UNSUPPORTED,
-/// LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+/// LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_plan_memory(
-    path: *const c_char,
+pub unsafe extern "C" fn layerline_options_plan(
     options: *const layerline_options,
+    path: *const c_char,
     plan: *mut layerline_plan,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (path, options, plan) = (self::path(path)?, options::copy(options)?, OutStruct::new(plan)?);
-            plan.set(Model::plan(path, &options)?.into());
-            Ok(())
-        })
-    }
+    caller!().run(err, |c| {
+        let (options, path, plan) = (options::copy(c, options)?, c.path(path)?, c.out_struct(plan)?);
+        plan.set(Model::plan(path, &options)?.into());
+        Ok(())
+    })
 }

@@ -1,10 +1,11 @@
 //! Prefetch, completion and statistics.
 
-use std::ffi::c_int;
 use std::mem::offset_of;
 use std::time::Duration;
 
-use super::boundary::{self, Out, OutArray, OutStruct, Versioned, enter};
+use libc::intptr_t;
+
+use super::boundary::{Caller, Versioned, caller};
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::options::io_number;
@@ -25,7 +26,7 @@ pub const LAYERLINE_LAYER_READY: i32 = 2;
 /// Ready, and stays.
 pub const LAYERLINE_LAYER_PINNED: i32 = 3;
 
-/// A completion. Each is given out once, to whichever thread polls or waits first.
+/// A completion. Each is given out once, to the thread that polls or waits first.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct layerline_event {
@@ -33,7 +34,7 @@ pub struct layerline_event {
     pub ticket: u64,
     /// LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE.
     pub kind: u32,
-    /// LAYERLINE_OK, or why it failed.
+    /// LAYERLINE_OK, or why it failed; `layerline_model_ticket_error` gives the sentence.
     pub status: layerline_status,
     /// For LAYERLINE_EVENT_LAYER.
     pub layer: u32,
@@ -63,77 +64,93 @@ impl From<Event> for layerline_event {
 }
 
 /// Asks for layers to be loaded ahead of their use, and returns at once. Each layer gives a LAYERLINE_EVENT_LAYER when it
-/// is there, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
+/// is loaded, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
 /// cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
 /// because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
-/// need, or that earlier prefetches keep them all. Of a layer with experts it is what every pass uses: which experts a pass
-/// needs, its router tells.
+/// need, or that earlier prefetches keep them all. Of a layer with experts it loads what every pass uses: which experts a
+/// pass needs is known only when it runs.
 ///
 /// `first_layer`, `count`: which layers, counted from 0.
-/// `ticket`: set to a number that events and `layerline_cancel` use; never 0.
+/// `ticket`: set to a number that events and `layerline_model_cancel` use; never 0.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layers; LAYERLINE_ERROR_BUSY when too many events
-/// wait to be taken. Any thread.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layers; LAYERLINE_ERROR_UNSUPPORTED when it was
+/// opened without prefetching; LAYERLINE_ERROR_BUSY when too many events wait to be taken. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_prefetch(
+pub unsafe extern "C" fn layerline_model_prefetch(
     model: *mut layerline_model,
     first_layer: u32,
     count: u32,
     ticket: *mut u64,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (model, ticket) = (enter(model)?, Out::new(ticket, "ticket")?);
-            ticket.set(model.model.prefetch(first_layer, count)?);
-            Ok(())
-        })
-    }
+    caller!().run(err, |c| {
+        let (model, ticket) = (c.handle(model)?, c.out(ticket, "ticket")?);
+        ticket.set(model.model.prefetch(first_layer, count)?);
+        Ok(())
+    })
 }
 
-/// Cancels a request: what it still asks for is given up, and its LAYERLINE_EVENT_DONE comes with
-/// LAYERLINE_ERROR_CANCELLED. For a prefetch, and for a submitted pass that waits for its turn, it has come when this
-/// returns; a pass that runs ends within the time of one page. A ticket that is finished already is not an error.
+/// Cancels a request: what is left of it is abandoned, and its LAYERLINE_EVENT_DONE has the status
+/// LAYERLINE_ERROR_CANCELLED. For a prefetch, and for a submitted pass that waits for its turn, the event is posted before
+/// this returns; a pass that runs ends within the time of one page. A ticket that is finished already is not an error.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when there never was such a ticket. Any thread.
+/// Errors: LAYERLINE_ERROR_NOT_FOUND when there never was such a ticket; LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_cancel(model: *mut layerline_model, ticket: u64) -> layerline_status {
-    // SAFETY: NULL, or a model of ours.
-    boundary::status(|| unsafe { enter(model)?.model.cancel(ticket) })
+pub unsafe extern "C" fn layerline_model_cancel(
+    model: *mut layerline_model,
+    ticket: u64,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| c.handle(model)?.model.cancel(ticket))
+}
+
+/// Tells why a background request failed. Returns the status of its LAYERLINE_EVENT_DONE and sets `err`, as the request
+/// would have done had it been a call that waits. LAYERLINE_OK: the request has succeeded or is under way. The errors of
+/// the last 256 failed requests are kept, and may be asked for any number of times.
+///
+/// Errors: the request's own; LAYERLINE_ERROR_NOT_FOUND when there never was such a ticket or it is too old to tell;
+/// LAYERLINE_ERROR_INVALID_ARGUMENT for a NULL model. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_ticket_error(
+    model: *const layerline_model,
+    ticket: u64,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| c.handle(model)?.model.ticket_error(ticket))
 }
 
 /// Takes events that are waiting, at most `cap` of them, oldest first, without waiting for more.
 ///
-/// `events`, `cap`: where they go; there must be room for at least one.
+/// `events`, `cap`: where they are written; there must be room for at least one.
 /// `count`: set to how many there were, perhaps 0.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_poll(
+pub unsafe extern "C" fn layerline_model_poll(
     model: *mut layerline_model,
     events: *mut layerline_event,
     cap: usize,
     count: *mut usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe { take(model, events, cap, count, |model, list| model.poll(list, cap)) })
+    caller!().run(err, |c| take(c, model, events, cap, count, |model, list| model.poll(list, cap)))
 }
 
-/// As `layerline_poll`, but waits for the first event.
+/// Waits for the first event, then takes events as `layerline_model_poll` does.
 ///
 /// `timeout_ms`: how long at most; -1: no limit. When it passes without an event, the call succeeds with *count 0.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread; the one function of this section that waits.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread; the only function of this section that waits.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_wait(
+pub unsafe extern "C" fn layerline_model_wait(
     model: *mut layerline_model,
     timeout_ms: i32,
     events: *mut layerline_event,
     cap: usize,
     count: *mut usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    boundary::status(|| {
+    caller!().run(err, |c| {
         let timeout = match timeout_ms {
             -1 => None,
             _ => Some(Duration::from_millis(
@@ -141,25 +158,20 @@ pub unsafe extern "C" fn layerline_wait(
                     .map_err(|_| Error::invalid(format!("timeout_ms is {timeout_ms}; it must be -1 or more")))?,
             )),
         };
-        // SAFETY: each pointer is NULL or what the header asks for.
-        unsafe { take(model, events, cap, count, |model, list| model.wait(timeout, list, cap)) }
+        take(c, model, events, cap, count, |model, list| model.wait(timeout, list, cap))
     })
 }
 
 /// Takes up to `cap` events from the model by `get`.
-///
-/// # Safety
-/// Each pointer is NULL or what the header asks for.
-unsafe fn take(
+fn take(
+    c: &Caller,
     model: *const layerline_model,
     events: *mut layerline_event,
     cap: usize,
     count: *mut usize,
     get: impl FnOnce(&Model, &mut Vec<Event>),
 ) -> Result<()> {
-    // SAFETY: the caller vouches for it.
-    let (model, events, count) =
-        unsafe { (enter(model)?, OutArray::new(events, cap, "events")?, Out::new(count, "count")?) };
+    let (model, events, count) = (c.handle(model)?, c.out_array(events, cap, "events")?, c.out(count, "count")?);
     if cap == 0 {
         return Err(Error::invalid("there is no room for an event: cap is 0"));
     }
@@ -171,26 +183,25 @@ unsafe fn take(
     Ok(())
 }
 
-/// A file descriptor that is readable while events wait, for event loops; -1 where the system has none or on a fault.
-/// It is the model's: do not read, write or close it. Any thread.
+/// Returns a handle for event loops that is ready to read while events wait: a file descriptor on Unix, a HANDLE on
+/// Windows; -1 where the system has none or on a fault. It is the model's: do not read, write or close it. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_event_fd(model: *const layerline_model) -> c_int {
-    // SAFETY: NULL, or a model of ours.
-    boundary::or(-1, || unsafe { Ok(enter(model)?.model.event_fd().unwrap_or(-1)) })
+pub unsafe extern "C" fn layerline_model_event_handle(model: *const layerline_model) -> intptr_t {
+    caller!().or(-1, |c| Ok(c.handle(model)?.model.event_fd().map_or(-1, |fd| fd as intptr_t)))
 }
 
-/// Where a layer is: sets `state` to one of LAYERLINE_LAYER_.
+/// Tells where a layer is: sets `state` to one of LAYERLINE_LAYER_.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the model has no such layer. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_layer_state(
+pub unsafe extern "C" fn layerline_model_layer_state(
     model: *const layerline_model,
     layer: u32,
     state: *mut i32,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (model, state) = (enter(model)?, Out::new(state, "state")?);
+    caller!().run(err, |c| {
+        let (model, state) = (c.handle(model)?, c.out(state, "state")?);
         state.set(match model.model.layer_state(layer)? {
             LayerState::Absent => LAYERLINE_LAYER_ABSENT,
             LayerState::Loading => LAYERLINE_LAYER_LOADING,
@@ -221,11 +232,11 @@ pub struct layerline_stats {
     pub passes: u64,
     /// Tokens of those passes.
     pub tokens: u64,
-    /// Layer visits that found every page pinned and there.
+    /// Layer accesses that found every page pinned and there.
     pub layers_resident: u64,
-    /// Layer visits with streamed pages, all there in time.
+    /// Layer accesses with streamed pages, all there in time.
     pub layers_prefetched: u64,
-    /// Layer visits that had to wait.
+    /// Layer accesses that had to wait.
     pub layers_stalled: u64,
     /// Time that passes waited for pages.
     pub stall_ns: u64,
@@ -235,11 +246,11 @@ pub struct layerline_stats {
     pub read_ns: u64,
     /// Read from storage, for passes and prefetches.
     pub read_bytes: u64,
-    /// Calls of `layerline_prefetch` that returned a ticket.
+    /// Calls of `layerline_model_prefetch` that returned a ticket.
     pub prefetch_requests: u64,
     /// Layers of them that failed.
     pub prefetch_failures: u64,
-    /// Pages given up to make room for others.
+    /// Pages evicted to make room for others.
     pub evictions: u64,
 }
 
@@ -281,10 +292,10 @@ impl From<Stats> for layerline_stats {
 pub unsafe extern "C" fn layerline_model_get_stats(
     model: *const layerline_model,
     stats: *mut layerline_stats,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (model, stats) = (enter(model)?, OutStruct::new(stats)?);
+    caller!().run(err, |c| {
+        let (model, stats) = (c.handle(model)?, c.out_struct(stats)?);
         stats.set(model.model.stats().into());
         Ok(())
     })

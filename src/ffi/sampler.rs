@@ -6,20 +6,23 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::boundary::{self, Handle, Out, Poison, array, busy, enter, outside};
+use super::boundary::{Caller, Handle, Poison, busy, caller, outside};
 use super::error::{layerline_error, layerline_status};
 use super::session::layerline_session;
 use crate::error::{Error, Result};
 use crate::generate::{Sampler, Sequence, generate};
 
-/// Chooses tokens for one sequence: greedy until told otherwise, and of equal logits the lowest token.
+/// Chooses tokens for one sequence: greedy by default, and of equal logits the lowest token.
 ///
 /// The chain is llama.cpp's default order, each step on what the one before left: repeat penalty, top-k, top-p, min-p,
 /// temperature, draw. Top-p and min-p look at probabilities before the temperature is applied. Logits that are NaN are
 /// never chosen. The same seed, settings and logits give the same tokens on one platform.
 ///
-/// The repeat penalty looks at the tokens that this sampler chose and at the prompts given to `layerline_generate`; not
-/// at what was given to `layerline_forward`.
+/// The repeat penalty looks at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
+/// at what `layerline_sampler_accept` shows; not at what was given to `layerline_session_forward`.
+///
+/// A sampler belongs to no model and its memory is outside every budget: a few hundred bytes, 4 for each token that the
+/// repeat penalty looks at, and from its first choice that is not greedy 16 for each token of the vocabulary.
 pub struct layerline_sampler {
     poison: Poison,
     sampler: Mutex<Sampler>,
@@ -33,39 +36,38 @@ impl Handle for layerline_sampler {
 }
 
 impl layerline_sampler {
+    /// One that the caller owns.
+    fn boxed(sampler: Sampler) -> *mut layerline_sampler {
+        Box::into_raw(Box::new(layerline_sampler { poison: Poison::default(), sampler: Mutex::new(sampler) }))
+    }
+
     fn lock(&self) -> Result<MutexGuard<'_, Sampler>> {
         self.sampler.try_lock().ok_or_else(busy::<layerline_sampler>)
     }
 }
 
-/// Changes one setting.
-///
-/// # Safety
-/// `sampler` is NULL or a handle of ours that is not freed during the call.
-unsafe fn set(sampler: *const layerline_sampler, change: impl FnOnce(&mut Sampler) -> Result<()>) -> layerline_status {
-    boundary::status(|| {
-        // SAFETY: the caller vouches for it.
-        let sampler = unsafe { enter(sampler) }?;
-        change(&mut *sampler.lock()?)
-    })
+/// Changes a sampler.
+fn change(
+    c: &Caller,
+    sampler: *const layerline_sampler,
+    change: impl FnOnce(&mut Sampler) -> Result<()>,
+) -> Result<()> {
+    change(&mut *c.handle(sampler)?.lock()?)
 }
 
 /// Makes a greedy sampler. The caller owns it: `layerline_sampler_free`. NULL when there is no memory. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_sampler_new() -> *mut layerline_sampler {
-    boundary::or(std::ptr::null_mut(), || {
-        Ok(Box::into_raw(Box::new(layerline_sampler { poison: Poison::default(), sampler: Mutex::default() })))
-    })
+    caller!().or(std::ptr::null_mut(), |_| Ok(layerline_sampler::boxed(Sampler::new())))
 }
 
 /// Frees a sampler; NULL is a no-op. Any thread, once, with no call on the sampler running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_free(sampler: *mut layerline_sampler) {
-    // SAFETY: NULL, or a sampler of ours that is freed here alone.
-    unsafe { boundary::free(sampler) };
+    caller!().free(sampler);
 }
 
-/// What logits are divided by before the draw. 0, the default: greedy, and nothing else but the repeat penalty counts.
+/// Sets what logits are divided by before the draw. 0, the default: greedy, where only the repeat penalty counts.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is negative or not finite. One thread at a time.
 #[unsafe(no_mangle)]
@@ -73,44 +75,40 @@ pub unsafe extern "C" fn layerline_sampler_set_temperature(
     sampler: *mut layerline_sampler,
     temperature: f32,
 ) -> layerline_status {
-    // SAFETY: NULL, or a sampler of ours.
-    unsafe { set(sampler, |sampler| sampler.set_temperature(temperature)) }
+    caller!().status(|c| change(c, sampler, |sampler| sampler.set_temperature(temperature)))
 }
 
-/// Only the `k` likeliest tokens stay. 0, the default: all.
+/// Keeps only the `k` likeliest tokens. 0, the default: all.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_set_top_k(sampler: *mut layerline_sampler, k: u32) -> layerline_status {
-    // SAFETY: NULL, or a sampler of ours.
-    unsafe {
-        set(sampler, |sampler| {
+    caller!().status(|c| {
+        change(c, sampler, |sampler| {
             sampler.set_top_k(k);
             Ok(())
         })
-    }
+    })
 }
 
-/// Only the fewest likeliest tokens whose probabilities sum to `p` stay, at least one. 1, the default: all.
+/// Keeps only the fewest likeliest tokens whose probabilities sum to `p`, at least one. 1, the default: all.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_set_top_p(sampler: *mut layerline_sampler, p: f32) -> layerline_status {
-    // SAFETY: NULL, or a sampler of ours.
-    unsafe { set(sampler, |sampler| sampler.set_top_p(p)) }
+    caller!().status(|c| change(c, sampler, |sampler| sampler.set_top_p(p)))
 }
 
-/// Only tokens at least `p` times as probable as the likeliest stay. 0, the default: all.
+/// Keeps only tokens at least `p` times as probable as the likeliest. 0, the default: all.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_set_min_p(sampler: *mut layerline_sampler, p: f32) -> layerline_status {
-    // SAFETY: NULL, or a sampler of ours.
-    unsafe { set(sampler, |sampler| sampler.set_min_p(p)) }
+    caller!().status(|c| change(c, sampler, |sampler| sampler.set_min_p(p)))
 }
 
 /// Makes tokens among the last `last_n` less likely: their logits are divided by `penalty` where positive, multiplied by
-/// it where not. Penalty 1, the default: none. Forgets the tokens seen so far, as a new sequence wants it.
+/// it where not. Penalty 1, the default: none. Forgets the tokens seen so far.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when `penalty` is not above 0 and finite. One thread at a time.
 #[unsafe(no_mangle)]
@@ -119,8 +117,7 @@ pub unsafe extern "C" fn layerline_sampler_set_repeat_penalty(
     penalty: f32,
     last_n: u32,
 ) -> layerline_status {
-    // SAFETY: NULL, or a sampler of ours.
-    unsafe { set(sampler, |sampler| sampler.set_repeat_penalty(penalty, last_n)) }
+    caller!().status(|c| change(c, sampler, |sampler| sampler.set_repeat_penalty(penalty, last_n)))
 }
 
 /// Starts the random sequence anew from `seed`. The default is 0.
@@ -128,46 +125,137 @@ pub unsafe extern "C" fn layerline_sampler_set_repeat_penalty(
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_set_seed(sampler: *mut layerline_sampler, seed: u64) -> layerline_status {
-    // SAFETY: NULL, or a sampler of ours.
-    unsafe {
-        set(sampler, |sampler| {
+    caller!().status(|c| {
+        change(c, sampler, |sampler| {
             sampler.set_seed(seed);
             Ok(())
         })
-    }
+    })
+}
+
+/// Copies a sampler: its settings, the tokens it has seen, its place in the random sequence. The two have nothing in common
+/// from then on.
+///
+/// `copy`: set to a sampler that the caller owns: `layerline_sampler_free`.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
+/// time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_sampler_copy(
+    sampler: *const layerline_sampler,
+    copy: *mut *mut layerline_sampler,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (sampler, copy) = (c.handle(sampler)?, c.out(copy, "copy")?);
+        let sampler = sampler.lock()?.clone();
+        copy.set(layerline_sampler::boxed(sampler));
+        Ok(())
+    })
+}
+
+/// Forgets the tokens seen so far and starts the random sequence anew from the seed, as a new sequence wants it. Settings
+/// stay.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
+/// time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_sampler_reset(
+    sampler: *mut layerline_sampler,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        change(c, sampler, |sampler| {
+            sampler.reset();
+            Ok(())
+        })
+    })
+}
+
+/// Shows the sampler tokens of its sequence that it did not choose, such as a prompt, for the repeat penalty.
+///
+/// `tokens`, `count`: in their order; may be none.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token below 0; LAYERLINE_ERROR_BUSY while another call on the sampler
+/// runs. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_sampler_accept(
+    sampler: *mut layerline_sampler,
+    tokens: *const i32,
+    count: usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let tokens = c.array(tokens, count, "tokens")?;
+        if let Some((i, token)) = tokens.iter().enumerate().find(|(_, token)| **token < 0) {
+            return Err(Error::invalid(format!("token {i} is {token}; tokens are numbered from 0")));
+        }
+        change(c, sampler, |sampler| {
+            sampler.accept(tokens);
+            Ok(())
+        })
+    })
 }
 
 /// Chooses a token by the logits of the last position of the session's last pass, and remembers it for the repeat
-/// penalty. It is not fed to the session: give it to `layerline_forward`.
+/// penalty. It is not fed to the session: give it to `layerline_session_forward`.
 ///
-/// `token`: set to the token chosen; it may be one that ends the text (`layerline_token_is_end`).
+/// `token`: set to the token chosen; it may be one that ends the text (`layerline_model_token_is_end`).
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session has no logits; LAYERLINE_ERROR_FORMAT when no logit is a
-/// number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time for the sampler.
+/// number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time for
+/// the sampler.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_sample(
     sampler: *mut layerline_sampler,
     session: *const layerline_session,
     token: *mut i32,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (sampler, session, token) = (enter(sampler)?, enter(session)?, Out::new(token, "token")?);
+    caller!().run(err, |c| {
+        let (sampler, session, token) = (c.handle(sampler)?, c.handle(session)?, c.out(token, "token")?);
         let (mut sampler, session) = (sampler.lock()?, session.read()?);
         token.set(sampler.sample(session.last_logits()?)?);
         Ok(())
     })
 }
 
-/// Gets each generated token, on the thread that called `layerline_generate`; false stops.
+/// Chooses a token by given logits, and remembers it for the repeat penalty: for hosts that change logits first, or take
+/// those of an earlier position.
+///
+/// `logits`, `count`: one for each token of the vocabulary; at least one.
+/// `token`: set to the token chosen.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also when no logit is a number; LAYERLINE_ERROR_BUSY while another call on the
+/// sampler runs; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_sampler_sample_logits(
+    sampler: *mut layerline_sampler,
+    logits: *const f32,
+    count: usize,
+    token: *mut i32,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (sampler, logits, token) = (c.handle(sampler)?, c.array(logits, count, "logits")?, c.out(token, "token")?);
+        if logits.iter().all(|logit| logit.is_nan()) {
+            return Err(Error::invalid(format!("none of the {count} logits is a number")));
+        }
+        let chosen = sampler.lock()?.sample(logits)?;
+        token.set(chosen);
+        Ok(())
+    })
+}
+
+/// Gets each generated token, on the thread that called `layerline_session_generate`; false stops.
 ///
 /// `token`: what was sampled.
 /// `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
 /// one. Not NUL-terminated; valid during the call.
-/// `user_data`: as given to `layerline_generate`.
+/// `user_data`: as given to `layerline_session_generate`.
 ///
-/// It must return: no C++ exception and no longjmp may leave it. Of functions on this session and sampler it may call
-/// `layerline_session_interrupt` alone; others return LAYERLINE_ERROR_BUSY, and free is not allowed.
+/// It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call
+/// only `layerline_session_interrupt`; others return LAYERLINE_ERROR_BUSY, and free is not allowed.
 pub type layerline_token_callback =
     Option<unsafe extern "C" fn(token: i32, piece: *const c_char, length: usize, user_data: *mut c_void) -> bool>;
 
@@ -175,19 +263,19 @@ pub type layerline_token_callback =
 /// that ends the text, after `max_tokens`, or when the callback returns false.
 ///
 /// `prompt`, `count`: may be none: then it goes on from the logits of the session's last pass, which must have some.
-/// `max_tokens`: at most so many tokens are sampled; with 0 the prompt alone is run.
+/// `max_tokens`: the most tokens to sample; with 0 only the prompt is run.
 /// `callback`, `user_data`: see `layerline_token_callback`. A token that ends the text is not passed on; only where it
 /// cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
 ///
 /// The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
-/// Where that one ends the text, all that the callback was given have been fed; `layerline_session_position` tells it.
+/// Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
 ///
-/// Errors: those of `layerline_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
-/// tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes;
+/// Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
+/// tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;
 /// LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in. Tokens passed on before an error stay in
 /// the session, but for the last. One thread at a time.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_generate(
+pub unsafe extern "C" fn layerline_session_generate(
     session: *mut layerline_session,
     sampler: *mut layerline_sampler,
     prompt: *const i32,
@@ -197,19 +285,16 @@ pub unsafe extern "C" fn layerline_generate(
     user_data: *mut c_void,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (session, sampler, prompt) = (enter(session)?, enter(sampler)?, array(prompt, count, "prompt")?);
-            let callback = callback.ok_or_else(|| Error::invalid("callback is NULL"))?;
-            let (mut session, mut sampler) = (session.write()?, sampler.lock()?);
-            let model = Arc::clone(session.model());
-            generate(&mut *session, model.tokenizer()?, &mut sampler, prompt, max_tokens, |token, piece| match outside(
-                || callback(token, piece.as_ptr().cast(), piece.len(), user_data),
-            ) {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            })
+    caller!().run(err, |c| {
+        let (session, sampler) = (c.handle(session)?, c.handle(sampler)?);
+        let prompt = c.array(prompt, count, "prompt")?;
+        let callback = callback.ok_or_else(|| Error::invalid("callback is NULL"))?;
+        let (mut session, mut sampler) = (session.write()?, sampler.lock()?);
+        let model = Arc::clone(session.model());
+        generate(&mut *session, model.tokenizer()?, &mut sampler, prompt, max_tokens, |token, piece| {
+            // SAFETY: the host gave the function, for the time of this call.
+            let goes_on = || unsafe { callback(token, piece.as_ptr().cast(), piece.len(), user_data) };
+            if outside(goes_on) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
-    }
+    })
 }

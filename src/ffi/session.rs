@@ -1,12 +1,12 @@
 //! One sequence: its passes, their results, its position.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 use std::ops::{Deref, DerefMut};
 
-use super::boundary::{self, Handle, Out, Poison, array, enter};
+use super::boundary::{Caller, Handle, Poison, Versioned, caller};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
-use super::plan::path as path_of;
 use crate::error::{Error, Result};
 use crate::model::{Embeddings, Logits, Outputs};
 use crate::session::{Session, SharedSession};
@@ -17,14 +17,16 @@ pub const LAYERLINE_LOGITS_LAST: i32 = 0;
 pub const LAYERLINE_LOGITS_ALL: i32 = 1;
 /// No logits: the output head is not read.
 pub const LAYERLINE_LOGITS_NONE: i32 = 2;
-/// Or-ed to one of LAYERLINE_LOGITS_: an embedding of every token of a pass, its hidden state after the final norm.
-pub const LAYERLINE_EMBEDDINGS_ALL: i32 = 16;
+/// No embeddings.
+pub const LAYERLINE_EMBEDDINGS_NONE: i32 = 0;
+/// An embedding of every token of a pass: its hidden state after the final norm.
+pub const LAYERLINE_EMBEDDINGS_ALL: i32 = 1;
 /// The embedding of the last token of a pass.
-pub const LAYERLINE_EMBEDDINGS_LAST: i32 = 32;
+pub const LAYERLINE_EMBEDDINGS_LAST: i32 = 2;
 /// The mean of the embeddings of all tokens of a pass, summed in their order in f32, then divided.
-pub const LAYERLINE_EMBEDDINGS_MEAN: i32 = 48;
+pub const LAYERLINE_EMBEDDINGS_MEAN: i32 = 3;
 /// The embedding of the first token of a pass: the classification token of models like BERT.
-pub const LAYERLINE_EMBEDDINGS_FIRST: i32 = 64;
+pub const LAYERLINE_EMBEDDINGS_FIRST: i32 = 4;
 
 /// One sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at once, each
 /// by one thread at a time.
@@ -65,201 +67,246 @@ impl layerline_session {
     }
 }
 
-/// The bits of a mode that are one of LAYERLINE_LOGITS_; the others are one of LAYERLINE_EMBEDDINGS_.
-const LOGITS_BITS: i32 = 15;
-
-fn outputs(mode: i32) -> Result<Outputs> {
-    let logits = match mode & LOGITS_BITS {
+fn outputs(logits: i32, embeddings: i32) -> Result<Outputs> {
+    let logits = match logits {
         LAYERLINE_LOGITS_LAST => Logits::Last,
         LAYERLINE_LOGITS_ALL => Logits::All,
         LAYERLINE_LOGITS_NONE => Logits::None,
-        _ => return Err(Error::invalid(format!("{mode} is no LAYERLINE_LOGITS_ mode"))),
+        _ => return Err(Error::invalid(format!("logits is {logits}, which is not one of LAYERLINE_LOGITS_"))),
     };
-    let embeddings = match mode & !LOGITS_BITS {
-        0 => Embeddings::None,
+    let embeddings = match embeddings {
+        LAYERLINE_EMBEDDINGS_NONE => Embeddings::None,
         LAYERLINE_EMBEDDINGS_ALL => Embeddings::All,
         LAYERLINE_EMBEDDINGS_LAST => Embeddings::Last,
         LAYERLINE_EMBEDDINGS_MEAN => Embeddings::Mean,
         LAYERLINE_EMBEDDINGS_FIRST => Embeddings::First,
         _ => {
             return Err(Error::invalid(format!(
-                "{mode} is no LAYERLINE_LOGITS_ mode with a LAYERLINE_EMBEDDINGS_ one"
+                "embeddings is {embeddings}, which is not one of LAYERLINE_EMBEDDINGS_"
             )));
         }
     };
     Ok(Outputs { logits, embeddings })
 }
 
-/// Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when it is freed.
+/// Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when the session is freed.
 ///
-/// `context_length`: tokens it can hold; 0: what the model's options say. For an encoder no more than that.
+/// `context_length`: tokens it can hold; 0: what the model's options say. An encoder can hold no more than that.
 /// `session`: set to a session that the caller owns: `layerline_session_free`. It keeps the model alive.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache,
 /// LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_new(
-    model: *mut layerline_model,
+    model: *const layerline_model,
     context_length: u32,
     session: *mut *mut layerline_session,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (model, out) = (enter(model)?, Out::new(session, "session")?);
-            out.set(layerline_session::boxed(Session::new(&model.model, context_length)?));
-            Ok(())
-        })
-    }
+    caller!().run(err, |c| {
+        let (model, out) = (c.handle(model)?, c.out(session, "session")?);
+        out.set(layerline_session::boxed(Session::new(&model.model, context_length)?));
+        Ok(())
+    })
 }
 
 /// Frees a session; NULL is a no-op. A submitted pass may be running or waiting: it is ended as by
-/// `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when it has ended,
-/// and then its LAYERLINE_EVENT_DONE comes. Any thread, once, with no call on the session running.
+/// `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when the pass has
+/// ended, and then its LAYERLINE_EVENT_DONE is posted. Any thread, once, with no call on the session running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_free(session: *mut layerline_session) {
-    // SAFETY: NULL, or a session of ours that is freed here alone.
-    unsafe { boundary::free(session) };
+    caller!().free(session);
 }
 
-/// Runs tokens through the model, after those the session holds already. Layers that are not in memory are waited for.
+/// Facts of a session.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_session_info {
+    /// Set by the caller to sizeof(layerline_session_info) before the call.
+    pub struct_size: u32,
+    /// Tokens that the session can hold.
+    pub context_length: u32,
+    /// Tokens that it holds now: the next pass begins at this position.
+    pub position: u64,
+    /// Bytes that it takes from the model's budget: its KV cache and the results of a pass, except for rows of all tokens.
+    pub memory_bytes: u64,
+}
+
+// SAFETY: repr(C), `struct_size` first.
+unsafe impl Versioned for layerline_session_info {
+    const NAME: &'static str = "info";
+    const FIRST_SIZE: usize = offset_of!(layerline_session_info, memory_bytes) + size_of::<u64>();
+}
+
+/// Fills `info` with facts of the session; set `info->struct_size` before the call.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_get_info(
+    session: *const layerline_session,
+    info: *mut layerline_session_info,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, info) = (c.handle(session)?, c.out_struct(info)?);
+        let session = session.read()?;
+        info.set(layerline_session_info {
+            struct_size: size_of::<layerline_session_info>() as u32,
+            context_length: session.context_length() as u32,
+            position: session.position() as u64,
+            memory_bytes: session.memory_bytes(),
+        });
+        Ok(())
+    })
+}
+
+/// Runs tokens through the model, after those that the session holds already. Layers that are not in memory are waited
+/// for.
 ///
 /// `tokens`, `count`: at least one.
-/// `logits`: one of LAYERLINE_LOGITS_, for which of the tokens `layerline_logits` will have a row; or-ed with one of
-/// LAYERLINE_EMBEDDINGS_ for what `layerline_embeddings` will have. Memory for one row of each is part of what every
-/// session takes; more rows are taken from the budget until the next pass or truncation.
+/// `logits`: one of LAYERLINE_LOGITS_: for which of the tokens `layerline_session_logits` will have a row.
+/// `embeddings`: one of LAYERLINE_EMBEDDINGS_: what `layerline_session_embeddings` will have.
+///
+/// Memory for one row of logits and one embedding is part of what every session takes; more rows are taken from the budget
+/// until the next pass or truncation.
 ///
 /// In an encoder, such as BERT, tokens see those after them: each pass is a sequence of its own, whole, from position 0,
-/// whatever the session has taken in before. Encoders have no output head, so `logits` must hold LAYERLINE_LOGITS_NONE.
+/// whatever the session has taken in before. Encoders have no output head, so `logits` must be LAYERLINE_LOGITS_NONE.
 ///
 /// After an error the session is as it was before the pass.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED for
-/// logits of a model without an output head; LAYERLINE_ERROR_CONTEXT_FULL;
-/// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the rows of LAYERLINE_LOGITS_ALL or
-/// LAYERLINE_EMBEDDINGS_ALL;
-/// LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another
-/// call on the session is running or a pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+/// logits of a model without an output head; LAYERLINE_ERROR_CONTEXT_FULL; LAYERLINE_ERROR_MEMORY_BUDGET when the budget
+/// has no room for the rows of LAYERLINE_LOGITS_ALL or LAYERLINE_EMBEDDINGS_ALL; LAYERLINE_ERROR_CANCELLED by
+/// `layerline_session_interrupt`; LAYERLINE_ERROR_IO; LAYERLINE_ERROR_BUSY when another call on the session is running or a
+/// pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_forward(
+pub unsafe extern "C" fn layerline_session_forward(
     session: *mut layerline_session,
     tokens: *const i32,
     count: usize,
     logits: i32,
+    embeddings: i32,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (session, tokens) = (enter(session)?, array(tokens, count, "tokens")?);
-            if tokens.is_empty() {
-                return Err(Error::invalid("a pass needs at least one token"));
-            }
-            let outputs = outputs(logits)?;
-            session.write()?.forward(tokens, outputs)
-        })
-    }
+    caller!().run(err, |c| {
+        let (session, tokens) = (c.handle(session)?, c.array(tokens, count, "tokens")?);
+        if tokens.is_empty() {
+            return Err(Error::invalid("a pass needs at least one token"));
+        }
+        let outputs = outputs(logits, embeddings)?;
+        session.write()?.forward(tokens, outputs)
+    })
 }
 
-/// Begins the same pass as `layerline_forward` on a thread of the library, and returns at once. How it ended is the
-/// status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_poll` or `layerline_wait`, or be told by
-/// `layerline_event_fd`. Until then the session is the pass's: functions on it return LAYERLINE_ERROR_BUSY, but for
-/// `layerline_session_interrupt` and `layerline_session_free`. When the event is there the session is free again, with
-/// the rows asked for; after a failure it is as it was before the pass.
+/// Begins the same pass as `layerline_session_forward` on a thread of the library, and returns at once. How it ended is
+/// the status of a LAYERLINE_EVENT_DONE of the model: take it by `layerline_model_poll` or `layerline_model_wait`, or watch
+/// `layerline_model_event_handle`; `layerline_model_ticket_error` gives the error of one that failed. Until then the
+/// session belongs to the pass: functions on it return LAYERLINE_ERROR_BUSY, except `layerline_session_interrupt`,
+/// `layerline_session_clear_interrupt` and `layerline_session_free`. When the event is posted the session is free again,
+/// with the rows asked for; after a failure it is as it was before the pass.
 ///
 /// Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
 /// the thread, whose stack is part of every plan. On a budget that several models share, rows for all tokens may have to
 /// wait here for one page's time of another model; nothing else ever waits.
 ///
-/// `tokens`, `count`, `logits`: as for `layerline_forward`; the tokens are copied.
-/// `ticket`: set to a number that the event and `layerline_cancel` use; never 0. Another thread that polls may see the
-/// event before this returns.
+/// `tokens`, `count`, `logits`, `embeddings`: as for `layerline_session_forward`; the tokens are copied.
+/// `ticket`: set to a number that the event and `layerline_model_cancel` use; never 0. Another thread that polls may see
+/// the event before this returns.
 ///
 /// Errors, all before anything is begun: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_CONTEXT_FULL;
-/// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for rows of all tokens; LAYERLINE_ERROR_BUSY when
-/// another call or a submitted pass has the session, or too many events wait to be taken;
-/// LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_UNSUPPORTED as for `layerline_forward`, and in a library built without
-/// threads of its own. Statuses of the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
+/// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for rows of all tokens; LAYERLINE_ERROR_BUSY when another call
+/// or a submitted pass has the session, or too many events wait to be taken; LAYERLINE_ERROR_OUT_OF_MEMORY;
+/// LAYERLINE_ERROR_UNSUPPORTED as for `layerline_session_forward`, and in a library built without threads of its own.
+/// Statuses of the event: LAYERLINE_OK, LAYERLINE_ERROR_CANCELLED, LAYERLINE_ERROR_IO, LAYERLINE_ERROR_OUT_OF_MEMORY,
 /// LAYERLINE_ERROR_INTERNAL. One thread at a time.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_forward_submit(
+pub unsafe extern "C" fn layerline_session_submit(
     session: *mut layerline_session,
     tokens: *const i32,
     count: usize,
     logits: i32,
+    embeddings: i32,
     ticket: *mut u64,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (session, tokens) = (enter(session)?, array(tokens, count, "tokens")?);
-            let ticket = Out::new(ticket, "ticket")?;
-            ticket.set(session.session.submit(tokens, outputs(logits)?)?);
-            Ok(())
-        })
-    }
+    caller!().run(err, |c| {
+        let (session, tokens) = (c.handle(session)?, c.array(tokens, count, "tokens")?);
+        let ticket = c.out(ticket, "ticket")?;
+        ticket.set(session.session.submit(tokens, outputs(logits, embeddings)?)?);
+        Ok(())
+    })
 }
 
 /// Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
-/// a submitted one that waits for its turn at once. The session is then as before that pass. Does nothing when there is
-/// none. NULL is a no-op. Any thread, and the one function that may be called while another call on the session is
-/// running; also from a `layerline_token_callback`. It takes a lock, so never from a signal handler: let that one wake a
-/// thread, by a pipe.
+/// a submitted one that waits for its turn at once. The session is then as before that pass.
+///
+/// An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
+/// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
+/// often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
+/// same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+///
+/// NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
+/// It takes a lock, so never from a signal handler: let that one wake a thread, by a pipe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_session) {
-    // SAFETY: NULL, or a session of ours.
-    boundary::or((), || unsafe {
-        enter(session)?.session.interrupt();
+    caller!().or((), |c| {
+        c.handle(session)?.session.interrupt();
+        Ok(())
+    });
+}
+
+/// Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+/// new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
+/// no-op. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_clear_interrupt(session: *const layerline_session) {
+    caller!().or((), |c| {
+        c.handle(session)?.session.clear_interrupt();
         Ok(())
     });
 }
 
 /// Lets the host look at a row that the last pass left. Out-parameters come with their names.
-///
-/// # Safety
-/// The pointers are NULL or what the header asks for.
-unsafe fn show_row(
+fn show_row(
+    c: &Caller,
     session: *const layerline_session,
     (values, values_name): (*mut *const f32, &str),
     (count, count_name): (*mut usize, &str),
     find: impl FnOnce(&Session) -> Result<&[f32]>,
-) -> layerline_status {
-    // SAFETY: the caller vouches for it.
-    boundary::status(|| unsafe {
-        let session = enter(session)?;
-        let (values, count) = (Out::new(values, values_name)?, Out::new(count, count_name)?);
-        let session = session.read()?;
-        let row = find(&session)?;
-        values.set(row.as_ptr());
-        count.set(row.len());
-        Ok(())
-    })
+) -> Result<()> {
+    let session = c.handle(session)?;
+    let (values, count) = (c.out(values, values_name)?, c.out(count, count_name)?);
+    let session = session.read()?;
+    let row = find(&session)?;
+    values.set(row.as_ptr());
+    count.set(row.len());
+    Ok(())
 }
 
-/// The logits of one position of the last pass, before any softmax.
+/// Gives the logits of one position of the last pass, before any softmax.
 ///
 /// `row`: 0 after a pass with LAYERLINE_LOGITS_LAST; the token's index in the pass after one with LAYERLINE_LOGITS_ALL.
 /// `logits`: set to `*vocab_size` values that belong to the session and are valid until its next pass, truncation,
 /// load or free.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
-/// is submitted.
-/// Any thread.
+/// is submitted. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_logits(
+pub unsafe extern "C" fn layerline_session_logits(
     session: *const layerline_session,
     row: usize,
     logits: *mut *const f32,
     vocab_size: *mut usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe { show_row(session, (logits, "logits"), (vocab_size, "vocab_size"), |session| session.logits(row)) }
+    caller!().run(err, |c| {
+        show_row(c, session, (logits, "logits"), (vocab_size, "vocab_size"), |session| session.logits(row))
+    })
 }
 
-/// An embedding that the last pass left: a hidden state after the final norm, or a mean of some. It is not normalised:
-/// divide it by its length where the model asks for that. Which pooling a file asks for is the metadata
+/// Gives an embedding that the last pass left: a hidden state after the final norm, or a mean of some. It is not
+/// normalised: divide it by its length where the model asks for that. Which pooling a file asks for is the metadata
 /// `{architecture}.pooling_type`, for `layerline_model_metadata`: 0 none, 1 mean, 2 the first token, 3 the last one.
 ///
 /// `row`: the token's index in the pass after one with LAYERLINE_EMBEDDINGS_ALL; else 0.
@@ -267,32 +314,17 @@ pub unsafe extern "C" fn layerline_logits(
 /// or free. The length is the `embedding_length` of `layerline_model_info`.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
-/// is submitted.
-/// Any thread.
+/// is submitted. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_embeddings(
+pub unsafe extern "C" fn layerline_session_embeddings(
     session: *const layerline_session,
     row: usize,
     embedding: *mut *const f32,
     length: *mut usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe { show_row(session, (embedding, "embedding"), (length, "length"), |session| session.embeddings(row)) }
-}
-
-/// Sets `tokens` to how many tokens the session holds.
-///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_session_position(
-    session: *const layerline_session,
-    tokens: *mut usize,
-) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (session, tokens) = (enter(session)?, Out::new(tokens, "tokens")?);
-        tokens.set(session.read()?.position());
-        Ok(())
+    caller!().run(err, |c| {
+        show_row(c, session, (embedding, "embedding"), (length, "length"), |session| session.embeddings(row))
     })
 }
 
@@ -304,14 +336,14 @@ pub unsafe extern "C" fn layerline_session_position(
 pub unsafe extern "C" fn layerline_session_truncate(
     session: *mut layerline_session,
     tokens: usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: NULL, or a session of ours.
-    boundary::status(|| unsafe { enter(session)?.write()?.truncate(tokens) })
+    caller!().run(err, |c| c.handle(session)?.write()?.truncate(tokens))
 }
 
 /// Begins a second sequence with the tokens of a first one, so that a prompt is run once and continued in many ways. The
 /// two have nothing in common from then on: each may be changed and freed by itself. What the first one holds is copied,
-/// the logits of its last token with it where its last pass left some; they are row 0.
+/// and with it the logits of its last token where its last pass left some; they are row 0.
 ///
 /// `context_length`: tokens the copy can hold; 0: as many as the first one.
 /// `copy`: set to a session that the caller owns: `layerline_session_free`. Its KV cache is taken from the model's budget.
@@ -319,7 +351,7 @@ pub unsafe extern "C" fn layerline_session_truncate(
 /// Errors: LAYERLINE_ERROR_CONTEXT_FULL when the first session holds more tokens than the copy could;
 /// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache; LAYERLINE_ERROR_INVALID_ARGUMENT, also for a
 /// context length at which the model rotates its keys by other angles; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which
-/// remembers nothing; LAYERLINE_ERROR_BUSY while a pass of the first session runs or is submitted;
+/// keeps nothing between passes; LAYERLINE_ERROR_BUSY while a pass of the first session runs or is submitted;
 /// LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_copy(
@@ -328,15 +360,12 @@ pub unsafe extern "C" fn layerline_session_copy(
     copy: *mut *mut layerline_session,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (session, out) = (enter(session)?, Out::new(copy, "copy")?);
-            let copy = session.read()?.copy(context_length)?;
-            out.set(layerline_session::boxed(copy));
-            Ok(())
-        })
-    }
+    caller!().run(err, |c| {
+        let (session, out) = (c.handle(session)?, c.out(copy, "copy")?);
+        let copy = session.read()?.copy(context_length)?;
+        out.set(layerline_session::boxed(copy));
+        Ok(())
+    })
 }
 
 /// Writes what a session holds to a file, so that `layerline_session_load` can go on from there at another time, in
@@ -349,8 +378,8 @@ pub unsafe extern "C" fn layerline_session_copy(
 ///
 /// `path`: NUL-terminated, taken as bytes.
 ///
-/// Errors: LAYERLINE_ERROR_IO, also where the name belongs to something else than a regular file;
-/// LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which remembers nothing;
+/// Errors: LAYERLINE_ERROR_IO, also where the name belongs to something other than a regular file;
+/// LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which keeps nothing between passes;
 /// LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_save(
@@ -358,13 +387,10 @@ pub unsafe extern "C" fn layerline_session_save(
     path: *const c_char,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (session, path) = (enter(session)?, path_of(path)?);
-            session.read()?.save(path)
-        })
-    }
+    caller!().run(err, |c| {
+        let (session, path) = (c.handle(session)?, c.path(path)?);
+        session.read()?.save(path)
+    })
 }
 
 /// Replaces what a session holds by what `layerline_session_save` wrote. Going on from there gives the same bits as going
@@ -392,11 +418,8 @@ pub unsafe extern "C" fn layerline_session_load(
     path: *const c_char,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    unsafe {
-        boundary::with_error(err, || {
-            let (session, path) = (enter(session)?, path_of(path)?);
-            session.write()?.load(path)
-        })
-    }
+    caller!().run(err, |c| {
+        let (session, path) = (c.handle(session)?, c.path(path)?);
+        session.write()?.load(path)
+    })
 }

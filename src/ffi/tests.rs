@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::boundary::{self, Handle, Out, OutArray, OutStruct, Poison, Versioned, array, busy, enter, outside, text};
+use super::boundary::{Handle, Poison, Versioned, busy, caller, outside};
 use super::error::*;
 use super::model::layerline_model_info;
 use super::plan::layerline_plan;
 use super::prefetch::layerline_stats;
+use super::session::layerline_session_info;
 use crate::error::{Error, Result, Status};
 
 /// A handle as those of the header are: poison, and state behind a lock.
@@ -33,14 +34,11 @@ unsafe fn thing_call(
     inside: fn() -> Result<()>,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: the tests pass NULL or things that live.
-    unsafe {
-        boundary::with_error(err, || {
-            let thing = enter(thing)?;
-            *thing.calls.lock() += 1;
-            inside()
-        })
-    }
+    caller!().run(err, |c| {
+        let thing = c.handle(thing)?;
+        *thing.calls.lock() += 1;
+        inside()
+    })
 }
 
 fn call(thing: &mut Thing, inside: fn() -> Result<()>) -> (layerline_status, Option<(layerline_status, String)>) {
@@ -115,14 +113,13 @@ fn a_panic_poisons_its_handle_and_no_other() {
 #[test]
 fn every_handle_of_a_call_is_poisoned() {
     let (one, two) = (Thing::default(), Thing::default());
-    // SAFETY: things that live.
-    let status = boundary::status(|| unsafe {
-        let (_one, _two) = (enter(&one)?, enter(&two)?);
+    let status = caller!().status(|c| {
+        let (_one, _two) = (c.handle(&one)?, c.handle(&two)?);
         panic!("broken");
     });
     assert_eq!(status, LAYERLINE_ERROR_INTERNAL);
-    // SAFETY: as above.
-    unsafe { assert!(enter(&one).is_err() && enter(&two).is_err()) };
+    let c = caller!();
+    assert!(c.handle(&one).is_err() && c.handle(&two).is_err());
 }
 
 #[test]
@@ -137,11 +134,8 @@ fn a_poisoned_handle_can_be_freed_and_a_panic_of_its_destructor_stays_inside() {
     }
     let mut thing = Thing::default();
     call(&mut thing, || panic!("broken"));
-    // SAFETY: given away by Box::into_raw and freed once; NULL is allowed.
-    unsafe {
-        boundary::free(Box::into_raw(Box::new(Fragile(thing))));
-        boundary::free(ptr::null_mut::<Fragile>());
-    }
+    caller!().free(Box::into_raw(Box::new(Fragile(thing))));
+    caller!().free(ptr::null_mut::<Fragile>());
     assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
 }
 
@@ -150,8 +144,7 @@ fn a_host_that_is_unwinding_does_not_poison_what_it_calls() {
     struct Host<'a>(&'a Thing);
     impl Drop for Host<'_> {
         fn drop(&mut self) {
-            // SAFETY: a thing that lives.
-            assert_eq!(boundary::status(|| unsafe { enter(self.0) }.map(|_| ())), LAYERLINE_OK);
+            assert_eq!(caller!().status(|c| c.handle(self.0).map(|_| ())), LAYERLINE_OK);
         }
     }
     let thing = Thing::default();
@@ -160,8 +153,7 @@ fn a_host_that_is_unwinding_does_not_poison_what_it_calls() {
         std::panic::resume_unwind(Box::new("the host's own"));
     }));
     assert!(unwound.is_err());
-    // SAFETY: as above.
-    assert!(unsafe { enter(&thing) }.is_ok());
+    assert!(caller!().handle(&thing).is_ok());
 }
 
 #[test]
@@ -213,36 +205,31 @@ fn refusal(result: Result<impl Sized>) -> String {
 
 #[test]
 fn null_is_refused_by_name_except_for_arrays_of_length_zero() {
-    // SAFETY: NULL is what these look for.
-    unsafe {
-        assert_eq!(refusal(enter::<Thing>(ptr::null())), "thing is NULL");
-        assert_eq!(refusal(Out::new(ptr::null_mut::<i32>(), "token")), "token is NULL");
-        assert_eq!(refusal(OutArray::new(ptr::null_mut::<i32>(), 1, "tokens")), "tokens is NULL");
-        assert_eq!(refusal(OutStruct::<layerline_plan>::new(ptr::null_mut())), "plan is NULL");
-        assert_eq!(refusal(array(ptr::null::<i32>(), 1, "tokens")), "tokens is NULL");
-        assert_eq!(refusal(boundary::c_bytes(ptr::null(), "path")), "path is NULL");
-        assert!(OutArray::new(ptr::null_mut::<i32>(), 0, "tokens").is_ok());
-        assert!(array(ptr::null::<i32>(), 0, "tokens").unwrap().is_empty());
-        assert_eq!(text(ptr::null(), 0, "text").unwrap(), "");
-    }
+    let c = caller!();
+    assert_eq!(refusal(c.handle::<Thing>(ptr::null())), "thing is NULL");
+    assert_eq!(refusal(c.out(ptr::null_mut::<i32>(), "token")), "token is NULL");
+    assert_eq!(refusal(c.out_array(ptr::null_mut::<i32>(), 1, "tokens")), "tokens is NULL");
+    assert_eq!(refusal(c.out_struct::<layerline_plan>(ptr::null_mut())), "plan is NULL");
+    assert_eq!(refusal(c.array(ptr::null::<i32>(), 1, "tokens")), "tokens is NULL");
+    assert_eq!(refusal(c.path(ptr::null())), "path is NULL");
+    assert!(c.optional::<Thing>(ptr::null()).unwrap().is_none());
+    assert!(c.out_array(ptr::null_mut::<i32>(), 0, "tokens").is_ok());
+    assert!(c.array(ptr::null::<i32>(), 0, "tokens").unwrap().is_empty());
+    assert_eq!(c.text(ptr::null(), 0, "text").unwrap(), "");
 }
 
 #[test]
 fn a_count_no_array_can_have_is_refused() {
-    // SAFETY: refused before anything is read.
-    unsafe {
-        assert!(refusal(array(&1i32, usize::MAX / 4, "tokens")).contains("tokens cannot have"));
-        assert!(refusal(text(c"a".as_ptr(), usize::MAX, "text")).contains("text cannot have"));
-    }
+    let c = caller!();
+    assert!(refusal(c.array(&1i32, usize::MAX / 4, "tokens")).contains("tokens cannot have"));
+    assert!(refusal(c.text(c"a".as_ptr(), usize::MAX, "text")).contains("text cannot have"));
 }
 
 #[test]
 fn text_that_is_not_utf8_is_refused_with_the_offset() {
-    // SAFETY: four and five bytes that live.
-    unsafe {
-        assert_eq!(refusal(text(b"ab\xffd".as_ptr().cast(), 4, "text")), "text is not UTF-8 at byte 2");
-        assert_eq!(refusal(text("abcd\u{e9}".as_ptr().cast(), 5, "text")), "text is not UTF-8 at byte 4");
-    }
+    let c = caller!();
+    assert_eq!(refusal(c.text(b"ab\xffd".as_ptr().cast(), 4, "text")), "text is not UTF-8 at byte 2");
+    assert_eq!(refusal(c.text("abcd\u{e9}".as_ptr().cast(), 5, "text")), "text is not UTF-8 at byte 4");
 }
 
 #[test]
@@ -250,16 +237,16 @@ fn text_is_written_whole_with_its_nul_or_not_at_all() {
     let small = Err(Status::BufferTooSmall);
     for (cap, expected) in [(2, small), (3, small), (4, Ok(b"abc\0##")), (5, Ok(b"abc\0##"))] {
         let mut buf = *b"######";
-        // SAFETY: `cap` bytes of six.
-        let out = unsafe { OutArray::new(buf.as_mut_ptr().cast::<c_char>(), cap, "buf") }.unwrap();
+        let c = caller!();
+        let out = c.out_array(buf.as_mut_ptr().cast::<c_char>(), cap, "buf").unwrap();
         let result = out.set_text(b"abc").map_err(|error| error.status());
         assert_eq!(result.map(|()| &buf), expected, "cap {cap}");
         if expected.is_err() {
             assert_eq!(&buf, b"######");
         }
     }
-    // SAFETY: NULL goes with 0.
-    let query = unsafe { OutArray::new(ptr::null_mut::<c_char>(), 0, "buf") }.unwrap();
+    let c = caller!();
+    let query = c.out_array(ptr::null_mut::<c_char>(), 0, "buf").unwrap();
     assert_eq!(query.set_text(b"abc").unwrap_err().status(), Status::BufferTooSmall);
     assert_eq!(query.set_text(b"").unwrap_err().status(), Status::BufferTooSmall);
 }
@@ -284,8 +271,7 @@ fn structs_are_filled_as_far_as_both_sides_know_them() {
     let fill = |struct_size: u32| {
         // Room for a struct larger than ours.
         let mut room = [Grown { struct_size, first: 7, appended: 7 }, Grown { struct_size: 7, first: 7, appended: 7 }];
-        // SAFETY: 32 bytes, and no size here is larger.
-        unsafe { OutStruct::<Grown>::new(room.as_mut_ptr()) }.map(|out| out.set(given)).map(|()| room)
+        caller!().out_struct::<Grown>(room.as_mut_ptr()).map(|out| out.set(given)).map(|()| room)
     };
     for small in [0, 4, 7] {
         assert!(refusal(fill(small)).contains(&format!("grown.struct_size is {small}")));
@@ -300,6 +286,7 @@ fn structs_are_filled_as_far_as_both_sides_know_them() {
 fn structs_may_be_as_small_as_they_were_released_first() {
     assert_eq!(<layerline_plan as Versioned>::FIRST_SIZE, 80);
     assert_eq!(<layerline_model_info as Versioned>::FIRST_SIZE, 56);
+    assert_eq!(<layerline_session_info as Versioned>::FIRST_SIZE, 24);
     assert_eq!(<layerline_stats as Versioned>::FIRST_SIZE, 136);
 }
 
@@ -309,10 +296,10 @@ fn every_status_has_words_of_its_own() {
         // SAFETY: a static string with a NUL.
         unsafe { CStr::from_ptr(layerline_status_string(status)) }.to_str().unwrap()
     };
-    let mut all: Vec<&str> = (LAYERLINE_ERROR_INTERNAL..=LAYERLINE_OK).map(words).collect();
+    let mut all: Vec<&str> = (LAYERLINE_ERROR_NOT_FOUND..=LAYERLINE_OK).map(words).collect();
     all.push(words(1));
-    assert_eq!([words(LAYERLINE_ERROR_INTERNAL - 1), words(i32::MIN), words(i32::MAX)], [words(1); 3]);
+    assert_eq!([words(LAYERLINE_ERROR_NOT_FOUND - 1), words(i32::MIN), words(i32::MAX)], [words(1); 3]);
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), 13);
+    assert_eq!(all.len(), 14);
 }

@@ -2,31 +2,32 @@
 
 use std::ffi::c_char;
 
-use super::boundary::{self, Out, OutArray, array, enter, text};
-use super::error::layerline_status;
+use super::boundary::caller;
+use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use crate::error::Error;
+use crate::text::TokenAttributes;
 
 /// Recognise control tokens in the text: for templates, never for users' text.
 pub const LAYERLINE_TOKENIZE_SPECIAL: u32 = 1;
 /// Add the beginning token where the model wants one.
 pub const LAYERLINE_TOKENIZE_BOS: u32 = 2;
-/// Add the ending token where the model wants one: for a text that is complete, as encoders take it, never for one that
-/// is to be gone on with.
+/// Add the ending token where the model wants one: for a complete text, as encoders take it, never for a text that is to
+/// be continued.
 pub const LAYERLINE_TOKENIZE_EOS: u32 = 4;
 
 /// Turns text into tokens.
 ///
 /// `text`, `length`: UTF-8, `length` bytes; it need not end in NUL.
 /// `flags`: LAYERLINE_TOKENIZE_ values or-ed together.
-/// `tokens`, `cap`: where the tokens go; NULL with 0 asks for their count.
+/// `tokens`, `cap`: where the tokens are written; NULL with 0 asks for their count.
 /// `needed`: set to the count of tokens, also when there is no room for them.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for text that is not UTF-8 and for unknown flags;
-/// LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in.
-/// Any thread.
+/// LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
+/// in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_tokenize(
+pub unsafe extern "C" fn layerline_model_tokenize(
     model: *const layerline_model,
     text: *const c_char,
     length: usize,
@@ -34,14 +35,14 @@ pub unsafe extern "C" fn layerline_tokenize(
     tokens: *mut i32,
     cap: usize,
     needed: *mut usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (model, text) = (enter(model)?, self::text(text, length, "text")?);
-        let (out, needed) = (OutArray::new(tokens, cap, "tokens")?, Out::new(needed, "needed")?);
+    caller!().run(err, |c| {
+        let (model, text) = (c.handle(model)?, c.text(text, length, "text")?);
+        let (out, needed) = (c.out_array(tokens, cap, "tokens")?, c.out(needed, "needed")?);
         let known = LAYERLINE_TOKENIZE_SPECIAL | LAYERLINE_TOKENIZE_BOS | LAYERLINE_TOKENIZE_EOS;
         if flags & !known != 0 {
-            return Err(Error::invalid(format!("{flags:#x} holds unknown LAYERLINE_TOKENIZE_ flags")));
+            return Err(Error::invalid(format!("flags is {flags:#x}; LAYERLINE_TOKENIZE_ flags are {known:#x}")));
         }
         let (special, bos) = (flags & LAYERLINE_TOKENIZE_SPECIAL != 0, flags & LAYERLINE_TOKENIZE_BOS != 0);
         let tokenizer = model.model.tokenizer()?;
@@ -53,50 +54,105 @@ pub unsafe extern "C" fn layerline_tokenize(
 }
 
 /// Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
-/// character: then so does the text. A space that the tokeniser puts before every text is left out: that is right for a
-/// whole sequence, not for parts of one to be joined.
+/// character: then so does the text. A space that the tokeniser puts before every text is left out, which is right for a
+/// whole sequence and wrong for parts of one that are to be joined.
 ///
-/// To print tokens as they come: the bytes of a token in a text that goes on are what detokenising it behind some token
-/// that has text gives more than that token alone. They may be part of a character, to be kept until the rest has come.
-/// layerline_generate hands out whole characters itself.
+/// To print tokens one by one, take the bytes of each from `layerline_model_token_text`; they may be part of a character.
+/// `layerline_session_generate` gives whole characters itself.
 ///
 /// `tokens`, `count`: may be none.
 /// `buf`, `cap`, `needed`: the text, as described for strings at the top.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
-/// LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in. Any thread.
+/// LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_detokenize(
+pub unsafe extern "C" fn layerline_model_detokenize(
     model: *const layerline_model,
     tokens: *const i32,
     count: usize,
     buf: *mut c_char,
     cap: usize,
     needed: *mut usize,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (model, tokens) = (enter(model)?, array(tokens, count, "tokens")?);
-        let (buf, needed) = (OutArray::new(buf, cap, "buf")?, Out::new(needed, "needed")?);
+    caller!().run(err, |c| {
+        let (model, tokens) = (c.handle(model)?, c.array(tokens, count, "tokens")?);
+        let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
         let bytes = model.model.tokenizer()?.decode(tokens, false)?;
         needed.set(bytes.len());
         buf.set_text(&bytes)
     })
 }
 
-/// Whether a token ends a text or a turn: sets `end`.
+/// The token steers the model: it begins or ends a text or a turn, or marks a role. It has no text in an answer.
+pub const LAYERLINE_TOKEN_CONTROL: u32 = 1;
+/// The token ends a text or a turn: generation stops at it.
+pub const LAYERLINE_TOKEN_END: u32 = 2;
+/// The token stands for one byte, which may be part of a character.
+pub const LAYERLINE_TOKEN_BYTE: u32 = 4;
+/// The token was added by the maker of the model and is recognised in any text as it is written.
+pub const LAYERLINE_TOKEN_USER_DEFINED: u32 = 8;
+/// The token stands for text that the vocabulary does not have.
+pub const LAYERLINE_TOKEN_UNKNOWN: u32 = 16;
+/// The vocabulary marks the token as unused.
+pub const LAYERLINE_TOKEN_UNUSED: u32 = 32;
+
+fn numbered(attributes: TokenAttributes) -> u32 {
+    [
+        (attributes.control, LAYERLINE_TOKEN_CONTROL),
+        (attributes.end, LAYERLINE_TOKEN_END),
+        (attributes.byte, LAYERLINE_TOKEN_BYTE),
+        (attributes.user_defined, LAYERLINE_TOKEN_USER_DEFINED),
+        (attributes.unknown, LAYERLINE_TOKEN_UNKNOWN),
+        (attributes.unused, LAYERLINE_TOKEN_UNUSED),
+    ]
+    .into_iter()
+    .filter(|(set, _)| *set)
+    .fold(0, |all, (_, number)| all | number)
+}
+
+/// Gives the bytes that one token adds to a text that goes on, and what the token is. The bytes may be part of a
+/// character, and may hold NULs. A control, unknown or unused token has the bytes of its name, such as "<|im_end|>", which
+/// `layerline_model_detokenize` leaves out.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED when
-/// the model has no tokeniser that is built in. Any thread.
+/// `buf`, `cap`, `needed`: the bytes, as described for strings at the top.
+/// `attributes`: set to LAYERLINE_TOKEN_ values or-ed together, also when there is no room for the bytes.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
+/// LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_token_is_end(
+pub unsafe extern "C" fn layerline_model_token_text(
+    model: *const layerline_model,
+    token: i32,
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+    attributes: *mut u32,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (model, buf) = (c.handle(model)?, c.out_array(buf, cap, "buf")?);
+        let (needed, out) = (c.out(needed, "needed")?, c.out(attributes, "attributes")?);
+        let (bytes, attributes) = model.model.tokenizer()?.token_text(token)?;
+        needed.set(bytes.len());
+        out.set(numbered(attributes));
+        buf.set_text(&bytes)
+    })
+}
+
+/// Tells whether a token ends a text or a turn: sets `end`.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_UNSUPPORTED and
+/// LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_token_is_end(
     model: *const layerline_model,
     token: i32,
     end: *mut bool,
+    err: *mut *mut layerline_error,
 ) -> layerline_status {
-    // SAFETY: each pointer is NULL or what the header asks for.
-    boundary::status(|| unsafe {
-        let (model, end) = (enter(model)?, Out::new(end, "end")?);
+    caller!().run(err, |c| {
+        let (model, end) = (c.handle(model)?, c.out(end, "end")?);
         end.set(model.model.tokenizer()?.is_end(token)?);
         Ok(())
     })

@@ -3,38 +3,38 @@
 use std::ffi::{CString, c_char};
 use std::sync::OnceLock;
 
-use super::boundary;
+use super::boundary::caller;
 use crate::kernel::Isa;
 
 /// The version this header belongs to. Compare with `layerline_version_number`, which is that of the library loaded.
 pub const LAYERLINE_VERSION_MAJOR: u32 = 0;
 /// Grows when something is added.
-pub const LAYERLINE_VERSION_MINOR: u32 = 1;
-/// Grows when something is mended.
+pub const LAYERLINE_VERSION_MINOR: u32 = 2;
+/// Grows when something is corrected.
 pub const LAYERLINE_VERSION_PATCH: u32 = 0;
 /// MAJOR * 1000000 + MINOR * 1000 + PATCH.
 pub const LAYERLINE_VERSION_NUMBER: u32 =
     LAYERLINE_VERSION_MAJOR * 1000000 + LAYERLINE_VERSION_MINOR * 1000 + LAYERLINE_VERSION_PATCH;
 
-/// The version of the library as a number, made as LAYERLINE_VERSION_NUMBER is. Cannot fail; any thread.
+/// Returns the version of the library as a number, made as LAYERLINE_VERSION_NUMBER is. Cannot fail; any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_version_number() -> u32 {
     LAYERLINE_VERSION_NUMBER
 }
 
-/// The version of the library as text, "MAJOR.MINOR.PATCH". The string is the library's and always valid.
+/// Returns the version of the library as text, "MAJOR.MINOR.PATCH". The string is the library's and always valid.
 /// Cannot fail; any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// What the library was built for and runs with: target, instruction set in use on this processor, features; separated
-/// by "; ". For logs: the wording may change. The string is the library's and always valid. Cannot fail; any thread.
+/// Returns what the library was built for and runs with: target, instruction set in use on this processor, features;
+/// separated by "; ". For logs: the wording may change. The string is the library's and always valid. Cannot fail; any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_build_info() -> *const c_char {
     static INFO: OnceLock<CString> = OnceLock::new();
-    boundary::or(c"".as_ptr(), || Ok(INFO.get_or_init(build_info).as_ptr()))
+    caller!().or(c"".as_ptr(), |_| Ok(INFO.get_or_init(build_info).as_ptr()))
 }
 
 fn build_info() -> CString {

@@ -14,8 +14,10 @@ pub trait Sequence {
     fn forward(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()>;
     /// Logits of the last position of the last pass.
     fn last_logits(&self) -> Result<&[f32]>;
-    /// How often the sequence was interrupted.
+    /// How often the sequence had been interrupted when its last call ended: what came since is meant for this one.
     fn interrupts(&self) -> u64;
+    /// The run has ended: interrupts that came until now are used up.
+    fn settle(&self);
 }
 
 impl Sequence for Session {
@@ -36,7 +38,11 @@ impl Sequence for Session {
     }
 
     fn interrupts(&self) -> u64 {
-        self.interrupt_handle().count()
+        self.interrupt_handle().settled()
+    }
+
+    fn settle(&self) {
+        self.interrupt_handle().settle();
     }
 }
 
@@ -71,8 +77,21 @@ impl Vocabulary for Tokenizer {
 ///
 /// # Errors
 /// Those of the passes: `ContextFull` leaves the sequence as far as it got, `Cancelled` as it was before the pass it
-/// ended. `Cancelled` also when the interrupt came between two passes.
+/// ended. `Cancelled` also when the interrupt came between two passes, or before the call and after the one before it.
 pub fn generate<S: Sequence, V: Vocabulary>(
+    sequence: &mut S,
+    vocabulary: &V,
+    sampler: &mut Sampler,
+    prompt: &[i32],
+    max_tokens: usize,
+    on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+) -> Result<()> {
+    let result = run(sequence, vocabulary, sampler, prompt, max_tokens, on_token);
+    sequence.settle();
+    result
+}
+
+fn run<S: Sequence, V: Vocabulary>(
     sequence: &mut S,
     vocabulary: &V,
     sampler: &mut Sampler,
@@ -126,11 +145,19 @@ mod tests {
         room: usize,
         logits: Vec<f32>,
         interrupts: Cell<u64>,
+        settled: Cell<u64>,
     }
 
     impl Script {
         fn new(script: &[i32]) -> Script {
-            Script { script: script.to_vec(), fed: vec![], room: 1000, logits: vec![], interrupts: Cell::new(0) }
+            Script {
+                script: script.to_vec(),
+                fed: vec![],
+                room: 1000,
+                logits: vec![],
+                interrupts: Cell::new(0),
+                settled: Cell::new(0),
+            }
         }
     }
 
@@ -154,7 +181,10 @@ mod tests {
             if self.logits.is_empty() { Err(Error::invalid("no logits")) } else { Ok(&self.logits) }
         }
         fn interrupts(&self) -> u64 {
-            self.interrupts.get()
+            self.settled.get()
+        }
+        fn settle(&self) {
+            self.settled.set(self.interrupts.get());
         }
     }
 
@@ -172,7 +202,7 @@ mod tests {
     }
 
     /// What the callback saw, and how it ended.
-    fn run(script: &mut Script, prompt: &[i32], max_tokens: usize) -> (Vec<(i32, String)>, Result<()>) {
+    fn generated(script: &mut Script, prompt: &[i32], max_tokens: usize) -> (Vec<(i32, String)>, Result<()>) {
         let mut seen = vec![];
         let mut script = script;
         let result = generate(&mut script, &Bytes, &mut Sampler::new(), prompt, max_tokens, |token, piece| {
@@ -189,7 +219,7 @@ mod tests {
     #[test]
     fn it_stops_at_an_end_token_which_is_not_passed_on() {
         let mut script = Script::new(&[104, 105, 256, 33]);
-        let (seen, result) = run(&mut script, &[1, 2, 3], 100);
+        let (seen, result) = generated(&mut script, &[1, 2, 3], 100);
         result.unwrap();
         assert_eq!(seen, [(104, "h".into()), (105, "i".into())]);
         assert_eq!(script.fed, [vec![1, 2, 3], vec![104], vec![105]]);
@@ -198,27 +228,27 @@ mod tests {
     #[test]
     fn it_stops_at_max_tokens_with_the_last_token_not_fed() {
         let mut script = Script::new(&[104, 105, 33]);
-        let (seen, result) = run(&mut script, &[1], 2);
+        let (seen, result) = generated(&mut script, &[1], 2);
         result.unwrap();
         assert_eq!(text(&seen), "hi");
         assert_eq!(script.fed, [vec![1], vec![104]]);
         // The last token as the next prompt goes on where it stopped.
-        assert_eq!(text(&run(&mut script, &[105], 1).0), "!");
+        assert_eq!(text(&generated(&mut script, &[105], 1).0), "!");
     }
 
     #[test]
     fn no_tokens_wanted_still_runs_the_prompt() {
         let mut script = Script::new(&[104]);
-        let (seen, result) = run(&mut script, &[1, 2], 0);
+        let (seen, result) = generated(&mut script, &[1, 2], 0);
         result.unwrap();
         assert!(seen.is_empty());
         assert_eq!(script.fed, [vec![1, 2]]);
-        assert_eq!(text(&run(&mut script, &[], 1).0), "h");
+        assert_eq!(text(&generated(&mut script, &[], 1).0), "h");
     }
 
     #[test]
     fn an_empty_prompt_without_logits_is_refused() {
-        let (seen, result) = run(&mut Script::new(&[104]), &[], 5);
+        let (seen, result) = generated(&mut Script::new(&[104]), &[], 5);
         assert!(seen.is_empty());
         assert_eq!(result.unwrap_err().status(), Status::InvalidArgument);
     }
@@ -226,7 +256,7 @@ mod tests {
     #[test]
     fn pieces_are_whole_characters() {
         let mut script = Script::new(&[0x41, 0xc3, 0xa9, 0xe2, 0x82, 0xac, 256]);
-        let (seen, result) = run(&mut script, &[1], 100);
+        let (seen, result) = generated(&mut script, &[1], 100);
         result.unwrap();
         let pieces: Vec<&str> = seen.iter().map(|(_, piece)| piece.as_str()).collect();
         assert_eq!(pieces, ["A", "", "é", "", "", "€"]);
@@ -234,11 +264,11 @@ mod tests {
 
     #[test]
     fn a_character_cut_short_becomes_the_replacement_character() {
-        let (seen, result) = run(&mut Script::new(&[0x41, 0xe2, 0x82, 0xac]), &[1], 3);
+        let (seen, result) = generated(&mut Script::new(&[0x41, 0xe2, 0x82, 0xac]), &[1], 3);
         result.unwrap();
         assert_eq!(text(&seen), "A\u{fffd}");
         assert_eq!(seen.len(), 3);
-        let (seen, result) = run(&mut Script::new(&[0x41, 0xe2, 256]), &[1], 100);
+        let (seen, result) = generated(&mut Script::new(&[0x41, 0xe2, 256]), &[1], 100);
         result.unwrap();
         assert_eq!(seen.last().unwrap(), &(256, "\u{fffd}".to_string()));
     }
@@ -260,7 +290,7 @@ mod tests {
     fn a_full_context_is_told_after_the_tokens_that_fitted() {
         let mut script = Script::new(&[104, 105, 33]);
         script.room = 2;
-        let (seen, result) = run(&mut script, &[1], 100);
+        let (seen, result) = generated(&mut script, &[1], 100);
         assert_eq!(result.unwrap_err().status(), Status::ContextFull);
         assert_eq!(text(&seen), "hi");
         assert_eq!(script.fed, [vec![1], vec![104]]);
@@ -291,8 +321,9 @@ mod tests {
                 Ok(&[0.0, 1.0])
             }
             fn interrupts(&self) -> u64 {
-                self.0.get()
+                7
             }
+            fn settle(&self) {}
         }
         let raised = Cell::new(7);
         let mut sequence = Shared(&raised, 0);
@@ -301,6 +332,21 @@ mod tests {
         let result = generate(&mut sequence, &vocabulary, &mut Sampler::new(), &[1], 100, go_on);
         assert_eq!(result.unwrap_err().status(), Status::Cancelled);
         assert_eq!(sequence.1, 2);
+    }
+
+    #[test]
+    fn an_interrupt_before_a_call_ends_that_call_alone() {
+        let mut script = Script::new(&[104, 105, 256]);
+        script.interrupts.set(1);
+        let (seen, result) = generated(&mut script, &[1], 100);
+        assert_eq!((seen.len(), result.unwrap_err().status()), (0, Status::Cancelled));
+        assert_eq!(text(&generated(&mut script, &[1], 100).0), "hi");
+        // One that comes while a call runs is used up by it, even where the call ends well.
+        let mut script = &mut Script::new(&[104, 256]);
+        generate(&mut script, &Bytes, &mut Sampler::new(), &[1], 1, |_, _| ControlFlow::Continue(())).unwrap();
+        script.interrupts.set(5);
+        script.settle();
+        generate(&mut script, &Bytes, &mut Sampler::new(), &[104], 1, |_, _| ControlFlow::Continue(())).unwrap();
     }
 
     #[test]
@@ -316,6 +362,7 @@ mod tests {
             fn interrupts(&self) -> u64 {
                 0
             }
+            fn settle(&self) {}
         }
         let mut sampler = Sampler::new();
         sampler.set_repeat_penalty(2.0, 10).unwrap();

@@ -34,7 +34,7 @@ impl Candidate {
 ///
 /// The tokens that the penalty looks at are those given to [`Sampler::accept`]; [`Sampler::sample`] does it for what it
 /// chooses.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sampler {
     temperature: f32,
     top_k: u32,
@@ -42,6 +42,7 @@ pub struct Sampler {
     min_p: f32,
     penalty: f32,
     last_n: usize,
+    seed: u64,
     random: SplitMix64,
     /// The last tokens of the sequence, at most `last_n`.
     history: VecDeque<u32>,
@@ -59,6 +60,7 @@ impl Default for Sampler {
             min_p: 0.0,
             penalty: 1.0,
             last_n: 64,
+            seed: 0,
             random: SplitMix64(0),
             history: VecDeque::new(),
             candidates: Vec::new(),
@@ -117,7 +119,14 @@ impl Sampler {
 
     /// Starts the random sequence anew; 0 is the default.
     pub fn set_seed(&mut self, seed: u64) {
+        self.seed = seed;
         self.random = SplitMix64(seed);
+    }
+
+    /// Forgets the tokens seen so far and starts the random sequence anew, as a new sequence wants it. Settings stay.
+    pub fn reset(&mut self) {
+        self.history.clear();
+        self.random = SplitMix64(self.seed);
     }
 
     /// Adds tokens of the sequence that were not sampled here (a prompt) to what the repeat penalty looks at.
@@ -136,6 +145,7 @@ impl Sampler {
         let token = if self.temperature == 0.0 && self.penalty == 1.0 {
             likeliest(logits.iter().copied().enumerate().map(candidate))
         } else {
+            self.reserve(logits.len())?;
             self.fill(logits);
             if self.temperature == 0.0 { likeliest(self.candidates.iter().copied()) } else { self.draw() }
         };
@@ -145,6 +155,14 @@ impl Sampler {
         let token = i32::try_from(token).map_err(|_| Error::invalid("more logits than tokens can be numbered"))?;
         self.accept(&[token]);
         Ok(token)
+    }
+
+    /// Room for the candidates and their weights: 16 bytes for each token of the vocabulary.
+    fn reserve(&mut self, vocab: usize) -> Result<()> {
+        self.candidates.clear();
+        self.weights.clear();
+        let reserved = self.candidates.try_reserve_exact(vocab).and_then(|()| self.weights.try_reserve_exact(vocab));
+        reserved.map_err(|_| Error::out_of_memory(format!("a sampler's candidates among {vocab} tokens")))
     }
 
     /// The candidates: every token whose logit is a number, with the penalty applied.
@@ -245,7 +263,7 @@ fn weight(logit: f32, max: f32, temperature: f64) -> f64 {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one 64-bit word of state, any seed is a good one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -457,6 +475,20 @@ mod tests {
         sampler.set_repeat_penalty(5.0, 4).unwrap();
         assert_eq!(sampler.sample(&[1.0, 2.0]).unwrap(), 1);
         assert_eq!(sampler.sample(&[1.0, 2.0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_reset_sampler_begins_as_it_did_and_a_copy_goes_on_alike() {
+        let logits: Vec<f32> = (0..50).map(|i| (i as f32 * 0.3).cos()).collect();
+        let mut sampler = drawing(9);
+        sampler.set_repeat_penalty(1.5, 4).unwrap();
+        let first: Vec<i32> = (0..20).map(|_| sampler.sample(&logits).unwrap()).collect();
+        let mut copy = sampler.clone();
+        let next: Vec<i32> = (0..20).map(|_| sampler.sample(&logits).unwrap()).collect();
+        assert_eq!(next, (0..20).map(|_| copy.sample(&logits).unwrap()).collect::<Vec<_>>());
+        assert_ne!(first, next);
+        sampler.reset();
+        assert_eq!(first, (0..20).map(|_| sampler.sample(&logits).unwrap()).collect::<Vec<_>>());
     }
 
     #[test]

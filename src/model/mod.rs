@@ -89,6 +89,10 @@ impl Model {
             bos_token: text.and_then(Tokenizer::bos),
             eos_token: text.and_then(Tokenizer::eos),
             parameter_count: self.parameter_count,
+            has_head: self.description.head.is_some(),
+            causal: self.description.causal,
+            has_chat_template: self.metadata.get("tokenizer.chat_template").is_some(),
+            has_recurrent_memory: false,
         }
     }
 
@@ -153,6 +157,19 @@ impl Model {
 
     pub fn stats(&self) -> Stats {
         Stats { io: self.io, ..self.engine().stats() }
+    }
+
+    /// Keys of the metadata: those of the file, but for the arrays that the tokeniser has taken over.
+    pub fn metadata_keys(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.metadata.entries.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// How the background request of this ticket failed; `Ok` where it succeeded or is under way.
+    ///
+    /// # Errors
+    /// The request's own; `NOT_FOUND`: there is no such ticket, or it is too old to tell.
+    pub fn ticket_error(&self, ticket: u64) -> Result<()> {
+        self.engine.ticket_error(ticket)
     }
 
     pub(crate) fn description(&self) -> &Description {

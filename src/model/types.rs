@@ -88,4 +88,11 @@ pub struct Info {
     pub bos_token: Option<i32>,
     pub eos_token: Option<i32>,
     pub parameter_count: u64,
+    /// It has an output head: passes can leave logits.
+    pub has_head: bool,
+    /// A token sees those before it only; in an encoder all see each other.
+    pub causal: bool,
+    pub has_chat_template: bool,
+    /// It keeps state that is not per token, so that not every truncation is possible.
+    pub has_recurrent_memory: bool,
 }

@@ -100,7 +100,12 @@ impl Session {
         self.context
     }
 
-    /// Ends passes of this session from any thread. One that was submitted and waits for its turn ends when that comes;
+    /// Bytes that the session has taken from the model's budget, beside rows of results after the first.
+    pub fn memory_bytes(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Ends passes of this session from any thread: the one that runs, or the next one where none runs. One that was submitted and waits for its turn ends when that comes;
     /// [`SharedSession::interrupt`] ends it at once.
     pub fn interrupt_handle(&self) -> Arc<Interrupt> {
         self.interrupt.clone()
@@ -111,9 +116,11 @@ impl Session {
     /// # Errors
     /// `INVALID_ARGUMENT`: no tokens, or one outside the vocabulary; `UNSUPPORTED`: logits of a model without an output
     /// head; `CONTEXT_FULL`; `IO`; `CANCELLED`; `MEMORY_BUDGET`: no room for the rows of all positions. The session is
-    /// then as it was before.
+    /// then as it was before. An interrupt that was raised since the last call ended is `CANCELLED` too.
     pub fn forward(&mut self, tokens: &[i32], outputs: impl Into<Outputs>) -> Result<()> {
-        self.forward_since(tokens, outputs, self.interrupt.count())
+        let result = self.forward_since(tokens, outputs, self.interrupt.settled());
+        self.interrupt.settle();
+        result
     }
 
     /// As [`Session::forward`]; an interrupt raised since the count was `since` ends it too.

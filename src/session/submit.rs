@@ -121,7 +121,7 @@ impl SharedSession {
         }
         copy.extend_from_slice(tokens);
         self.model.passes().start()?;
-        let since = self.interrupt.count();
+        let since = self.interrupt.settled();
         let ticket = self.model.engine().open_pass(&self.interrupt)?;
         let Place::Home(session) = std::mem::replace(&mut *place, Place::Away(ticket)) else {
             unreachable!("the lock was held since the session was found at home")
@@ -130,17 +130,22 @@ impl SharedSession {
         let job = Job { ticket, session, home: Arc::downgrade(&self.slot), tokens: copy, outputs, results, since };
         self.model.passes().push(job);
         if self.interrupt.count() != since {
-            // An interrupt that came before the pass was in the queue has not found it there.
+            // An interrupt that came before the pass was in the queue has not found it there: it ends the pass now.
             self.model.passes().withdraw(ticket);
         }
         Ok(ticket)
     }
 
     /// Ends the pass of this session, from any thread: one that runs within one page's time, a submitted one that waits
-    /// for its turn at once.
+    /// for its turn at once. Where there is none, the next pass or generation ends as soon as it begins.
     pub fn interrupt(&self) {
         self.interrupt.raise();
         self.model.passes().withdraw_of(&self.slot);
+    }
+
+    /// Takes back an interrupt that no pass has seen. A pass that is running or waiting is ended all the same.
+    pub fn clear_interrupt(&self) {
+        self.interrupt.settle();
     }
 }
 
@@ -171,11 +176,12 @@ impl Job {
         };
         // What a panicking pass was changing is not looked at again: it is dropped, or lost by its owner.
         match catch_unwind(AssertUnwindSafe(run)) {
-            Ok((session, result)) => finish(&model, ticket, home, Some(session), result.err().map(|e| e.status())),
+            Ok((session, result)) => finish(&model, ticket, home, Some(session), result.err()),
             Err(payload) => {
                 // The destructor of a payload could panic in its turn.
                 std::mem::forget(payload);
-                finish(&model, ticket, home, None, Some(Status::Internal));
+                let fault = Error::new(Status::Internal, "a fault inside the library ended the pass");
+                finish(&model, ticket, home, None, Some(fault));
             }
         }
     }
@@ -186,13 +192,17 @@ impl Job {
         drop(results);
         session.pass_bytes = 0;
         let model = session.model.clone();
-        finish(&model, ticket, home, Some(session), Some(Status::Cancelled));
+        finish(&model, ticket, home, Some(session), Some(Error::cancelled()));
     }
 }
 
 /// Brings the session home, or ends it where nobody waits for it, and then tells that its pass is done.
-fn finish(model: &Model, ticket: u64, home: Weak<Slot>, session: Option<Session>, failure: Option<Status>) {
+fn finish(model: &Model, ticket: u64, home: Weak<Slot>, session: Option<Session>, failure: Option<Error>) {
     model.engine().pass_ended(ticket);
+    // From here on nobody ends this pass: what was raised until now was meant for it.
+    if let Some(session) = &session {
+        session.interrupt.settle();
+    }
     let bytes = session.as_ref().map_or(0, |s| s.pass_bytes);
     match home.upgrade() {
         Some(slot) => {

@@ -29,5 +29,5 @@ pub use chat::{Chat, Conversation};
 pub use load::MODELS;
 #[doc(hidden)]
 pub use pretokenize::{pretokenize, pretokenizers};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{TokenAttributes, Tokenizer};
 pub use utf8::Utf8Stream;

@@ -33,6 +33,22 @@ pub struct Tokenizer {
     pub(super) ends: Vec<u32>,
 }
 
+/// What one token is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenAttributes {
+    /// It steers the model and has no text in an answer.
+    pub control: bool,
+    /// It is recognised in any text as it is written.
+    pub user_defined: bool,
+    /// It stands for text that the vocabulary does not have.
+    pub unknown: bool,
+    pub unused: bool,
+    /// It stands for one byte, which may be part of a character.
+    pub byte: bool,
+    /// A generation is over with it.
+    pub end: bool,
+}
+
 pub(super) enum Rules {
     Spm(Spm),
     Unigram(Unigram),
@@ -193,6 +209,26 @@ impl Tokenizer {
     /// Whether a generation is over with this token. A token that is not in the vocabulary is `INVALID_ARGUMENT`.
     pub fn is_end(&self, token: i32) -> Result<bool> {
         Ok(self.ends.binary_search(&self.check(token)?).is_ok())
+    }
+
+    /// The bytes that stand for one token in a text, and what the token is. Control and unknown tokens have the bytes of
+    /// their names.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: the token is not in the vocabulary.
+    pub fn token_text(&self, token: i32) -> Result<(Vec<u8>, TokenAttributes)> {
+        let mut bytes = Vec::new();
+        self.piece(token, true, &mut bytes)?;
+        let kind = self.vocabulary.kind(token as u32);
+        let attributes = TokenAttributes {
+            control: kind == Kind::Control,
+            user_defined: kind == Kind::UserDefined,
+            unknown: kind == Kind::Unknown,
+            unused: kind == Kind::Unused || kind == Kind::Undefined,
+            byte: kind == Kind::Byte,
+            end: self.is_end(token)?,
+        };
+        Ok((bytes, attributes))
     }
 
     /// Everything this holds, in bytes.

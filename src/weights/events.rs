@@ -11,6 +11,9 @@ use crate::weights::{Event, EventKind};
 /// More events than this wait for nobody: a host that never polls is told so instead of memory growing for ever.
 const MOST_WAITING: usize = 65_536;
 
+/// Errors of failed requests that are kept to be asked for.
+const MOST_FAILURES: usize = 256;
+
 /// One layer of a prefetch.
 pub struct LayerRequest {
     pub layer: u32,
@@ -19,7 +22,7 @@ pub struct LayerRequest {
     /// Pages being read.
     pub loading: Vec<u32>,
     pub bytes: u64,
-    pub failure: Option<Status>,
+    pub failure: Option<Error>,
 }
 
 impl LayerRequest {
@@ -34,7 +37,7 @@ pub struct Ticket {
     pub since: Instant,
     pub layers: VecDeque<LayerRequest>,
     bytes: u64,
-    failure: Option<Status>,
+    failure: Option<Error>,
 }
 
 /// A submitted pass whose DONE is not posted yet.
@@ -54,6 +57,9 @@ pub struct Tickets {
     last_id: u64,
     /// Events that open tickets will still post.
     promised: usize,
+    /// Why requests failed, oldest first, and the highest ticket whose failure is no longer among them.
+    failures: VecDeque<(u64, Error)>,
+    forgotten: u64,
 }
 
 impl Tickets {
@@ -83,12 +89,21 @@ impl Tickets {
     }
 
     /// Posts that the pass of this ticket is done.
-    pub fn pass_done(&mut self, id: u64, failure: Option<Status>, bytes: u64) {
+    pub fn pass_done(&mut self, id: u64, failure: Option<Error>, bytes: u64) {
         if let Some(at) = self.passes.iter().position(|p| p.id == id) {
             let pass = self.passes.swap_remove(at);
             self.promised -= 1;
             let elapsed_ns = pass.since.elapsed().as_nanos() as u64;
-            self.events.push_back(Event { ticket: id, kind: EventKind::Done, failure, layer: 0, bytes, elapsed_ns });
+            let status = failure.as_ref().map(Error::status);
+            self.events.push_back(Event {
+                ticket: id,
+                kind: EventKind::Done,
+                failure: status,
+                layer: 0,
+                bytes,
+                elapsed_ns,
+            });
+            self.keep_failure(id, failure);
         }
     }
 
@@ -109,6 +124,35 @@ impl Tickets {
         Ok(self.last_id)
     }
 
+    fn keep_failure(&mut self, id: u64, failure: Option<Error>) {
+        let Some(failure) = failure else { return };
+        if self.failures.len() == MOST_FAILURES
+            && let Some((oldest, _)) = self.failures.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest);
+        }
+        self.failures.push_back((id, failure));
+    }
+
+    /// How a request failed; `Ok` where it is under way or has succeeded.
+    ///
+    /// # Errors
+    /// The request's own; `NOT_FOUND`: no such ticket, or too many have failed since.
+    pub fn outcome(&self, id: u64) -> Result<()> {
+        if !self.was_issued(id) {
+            return Err(Error::not_found(format!("there is no ticket {id}")));
+        }
+        if let Some((_, failure)) = self.failures.iter().find(|(ticket, _)| *ticket == id) {
+            return Err(failure.clone());
+        }
+        let is_open = self.open.iter().any(|ticket| ticket.id == id) || self.passes.iter().any(|pass| pass.id == id);
+        if id <= self.forgotten && !is_open {
+            let text = format!("how ticket {id} ended is no longer known: errors of {MOST_FAILURES} requests are kept");
+            return Err(Error::not_found(text));
+        }
+        Ok(())
+    }
+
     pub fn was_issued(&self, id: u64) -> bool {
         (1..=self.last_id).contains(&id)
     }
@@ -116,6 +160,7 @@ impl Tickets {
     /// Posts what has been finished. Returns how many layers failed.
     pub fn settle(&mut self) -> u64 {
         let mut failures = 0;
+        let mut failed = Vec::new();
         let (events, promised) = (&mut self.events, &mut self.promised);
         self.open.retain_mut(|ticket| {
             let elapsed_ns = ticket.since.elapsed().as_nanos() as u64;
@@ -123,12 +168,13 @@ impl Tickets {
                 let Some(layer) = ticket.layers.remove(at) else { break };
                 failures += u64::from(layer.failure.is_some());
                 ticket.bytes += layer.bytes;
-                ticket.failure = ticket.failure.or(layer.failure);
+                let status = layer.failure.as_ref().map(Error::status);
+                ticket.failure = ticket.failure.take().or(layer.failure);
                 *promised -= 1;
                 events.push_back(Event {
                     ticket: ticket.id,
                     kind: EventKind::Layer,
-                    failure: layer.failure,
+                    failure: status,
                     layer: layer.layer,
                     bytes: layer.bytes,
                     elapsed_ns,
@@ -136,10 +182,14 @@ impl Tickets {
             }
             if ticket.layers.is_empty() {
                 *promised -= 1;
-                events.push_back(done(ticket, ticket.failure, elapsed_ns));
+                events.push_back(done(ticket, ticket.failure.as_ref().map(Error::status), elapsed_ns));
+                failed.extend(ticket.failure.take().map(|failure| (ticket.id, failure)));
             }
             !ticket.layers.is_empty()
         });
+        for (id, failure) in failed {
+            self.keep_failure(id, Some(failure));
+        }
         failures
     }
 
@@ -151,16 +201,17 @@ impl Tickets {
             self.promised -= ticket.layers.len() + 1;
             let elapsed_ns = ticket.since.elapsed().as_nanos() as u64;
             self.events.push_back(done(&ticket, Some(Status::Cancelled), elapsed_ns));
+            self.keep_failure(id, Some(Error::cancelled()));
         }
     }
 
     /// Tells every request that waits for `page` how its reading ended.
-    pub fn page_loaded(&mut self, page: u32, bytes: u64, failure: Option<Status>) {
+    pub fn page_loaded(&mut self, page: u32, bytes: u64, failure: Option<&Error>) {
         for layer in self.open.iter_mut().flat_map(|t| t.layers.iter_mut()) {
             if let Some(at) = layer.loading.iter().position(|&p| p == page) {
                 layer.loading.swap_remove(at);
                 layer.bytes += bytes;
-                layer.failure = layer.failure.or(failure);
+                layer.failure = layer.failure.take().or_else(|| failure.cloned());
             }
         }
     }

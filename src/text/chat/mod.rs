@@ -47,7 +47,7 @@ impl<'a> Chat<'a> {
     /// that themselves.
     ///
     /// # Errors
-    /// `UNSUPPORTED`: the model has no template, or one that uses what is not built in. `INVALID_ARGUMENT`: the template
+    /// `NOT_FOUND`: the model has no template; `UNSUPPORTED`: it uses what is not built in. `INVALID_ARGUMENT`: the template
     /// refuses these messages, or fails on them. `FORMAT`: it cannot be parsed, or goes beyond its bounds.
     pub fn format(&self, conversation: &Conversation) -> Result<String> {
         let mut variables = conversation.variables.clone();
@@ -74,7 +74,7 @@ impl<'a> Chat<'a> {
         let named = if tools { self.metadata.get_str(&format!("{TEMPLATE}.tool_use"))? } else { None };
         let default = || self.metadata.get_str(TEMPLATE);
         let found = named.map_or_else(default, |named| Ok(Some(named)))?;
-        found.ok_or_else(|| Error::unsupported(format!("the model has no chat template ({TEMPLATE})")))
+        found.ok_or_else(|| Error::not_found(format!("the model has no chat template ({TEMPLATE})")))
     }
 
     /// Adds the texts of special tokens, where the conversation does not give its own.

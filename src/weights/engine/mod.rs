@@ -57,16 +57,22 @@ pub struct Engine {
     budget_share: Option<BudgetShare>,
 }
 
-/// Ends passes of one session, from any thread. It counts how often it was raised, so that a request made between two
-/// passes of a longer undertaking is not lost.
+/// Ends passes of one session, from any thread. It counts how often it was raised, so that an interrupt is not lost
+/// between two passes or before the first one: it ends the call that runs, or the next one where none runs.
 pub struct Interrupt {
     raised: AtomicU64,
+    /// The count when the last call ended: what was raised before belonged to that call.
+    settled: AtomicU64,
     engine: Weak<Shared>,
 }
 
 impl Interrupt {
     pub fn new(engine: &Engine) -> Arc<Interrupt> {
-        Arc::new(Interrupt { raised: AtomicU64::new(0), engine: Arc::downgrade(&engine.shared) })
+        Arc::new(Interrupt {
+            raised: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            engine: Arc::downgrade(&engine.shared),
+        })
     }
 
     /// The running pass ends with CANCELLED within one page's time.
@@ -82,6 +88,16 @@ impl Interrupt {
     /// How often it was raised.
     pub fn count(&self) -> u64 {
         self.raised.load(Ordering::SeqCst)
+    }
+
+    /// The count from which a call that begins now is interrupted: what was raised since the last call ended ends it.
+    pub fn settled(&self) -> u64 {
+        self.settled.load(Ordering::SeqCst)
+    }
+
+    /// A call has ended, or the host withdraws: what was raised until now ends no other call.
+    pub fn settle(&self) {
+        self.settled.store(self.count(), Ordering::SeqCst);
     }
 }
 
@@ -457,7 +473,7 @@ impl Engine {
     }
 
     /// Posts the DONE of a submitted pass that has ended.
-    pub fn pass_done(&self, ticket: u64, failure: Option<Status>, bytes: u64) {
+    pub fn pass_done(&self, ticket: u64, failure: Option<Error>, bytes: u64) {
         let mut state = self.shared.state.lock();
         state.tickets.pass_done(ticket, failure, bytes);
         self.shared.signal_events(&state);
@@ -468,7 +484,7 @@ impl Engine {
     pub fn cancel(&self, ticket: u64) -> Result<()> {
         let mut state = self.shared.state.lock();
         if !state.tickets.was_issued(ticket) {
-            return Err(Error::invalid(format!("there is no ticket {ticket}")));
+            return Err(Error::not_found(format!("there is no ticket {ticket}")));
         }
         if let Some(interrupt) = state.tickets.interrupt_of(ticket) {
             // Under the lock, under which passes end too: the pass that this ends is the ticket's own.
@@ -481,6 +497,14 @@ impl Engine {
         drop(state);
         self.shared.wake_loader();
         Ok(())
+    }
+
+    /// How the request of this ticket failed; `Ok` where it has not.
+    ///
+    /// # Errors
+    /// The request's own; `NOT_FOUND`: there is no such ticket, or it is too old to tell.
+    pub fn ticket_error(&self, ticket: u64) -> Result<()> {
+        self.shared.state.lock().tickets.outcome(ticket)
     }
 
     /// Takes up to `cap` waiting events.

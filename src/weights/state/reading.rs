@@ -78,7 +78,10 @@ impl State {
                         match self.start_for_host(fixed, p) {
                             HostFrame::Found(requests) => found = Some(requests),
                             HostFrame::Later => break 'search,
-                            HostFrame::Never => layer.failure = layer.failure.or(Some(Status::MemoryBudget)),
+                            HostFrame::Never => {
+                                let refusal = || no_frame(fixed, p, layer.layer);
+                                layer.failure = layer.failure.take().or_else(|| Some(refusal()));
+                            }
                         }
                     }
                     layer.queued.pop_front();
@@ -261,22 +264,34 @@ impl State {
             return false;
         }
         let failure = failure.take();
-        let status = failure.as_ref().map(Error::status);
+        let failure = failure.map(|e| e.context(fixed.describe(p)));
         self.slots[p].presence = Presence::Ready;
         let needed_now = self.needed() == Some(p);
-        if let Some(e) = failure {
+        if let Some(e) = &failure {
             self.evict(fixed, p);
             self.stats.evictions -= 1;
-            self.slots[p].failure = Some(e.context(fixed.describe(p)));
+            self.slots[p].failure = Some(e.clone());
         } else if !self.is_planned(fixed, p) && !needed_now {
             // The plan has become smaller while the page was on its way.
             self.evict(fixed, p);
         }
         self.fit_ring(fixed);
-        self.tickets.page_loaded(p as u32, fixed.page(p).extent_bytes, status);
+        self.tickets.page_loaded(p as u32, fixed.page(p).extent_bytes, failure.as_ref());
         self.stats.prefetch_failures += self.tickets.settle();
         true
     }
+}
+
+/// Why a layer cannot be prefetched.
+fn no_frame(fixed: &Fixed, p: usize, layer: u32) -> Error {
+    Error::new(
+        Status::MemoryBudget,
+        format!(
+            "layer {layer} cannot be prefetched: the memory budget has no frame of {} bytes beside those that passes need \
+             and that earlier prefetches keep",
+            fixed.page(p).extent_bytes
+        ),
+    )
 }
 
 enum HostFrame {

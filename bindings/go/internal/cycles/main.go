@@ -82,7 +82,7 @@ func cycle(path string, prefetch bool) error {
 	if _, err := model.FormatChat(said, true); err == nil {
 		return fmt.Errorf("a model without a template formatted a conversation")
 	}
-	if err := copied.Forward(context.Background(), prompt, layerline.LogitsNone|layerline.EmbeddingsAll); err != nil {
+	if err := copied.Forward(context.Background(), prompt, layerline.LogitsNone, layerline.EmbeddingsAll); err != nil {
 		return err
 	}
 	if prefetch {
@@ -97,7 +97,7 @@ func cycle(path string, prefetch bool) error {
 		if _, err := model.Prefetch(0, 1); err != nil {
 			return err
 		}
-		if _, err := session.SubmitForward(prompt, layerline.LogitsAll); err != nil {
+		if _, err := session.Submit(prompt, layerline.LogitsAll, layerline.EmbeddingsNone); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,7 @@ extension Model {
     /// NUL; ``Status/format`` for a template that cannot be parsed or goes beyond its bounds of time and memory.
     public func formatChat(_ messages: [Message], addAssistant: Bool = true) throws -> String {
         try withMessages(messages) { first, count in
-            try chatText { layerline_chat_format($0, first, count, addAssistant, $1, $2, $3, $4) }
+            try chatText { layerline_model_format_chat($0, first, count, addAssistant, $1, $2, $3, $4) }
         }
     }
 
@@ -34,7 +34,7 @@ extension Model {
     /// such as "enable_thinking", may be there.
     public func formatChat(json: some Sequence<UInt8>, addAssistant: Bool = true) throws -> String {
         try withCharacters(json) { first, count in
-            try chatText { layerline_chat_format_json($0, first, count, addAssistant, $1, $2, $3, $4) }
+            try chatText { layerline_model_format_chat_json($0, first, count, addAssistant, $1, $2, $3, $4) }
         }
     }
 
@@ -42,14 +42,14 @@ extension Model {
     /// template spells them: in what messages say they stay text, so that nobody but the template speaks for another.
     public func tokenizeChat(_ messages: [Message], addAssistant: Bool = true) throws -> [Token] {
         try withMessages(messages) { first, count in
-            try chatTokens { layerline_chat_tokenize($0, first, count, addAssistant, $1, $2, $3, $4) }
+            try chatTokens { layerline_model_tokenize_chat($0, first, count, addAssistant, $1, $2, $3, $4) }
         }
     }
 
     /// The same for a conversation as ``formatChat(json:addAssistant:)`` takes it.
     public func tokenizeChat(json: some Sequence<UInt8>, addAssistant: Bool = true) throws -> [Token] {
         try withCharacters(json) { first, count in
-            try chatTokens { layerline_chat_tokenize_json($0, first, count, addAssistant, $1, $2, $3, $4) }
+            try chatTokens { layerline_model_tokenize_chat_json($0, first, count, addAssistant, $1, $2, $3, $4) }
         }
     }
 

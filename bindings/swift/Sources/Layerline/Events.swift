@@ -69,19 +69,24 @@ extension Model {
         var ticket: Ticket = 0
         let first: UInt32 = try exact(layers.lowerBound, "the first layer")
         let count: UInt32 = try exact(layers.count, "the number of layers")
-        try handle.use { model in try checked { layerline_prefetch(model, first, count, &ticket, $0) } }
+        try handle.use { model in try checked { layerline_model_prefetch(model, first, count, &ticket, $0) } }
         return ticket
     }
 
-    /// Gives up a prefetch or a submitted pass: its last event comes with ``Status/cancelled``. For one that is finished
+    /// Ends a prefetch or a submitted pass: its last event comes with ``Status/cancelled``. For one that is finished
     /// already this is no error.
     public func cancel(_ ticket: Ticket) throws {
-        try handle.use { try check(layerline_cancel($0, ticket)) }
+        try handle.use { model in try checked { layerline_model_cancel(model, ticket, $0) } }
+    }
+
+    /// Throws the error of a background request that failed; returns where it has succeeded or is under way.
+    public func checkTicket(_ ticket: Ticket) throws {
+        try handle.use { model in try checked { layerline_model_ticket_error(model, ticket, $0) } }
     }
 
     /// Takes up to `limit` events that wait, at least one, oldest first. Never waits.
     public func poll(limit: Int = 64) throws -> [Event] {
-        try handle.use { model in try taken(limit) { layerline_poll(model, $0, $1, $2) } }
+        try handle.use { model in try taken(limit) { layerline_model_poll(model, $0, $1, $2, $3) } }
     }
 
     /// As ``poll(limit:)``, but blocks its thread until the first event comes, at most for `timeout`; nil: without a
@@ -89,7 +94,7 @@ extension Model {
     @available(*, noasync, message: "it blocks the thread: iterate events() instead")
     public func wait(timeout: Duration? = nil, limit: Int = 64) throws -> [Event] {
         let milliseconds = timeout.map(Self.milliseconds) ?? -1
-        return try handle.use { model in try taken(limit) { layerline_wait(model, milliseconds, $0, $1, $2) } }
+        return try handle.use { model in try taken(limit) { layerline_model_wait(model, milliseconds, $0, $1, $2, $3) } }
     }
 
     /// Events as they come, without blocking a thread. It has no end: leave the loop, or cancel the task. Each event is
@@ -110,32 +115,38 @@ extension Model {
     /// A file descriptor that is readable while events wait, for event loops; nil where the system has none. It is the
     /// model's: do not read, write or close it, and hold the model as long as a loop has it.
     public var eventDescriptor: Int32? {
-        let descriptor = handle.use { layerline_event_fd($0) }
-        return descriptor < 0 ? nil : descriptor
+        let descriptor = handle.use { layerline_model_event_handle($0) }
+        return descriptor < 0 ? nil : Int32(descriptor)
     }
 
     /// Where a layer is.
     public func state(ofLayer layer: Int) throws -> LayerState {
         let layer: UInt32 = try exact(layer, "the layer")
         var state: Int32 = 0
-        try handle.use { try check(layerline_layer_state($0, layer, &state)) }
+        try handle.use { model in try checked { layerline_model_layer_state(model, layer, &state, $0) } }
         return LayerState(rawValue: state)
     }
 
     private func taken(
-        _ limit: Int, _ take: (UnsafeMutablePointer<layerline_event>?, Int, UnsafeMutablePointer<Int>) -> layerline_status
+        _ limit: Int,
+        _ take: (
+            UnsafeMutablePointer<layerline_event>?, Int, UnsafeMutablePointer<Int>, UnsafeMutablePointer<OpaquePointer?>
+        ) -> layerline_status
     ) throws -> [Event] {
         // More than a million at once nobody has: a slip must not take all memory.
         guard (1...1 << 20).contains(limit) else {
             throw LayerlineError(.invalidArgument, "limit is \(limit): it must be from 1 to \(1 << 20)")
         }
-        var status = LAYERLINE_OK
-        let events = [layerline_event](unsafeUninitializedCapacity: limit) { buffer, count in
-            var written = 0
-            status = take(buffer.baseAddress, buffer.count, &written)
-            count = status == LAYERLINE_OK ? written : 0
+        var events: [layerline_event] = []
+        try checked { error in
+            var status = LAYERLINE_OK
+            events = [layerline_event](unsafeUninitializedCapacity: limit) { buffer, count in
+                var written = 0
+                status = take(buffer.baseAddress, buffer.count, &written, error)
+                count = status == LAYERLINE_OK ? written : 0
+            }
+            return status
         }
-        try check(status)
         return events.map(Event.init)
     }
 

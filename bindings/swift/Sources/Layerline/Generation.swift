@@ -65,8 +65,7 @@ extension Session {
     }
 
     private func tokens(of prompt: String) throws -> [Token] {
-        var held = 0
-        try handle.use { try check(layerline_session_position($0, &held)) }
+        let held = try handle.use { try facts(of: $0) }.position
         return try model.tokenize(prompt, options: held == 0 ? .begin : [])
     }
 
@@ -87,7 +86,7 @@ extension Session {
                     try sampler.handle.use { sampler in
                         try prompt.withUnsafeBufferPointer { prompt in
                             try checked {
-                                layerline_generate(
+                                layerline_session_generate(
                                     session, sampler, prompt.baseAddress, prompt.count, Int(most), Receiver.callback,
                                     Unmanaged.passUnretained(receiver).toOpaque(), $0)
                             }

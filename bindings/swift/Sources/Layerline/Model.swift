@@ -35,6 +35,14 @@ public struct ModelInfo: Hashable, Sendable {
     public let beginToken: Token?
     /// The token that ends a text.
     public let endToken: Token?
+    /// Passes can leave logits.
+    public let hasHead: Bool
+    /// A token sees only those before it; false in encoders.
+    public let isCausal: Bool
+    /// Conversations can be formatted by the model's own template.
+    public let hasChatTemplate: Bool
+    /// A session cannot be truncated to every length.
+    public let hasRecurrentMemory: Bool
     /// Weights, each counted as one whatever its format.
     public let parameterCount: UInt64
 }
@@ -124,7 +132,7 @@ public final class Model: Sendable {
         let handle = try Handle(model, free: { layerline_model_free($0) })
         var info = layerline_model_info()
         info.struct_size = UInt32(MemoryLayout<layerline_model_info>.size)
-        try handle.use { try check(layerline_model_get_info($0, &info)) }
+        try handle.use { model in try checked { layerline_model_get_info(model, &info, $0) } }
         self.handle = handle
         self.info = ModelInfo(
             layerCount: Int(info.layer_count),
@@ -137,6 +145,10 @@ public final class Model: Sendable {
             expertUsedCount: Int(info.expert_used_count),
             beginToken: info.bos_token < 0 ? nil : info.bos_token,
             endToken: info.eos_token < 0 ? nil : info.eos_token,
+            hasHead: info.has_head,
+            isCausal: info.causal,
+            hasChatTemplate: info.has_chat_template,
+            hasRecurrentMemory: info.has_recurrent_memory,
             parameterCount: info.parameter_count
         )
     }
@@ -146,7 +158,7 @@ public final class Model: Sendable {
         get throws {
             var stats = layerline_stats()
             stats.struct_size = UInt32(MemoryLayout<layerline_stats>.size)
-            try handle.use { try check(layerline_model_get_stats($0, &stats)) }
+            try handle.use { model in try checked { layerline_model_get_stats(model, &stats, $0) } }
             return Stats(
                 io: IOMode(rawValue: stats.io),
                 budgetBytes: stats.budget_bytes,
@@ -170,11 +182,25 @@ public final class Model: Sendable {
     }
 
     /// A scalar or string of the file's metadata as text, such as that of "general.name". Throws
-    /// ``Status/invalidArgument`` where the file has no such key, or an array there.
+    /// ``Status/notFound`` where the file has no such key, ``Status/unsupported`` where it has an array there.
     public func metadata(_ key: String) throws -> String {
         let key = try terminated(key, "key")
-        let text = try handle.use { model in try bytes { layerline_model_metadata(model, key, $0, $1, $2) } }
+        let text = try handle.use { model in try bytes { layerline_model_metadata(model, key, $0, $1, $2, $3) } }
         return String(decoding: text, as: UTF8.self)
+    }
+
+    /// The keys of the file's metadata, but for the vocabulary's arrays.
+    public var metadataKeys: [String] {
+        get throws {
+            try handle.use { model in
+                var count = 0
+                try checked { layerline_model_metadata_count(model, &count, $0) }
+                return try (0..<count).map { index in
+                    let key = try bytes { layerline_model_metadata_key_at(model, index, $0, $1, $2, $3) }
+                    return String(decoding: key, as: UTF8.self)
+                }
+            }
+        }
     }
 
     /// Changes the memory budget while passes run, and returns at once; 0: from the cgroup's limit and the free memory.
@@ -192,20 +218,24 @@ public final class Model: Sendable {
                 var room = text.count / 3 + 8
                 while true {
                     var needed = 0
-                    var status = LAYERLINE_OK
-                    let tokens = [Token](unsafeUninitializedCapacity: room) { buffer, written in
-                        status = handle.use {
-                            layerline_tokenize(
-                                $0, text.baseAddress, text.count, options.rawValue, buffer.baseAddress,
-                                buffer.count, &needed)
+                    var tokens: [Token] = []
+                    do {
+                        try checked { error in
+                            var status = LAYERLINE_OK
+                            tokens = [Token](unsafeUninitializedCapacity: room) { buffer, written in
+                                status = handle.use {
+                                    layerline_model_tokenize(
+                                        $0, text.baseAddress, text.count, options.rawValue, buffer.baseAddress,
+                                        buffer.count, &needed, error)
+                                }
+                                written = status == LAYERLINE_OK ? needed : 0
+                            }
+                            return status
                         }
-                        written = status == LAYERLINE_OK ? needed : 0
-                    }
-                    if status != LAYERLINE_ERROR_BUFFER_TOO_SMALL {
-                        try check(status)
                         return tokens
+                    } catch let error as LayerlineError where error.status == .bufferTooSmall {
+                        room = needed
                     }
-                    room = needed
                 }
             }
         }
@@ -220,7 +250,7 @@ public final class Model: Sendable {
     public func detokenizedBytes(_ tokens: [Token]) throws -> [UInt8] {
         try handle.use { model in
             try tokens.withUnsafeBufferPointer { tokens in
-                try bytes { layerline_detokenize(model, tokens.baseAddress, tokens.count, $0, $1, $2) }
+                try bytes { layerline_model_detokenize(model, tokens.baseAddress, tokens.count, $0, $1, $2, $3) }
             }
         }
     }
@@ -228,7 +258,39 @@ public final class Model: Sendable {
     /// Whether a token ends a text or a turn.
     public func isEnd(_ token: Token) throws -> Bool {
         var end = false
-        try handle.use { try check(layerline_token_is_end($0, token, &end)) }
+        try handle.use { model in try checked { layerline_model_token_is_end(model, token, &end, $0) } }
         return end
     }
+
+    /// The bytes that a token adds to a text that goes on, which may be part of a character, and what it is. A control
+    /// token has the bytes of its name.
+    public func text(of token: Token) throws -> (bytes: [UInt8], attributes: TokenAttributes) {
+        var attributes: UInt32 = 0
+        let text = try handle.use { model in
+            try bytes { layerline_model_token_text(model, token, $0, $1, $2, &attributes, $3) }
+        }
+        return (text, TokenAttributes(rawValue: attributes))
+    }
+}
+
+/// What a token is.
+public struct TokenAttributes: OptionSet, Hashable, Sendable {
+    public let rawValue: UInt32
+
+    public init(rawValue: UInt32) {
+        self.rawValue = rawValue
+    }
+
+    /// It steers the model, and has no text in an answer.
+    public static let control = TokenAttributes(rawValue: UInt32(LAYERLINE_TOKEN_CONTROL))
+    /// It ends a text or a turn.
+    public static let end = TokenAttributes(rawValue: UInt32(LAYERLINE_TOKEN_END))
+    /// It stands for one byte, which may be part of a character.
+    public static let byte = TokenAttributes(rawValue: UInt32(LAYERLINE_TOKEN_BYTE))
+    /// It is recognised in any text as it is written.
+    public static let userDefined = TokenAttributes(rawValue: UInt32(LAYERLINE_TOKEN_USER_DEFINED))
+    /// It stands for text that the vocabulary does not have.
+    public static let unknown = TokenAttributes(rawValue: UInt32(LAYERLINE_TOKEN_UNKNOWN))
+    /// The vocabulary marks it as unused.
+    public static let unused = TokenAttributes(rawValue: UInt32(LAYERLINE_TOKEN_UNUSED))
 }

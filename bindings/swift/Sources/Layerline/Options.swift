@@ -127,7 +127,7 @@ public struct MemoryPlan: Hashable, Sendable {
         let path = try terminated(path, "path")
         var plan = layerline_plan()
         plan.struct_size = UInt32(MemoryLayout<layerline_plan>.size)
-        try options.use { options in try checked { layerline_plan_memory(path, options, &plan, $0) } }
+        try options.use { options in try checked { layerline_options_plan(options, path, &plan, $0) } }
         layerCount = Int(plan.layer_count)
         fileBytes = plan.file_bytes
         weightBytes = plan.weight_bytes

@@ -70,8 +70,38 @@ public final class Sampler: Sendable {
     public func sample(_ session: Session) throws -> Token {
         var token: Token = 0
         try session.briefly { session in
-            try handle.use { try check(layerline_sampler_sample($0, session, &token)) }
+            try handle.use { sampler in try checked { layerline_sampler_sample(sampler, session, &token, $0) } }
         }
         return token
+    }
+
+    /// Chooses a token by given logits, one for each token of the vocabulary.
+    public func sample(logits: [Float]) throws -> Token {
+        var token: Token = 0
+        try handle.use { sampler in
+            try checked { layerline_sampler_sample_logits(sampler, logits, logits.count, &token, $0) }
+        }
+        return token
+    }
+
+    /// Shows it tokens of its sequence that it did not choose, for the repeat penalty.
+    public func accept(_ tokens: [Token]) throws {
+        try handle.use { sampler in try checked { layerline_sampler_accept(sampler, tokens, tokens.count, $0) } }
+    }
+
+    /// Forgets the tokens seen and starts the random sequence anew. Settings stay.
+    public func reset() throws {
+        try handle.use { sampler in try checked { layerline_sampler_reset(sampler, $0) } }
+    }
+
+    private init(_ handle: Handle) {
+        self.handle = handle
+    }
+
+    /// A second sampler with the settings of this one and all that it has seen.
+    public func copy() throws -> Sampler {
+        var made: OpaquePointer?
+        try handle.use { sampler in try checked { layerline_sampler_copy(sampler, &made, $0) } }
+        return Sampler(try Handle(made, free: { layerline_sampler_free($0) }))
     }
 }

@@ -16,13 +16,13 @@ public enum EmbeddingRows: Int32, Hashable, Sendable {
     /// None.
     case none = 0
     /// Of every token.
-    case all = 16
+    case all = 1
     /// Of the last token.
-    case last = 32
+    case last = 2
     /// The mean of those of all tokens of the pass.
-    case mean = 48
+    case mean = 3
     /// Of the first token.
-    case first = 64
+    case first = 4
 }
 
 /// One sequence of tokens on a model: its key-value cache and its passes. Its memory goes back to the budget with the
@@ -121,12 +121,12 @@ public final class Session: Sendable {
     public func submit(
         _ tokens: [Token], logits: LogitRows = .last, embeddings: EmbeddingRows = .none
     ) throws -> Ticket {
-        let mode = logits.rawValue | embeddings.rawValue
         var ticket: Ticket = 0
         try briefly { session in
             try tokens.withUnsafeBufferPointer { tokens in
                 try checked {
-                    layerline_forward_submit(session, tokens.baseAddress, tokens.count, mode, &ticket, $0)
+                    layerline_session_submit(
+                        session, tokens.baseAddress, tokens.count, logits.rawValue, embeddings.rawValue, &ticket, $0)
                 }
             }
         }
@@ -134,37 +134,46 @@ public final class Session: Sendable {
     }
 
     /// Ends the pass or generation of the session within the time of one page, from any thread: it throws
-    /// ``Status/cancelled``. Does nothing when there is none. In a task, cancel that instead: it counts also when the
-    /// pass is only about to begin.
+    /// ``Status/cancelled``. Where there is none, it ends the next one. In a task, cancel that instead.
     public func interrupt() {
         handle.use { layerline_session_interrupt($0) }
+    }
+
+    /// Takes back an interrupt that no pass has seen.
+    public func clearInterrupt() {
+        handle.use { layerline_session_clear_interrupt($0) }
     }
 
     /// The logits of one position of the last pass, before any softmax. `row`: 0 after a pass with ``LogitRows/last``;
     /// the token's index in the pass after one with ``LogitRows/all``.
     public func logits(row: Int = 0) throws -> [Float] {
-        try copied(row, layerline_logits)
+        try copied(row, layerline_session_logits)
     }
 
     /// One embedding that the last pass left, as long as ``ModelInfo/embeddingLength``, not normalised. `row`: the token's
     /// index in the pass after one with ``EmbeddingRows/all``; else 0. Which pooling a model asks for is its metadata
     /// "{architecture}.pooling_type".
     public func embeddings(row: Int = 0) throws -> [Float] {
-        try copied(row, layerline_embeddings)
+        try copied(row, layerline_session_embeddings)
     }
 
     /// How many tokens the session holds.
     public var position: Int {
         get throws {
-            var tokens = 0
-            try briefly { try check(layerline_session_position($0, &tokens)) }
-            return tokens
+            try info.position
+        }
+    }
+
+    /// Facts of the session.
+    public var info: SessionInfo {
+        get throws {
+            try briefly { try facts(of: $0) }
         }
     }
 
     /// Forgets all tokens after the first `count`, so that the sequence can go on differently from there.
     public func truncate(to count: Int) throws {
-        try briefly { try check(layerline_session_truncate($0, count)) }
+        try briefly { session in try checked { layerline_session_truncate(session, count, $0) } }
     }
 
     /// A short call on the session, between passes.
@@ -203,23 +212,43 @@ public final class Session: Sendable {
 
     private func copied(
         _ row: Int,
-        _ look: (OpaquePointer?, Int, UnsafeMutablePointer<UnsafePointer<Float>?>?, UnsafeMutablePointer<Int>?)
-            -> layerline_status
+        _ look: (OpaquePointer?, Int, UnsafeMutablePointer<UnsafePointer<Float>?>?, UnsafeMutablePointer<Int>?,
+            UnsafeMutablePointer<OpaquePointer?>?) -> layerline_status
     ) throws -> [Float] {
         try briefly { session in
             var values: UnsafePointer<Float>?
             var count = 0
-            try check(look(session, row, &values, &count))
+            try checked { look(session, row, &values, &count, $0) }
             return Array(UnsafeBufferPointer(start: values, count: count))
         }
     }
 }
 
+/// Facts of a session.
+public struct SessionInfo: Hashable, Sendable {
+    /// Tokens that it can hold.
+    public let contextLength: Int
+    /// Tokens that it holds.
+    public let position: Int
+    /// Bytes that it takes from the model's budget.
+    public let memoryBytes: UInt64
+}
+
+func facts(of session: OpaquePointer) throws -> SessionInfo {
+    var info = layerline_session_info()
+    info.struct_size = UInt32(MemoryLayout<layerline_session_info>.size)
+    try checked { layerline_session_get_info(session, &info, $0) }
+    return SessionInfo(
+        contextLength: Int(info.context_length), position: Int(info.position), memoryBytes: info.memory_bytes)
+}
+
 private func pass(
     _ session: OpaquePointer, _ tokens: [Token], _ logits: LogitRows, _ embeddings: EmbeddingRows
 ) throws {
-    let mode = logits.rawValue | embeddings.rawValue
     try tokens.withUnsafeBufferPointer { tokens in
-        try checked { layerline_forward(session, tokens.baseAddress, tokens.count, mode, $0) }
+        try checked {
+            layerline_session_forward(
+                session, tokens.baseAddress, tokens.count, logits.rawValue, embeddings.rawValue, $0)
+        }
     }
 }

@@ -34,6 +34,8 @@ public struct Status: RawRepresentable, Hashable, Sendable, CustomStringConverti
     public static let busy = Status(rawValue: LAYERLINE_ERROR_BUSY)
     /// A fault inside the library. What that call used can only be let go of; all else is unharmed.
     public static let `internal` = Status(rawValue: LAYERLINE_ERROR_INTERNAL)
+    /// What was named does not exist: a metadata key, a ticket, a chat template.
+    public static let notFound = Status(rawValue: LAYERLINE_ERROR_NOT_FOUND)
 
     /// A short English description.
     public var description: String {
@@ -92,21 +94,27 @@ func terminated(_ text: String, _ name: String) throws -> String {
 
 /// The bytes that a function of the C interface writes, however many they are.
 func bytes(
-    _ write: (UnsafeMutablePointer<CChar>?, Int, UnsafeMutablePointer<Int>) -> layerline_status
+    _ write: (
+        UnsafeMutablePointer<CChar>?, Int, UnsafeMutablePointer<Int>, UnsafeMutablePointer<OpaquePointer?>
+    ) -> layerline_status
 ) throws -> [UInt8] {
     var room = 256
     while true {
         var needed = 0
-        var status = LAYERLINE_OK
-        let text = [UInt8](unsafeUninitializedCapacity: room) { buffer, written in
-            status = buffer.withMemoryRebound(to: CChar.self) { write($0.baseAddress, $0.count, &needed) }
-            written = status == LAYERLINE_OK ? needed : 0
-        }
-        if status != LAYERLINE_ERROR_BUFFER_TOO_SMALL {
-            try check(status)
+        var text: [UInt8] = []
+        do {
+            try checked { error in
+                var status = LAYERLINE_OK
+                text = [UInt8](unsafeUninitializedCapacity: room) { buffer, written in
+                    status = buffer.withMemoryRebound(to: CChar.self) { write($0.baseAddress, $0.count, &needed, error) }
+                    written = status == LAYERLINE_OK ? needed : 0
+                }
+                return status
+            }
             return text
+        } catch let error as LayerlineError where error.status == .bufferTooSmall {
+            room = needed + 1
         }
-        room = needed + 1
     }
 }
 
