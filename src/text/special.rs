@@ -55,12 +55,10 @@ impl Specials {
             .find_map(|at| self.longest_prefix(vocabulary, &text[at..]).map(|token| (at, token)))
     }
 
-    /// Where control tokens start in a text, also inside each other.
-    pub fn find_controls<'a>(&'a self, vocabulary: &'a Vocabulary, text: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-        let is_control = |token: u32| vocabulary.kind(token) != Kind::UserDefined;
-        (0..text.len())
-            .filter(|&at| self.starts[text[at] as usize])
-            .filter(move |&at| self.longest_prefix(vocabulary, &text[at..]).is_some_and(is_control))
+    /// Texts of the tokens that are recognised only where special tokens are asked for.
+    pub fn controls<'a>(&'a self, vocabulary: &'a Vocabulary) -> impl Iterator<Item = &'a [u8]> {
+        let tokens = self.tokens.iter().filter(|&&token| vocabulary.kind(token) != Kind::UserDefined);
+        tokens.map(|&token| vocabulary.text(token))
     }
 
     fn longest_prefix(&self, vocabulary: &Vocabulary, text: &[u8]) -> Option<u32> {

@@ -1,6 +1,7 @@
 //! Text to tokens and back.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::bpe::Bpe;
 use super::escape::push_unescaped;
@@ -81,40 +82,44 @@ impl Tokenizer {
             out.extend(self.bos());
         }
         let specials = if special { &self.specials } else { &self.user_defined };
-        self.encode_parts(text, specials, None, &mut Merger::default(), &mut out);
+        self.encode_parts(text, specials, &mut Merger::default(), &mut out);
         out
     }
 
-    /// The tokens of a text in which control tokens spelt with `mark` inside are none: they are text, without the mark.
-    pub(super) fn encode_marked(&self, text: &str, mark: char) -> Vec<i32> {
-        let mut out = Vec::new();
-        self.encode_parts(text, &self.specials, Some(mark), &mut Merger::default(), &mut out);
-        out
-    }
-
-    /// Puts `mark` inside each control token that is spelt in a text.
-    pub(super) fn mark_controls(&self, text: &mut String, mark: char) {
-        let found: Vec<usize> = self.specials.find_controls(&self.vocabulary, text.as_bytes()).collect();
-        let mut marked = String::with_capacity(text.len() + found.len() * mark.len_utf8());
-        let mut from = 0;
-        for at in found {
-            let behind_first = at + text[at..].chars().next().map_or(0, char::len_utf8);
-            marked.push_str(&text[from..behind_first]);
-            marked.push(mark);
-            from = behind_first;
+    /// The tokens of a text in which control tokens are recognised only inside the ranges `own`, which are in order.
+    pub(super) fn encode_own(&self, text: &str, own: &[Range<usize>]) -> Vec<i32> {
+        let (mut out, mut merger, mut from) = (Vec::new(), Merger::default(), 0);
+        for range in own {
+            let bytes = &text.as_bytes()[..range.end];
+            let mut at = range.start.max(from);
+            while let Some((found, token)) = self.specials.find(&self.vocabulary, bytes, at) {
+                at = found + self.vocabulary.text(token).len();
+                if self.vocabulary.kind(token) == Kind::UserDefined {
+                    continue;
+                }
+                self.encode_parts(&text[from..found], &self.user_defined, &mut merger, &mut out);
+                out.push(token as i32);
+                from = at + self.stripped_after(token, &text.as_bytes()[at..]);
+                at = from.min(range.end);
+            }
         }
-        marked.push_str(&text[from..]);
-        *text = marked;
+        self.encode_parts(&text[from..], &self.user_defined, &mut merger, &mut out);
+        out
     }
 
-    fn encode_parts(
-        &self,
-        text: &str,
-        specials: &Specials,
-        mark: Option<char>,
-        merger: &mut Merger,
-        out: &mut Vec<i32>,
-    ) {
+    /// Texts of the control tokens that can be found in a text.
+    pub(super) fn control_texts(&self) -> Vec<String> {
+        self.specials.controls(&self.vocabulary).map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+    }
+
+    /// Bytes of white space that a special token swallows.
+    fn stripped_after(&self, token: u32, rest: &[u8]) -> usize {
+        let space = |byte: &&u8| matches!(byte, b' ' | 0x09..=0x0d);
+        let strips = self.strip_after_special.as_ref().is_some_and(|but| !but.contains(&token));
+        if strips { rest.iter().take_while(space).count() } else { 0 }
+    }
+
+    fn encode_parts(&self, text: &str, specials: &Specials, merger: &mut Merger, out: &mut Vec<i32>) {
         let text = &*match &self.rules {
             Rules::Spm(_) => specials.with_spaces(text),
             Rules::Bpe(bpe) if bpe.escapes_spaces() => specials.with_spaces(text),
@@ -124,9 +129,7 @@ impl Tokenizer {
         while from < text.len() {
             let found = specials.find(&self.vocabulary, text.as_bytes(), from);
             let part = &text[from..found.map_or(text.len(), |(at, _)| at)];
-            if let Some(mark) = mark.filter(|&mark| part.contains(mark)) {
-                self.encode_parts(&part.replace(mark, ""), &self.user_defined, None, merger, out);
-            } else if !part.is_empty() {
+            if !part.is_empty() {
                 match &self.rules {
                     Rules::Spm(spm) => spm.encode(&self.vocabulary, part, self.add_space_prefix, merger, out),
                     Rules::Unigram(unigram) => unigram.encode(part, out),
@@ -137,10 +140,7 @@ impl Tokenizer {
             let Some((at, token)) = found else { break };
             out.push(token as i32);
             from = at + self.vocabulary.text(token).len();
-            if self.strip_after_special.as_ref().is_some_and(|but| !but.contains(&token)) {
-                let space = |byte: &u8| matches!(byte, b' ' | 0x09..=0x0d);
-                from += text.as_bytes()[from..].iter().take_while(|&byte| space(byte)).count();
-            }
+            from += self.stripped_after(token, &text.as_bytes()[from..]);
         }
     }
 

@@ -13,6 +13,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use super::python::DEEPEST;
+use super::written::written;
 
 /// Tokens between `{%` or `{{` and its end. Of real templates a few have 300.
 const LONGEST_TAG: usize = 1_000;
@@ -24,11 +25,14 @@ pub(super) const CHECK: &str = " check";
 pub(super) const CHECK_PART: &str = " check part";
 pub(super) const TEXT: &str = " text";
 pub(super) const REMAINDER: &str = " remainder";
+/// Names of the functions that mark what is the template's own.
+pub(super) const OWN: &str = " own";
+pub(super) const ROLE: &str = " role";
 /// Marks a namespace, which alone can come to hold itself.
 pub(super) const NAMESPACE: &str = " namespace";
 
 /// Filters that look at no more than a value's first level, or pay for what they do.
-const SHALLOW_FILTERS: &[&str] =
+pub(super) const SHALLOW_FILTERS: &[&str] =
     &["length", "count", "first", "last", "default", "d", "list", "items", "reverse", "tojson", "string"];
 
 /// Parses a template into its rewritten form.
@@ -123,13 +127,13 @@ pub(super) fn check_part(part: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-fn call<'a>(function: &'static str, args: Vec<Expr<'a>>, span: Span) -> Expr<'a> {
+pub(super) fn call<'a>(function: &'static str, args: Vec<Expr<'a>>, span: Span) -> Expr<'a> {
     let function = Expr::Var(Spanned::new(Var { id: function }, span));
     Expr::Call(Spanned::new(Call { expr: function, args: args.into_iter().map(CallArg::Pos).collect() }, span))
 }
 
 /// The rewritten expression, measured.
-fn checked<'a>(e: &Expr<'a>) -> Expr<'a> {
+pub(super) fn checked<'a>(e: &Expr<'a>) -> Expr<'a> {
     wrapped(CHECK, e)
 }
 
@@ -148,11 +152,11 @@ fn all<'a>(expressions: &[Expr<'a>]) -> Vec<Expr<'a>> {
     expressions.iter().map(expression).collect()
 }
 
-fn optional<'a>(e: &Option<Expr<'a>>) -> Option<Expr<'a>> {
+pub(super) fn optional<'a>(e: &Option<Expr<'a>>) -> Option<Expr<'a>> {
     e.as_ref().map(expression)
 }
 
-fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
+pub(super) fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
     let argument = |arg: &CallArg<'a>| match arg {
         CallArg::Pos(e) => CallArg::Pos(checked(e)),
         CallArg::Kwarg(name, e) => CallArg::Kwarg(name, checked(e)),
@@ -162,7 +166,7 @@ fn arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
     args.iter().map(argument).collect()
 }
 
-fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
+pub(super) fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
     let span = e.span();
     match e {
         Expr::Var(var) => Expr::Var(Spanned::new(Var { id: var.id }, span)),
@@ -219,7 +223,7 @@ fn target<'a>(e: &Expr<'a>) -> Expr<'a> {
 }
 
 /// A literal: what it holds is measured with it.
-fn part_of<'a>(literal: Expr<'a>, span: Span) -> Expr<'a> {
+pub(super) fn part_of<'a>(literal: Expr<'a>, span: Span) -> Expr<'a> {
     match literal.as_const() {
         Some(_) => literal,
         None => call(CHECK, vec![literal], span),
@@ -272,8 +276,14 @@ fn macro_of<'a>(m: &Spanned<Macro<'a>>) -> Spanned<Macro<'a>> {
 fn statement<'a>(s: &Stmt<'a>) -> Stmt<'a> {
     match s {
         Stmt::Template(t) => Stmt::Template(Spanned::new(Template { children: body(&t.children) }, t.span())),
-        Stmt::EmitExpr(e) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: expression(&e.expr) }, e.span())),
-        Stmt::EmitRaw(raw) => Stmt::EmitRaw(Spanned::new(EmitRaw { raw: raw.raw }, raw.span())),
+        Stmt::EmitExpr(e) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: written(&e.expr, true) }, e.span())),
+        Stmt::EmitRaw(raw) if raw.raw.chars().all(char::is_whitespace) => {
+            Stmt::EmitRaw(Spanned::new(EmitRaw { raw: raw.raw }, raw.span()))
+        }
+        Stmt::EmitRaw(raw) => {
+            let text = Expr::Const(Spanned::new(Const { value: raw.raw.into() }, raw.span()));
+            Stmt::EmitExpr(Spanned::new(EmitExpr { expr: call(OWN, vec![text], raw.span()) }, raw.span()))
+        }
         Stmt::ForLoop(l) => {
             // What a variable holds has been measured.
             let iter = if matches!(l.iter, Expr::Var(_)) { expression(&l.iter) } else { checked(&l.iter) };
@@ -286,12 +296,17 @@ fn statement<'a>(s: &Stmt<'a>) -> Stmt<'a> {
             Stmt::IfCond(Spanned::new(IfCond { expr: expression(&i.expr), true_body, false_body }, i.span()))
         }
         Stmt::WithBlock(w) => {
-            let assignments = w.assignments.iter().map(|(to, e)| (target(to), checked(e))).collect();
+            let assignments = w
+                .assignments
+                .iter()
+                .map(|(to, e)| (target(to), call(CHECK, vec![written(e, false)], w.span())))
+                .collect();
             Stmt::WithBlock(Spanned::new(WithBlock { assignments, body: body(&w.body) }, w.span()))
         }
         Stmt::Set(set) => {
             let function = if matches!(set.target, Expr::GetAttr(_)) { CHECK_PART } else { CHECK };
-            let set_to = Set { target: target(&set.target), expr: wrapped(function, &set.expr) };
+            let set_to =
+                Set { target: target(&set.target), expr: call(function, vec![written(&set.expr, false)], set.span()) };
             Stmt::Set(Spanned::new(set_to, set.span()))
         }
         Stmt::SetBlock(set) => {

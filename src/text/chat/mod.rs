@@ -7,14 +7,18 @@ mod clock;
 mod conversation;
 mod guard;
 mod methods;
+mod provenance;
 mod python;
 mod template;
+mod written;
 
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gguf::Metadata;
 
 pub use conversation::Conversation;
+use provenance::Tagger;
+use serde_json::Value;
 
 const TEMPLATE: &str = "tokenizer.chat_template";
 
@@ -26,10 +30,6 @@ const NAMED_TOKENS: &[(&str, &str)] = &[
     ("cls_token", "tokenizer.ggml.cls_token_id"),
     ("mask_token", "tokenizer.ggml.mask_token_id"),
 ];
-
-/// What stands inside control tokens spelt in a message, so that they are none: one of these code points that Unicode
-/// keeps for a program's own use, and that the conversation does not have.
-const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
 /// The chat template of a model, with its tokeniser.
 pub struct Chat<'a> {
@@ -52,7 +52,7 @@ impl<'a> Chat<'a> {
     pub fn format(&self, conversation: &Conversation) -> Result<String> {
         let mut variables = conversation.variables.clone();
         self.name_tokens(&mut variables);
-        template::render(self.template(conversation.has_tools())?, variables, conversation.text_bytes())
+        template::render(self.template(conversation.has_tools())?, variables, conversation.text_bytes(), None)
     }
 
     /// The tokens of a conversation. A control token is one only where the template spells it: in what the messages say
@@ -63,10 +63,29 @@ impl<'a> Chat<'a> {
     pub fn tokenize(&self, conversation: &Conversation) -> Result<Vec<i32>> {
         let tokenizer = self.tokenizer.as_ref().map_err(Clone::clone)?;
         let template = self.template(conversation.has_tools())?;
-        let mut conversation = conversation.clone();
-        let mark = unused_mark(template, &mut conversation)?;
-        conversation.each_string(&mut |text| tokenizer.mark_controls(text, mark));
-        Ok(tokenizer.encode_marked(&self.format(&conversation)?, mark))
+        let mut variables = conversation.variables.clone();
+        let tagger = Tagger::new(tokenizer.control_texts(), |see| {
+            see(template);
+            conversation.clone().each_string(&mut |text| see(text));
+        });
+        let tagger = tagger.ok_or_else(|| {
+            Error::invalid(
+                "the conversation has characters of both planes of private use, U+F0000 and U+100000: \
+                 none is left to tell the template's control tokens from its own",
+            )
+        })?;
+        let given: Vec<String> = variables.keys().cloned().collect();
+        self.name_tokens(&mut variables);
+        for (name, value) in &mut variables {
+            if let Value::String(text) = value
+                && !given.contains(name)
+            {
+                *text = tagger.whole(text);
+            }
+        }
+        let text = template::render(template, variables, conversation.text_bytes(), Some(&tagger))?;
+        let (text, own) = tagger.restore(&text);
+        Ok(tokenizer.encode_own(&text, &own))
     }
 
     /// The template for conversations with or without tools.
@@ -91,15 +110,4 @@ impl<'a> Chat<'a> {
             }
         }
     }
-}
-
-/// A mark that neither the template nor the conversation has.
-fn unused_mark(template: &str, conversation: &mut Conversation) -> Result<char> {
-    let mut marks: Vec<char> = MARKS.filter(|&mark| !template.contains(mark)).collect();
-    conversation.each_string(&mut |text| marks.retain(|&mark| !text.contains(mark)));
-    marks.first().copied().ok_or_else(|| {
-        Error::invalid(
-            "the conversation has all noncharacters U+FDD0 to U+FDEF: none is left to keep its control tokens text",
-        )
-    })
 }

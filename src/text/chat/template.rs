@@ -10,6 +10,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
 
+use super::provenance::Tagger;
 use super::{clock, guard, methods, python};
 use crate::error::{Error, Result, Status};
 
@@ -29,6 +30,7 @@ pub(super) fn render(
     template: &str,
     variables: serde_json::Map<String, serde_json::Value>,
     conversation_bytes: usize,
+    tagger: Option<&Tagger>,
 ) -> Result<String> {
     if template.len() > LONGEST_TEMPLATE {
         let length = template.len();
@@ -36,6 +38,7 @@ pub(super) fn render(
     }
     let source = with_blocks_for_generation(template);
     let mut environment = environment();
+    add_marks(&mut environment, tagger.cloned());
     let fuel = FUEL + conversation_bytes as u64 * FUEL_PER_BYTE;
     environment.set_fuel(Some(fuel));
     let statements = guard::parse_guarded(&source, environment.syntax())
@@ -140,6 +143,21 @@ fn add_guards(environment: &mut Environment) {
         }
         let function = plain.as_ref().ok_or_else(|| minijinja::Error::from(ErrorKind::UnknownFunction))?;
         function.call(state, &[Value::from_pairs(pairs)])
+    });
+}
+
+/// The functions that mark what is the template's own; without a tagger nothing is marked.
+fn add_marks(environment: &mut Environment, tagger: Option<Tagger>) {
+    let tagger = std::sync::Arc::new(tagger);
+    let literals = tagger.clone();
+    environment.add_function(guard::OWN, move |state: &State, value: Value| {
+        let Some((tagger, text)) = literals.as_ref().as_ref().zip(value.as_str()) else { return Ok(value) };
+        state.consume_fuel(text.len() as u64 / 16)?;
+        Ok::<_, minijinja::Error>(tagger.literal(text).into())
+    });
+    environment.add_function(guard::ROLE, move |value: Value| {
+        let (tagger, role) = (tagger.as_ref().as_ref(), value.as_str());
+        tagger.zip(role).and_then(|(tagger, role)| tagger.role(role)).map_or(value.clone(), Value::from)
     });
 }
 
