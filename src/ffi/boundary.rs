@@ -20,7 +20,9 @@ macro_rules! caller {
     () => {{
         // SAFETY: the function is unsafe for its caller, who keeps the rules of the header: each pointer is NULL or what
         // the header asks for, and stays so until the function returns.
-        unsafe { $crate::ffi::boundary::Caller::trusted() }
+        #[allow(unused_unsafe)]
+        let caller = unsafe { $crate::ffi::boundary::Caller::trusted() };
+        caller
     }};
 }
 pub(super) use caller;

@@ -169,7 +169,7 @@ impl Model {
     /// # Errors
     /// The request's own; `NOT_FOUND`: there is no such ticket, or it is too old to tell.
     pub fn ticket_error(&self, ticket: u64) -> Result<()> {
-        self.engine.ticket_error(ticket)
+        self.engine().ticket_error(ticket)
     }
 
     pub(crate) fn description(&self) -> &Description {
