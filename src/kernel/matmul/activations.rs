@@ -16,7 +16,7 @@ pub(super) const COLUMNS: usize = 256;
 pub enum Form {
     /// As they are: for weights that are floating point themselves.
     F32,
-    /// 8-bit codes with a scale for every 32: for weights in blocks of 32.
+    /// 8-bit codes with a scale for every 32: for weights in blocks of 32, 64 or 128.
     Q8x32,
     /// 8-bit codes with a scale for every 256: for weights in blocks of 256.
     Q8x256,
@@ -27,8 +27,8 @@ impl Form {
     pub fn of(format: Format) -> Form {
         match format.block_len() {
             1 => Form::F32,
-            32 => Form::Q8x32,
-            _ => Form::Q8x256,
+            256 => Form::Q8x256,
+            _ => Form::Q8x32,
         }
     }
 

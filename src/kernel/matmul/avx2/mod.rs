@@ -45,6 +45,7 @@ macro_rules! multiply_by_format {
                     Format::Q5_K => multiply256::<block256::Q5K>(job),
                     Format::Q6_K => multiply256::<block256::Q6K>(job),
                     Format::IQ4_XS => multiply256::<block256::Iq4Xs>(job),
+                    _ => $crate::kernel::matmul::scalar::multiply(format, job),
                 }
             }
         }
