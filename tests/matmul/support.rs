@@ -75,13 +75,20 @@ pub fn weights(random: &mut Random, format: Format, k: usize, count: usize, kind
             }
         }
         let extremes = [0x7bff, 0xfbff, 0x0001, 0x8001, 0x0000, 0x8000, 0x03ff, 0x3c00];
-        let mut half = |at: usize, size: f32| {
-            let bits = match kind {
-                Blocks::Extreme => extremes[random.next() as usize % extremes.len()],
-                _ => half::f16::from_f32_const(size * (random.unit() + 1.5)).to_bits(),
-            };
-            block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        let mut bits = |size: f32| match kind {
+            Blocks::Extreme => extremes[random.next() as usize % extremes.len()],
+            _ => half::f16::from_f32_const(size * (random.unit() + 1.5)).to_bits(),
         };
+        if format == Format::IQ1_M {
+            // Four bits of the half at the end of each of four words.
+            let bits = bits(0.01);
+            for n in 0..4 {
+                let byte = &mut block[49 + 2 * n];
+                *byte = *byte & 15 | ((bits >> (4 * n) & 15) as u8) << 4;
+            }
+            continue;
+        }
+        let mut half = |at: usize, size: f32| block[at..at + 2].copy_from_slice(&bits(size).to_le_bytes());
         match format {
             Format::F16 => half(0, 0.1),
             Format::Q4_0
@@ -99,17 +106,7 @@ pub fn weights(random: &mut Random, format: Format, k: usize, count: usize, kind
             | Format::Q2_0 => half(0, 0.01),
             Format::TQ1_0 => half(52, 0.1),
             Format::TQ2_0 => half(64, 0.1),
-            Format::IQ1_M => {
-                // A half at some other place, whose four bits each go to the ends of four words.
-                let kept = [block[0], block[1]];
-                half(0, 0.01);
-                let bits = u16::from_le_bytes([block[0], block[1]]);
-                block[..2].copy_from_slice(&kept);
-                for n in 0..4 {
-                    let byte = &mut block[49 + 2 * n];
-                    *byte = *byte & 15 | ((bits >> (4 * n) & 15) as u8) << 4;
-                }
-            }
+            Format::IQ1_M => {}
             Format::NVFP4 => {
                 let odd = [0, 1, 7, 8, 0x7e, 0x7f, 0xff, 0x80];
                 for scale in &mut block[..4] {
