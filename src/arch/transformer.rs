@@ -115,7 +115,8 @@ impl Maker<'_> {
             false => None,
             true => {
                 let weight = self.tensors.matrix(last, name, embedding, vocab)?;
-                Some(Linear { weight, bias: self.tensors.optional_vector("output.bias", vocab)? })
+                let scale = if tied { None } else { self.tensors.optional_vector("output.scale", 1)? };
+                Some(Linear { weight, scale, bias: self.tensors.optional_vector("output.bias", vocab)? })
             }
         };
         let [_, logit_softcap] = self.softcaps()?;
@@ -386,7 +387,7 @@ impl Maker<'_> {
         let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i, length)?) } else { None };
         let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
         let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
-        let (first, biases) = self.tensors.experts(i, count, parts)?;
+        let (first, scales, biases) = self.tensors.experts(i, count, parts)?;
         let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
         if let groups @ 2.. = self.keys.number("expert_group_count")? {
             return Err(Error::unsupported(format!("experts in {groups} groups are not built in")));
@@ -402,7 +403,7 @@ impl Maker<'_> {
         let bias = self.tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
         let choice = Choice { gating, renormalised, scale, bias };
         let activation = self.architecture.activation;
-        Ok(Experts { router, choice, count, used, first, biases, activation, shared })
+        Ok(Experts { router, choice, count, used, first, scales, biases, activation, shared })
     }
 
     /// `expert`: the length of an expert.

@@ -74,8 +74,10 @@ impl Step<'_> {
         let step = Step { tokens: routes.len(), ..*self };
         let expert = routes[0].expert as usize;
         let [gate, up, down] = e.matrices(expert);
-        let bias =
-            |part: usize, length: usize| e.biases[part].map(|b| &self.model.vector(b)[expert * length..][..length]);
+        let after = |part: usize, length: usize| {
+            let scale = e.scales[part].map(|s| self.model.vector(s)[expert]);
+            (scale, e.biases[part].map(|b| &self.model.vector(b)[expert * length..][..length]))
+        };
         let length = self.rows_of(up);
         let (gathered, rest) = work.split_at_mut(routes.len() * width);
         let (ups, rest) = rest.split_at_mut(routes.len() * length);
@@ -84,10 +86,10 @@ impl Step<'_> {
             row.copy_from_slice(&input[route.token as usize * width..][..width]);
         }
         let acts = step.quantize(&[gate, up].map(Linear::plain), gathered, forms);
-        step.multiply_with(gate, bias(0, length), &acts, gates, Then::Keep, sweep)?;
-        step.multiply_with(up, bias(1, length), &acts, ups, Then::Gate(e.activation, gates), sweep)?;
+        step.multiply_with(gate, after(0, length), &acts, gates, Then::Keep, sweep)?;
+        step.multiply_with(up, after(1, length), &acts, ups, Then::Gate(e.activation, gates), sweep)?;
         let acts = step.quantize(&[Linear::plain(down)], ups, forms);
-        step.multiply_with(down, bias(2, width), &acts, gathered, Then::Keep, sweep)?;
+        step.multiply_with(down, after(2, width), &acts, gathered, Then::Keep, sweep)?;
         for (route, row) in routes.iter().zip(gathered.chunks_exact(width)) {
             vector::add_scaled(self.isa, &mut mixed[route.token as usize * width..][..width], row, route.weight);
         }

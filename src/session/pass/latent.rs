@@ -132,7 +132,8 @@ impl Step<'_> {
                 let rows = Rows { bytes: here, format: matrix.format, k, count };
                 let column = target.first + head * target.step + row % per_head;
                 let (out, stride, acts) = (&mut *to, target.row, &acts[head]);
-                let product = Product { pages: &[rows], acts, bias: None, out, stride, column, then: Then::Keep };
+                let product =
+                    Product { pages: &[rows], acts, scale: None, bias: None, out, stride, column, then: Then::Keep };
                 page::multiply(self.pool, self.isa, [product]);
                 (row, bytes) = (row + count, rest);
             }

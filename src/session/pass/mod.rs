@@ -291,7 +291,7 @@ impl Step<'_> {
         self.model.engine().schedule().matrix(matrix).rows
     }
 
-    /// out = W·acts + b: at once where all of W stays, else page by page as they come.
+    /// out = s·W·acts + b: at once where all of W stays, else page by page as they come.
     fn multiply(
         &self,
         linear: Linear,
@@ -300,14 +300,14 @@ impl Step<'_> {
         then: Then,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        self.multiply_with(linear.weight, self.bias_of(linear), acts, out, then, sweep)
+        self.multiply_with(linear.weight, (self.scale_of(linear), self.bias_of(linear)), acts, out, then, sweep)
     }
 
-    /// The same with a bias of its own.
+    /// The same with a scale and a bias of its own.
     fn multiply_with(
         &self,
         matrix: MatrixId,
-        bias: Option<&[f32]>,
+        (scale, bias): (Option<f32>, Option<&[f32]>),
         acts: &[Activations],
         out: &mut [f32],
         mut then: Then,
@@ -317,7 +317,7 @@ impl Step<'_> {
         let (stride, acts) = (matrix.rows, form_of(matrix, acts));
         if let Some(held) = self.hold_all([matrix], sweep)? {
             let pages = &rows_of_all(matrix, &held);
-            page::multiply(self.pool, self.isa, [Product { pages, acts, bias, out, stride, column: 0, then }]);
+            page::multiply(self.pool, self.isa, [Product { pages, acts, scale, bias, out, stride, column: 0, then }]);
             return Ok(());
         }
         for p in matrix.pages() {
@@ -326,7 +326,11 @@ impl Step<'_> {
             let column = held.page().first_row as usize;
             let bias = bias.map(|b| &b[column..column + rows.count]);
             let (out, then) = (&mut *out, then.again());
-            page::multiply(self.pool, self.isa, [Product { pages: &[rows], acts, bias, out, stride, column, then }]);
+            page::multiply(
+                self.pool,
+                self.isa,
+                [Product { pages: &[rows], acts, scale, bias, out, stride, column, then }],
+            );
         }
         Ok(())
     }
@@ -393,8 +397,8 @@ impl Step<'_> {
         acts: &'b [Activations<'b>],
         out: &'b mut [f32],
     ) -> Product<'b> {
-        let (acts, bias) = (form_of(matrix, acts), self.bias_of(linear));
-        Product { pages, acts, bias, out, stride: matrix.rows, column: 0, then: Then::Keep }
+        let (acts, scale, bias) = (form_of(matrix, acts), self.scale_of(linear), self.bias_of(linear));
+        Product { pages, acts, scale, bias, out, stride: matrix.rows, column: 0, then: Then::Keep }
     }
 
     /// All pages of matrices that follow each other, where they stay and a pass over them together is short.
@@ -408,6 +412,10 @@ impl Step<'_> {
             return Ok(None);
         }
         sweep.pages_that_stay(matrices.into_iter().flat_map(Matrix::pages))
+    }
+
+    fn scale_of(&self, linear: Linear) -> Option<f32> {
+        linear.scale.map(|s| self.model.vector(s)[0])
     }
 
     fn bias_of(&self, linear: Linear) -> Option<&[f32]> {
