@@ -27,6 +27,19 @@ pub(in super::super) trait Block256 {
     /// `block` is valid for reading `BYTES`; the processor has AVX2.
     unsafe fn codes(block: *const u8) -> [__m256i; 8];
 
+    /// As [`Self::codes`], two sub-blocks of 32 to a vector.
+    ///
+    /// # Safety
+    /// As [`Self::codes`]; the processor has AVX-512 with VBMI.
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        let [a, b, c, d, e, f, g, h] = unsafe { Self::codes(block) };
+        let both = |low, high| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        [both(a, b), both(c, d), both(e, f), both(g, h)]
+    }
+
     /// The codes of the sub-blocks of 32 `2 * pair` and `2 * pair + 1`: the first sixteen of both, then their last
     /// ones.
     ///

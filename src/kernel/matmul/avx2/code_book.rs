@@ -123,6 +123,50 @@ unsafe fn iq2_xxs_words(block: *const u8) -> __m256i {
     _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)))
 }
 
+/// The packed points of a grid of IQ2 at 32 places, found in registers.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn packed_points<const N: usize>(grid: &[u16; N], at: __m512i) -> __m512i {
+    const { assert!(N.is_multiple_of(64)) };
+    let table = _mm512_srli_epi16::<6>(at);
+    let mut points = _mm512_setzero_si512();
+    for (i, part) in grid.as_chunks::<64>().0.iter().enumerate() {
+        // SAFETY: 64 words.
+        let (low, high) =
+            unsafe { (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[32..].as_ptr().cast())) };
+        let here = _mm512_cmpeq_epi16_mask(table, _mm512_set1_epi16(i as i16));
+        points = _mm512_mask_mov_epi16(points, here, _mm512_permutex2var_epi16(low, at, high));
+    }
+    points
+}
+
+/// The codes of 32 packed points of IQ2 with their signs, plus [`Iq2Xxs::OFFSET`].
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn wide_signed(points: __m512i, signs: [u32; 8]) -> [__m512i; 4] {
+    let [a, b, c] = tables::IQ2.map(|level| level as i8);
+    let offset = Iq2Xxs::OFFSET as i8;
+    let levels = |f: fn(i8, i8) -> i8| {
+        let [a, b, c] = [f(offset, a), f(offset, b), f(offset, c)];
+        _mm512_broadcast_i32x4(_mm_setr_epi8(a, b, c, 0, a, b, c, 0, a, b, c, 0, a, b, c, 0))
+    };
+    let (plus, minus) = (levels(|a, b| a + b), levels(|a, b| a - b));
+    // Two bits of a point to each of its eight bytes.
+    let shifts = _mm512_set1_epi64(0x0e0c_0a08_0604_0200);
+    let eight = |points: __m128i, first: usize| {
+        let pairs = _mm512_multishift_epi64_epi8(shifts, _mm512_cvtepu16_epi64(points));
+        let pairs = _mm512_and_si512(pairs, _mm512_set1_epi8(3));
+        let minuses = signs[first] as u64 | (signs[first + 1] as u64) << 32;
+        _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(plus, pairs), minuses, minus, pairs)
+    };
+    [
+        eight(_mm512_castsi512_si128(points), 0),
+        eight(_mm512_extracti32x4_epi32::<1>(points), 2),
+        eight(_mm512_extracti32x4_epi32::<2>(points), 4),
+        eight(_mm512_extracti32x4_epi32::<3>(points), 6),
+    ]
+}
+
 impl Block256 for Iq1S {
     const BYTES: usize = 50;
     const D: usize = 0;
@@ -260,6 +304,16 @@ impl Block256 for Iq2Xxs {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: 64 bytes follow the half.
+        let (packed, words) = unsafe { (_mm512_loadu_si512(block.add(2).cast()), iq2_xxs_words(block)) };
+        let even = _mm512_castsi512_si256(_mm512_maskz_compress_epi32(0x5555, packed));
+        let points = packed_points(&grids::IQ2_XXS, _mm512_cvtepu8_epi16(even));
+        wide_signed(points, even_signs(sevens(words)))
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
         // SAFETY: the caller's promise.
@@ -290,6 +344,15 @@ impl Block256 for Iq2Xs {
             *codes = signed(four_points(&IQ2_XS, |n| packed[4 * sub + n] as usize), signs[sub], Self::OFFSET);
         }
         codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: 32 words follow the half.
+        let packed = unsafe { _mm512_loadu_si512(block.add(2).cast()) };
+        let points = packed_points(&grids::IQ2_XS, _mm512_and_si512(packed, _mm512_set1_epi16(511)));
+        wide_signed(points, even_signs(_mm512_cvtepi16_epi8(_mm512_srli_epi16::<9>(packed))))
     }
 
     #[inline]
@@ -324,6 +387,19 @@ impl Block256 for Iq2S {
             *codes = signed(points, signs[sub], Self::OFFSET);
         }
         codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: 32 bytes of points, 32 of signs and 8 of the points' high bits follow the half.
+        let (low, signs, high) =
+            unsafe { (load(block.add(2)), words(load(block.add(34))), _mm_loadl_epi64(block.add(66).cast())) };
+        // Each byte of high bits in the four words of its points, of which each keeps two.
+        let high = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x0600_0400_0200_0000), _mm512_cvtepu8_epi64(high));
+        let high = _mm512_and_si512(high, _mm512_set1_epi16(0x300));
+        let points = packed_points(&grids::IQ2_S, _mm512_or_si512(_mm512_cvtepu8_epi16(low), high));
+        wide_signed(points, signs)
     }
 
     #[inline]

@@ -46,7 +46,7 @@ unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 
 unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
-        let codes = F::codes(block);
+        let codes = F::wide_codes(block);
         let [scales, mins] = F::scales(block);
         // Whether four products can be added in 16 bits.
         let narrow = !F::SIGNED && F::FLUSH > 1;
@@ -61,9 +61,8 @@ unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
             _ => _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
         };
         let mut sum = _mm512_setzero_si512();
-        for (i, codes) in codes.as_chunks::<2>().0.iter().enumerate() {
+        for (i, codes) in codes.into_iter().enumerate() {
             let q = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
-            let codes = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(codes[0]), codes[1]);
             let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), super::unsigned(F::SIGNED, codes), q);
             let chosen = _mm512_add_epi32(first, _mm512_set1_epi32((64 / F::SUB * i) as i32));
             let scale = _mm512_permutexvar_epi32(chosen, spread);
