@@ -124,7 +124,7 @@ impl Block256 {
                 _ => (48 + j % 4, (j - 240) / 4),
             };
             let rest = bytes[at].wrapping_mul(3u8.pow(digit as u32));
-            *code = (rest as u16 * 3 >> 8) as i8 - 1;
+            *code = ((rest as u16 * 3) >> 8) as i8 - 1;
         }
         self.scales = [1; 16];
         self.d = half_at(bytes, 52);

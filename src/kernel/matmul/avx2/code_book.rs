@@ -347,15 +347,6 @@ impl Block256 for Iq2Xs {
     }
 
     #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: 32 words follow the half.
-        let packed = unsafe { _mm512_loadu_si512(block.add(2).cast()) };
-        let points = packed_points(&grids::IQ2_XS, _mm512_and_si512(packed, _mm512_set1_epi16(511)));
-        wide_signed(points, even_signs(_mm512_cvtepi16_epi8(_mm512_srli_epi16::<9>(packed))))
-    }
-
-    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
         // SAFETY: 8 bytes of scales lie at 66.
@@ -387,19 +378,6 @@ impl Block256 for Iq2S {
             *codes = signed(points, signs[sub], Self::OFFSET);
         }
         codes
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: 32 bytes of points, 32 of signs and 8 of the points' high bits follow the half.
-        let (low, signs, high) =
-            unsafe { (load(block.add(2)), words(load(block.add(34))), _mm_loadl_epi64(block.add(66).cast())) };
-        // Each byte of high bits in the four words of its points, of which each keeps two.
-        let high = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x0600_0400_0200_0000), _mm512_cvtepu8_epi64(high));
-        let high = _mm512_and_si512(high, _mm512_set1_epi16(0x300));
-        let points = packed_points(&grids::IQ2_S, _mm512_or_si512(_mm512_cvtepu8_epi16(low), high));
-        wide_signed(points, signs)
     }
 
     #[inline]
