@@ -14,12 +14,14 @@ use half::{bf16, f16};
 use layerline::gguf::Strings;
 use layerline::gguf::write::{Declared, Writer};
 use layerline::quant::Format;
+use layerline::quant::tables::nvfp4_scale;
 
 const USAGE: &str = "\
 usage: make_model --shape SHAPE --type TYPE --out FILE [--layers N] [--split N] [--seed N]
   SHAPE   tiny, tinyllama-1.1b or llama2-7b
   TYPE    q4_k_m or q5_k_m (mixes), or one for all matrices: f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k
-          q5_k q6_k iq4_nl iq4_xs mxfp4 (the output matrix is then q6_k at least)
+          q5_k q6_k iq4_nl iq4_xs mxfp4 nvfp4 iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s tq1_0 tq2_0 q1_0 q2_0
+          (the output matrix is then q6_k at least)
   FILE    ends in .gguf; with --split, files FILE-00001-of-0000N.gguf are written";
 
 struct Shape {
@@ -84,10 +86,22 @@ impl Mix {
             "q5_k" => (Format::Q5_K, Some(16)),
             "q5_k_m" => (Format::Q5_K, Some(17)),
             "q6_k" => (Format::Q6_K, Some(18)),
+            "iq2_xxs" => (Format::IQ2_XXS, Some(19)),
+            "iq2_xs" => (Format::IQ2_XS, Some(20)),
+            "iq3_xxs" => (Format::IQ3_XXS, Some(23)),
+            "iq1_s" => (Format::IQ1_S, Some(24)),
             "iq4_nl" => (Format::IQ4_NL, Some(25)),
+            "iq3_s" => (Format::IQ3_S, Some(26)),
+            "iq2_s" => (Format::IQ2_S, Some(28)),
             "iq4_xs" => (Format::IQ4_XS, Some(30)),
+            "iq1_m" => (Format::IQ1_M, Some(31)),
             "bf16" => (Format::BF16, Some(32)),
+            "tq1_0" => (Format::TQ1_0, Some(36)),
+            "tq2_0" => (Format::TQ2_0, Some(37)),
             "mxfp4" => (Format::MXFP4, None),
+            "nvfp4" => (Format::NVFP4, Some(39)),
+            "q1_0" => (Format::Q1_0, Some(40)),
+            "q2_0" => (Format::Q2_0, None),
             _ => return None,
         };
         let better = match base {
@@ -331,6 +345,8 @@ struct Maker {
     scales: [[u8; 2]; 16],
     /// What goes with each of them in formats with a minimum or offset.
     offsets: [[u8; 2]; 16],
+    /// The scale that the blocks of NVFP4 have.
+    small_scale: u8,
     /// Values of the two-byte formats to choose from.
     values: Vec<[u8; 2]>,
 }
@@ -351,7 +367,16 @@ impl Maker {
             Format::Q6_K => (18.48 * 73.9, 0.0),
             Format::IQ4_NL => (67.44, 0.0),
             Format::IQ4_XS => (67.44 * 18.48, 0.0),
-            Format::MXFP4 => (5.85, 0.0),
+            Format::MXFP4 | Format::NVFP4 => (5.85, 0.0),
+            Format::IQ1_S | Format::IQ1_M => (0.781 * 9.22, 0.0),
+            Format::IQ2_XXS => (23.12 * 18.47 / 8.0, 0.0),
+            Format::IQ2_XS => (24.22 * 18.47 / 8.0, 0.0),
+            Format::IQ2_S => (24.43 * 18.47 / 8.0, 0.0),
+            Format::IQ3_XXS => (30.85 * 18.47 / 4.0, 0.0),
+            Format::IQ3_S => (7.594 * 18.47, 0.0),
+            Format::TQ1_0 => (0.816, 0.0),
+            Format::TQ2_0 | Format::Q2_0 => (1.225, 0.0),
+            Format::Q1_0 => (1.0, 0.0),
             Format::F32 | Format::F16 | Format::BF16 => (1.0, 0.0),
         };
         let scale = |i: usize| deviation / codes * (0.875 + 0.25 * i as f32 / 15.0);
@@ -363,9 +388,11 @@ impl Maker {
             Format::BF16 => (0..4096).map(|i| bf16::from_f32(uniform(i)).to_le_bytes()).collect(),
             _ => Vec::new(),
         };
+        let distance = |bits: &u8| (nvfp4_scale(*bits) - deviation / codes).abs();
         Maker {
             format,
             deviation,
+            small_scale: (1..0x7f).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(1),
             scales: std::array::from_fn(|i| half(scale(i))),
             offsets: std::array::from_fn(|i| half(scale(i) * offset)),
             values,
@@ -399,7 +426,28 @@ impl Maker {
         let signed = [scale[0], scale[1] | (random >> 56) as u8 & 0x80];
         let mut set = |at: usize, field: [u8; 2]| block[at..at + 2].copy_from_slice(&field);
         match self.format {
-            Format::Q4_0 | Format::Q5_0 | Format::IQ4_NL | Format::IQ4_XS => set(0, signed),
+            Format::Q4_0
+            | Format::Q5_0
+            | Format::IQ4_NL
+            | Format::IQ4_XS
+            | Format::IQ1_S
+            | Format::IQ2_XXS
+            | Format::IQ2_XS
+            | Format::IQ2_S
+            | Format::IQ3_XXS
+            | Format::IQ3_S
+            | Format::Q1_0
+            | Format::Q2_0 => set(0, signed),
+            Format::TQ1_0 => set(52, signed),
+            Format::TQ2_0 => set(64, signed),
+            Format::IQ1_M => {
+                // Four bits of the half at the end of each of four words.
+                let bits = u16::from_le_bytes(signed);
+                for n in 0..4 {
+                    let byte = &mut block[49 + 2 * n];
+                    *byte = *byte & 15 | ((bits >> (4 * n) & 15) as u8) << 4;
+                }
+            }
             Format::Q4_1 | Format::Q5_1 => {
                 set(0, scale);
                 set(2, offset);
@@ -433,6 +481,8 @@ impl Maker {
                 let unit = (self.deviation / 5.85).log2().round();
                 block[0] = (128.0 + unit) as u8;
             }
+            // The scale whose value is nearest, of the numbers that the format has for it.
+            Format::NVFP4 => block[..4].fill(self.small_scale),
             Format::F32 | Format::F16 | Format::BF16 => {}
         }
     }

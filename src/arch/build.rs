@@ -70,22 +70,24 @@ impl<'a> Tensors<'a> {
     }
 
     /// The three matrices of `count` experts, given by name, columns and rows, each expert's after the other's; that of the
-    /// first, with the three biases where there are some.
+    /// first, with the three vectors of scales and of biases where there are some.
+    #[allow(clippy::type_complexity)] // What is made of the three matrices, named where it goes.
     pub fn experts(
         &mut self,
         layer: u32,
         count: usize,
         parts: [(&str, usize, usize); 3],
-    ) -> Result<(MatrixId, [Option<VectorId>; 3])> {
+    ) -> Result<(MatrixId, [Option<VectorId>; 3], [Option<VectorId>; 3])> {
         let mut tensors = Vec::with_capacity(3);
-        let mut biases = [None; 3];
-        for ((name, columns, rows), bias) in parts.into_iter().zip(&mut biases) {
+        let (mut scales, mut biases) = ([None; 3], [None; 3]);
+        for (i, (name, columns, rows)) in parts.into_iter().enumerate() {
             let weight = format!("{name}.weight");
             let tensor = self.take(&weight, &[columns as u64, rows as u64, count as u64])?;
             tensors.push((Arc::from(weight), tensor, rows as u64));
+            scales[i] = self.optional_vector(&format!("{name}.scale"), count)?;
             let name = format!("{name}.bias");
             if self.has(&name) {
-                *bias = Some(self.vector_of(&name, &[rows as u64, count as u64])?);
+                biases[i] = Some(self.vector_of(&name, &[rows as u64, count as u64])?);
             }
         }
         let mut first = None;
@@ -96,20 +98,22 @@ impl<'a> Tensors<'a> {
             }
         }
         let none = || Error::format(format!("layer {layer} has no experts"));
-        Ok((first.ok_or_else(none)?, biases))
+        Ok((first.ok_or_else(none)?, scales, biases))
     }
 
-    /// `NAME.weight`, and `NAME.bias` where there is one.
+    /// `NAME.weight`, and `NAME.scale` and `NAME.bias` where there are any.
     pub fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear> {
         let weight = self.matrix(&format!("{name}.weight"), columns, rows)?;
+        let scale = self.optional_vector(&format!("{name}.scale"), 1)?;
         let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, scale, bias })
     }
 
-    /// The parts of `NAME.weight`, and of `NAME.bias` where there is one, that `rows` rows each make up.
+    /// The parts of `NAME.weight`, with `NAME.scale`, and of `NAME.bias` where there are any, that `rows` rows each make up.
     pub fn fused<const N: usize>(&mut self, name: &str, columns: usize, rows: [usize; N]) -> Result<[Linear; N]> {
         let total = rows.iter().sum::<usize>() as u64;
         let weight = self.take(&format!("{name}.weight"), &[columns as u64, total])?;
+        let scale = self.optional_vector(&format!("{name}.scale"), 1)?;
         let bias = format!("{name}.bias");
         let bias = if self.has(&bias) { Some(self.take(&bias, &[total])?) } else { None };
         let (mut first, label) = (0, Arc::from(weight.name.as_str()));
@@ -117,7 +121,7 @@ impl<'a> Tensors<'a> {
         for count in rows {
             let weight = self.matrices.add(&label, weight, first as u64, count as u64)?;
             let bias = bias.map(|tensor| self.stretch(tensor, first, count)).transpose()?;
-            parts.push(Linear { weight, bias });
+            parts.push(Linear { weight, scale, bias });
             first += count;
         }
         Ok(parts.try_into().expect("a part was made for each number of rows"))

@@ -20,17 +20,19 @@ pub use table::{ARCHITECTURES, Architecture};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorId(pub u32);
 
-/// y = W·x + b.
+/// y = s·W·x + b.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     pub weight: MatrixId,
+    /// One number: weights whose blocks have scales of a small range have another for the whole matrix.
+    pub scale: Option<VectorId>,
     pub bias: Option<VectorId>,
 }
 
 impl Linear {
     /// y = W·x.
     pub fn plain(weight: MatrixId) -> Linear {
-        Linear { weight, bias: None }
+        Linear { weight, scale: None, bias: None }
     }
 }
 
@@ -187,6 +189,8 @@ pub struct Experts {
     pub used: usize,
     /// The gate of expert 0; its way up and down follow, then those of the other experts.
     pub first: MatrixId,
+    /// One number for each expert's gate, way up and way down: see [`Linear::scale`].
+    pub scales: [Option<VectorId>; 3],
     /// Of all experts' gates, ways up and ways down, end to end.
     pub biases: [Option<VectorId>; 3],
     pub activation: Activation,

@@ -140,7 +140,8 @@ impl Maker<'_> {
             false => None,
             true => {
                 let weight = self.tensors.matrix(name, embedding, vocab)?;
-                Some(Linear { weight, bias: self.tensors.optional_vector("output.bias", vocab)? })
+                let scale = if tied { None } else { self.tensors.optional_vector("output.scale", 1)? };
+                Some(Linear { weight, scale, bias: self.tensors.optional_vector("output.bias", vocab)? })
             }
         };
         let [_, logit_softcap] = self.softcaps()?;
@@ -496,7 +497,7 @@ impl Maker<'_> {
         let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i, length)?) } else { None };
         let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
         let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
-        let (first, biases) = self.tensors.experts(i, count, parts)?;
+        let (first, scales, biases) = self.tensors.experts(i, count, parts)?;
         let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
         let gating = match self.keys.number("expert_gating_func")? {
             0 if self.is_glm_lite()? => Gating::Sigmoid,
@@ -516,7 +517,7 @@ impl Maker<'_> {
         let router_config = RouterConfig { gating, renormalised, scale, groups, bias };
         let activation = self.architecture.activation;
         let output_scale = if self.architecture.experts_averaged && shared.is_some() { 0.5 } else { 1.0 };
-        Ok(Experts { router, router_config, count, used, first, biases, activation, shared, output_scale })
+        Ok(Experts { router, router_config, count, used, first, scales, biases, activation, shared, output_scale })
     }
 
     fn groups(&self, experts: usize, used_experts: usize) -> Result<Option<Groups>> {

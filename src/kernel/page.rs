@@ -50,6 +50,8 @@ pub struct Rows<'a> {
 pub struct Product<'a> {
     pub pages: &'a [Rows<'a>],
     pub acts: &'a Activations<'a>,
+    /// What all products are multiplied with before anything else happens to them.
+    pub scale: Option<f32>,
     /// One number for each row of the pages.
     pub bias: Option<&'a [f32]>,
     /// [tokens][stride]
@@ -72,6 +74,7 @@ enum Next<'a> {
 struct Shared<'a> {
     pages: &'a [Rows<'a>],
     acts: &'a Activations<'a>,
+    scale: Option<f32>,
     bias: Option<&'a [f32]>,
     out: *mut f32,
     stride: usize,
@@ -88,7 +91,7 @@ impl<'a> Shared<'a> {
     /// # Panics
     /// If the shapes do not agree.
     fn new(product: Product<'a>) -> Shared<'a> {
-        let Product { pages, acts, bias, out, stride, column, epilogue } = product;
+        let Product { pages, acts, scale, bias, out, stride, column, epilogue } = product;
         let rows = pages.iter().map(|page| page.count).sum();
         let least = acts.tokens() * stride;
         assert!(column + rows <= stride && out.len() >= least);
@@ -105,7 +108,7 @@ impl<'a> Shared<'a> {
             }
             Epilogue::Activate(f) => Next::Activate(f),
         };
-        Shared { pages, acts, bias, out: out.as_mut_ptr(), stride, column, next, rows }
+        Shared { pages, acts, scale, bias, out: out.as_mut_ptr(), stride, column, next, rows }
     }
 
     /// The results of the rows `range` for token `t`.
@@ -140,12 +143,15 @@ impl<'a> Shared<'a> {
             }
             first += page.count;
         }
-        if self.bias.is_none() && matches!(self.next, Next::Keep) {
+        if self.scale.is_none() && self.bias.is_none() && matches!(self.next, Next::Keep) {
             return;
         }
         for t in 0..self.acts.tokens() {
             // SAFETY: the caller's promise.
             let y = unsafe { self.results(t, &range) };
+            if let Some(scale) = self.scale {
+                vector::scale(isa, y, scale);
+            }
             if let Some(bias) = self.bias {
                 vector::add_assign(isa, y, &bias[range.clone()]);
             }

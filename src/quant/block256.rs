@@ -1,4 +1,5 @@
-//! Formats of 256 elements whose sub-blocks of 16 or 32 have whole-number scales: the K formats and IQ4_XS.
+//! Formats of 256 elements whose sub-blocks of 16 or 32 have whole-number scales: the K formats, the IQ formats but IQ4_NL,
+//! and the ternary ones, whose scales are 1.
 
 use super::{Format, half_at, tables};
 
@@ -40,6 +41,9 @@ impl Block256 {
             }
             Format::Q6_K => self.q6(bytes),
             Format::IQ4_XS => self.iq4_xs(bytes),
+            Format::TQ1_0 => self.tq1_0(bytes),
+            Format::TQ2_0 => self.tq2_0(bytes),
+            _ if self.code_book(format, bytes) => {}
             _ => unreachable!("{} has no blocks of 256 elements", format.name()),
         }
     }
@@ -108,6 +112,29 @@ impl Block256 {
             }
         }
         self.d = half_at(bytes, 0);
+    }
+
+    fn tq1_0(&mut self, bytes: &[u8]) {
+        for (j, code) in self.codes.iter_mut().enumerate() {
+            // Five codes in each of 32 bytes and of 16, four in each of the last four: the digits of a fraction to the
+            // base of 3, of 256ths.
+            let (at, digit) = match j {
+                0..160 => (j % 32, j / 32),
+                160..240 => (32 + j % 16, (j - 160) / 16),
+                _ => (48 + j % 4, (j - 240) / 4),
+            };
+            let rest = bytes[at].wrapping_mul(3u8.pow(digit as u32));
+            *code = ((rest as u16 * 3) >> 8) as i8 - 1;
+        }
+        self.scales = [1; 16];
+        self.d = half_at(bytes, 52);
+    }
+
+    fn tq2_0(&mut self, bytes: &[u8]) {
+        self.pairs_of_bits(bytes);
+        self.codes.iter_mut().for_each(|code| *code -= 1);
+        self.scales = [1; 16];
+        self.d = half_at(bytes, 64);
     }
 
     /// Two-bit codes: element 128h + 32g + l is bits 2g, 2g+1 of byte 32h + l.

@@ -1,28 +1,31 @@
-//! Formats of 32 elements with one scale: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
+//! Formats with a scale for 16 to 128 elements, 32 elements at a time: Q1_0, Q2_0, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL,
+//! MXFP4, NVFP4.
 
 use super::{Format, half_at, tables};
 
-/// A block as whole numbers and its scale: element j is `scale * codes[j] + min`.
+/// 32 elements of a block as whole numbers and their scales: element j is `scales[j/16] * codes[j] + min`. Both halves have
+/// the same scale in all formats but NVFP4.
 #[derive(Clone, Debug)]
 pub struct Block32 {
     pub codes: [i8; 32],
-    pub scale: f32,
+    pub scales: [f32; 2],
     /// Minus zero in the formats without one: adding it changes no value, not even a minus zero.
     pub min: f32,
 }
 
 impl Default for Block32 {
     fn default() -> Self {
-        Block32 { codes: [0; 32], scale: 0.0, min: -0.0 }
+        Block32 { codes: [0; 32], scales: [0.0; 2], min: -0.0 }
     }
 }
 
 impl Block32 {
-    /// Takes `bytes`, one whole block of `format`, apart.
-    pub fn unpack(&mut self, format: Format, bytes: &[u8]) {
-        self.scale = match format {
-            Format::MXFP4 => tables::mxfp4_scale(bytes[0]),
-            _ => half_at(bytes, 0),
+    /// Takes the elements from `32 * part` on of `bytes`, one whole block of `format`, apart.
+    pub fn unpack(&mut self, format: Format, bytes: &[u8], part: usize) {
+        self.scales = match format {
+            Format::MXFP4 => [tables::mxfp4_scale(bytes[0]); 2],
+            Format::NVFP4 => [0, 1].map(|half| tables::nvfp4_scale(bytes[2 * part + half])),
+            _ => [half_at(bytes, 0); 2],
         };
         self.min = match format {
             Format::Q4_1 | Format::Q5_1 => half_at(bytes, 2),
@@ -46,14 +49,32 @@ impl Block32 {
                     *code = *byte as i8;
                 }
             }
-            _ => unreachable!("{} has no blocks of 32 elements", format.name()),
+            Format::NVFP4 => {
+                for (j, code) in self.codes.iter_mut().enumerate() {
+                    let byte = bytes[4 + 16 * part + 8 * (j / 16) + j % 8];
+                    *code = tables::MXFP4[(byte >> (4 * (j / 8 % 2)) & 15) as usize];
+                }
+            }
+            Format::Q1_0 => {
+                for (j, code) in self.codes.iter_mut().enumerate() {
+                    *code = 2 * (bytes[2 + 4 * part + j / 8] >> (j % 8) & 1) as i8 - 1;
+                }
+            }
+            Format::Q2_0 => {
+                for (j, code) in self.codes.iter_mut().enumerate() {
+                    *code = (bytes[2 + 8 * part + j / 4] >> (2 * (j % 4)) & 3) as i8 - 1;
+                }
+            }
+            _ => unreachable!("{} is not taken apart 32 elements at a time", format.name()),
         }
     }
 
     /// Writes the 32 values.
     pub fn values(&self, out: &mut [f32]) {
-        for (value, code) in out.iter_mut().zip(self.codes) {
-            *value = self.scale * code as f32 + self.min;
+        for ((values, codes), scale) in out.chunks_mut(16).zip(self.codes.chunks(16)).zip(self.scales) {
+            for (value, code) in values.iter_mut().zip(codes) {
+                *value = scale * *code as f32 + self.min;
+            }
         }
     }
 

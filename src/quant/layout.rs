@@ -4,7 +4,7 @@ use super::Format;
 
 impl Format {
     /// Every format there is.
-    pub const ALL: [Format; 16] = [
+    pub const ALL: [Format; 28] = [
         Format::F32,
         Format::F16,
         Format::BF16,
@@ -21,6 +21,18 @@ impl Format {
         Format::IQ4_NL,
         Format::IQ4_XS,
         Format::MXFP4,
+        Format::NVFP4,
+        Format::IQ1_S,
+        Format::IQ1_M,
+        Format::IQ2_XXS,
+        Format::IQ2_XS,
+        Format::IQ2_S,
+        Format::IQ3_XXS,
+        Format::IQ3_S,
+        Format::TQ1_0,
+        Format::TQ2_0,
+        Format::Q1_0,
+        Format::Q2_0,
     ];
 
     /// The format with this type id of the file format; `None` where no decoder is built in.
@@ -39,10 +51,22 @@ impl Format {
             12 => Format::Q4_K,
             13 => Format::Q5_K,
             14 => Format::Q6_K,
+            16 => Format::IQ2_XXS,
+            17 => Format::IQ2_XS,
+            18 => Format::IQ3_XXS,
+            19 => Format::IQ1_S,
             20 => Format::IQ4_NL,
+            21 => Format::IQ3_S,
+            22 => Format::IQ2_S,
             23 => Format::IQ4_XS,
+            29 => Format::IQ1_M,
             30 => Format::BF16,
+            34 => Format::TQ1_0,
+            35 => Format::TQ2_0,
             39 => Format::MXFP4,
+            40 => Format::NVFP4,
+            41 => Format::Q1_0,
+            42 => Format::Q2_0,
             _ => return None,
         })
     }
@@ -71,7 +95,23 @@ impl Format {
             | Format::Q8_0
             | Format::IQ4_NL
             | Format::MXFP4 => 32,
-            Format::Q2_K | Format::Q3_K | Format::Q4_K | Format::Q5_K | Format::Q6_K | Format::IQ4_XS => 256,
+            Format::NVFP4 | Format::Q2_0 => 64,
+            Format::Q1_0 => 128,
+            Format::Q2_K
+            | Format::Q3_K
+            | Format::Q4_K
+            | Format::Q5_K
+            | Format::Q6_K
+            | Format::IQ1_S
+            | Format::IQ1_M
+            | Format::IQ2_XXS
+            | Format::IQ2_XS
+            | Format::IQ2_S
+            | Format::IQ3_XXS
+            | Format::IQ3_S
+            | Format::IQ4_XS
+            | Format::TQ1_0
+            | Format::TQ2_0 => 256,
         }
     }
 
@@ -86,12 +126,21 @@ impl Format {
             Format::Q5_1 => 24,
             Format::Q8_0 => 34,
             Format::Q2_K => 84,
-            Format::Q3_K => 110,
+            Format::Q3_K | Format::IQ3_S => 110,
             Format::Q4_K => 144,
             Format::Q5_K => 176,
             Format::Q6_K => 210,
             Format::IQ4_XS => 136,
             Format::MXFP4 => 17,
+            Format::NVFP4 => 36,
+            Format::IQ1_S => 50,
+            Format::IQ1_M => 56,
+            Format::IQ2_XXS | Format::TQ2_0 => 66,
+            Format::IQ2_XS => 74,
+            Format::IQ2_S => 82,
+            Format::IQ3_XXS => 98,
+            Format::TQ1_0 => 54,
+            Format::Q1_0 | Format::Q2_0 => 18,
         }
     }
 
@@ -188,12 +237,16 @@ mod tests {
         assert_eq!(Format::F32.row_bytes(3), Some(12));
         assert_eq!(Format::Q4_K.row_bytes(128), None);
         assert_eq!(Format::Q4_0.row_bytes(33), None);
+        assert_eq!(Format::NVFP4.row_bytes(192), Some(108));
+        assert_eq!(Format::NVFP4.row_bytes(32), None);
+        assert_eq!(Format::Q1_0.row_bytes(384), Some(54));
+        assert_eq!(Format::Q1_0.row_bytes(64), None);
         assert_eq!(Format::F32.row_bytes(usize::MAX), None);
     }
 
     #[test]
     fn types_without_a_decoder_still_have_names() {
-        for (id, name) in [(19, "IQ1_S"), (16, "IQ2_XXS"), (34, "TQ1_0"), (40, "NVFP4"), (41, "Q1_0")] {
+        for (id, name) in [(9, "Q8_1"), (15, "Q8_K"), (24, "I8"), (28, "F64"), (31, "Q4_0_4_4")] {
             assert_eq!(type_name(id), Some(name));
             assert_eq!(Format::from_id(id), None);
         }

@@ -2,6 +2,8 @@
 
 pub mod block256;
 pub mod block32;
+mod code_book;
+pub mod grids;
 pub mod layout;
 pub mod plain;
 pub mod tables;
@@ -23,10 +25,22 @@ pub enum Format {
     Q4_K = 12,
     Q5_K = 13,
     Q6_K = 14,
+    IQ2_XXS = 16,
+    IQ2_XS = 17,
+    IQ3_XXS = 18,
+    IQ1_S = 19,
     IQ4_NL = 20,
+    IQ3_S = 21,
+    IQ2_S = 22,
     IQ4_XS = 23,
+    IQ1_M = 29,
     BF16 = 30,
+    TQ1_0 = 34,
+    TQ2_0 = 35,
     MXFP4 = 39,
+    NVFP4 = 40,
+    Q1_0 = 41,
+    Q2_0 = 42,
 }
 
 /// Writes the values of one row. `row` holds exactly `out.len()` elements in `format`; `out.len()` is a whole number
@@ -38,18 +52,20 @@ pub fn decode_row(format: Format, row: &[u8], out: &mut [f32]) {
     assert_eq!(Some(row.len()), format.row_bytes(out.len()), "{} elements of {}", out.len(), format.name());
     match format.block_len() {
         1 => plain::decode(format, row, out),
-        32 => {
-            let mut block = block32::Block32::default();
-            for (bytes, values) in row.chunks_exact(format.block_bytes()).zip(out.chunks_exact_mut(32)) {
-                block.unpack(format, bytes);
-                block.values(values);
-            }
-        }
-        _ => {
+        256 => {
             let mut block = block256::Block256::default();
             for (bytes, values) in row.chunks_exact(format.block_bytes()).zip(out.chunks_exact_mut(256)) {
                 block.unpack(format, bytes);
                 block.values(values);
+            }
+        }
+        len => {
+            let mut block = block32::Block32::default();
+            for (bytes, values) in row.chunks_exact(format.block_bytes()).zip(out.chunks_exact_mut(len)) {
+                for (part, values) in values.chunks_exact_mut(32).enumerate() {
+                    block.unpack(format, bytes, part);
+                    block.values(values);
+                }
             }
         }
     }

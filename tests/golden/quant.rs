@@ -28,3 +28,26 @@ fn every_format_is_as_near_to_its_exact_distribution_as_the_peer() {
     }
     assert!(failures.is_empty(), "mean divergence from the exact distribution:\n{}", failures.join("\n"));
 }
+
+/// As above for formats of three bits and less, whose data has the peer's divergence itself. Weights with scales of their
+/// own for whole matrices are among them.
+#[test]
+fn the_smallest_formats_are_as_near_to_their_exact_distributions_as_the_peer() {
+    let models = models_in("quant2");
+    assert_eq!(models.len(), 12, "{models:?}");
+    let mut failures = Vec::new();
+    for path in models {
+        let name = stem(&path);
+        let mut arrays = Arrays::open(&path.with_extension("npz"));
+        let (exact, peer) = (arrays.get::<f32>("exact"), arrays.get::<f64>("peer_divergence")[0]);
+        let tokens = arrays.get::<i32>("tokens");
+        let model = open(&path, &options());
+        let ours = mean_divergence(&exact, &logits_of(&model, &tokens, tokens.len()), exact.len() / tokens.len());
+        println!("{name}: {ours:.3e}, the peer {peer:.3e}");
+        // NaN must not pass.
+        if ours.is_nan() || ours > FACTOR * peer {
+            failures.push(format!("{name}: {ours:.3e}, the peer {peer:.3e}"));
+        }
+    }
+    assert!(failures.is_empty(), "mean divergence from the exact distribution:\n{}", failures.join("\n"));
+}

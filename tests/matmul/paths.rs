@@ -49,7 +49,7 @@ fn check(format: Format) {
         isas.retain(|isa| *isa > Isa::Avx2);
         assert!(!isas.is_empty(), "interpreted by scripts/vnni-interpreted only");
     }
-    let shapes = if format.block_len() == 32 { &SHAPES_OF_32 } else { &SHAPES_OF_256 };
+    let shapes = if format.block_len() == 256 { &SHAPES_OF_256 } else { &SHAPES_OF_32 };
     let mut random = Random::new(format.id() as u64 + 17);
     for kind in Blocks::ALL {
         for &(blocks, before, count, tokens) in if kind == Blocks::Ordinary { &shapes[..] } else { &FEW } {
@@ -101,5 +101,7 @@ macro_rules! formats {
 // The kernels of floating-point weights are those for AVX2 everywhere.
 formats! {
     q4_0: Q4_0, q4_1: Q4_1, q5_0: Q5_0, q5_1: Q5_1, q8_0: Q8_0, iq4_nl: IQ4_NL, mxfp4: MXFP4,
-    q2_k: Q2_K, q3_k: Q3_K, q4_k: Q4_K, q5_k: Q5_K, q6_k: Q6_K, iq4_xs: IQ4_XS
+    q2_k: Q2_K, q3_k: Q3_K, q4_k: Q4_K, q5_k: Q5_K, q6_k: Q6_K, iq4_xs: IQ4_XS,
+    iq1_s: IQ1_S, iq1_m: IQ1_M, iq2_xxs: IQ2_XXS, iq2_xs: IQ2_XS, iq2_s: IQ2_S, iq3_xxs: IQ3_XXS, iq3_s: IQ3_S,
+    tq1_0: TQ1_0, tq2_0: TQ2_0, nvfp4: NVFP4, q1_0: Q1_0, q2_0: Q2_0
 }

@@ -3,7 +3,7 @@
 use layerline::quant::Format;
 
 /// Every format that has kernels.
-pub const ALL: [Format; 16] = Format::ALL;
+pub const ALL: [Format; 28] = Format::ALL;
 
 /// A small generator of repeatable numbers.
 pub struct Random(u64);
@@ -53,6 +53,8 @@ pub fn row_lengths(format: Format) -> Vec<usize> {
     match format.block_len() {
         1 => vec![1, 7, 255, 256, 300, 1000],
         32 => vec![32, 96, 256, 288, 544],
+        64 => vec![64, 192, 256, 320, 576],
+        128 => vec![128, 256, 384, 640],
         _ => vec![256, 768, 1280],
     }
 }
@@ -73,16 +75,45 @@ pub fn weights(random: &mut Random, format: Format, k: usize, count: usize, kind
             }
         }
         let extremes = [0x7bff, 0xfbff, 0x0001, 0x8001, 0x0000, 0x8000, 0x03ff, 0x3c00];
-        let mut half = |at: usize, size: f32| {
-            let bits = match kind {
-                Blocks::Extreme => extremes[random.next() as usize % extremes.len()],
-                _ => half::f16::from_f32_const(size * (random.unit() + 1.5)).to_bits(),
-            };
-            block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        let mut bits = |size: f32| match kind {
+            Blocks::Extreme => extremes[random.next() as usize % extremes.len()],
+            _ => half::f16::from_f32_const(size * (random.unit() + 1.5)).to_bits(),
         };
+        if format == Format::IQ1_M {
+            // Four bits of the half at the end of each of four words.
+            let bits = bits(0.01);
+            for n in 0..4 {
+                let byte = &mut block[49 + 2 * n];
+                *byte = *byte & 15 | ((bits >> (4 * n) & 15) as u8) << 4;
+            }
+            continue;
+        }
+        let mut half = |at: usize, size: f32| block[at..at + 2].copy_from_slice(&bits(size).to_le_bytes());
         match format {
             Format::F16 => half(0, 0.1),
-            Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4_NL | Format::IQ4_XS => half(0, 0.01),
+            Format::Q4_0
+            | Format::Q5_0
+            | Format::Q8_0
+            | Format::IQ4_NL
+            | Format::IQ4_XS
+            | Format::IQ1_S
+            | Format::IQ2_XXS
+            | Format::IQ2_XS
+            | Format::IQ2_S
+            | Format::IQ3_XXS
+            | Format::IQ3_S
+            | Format::Q1_0
+            | Format::Q2_0 => half(0, 0.01),
+            Format::TQ1_0 => half(52, 0.1),
+            Format::TQ2_0 => half(64, 0.1),
+            Format::IQ1_M => {}
+            Format::NVFP4 => {
+                let odd = [0, 1, 7, 8, 0x7e, 0x7f, 0xff, 0x80];
+                for scale in &mut block[..4] {
+                    let number = random.next() as usize;
+                    *scale = if kind == Blocks::Extreme { odd[number % odd.len()] } else { 0x10 + (number % 16) as u8 };
+                }
+            }
             Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => {
                 half(0, 0.01);
                 half(2, 0.02);

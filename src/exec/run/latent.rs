@@ -81,8 +81,16 @@ impl Run<'_> {
                 let rows = Rows { bytes: here, format: matrix.format, k, count };
                 let column = target.first + head * target.stride + row % per_head;
                 let (out, acts) = (&mut *to, &acts[head]);
-                let product =
-                    Product { pages: &[rows], acts, bias: None, out, stride, column, epilogue: Epilogue::Keep };
+                let product = Product {
+                    pages: &[rows],
+                    acts,
+                    scale: None,
+                    bias: None,
+                    out,
+                    stride,
+                    column,
+                    epilogue: Epilogue::Keep,
+                };
                 page::multiply(self.pool, self.isa, [product]);
                 (row, bytes) = (row + count, rest);
             }

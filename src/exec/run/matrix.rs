@@ -17,10 +17,11 @@ const REGION_TOKENS: usize = 4;
 /// No more than this is taken together, so that it takes no longer than a page does with a chunk of tokens.
 const REGION_BYTES: usize = 64 << 20;
 
-/// A matrix and its bias.
+/// A matrix, the factor of its products, and its bias.
 #[derive(Clone, Copy)]
 struct Biased<'a> {
     matrix: &'a Matrix,
+    scale: Option<f32>,
     bias: Option<&'a [f32]>,
 }
 
@@ -33,7 +34,8 @@ impl<'a> Run<'a> {
     }
 
     fn biased(&self, linear: Linear) -> Biased<'a> {
-        Biased { matrix: self.matrix(linear.weight), bias: linear.bias.map(|b| self.loaded.vector(b)) }
+        let scale = linear.scale.map(|s| self.loaded.vector(s)[0]);
+        Biased { matrix: self.matrix(linear.weight), scale, bias: linear.bias.map(|b| self.loaded.vector(b)) }
     }
 
     fn weight(&self, weight: Weight) -> Biased<'a> {
@@ -43,7 +45,8 @@ impl<'a> Run<'a> {
                 let chosen = self.expert.expect("an expert's matrices are used for an expert");
                 let matrix = self.matrix(chosen.experts.matrices(chosen.number)[part]);
                 let of_all = chosen.experts.biases[part].map(|b| self.loaded.vector(b));
-                Biased { matrix, bias: of_all.map(|b| &b[chosen.number * matrix.rows..][..matrix.rows]) }
+                let scale = chosen.experts.scales[part].map(|s| self.loaded.vector(s)[chosen.number]);
+                Biased { matrix, scale, bias: of_all.map(|b| &b[chosen.number * matrix.rows..][..matrix.rows]) }
             }
         }
     }
@@ -112,11 +115,15 @@ impl<'a> Run<'a> {
         mut epilogue: Epilogue,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let Biased { matrix, bias } = weight;
+        let Biased { matrix, scale, bias } = weight;
         let stride = matrix.rows;
         if let Some(held) = self.acquire_all([matrix], sweep)? {
             let pages = &rows_of_all(matrix, &held);
-            page::multiply(self.pool, self.isa, [Product { pages, acts, bias, out, stride, column: 0, epilogue }]);
+            page::multiply(
+                self.pool,
+                self.isa,
+                [Product { pages, acts, scale, bias, out, stride, column: 0, epilogue }],
+            );
             return Ok(());
         }
         for p in matrix.pages() {
@@ -128,7 +135,7 @@ impl<'a> Run<'a> {
             page::multiply(
                 self.pool,
                 self.isa,
-                [Product { pages: &[rows], acts, bias, out, stride, column, epilogue }],
+                [Product { pages: &[rows], acts, scale, bias, out, stride, column, epilogue }],
             );
         }
         Ok(())
@@ -216,9 +223,9 @@ impl<'a> Run<'a> {
 
 /// The product of a matrix of which all pages are at hand.
 fn whole<'b>(weight: Biased<'b>, pages: &'b [Rows<'b>], acts: &'b Forms<'b>, out: &'b mut [f32]) -> Product<'b> {
-    let Biased { matrix, bias } = weight;
+    let Biased { matrix, scale, bias } = weight;
     let acts = form_for(matrix, acts);
-    Product { pages, acts, bias, out, stride: matrix.rows, column: 0, epilogue: Epilogue::Keep }
+    Product { pages, acts, scale, bias, out, stride: matrix.rows, column: 0, epilogue: Epilogue::Keep }
 }
 
 /// The form of the activations that a matrix wants.

@@ -16,7 +16,7 @@ pub(super) const COLUMNS: usize = 256;
 pub enum Form {
     /// As they are: for weights that are floating point themselves.
     F32,
-    /// 8-bit codes with a scale for every 32: for weights in blocks of 32.
+    /// 8-bit codes with a scale for every 32: for weights in blocks of 32, 64 or 128.
     Q8x32,
     /// 8-bit codes with a scale for every 256: for weights in blocks of 256.
     Q8x256,
@@ -27,8 +27,8 @@ impl Form {
     pub fn of(format: Format) -> Form {
         match format.block_len() {
             1 => Form::F32,
-            32 => Form::Q8x32,
-            _ => Form::Q8x256,
+            256 => Form::Q8x256,
+            _ => Form::Q8x32,
         }
     }
 
@@ -65,6 +65,20 @@ pub(super) struct Codes32 {
     pub s: [f32; 8],
     /// Sums of the 32 codes.
     pub sum: [i32; 8],
+    /// Sums of 16 codes each.
+    pub sum16: [i16; 16],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Codes32 {
+    /// The sums of both halves of the 32 codes `sub`, `times` as large: four times that of the first, then of the last.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn sums_of_halves(&self, sub: usize, times: i32) -> std::arch::x86_64::__m256i {
+        use std::arch::x86_64::{_mm_set1_epi32, _mm256_set_m128i};
+        let half = |i| _mm_set1_epi32(times * self.sum16[2 * sub + i] as i32);
+        _mm256_set_m128i(half(1), half(0))
+    }
 }
 
 /// 256 activations as codes in -127..=127 with one scale: activation j is `d * q[j]`.
@@ -251,12 +265,15 @@ fn codes32(isa: Isa, x: &[f32], to: &mut Codes32) {
         let (d, factor) = scale_of(largest(x));
         to.sum[sub] = codes(isa, x, factor, q);
         (to.d[sub], to.s[sub]) = (d, d * to.sum[sub] as f32);
+        to.sum16[2 * sub] = q[..16].iter().map(|q| *q as i16).sum();
+        to.sum16[2 * sub + 1] = to.sum[sub] as i16 - to.sum16[2 * sub];
         sub += 1;
     }
     to.q[32 * sub..].fill(0);
     to.d[sub..].fill(0.0);
     to.s[sub..].fill(0.0);
     to.sum[sub..].fill(0);
+    to.sum16[2 * sub..].fill(0);
 }
 
 fn codes256(isa: Isa, x: &[f32], to: &mut Codes256) {

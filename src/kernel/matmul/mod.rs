@@ -3,7 +3,8 @@
 //! One sequence of roundings holds for every instruction set, token count and cut of the rows, so all of them give the
 //! same bits. With activations as 8-bit codes, whatever is a whole number is summed exactly, in any order; what is left
 //! are a few fused multiply-adds per block, in the order of the columns:
-//! - formats of 32: `y = fma(sum of code*q, d_w * d_x, y)`, then with a min `y = fma(min, d_x * sum of q, y)`;
+//! - formats of 32, 64 and 128, for each 32 columns: `y = fma(sum of code*q, d_w * d_x, y)`, then with a min
+//!   `y = fma(min, d_x * sum of q, y)`; NVFP4, which has a scale for every 16, likewise for each 16;
 //! - formats of 256: `y = fma(sum of scale*code*q, d_w * d_x, y)`, then with mins
 //!   `y = fma(-(dmin * d_x), sum of min*q, y)`;
 //! - F32, F16, BF16: for each 256 columns eight partial sums by fma, lane l taking the columns j with j mod 8 = l;

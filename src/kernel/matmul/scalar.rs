@@ -15,8 +15,8 @@ pub(super) unsafe fn multiply(format: Format, job: &Job) {
         for t in 0..job.acts.tokens() {
             let y = match format.block_len() {
                 1 => dot_floats(format, row, t, job),
-                32 => dot32(format, row, t, job),
-                _ => dot256(format, row, t, job),
+                256 => dot256(format, row, t, job),
+                _ => dot32(format, row, t, job),
             };
             // SAFETY: the caller lets this thread write (t, r).
             unsafe { *job.out.ptr.add(t * job.out.stride + r) = y };
@@ -44,13 +44,20 @@ fn dot_floats(format: Format, row: &[u8], t: usize, job: &Job) -> f32 {
 fn dot32(format: Format, row: &[u8], t: usize, job: &Job) -> f32 {
     let mut y = 0.0;
     let mut w = Block32::default();
-    for (block, bytes) in row.chunks_exact(format.block_bytes()).enumerate() {
-        let x: &Codes32 = &job.acts.codes32()[block / 8 * job.acts.tokens() + t];
-        let sub = block % 8;
-        w.unpack(format, bytes);
-        let sum: i32 = w.codes.iter().zip(&x.q[32 * sub..]).map(|(w, q)| *w as i32 * *q as i32).sum();
-        y = (sum as f32).mul_add(w.scale * x.d[sub], y);
-        y = w.min.mul_add(x.s[sub], y);
+    let parts = format.block_len() / 32;
+    for sub in 0..job.k / 32 {
+        let x: &Codes32 = &job.acts.codes32()[sub / 8 * job.acts.tokens() + t];
+        w.unpack(format, &row[sub / parts * format.block_bytes()..][..format.block_bytes()], sub % parts);
+        let sub = sub % 8;
+        let products = w.codes.iter().zip(&x.q[32 * sub..]).map(|(w, q)| *w as i32 * *q as i32);
+        if format == Format::NVFP4 {
+            let (first, last): (i32, i32) = (products.clone().take(16).sum(), products.skip(16).sum());
+            y = (first as f32).mul_add(w.scales[0] * x.d[sub], y);
+            y = (last as f32).mul_add(w.scales[1] * x.d[sub], y);
+        } else {
+            y = (products.sum::<i32>() as f32).mul_add(w.scales[0] * x.d[sub], y);
+            y = w.min.mul_add(x.s[sub], y);
+        }
     }
     y
 }

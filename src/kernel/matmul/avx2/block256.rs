@@ -1,5 +1,6 @@
 //! Blocks of 256 taken apart into bytes: codes in the order of the columns, scales and mins.
 
+use super::block32::halves;
 use super::{and, halves_together, load, load128};
 use std::arch::x86_64::*;
 
@@ -8,6 +9,8 @@ pub(in super::super) trait Block256 {
     const BYTES: usize;
     /// Where the half `d` lies; `dmin` follows it in formats with mins.
     const D: usize;
+    /// What the half is multiplied with, a power of two.
+    const UNIT: f32 = 1.0;
     const MINS: bool;
     /// Elements of a sub-block with one scale.
     const SUB: usize;
@@ -23,6 +26,19 @@ pub(in super::super) trait Block256 {
     /// # Safety
     /// `block` is valid for reading `BYTES`; the processor has AVX2.
     unsafe fn codes(block: *const u8) -> [__m256i; 8];
+
+    /// As [`Self::codes`], two sub-blocks of 32 to a vector.
+    ///
+    /// # Safety
+    /// As [`Self::codes`]; the processor has AVX-512 with VBMI.
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        let [a, b, c, d, e, f, g, h] = unsafe { Self::codes(block) };
+        let both = |low, high| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        [both(a, b), both(c, d), both(e, f), both(g, h)]
+    }
 
     /// The codes of the sub-blocks of 32 `2 * pair` and `2 * pair + 1`: the first sixteen of both, then their last
     /// ones.
@@ -42,6 +58,29 @@ pub(in super::super) trait Block256 {
     /// # Safety
     /// As [`Self::codes`].
     unsafe fn scales(block: *const u8) -> [__m128i; 2];
+
+    /// `d` of four blocks.
+    ///
+    /// # Safety
+    /// As [`Self::codes`], for each block; the processor has F16C.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn d(blocks: [*const u8; 4]) -> __m128 {
+        // SAFETY: the halves lie in the blocks.
+        let d = unsafe { halves(blocks.map(|block| block.wrapping_add(Self::D))) };
+        if Self::UNIT == 1.0 { d } else { _mm_mul_ps(d, _mm_set1_ps(Self::UNIT)) }
+    }
+
+    /// `dmin` of four blocks, in formats with mins.
+    ///
+    /// # Safety
+    /// As [`Self::d`].
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn dmin(blocks: [*const u8; 4]) -> __m128 {
+        // SAFETY: the halves lie in the blocks.
+        unsafe { halves(blocks.map(|block| block.wrapping_add(Self::D + 2))) }
+    }
 }
 
 pub(in super::super) struct Q2K;
@@ -50,6 +89,8 @@ pub(in super::super) struct Q4K;
 pub(in super::super) struct Q5K;
 pub(in super::super) struct Q6K;
 pub(in super::super) struct Iq4Xs;
+pub(in super::super) struct Tq1_0;
+pub(in super::super) struct Tq2_0;
 
 /// Bits `SHIFT..` of every byte that `mask` keeps.
 #[inline]
@@ -76,6 +117,45 @@ unsafe fn sub_blocks(p: *const u8) -> [__m256i; 8] {
     let (a, b, c, d) = unsafe { (load(p), load(p.add(32)), load(p.add(64)), load(p.add(96))) };
     let ([a, b], [c, d], [e, f], [g, h]) = (nibbles(a), nibbles(b), nibbles(c), nibbles(d));
     [a, b, c, d, e, f, g, h]
+}
+
+/// Two-bit codes of eight sub-blocks, each 32 bytes four of them from their lowest bits on.
+///
+/// # Safety
+/// `p` is valid for reading 64 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn pairs_of_bits(p: *const u8) -> [__m256i; 8] {
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe { (load(p), load(p.add(32))) };
+    [
+        and(a, 3),
+        bits::<2>(a, 3),
+        bits::<4>(a, 3),
+        bits::<6>(a, 3),
+        and(b, 3),
+        bits::<2>(b, 3),
+        bits::<4>(b, 3),
+        bits::<6>(b, 3),
+    ]
+}
+
+/// Sixteen nibbles in order, each doubled and one more.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn odd_nibbles(packed: i64) -> __m128i {
+    let packed = _mm_cvtsi64_si128(packed);
+    let nibbles = _mm_and_si128(_mm_unpacklo_epi8(packed, _mm_srli_epi16::<4>(packed)), _mm_set1_epi8(15));
+    _mm_or_si128(_mm_add_epi8(nibbles, nibbles), _mm_set1_epi8(1))
+}
+
+/// The highest four bits of eight words, each doubled and one more, as the first eight bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn odd_of_words(words: __m256i) -> __m128i {
+    let odd = _mm256_or_si256(_mm256_srli_epi32::<27>(words), _mm256_set1_epi32(1));
+    let odd = _mm_packs_epi32(_mm256_castsi256_si128(odd), _mm256_extracti128_si256::<1>(odd));
+    _mm_packs_epi16(odd, odd)
 }
 
 /// # Safety
@@ -113,17 +193,7 @@ impl Block256 for Q2K {
     #[target_feature(enable = "avx2")]
     unsafe fn codes(block: *const u8) -> [__m256i; 8] {
         // SAFETY: 64 bytes of codes follow the 16 of the scales.
-        let (a, b) = unsafe { (load(block.add(16)), load(block.add(48))) };
-        [
-            and(a, 3),
-            bits::<2>(a, 3),
-            bits::<4>(a, 3),
-            bits::<6>(a, 3),
-            and(b, 3),
-            bits::<2>(b, 3),
-            bits::<4>(b, 3),
-            bits::<6>(b, 3),
-        ]
+        unsafe { pairs_of_bits(block.add(16)) }
     }
 
     #[inline]
@@ -317,5 +387,81 @@ impl Block256 for Iq4Xs {
         let pairs = _mm_packs_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
         let pairs = _mm_packs_epi16(pairs, pairs);
         [_mm_sub_epi8(_mm_or_si128(nibbles, pairs), _mm_set1_epi8(32)), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Tq1_0 {
+    const BYTES: usize = 54;
+    const D: usize = 52;
+    const MINS: bool = false;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 1;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: the block starts with 32, 16 and 4 bytes of codes.
+        let (a, b, c) = unsafe { (load(block), load128(block.add(32)), word(block.add(48))) };
+        // A byte is a fraction to the base of 3: its first digit is what overflows when it is tripled.
+        let digit = |v: __m256i| {
+            let reaches = |least: u8| {
+                let least = _mm256_set1_epi8(least as i8);
+                _mm256_cmpeq_epi8(_mm256_max_epu8(v, least), v)
+            };
+            _mm256_sub_epi8(_mm256_setzero_si256(), _mm256_add_epi8(reaches(86), reaches(171)))
+        };
+        let tripled = |v: __m256i| _mm256_add_epi8(_mm256_add_epi8(v, v), v);
+        let mut codes = [_mm256_setzero_si256(); 8];
+        let mut rest = a;
+        for codes in &mut codes[..5] {
+            *codes = digit(rest);
+            rest = tripled(rest);
+        }
+        // Of 16 bytes two digits make 32 codes; with the fifth go the four of the last four bytes.
+        let third = |v: __m128i| _mm_add_epi8(_mm_add_epi8(v, v), v);
+        let tails = {
+            let first = _mm_cvtsi32_si128(c as i32);
+            let (second, last) = (third(first), third(third(first)));
+            _mm_unpacklo_epi64(_mm_unpacklo_epi32(first, second), _mm_unpacklo_epi32(last, third(last)))
+        };
+        let second = third(b);
+        rest = _mm256_set_m128i(second, b);
+        codes[5] = digit(rest);
+        rest = tripled(tripled(rest));
+        codes[6] = digit(rest);
+        rest = tripled(tripled(rest));
+        codes[7] = digit(_mm256_inserti128_si256::<1>(rest, tails));
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(_: *const u8) -> [__m128i; 2] {
+        [_mm_set1_epi8(1), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Tq2_0 {
+    const BYTES: usize = 66;
+    const D: usize = 64;
+    const MINS: bool = false;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 1;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: the block starts with 64 bytes of codes.
+        unsafe { pairs_of_bits(block) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(_: *const u8) -> [__m128i; 2] {
+        [_mm_set1_epi8(1), _mm_setzero_si128()]
     }
 }

@@ -1,13 +1,19 @@
-//! Blocks of 32 taken apart into bytes in the order of the columns.
+//! Blocks of 32 taken apart into bytes in the order of the columns, and those of 64 and 128 in parts of 32.
 
 use super::{and, halves_together, load, load128};
 use crate::quant::tables;
 use std::arch::x86_64::*;
 
-/// What the kernels need to know of a format with blocks of 32.
+/// What the kernels need to know of a format with blocks of 32, 64 or 128.
 pub(in super::super) trait Block32 {
     const BYTES: usize;
+    /// How many times 32 elements a block has: 1, 2 or 4.
+    const PARTS: usize = 1;
+    /// Bytes of 256 elements.
+    const EIGHT: usize = 8 / Self::PARTS * Self::BYTES;
     const MIN: bool;
+    /// Whether each 16 elements have a scale of their own. There is no min then.
+    const HALVES: bool = false;
     /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
     const OFFSET: i32;
     const SIGNED: bool;
@@ -16,30 +22,32 @@ pub(in super::super) trait Block32 {
     /// How many products of two codes each with two activations can be added in 16 bits.
     const FLUSH: usize;
 
-    /// The codes of a block.
+    /// The codes of part `part` of a block.
     ///
     /// # Safety
-    /// `block` is valid for reading `BYTES`; the processor has AVX2.
-    unsafe fn codes(block: *const u8) -> __m256i;
+    /// `block` is valid for reading `BYTES`, and `part` is less than `PARTS`; the processor has AVX2.
+    unsafe fn codes(block: *const u8, part: usize) -> __m256i;
 
-    /// The first sixteen codes of one block and then of another, and the last sixteen of both.
+    /// The first sixteen codes of `part` in one block and then of the part after it, which lies in the block `second`, and
+    /// the last sixteen of both.
     ///
     /// # Safety
     /// As [`Self::codes`], for both blocks.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+    unsafe fn halves_of_codes(first: *const u8, second: *const u8, part: usize) -> [__m256i; 2] {
         // SAFETY: the caller's promise.
-        unsafe { halves_together(Self::codes(first), Self::codes(second)) }
+        unsafe { halves_together(Self::codes(first, part), Self::codes(second, (part + 1) % Self::PARTS)) }
     }
 
-    /// Scales of four blocks, and their mins, which follow the scales in formats that have any.
+    /// Scales of part `part` of four blocks, and their mins, which follow the scales in formats that have any. With
+    /// [`Self::HALVES`] the scales of the first sixteen elements and then those of the last.
     ///
     /// # Safety
     /// As [`Self::codes`], for each block; the processor has F16C.
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn scales(blocks: [*const u8; 4]) -> [__m128; 2] {
+    unsafe fn scales(blocks: [*const u8; 4], _part: usize) -> [__m128; 2] {
         // SAFETY: the caller's promise; the scale is a half at the start.
         unsafe {
             if !Self::MIN {
@@ -61,6 +69,9 @@ pub(in super::super) struct Q5_1;
 pub(in super::super) struct Q8_0;
 pub(in super::super) struct Iq4Nl;
 pub(in super::super) struct Mxfp4;
+pub(in super::super) struct Nvfp4;
+pub(in super::super) struct Q1_0;
+pub(in super::super) struct Q2_0;
 
 /// The halves at four addresses, as singles.
 ///
@@ -102,20 +113,20 @@ unsafe fn halves_of_nibbles(p: *const u8, q: *const u8) -> [__m256i; 2] {
     [and(packed, 15), and(_mm256_srli_epi16::<4>(packed), 15)]
 }
 
-/// Bit j of the word at `p` as 16 in byte j.
+/// Bit j of the word at `p` as `VALUE` in byte j.
 ///
 /// # Safety
 /// `p` is valid for reading four bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn fifth_bits(p: *const u8) -> __m256i {
+unsafe fn single_bits<const VALUE: i8>(p: *const u8) -> __m256i {
     // SAFETY: the caller's promise; no alignment is needed.
     let word = _mm256_set1_epi32(unsafe { p.cast::<i32>().read_unaligned() });
     // Each byte gets the byte of the word that holds its bit, then only that bit.
     let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
     let chosen = _mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit);
-    and(_mm256_cmpeq_epi8(chosen, bit), 16)
+    and(_mm256_cmpeq_epi8(chosen, bit), VALUE)
 }
 
 /// # Safety
@@ -177,23 +188,23 @@ macro_rules! nibble_format {
 
             #[inline]
             #[target_feature(enable = "avx2")]
-            unsafe fn codes(block: *const u8) -> __m256i {
+            unsafe fn codes(block: *const u8, _: usize) -> __m256i {
                 // SAFETY: both fields lie in the block.
                 unsafe {
                     let codes = nibbles(block.add($codes));
-                    $(let codes = _mm256_or_si256(codes, fifth_bits(block.add($fifth)));)?
+                    $(let codes = _mm256_or_si256(codes, single_bits::<16>(block.add($fifth)));)?
                     codes
                 }
             }
 
             #[inline]
             #[target_feature(enable = "avx2")]
-            unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+            unsafe fn halves_of_codes(first: *const u8, second: *const u8, _: usize) -> [__m256i; 2] {
                 // SAFETY: both fields lie in the blocks.
                 unsafe {
                     let codes = halves_of_nibbles(first.add($codes), second.add($codes));
                     $(let codes = {
-                        let fifth = halves_together(fifth_bits(first.add($fifth)), fifth_bits(second.add($fifth)));
+                        let fifth = halves_together(single_bits::<16>(first.add($fifth)), single_bits::<16>(second.add($fifth)));
                         [_mm256_or_si256(codes[0], fifth[0]), _mm256_or_si256(codes[1], fifth[1])]
                     };)?
                     codes
@@ -217,7 +228,7 @@ impl Block32 for Q8_0 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn codes(block: *const u8) -> __m256i {
+    unsafe fn codes(block: *const u8, _: usize) -> __m256i {
         // SAFETY: 32 codes follow the half.
         unsafe { load(block.add(2)) }
     }
@@ -233,14 +244,14 @@ impl Block32 for Iq4Nl {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn codes(block: *const u8) -> __m256i {
+    unsafe fn codes(block: *const u8, _: usize) -> __m256i {
         // SAFETY: 16 bytes of codes follow the half.
         unsafe { iq4_codes(block.add(2)) }
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+    unsafe fn halves_of_codes(first: *const u8, second: *const u8, _: usize) -> [__m256i; 2] {
         // SAFETY: as above.
         unsafe { halves_of_iq4_codes(first.add(2), second.add(2)) }
     }
@@ -278,23 +289,101 @@ impl Block32 for Mxfp4 {
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn codes(block: *const u8) -> __m256i {
+    unsafe fn codes(block: *const u8, _: usize) -> __m256i {
         // SAFETY: 16 bytes of codes follow the exponent.
         unsafe { look_up(&SHIFTED, block.add(1)) }
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn halves_of_codes(first: *const u8, second: *const u8) -> [__m256i; 2] {
+    unsafe fn halves_of_codes(first: *const u8, second: *const u8, _: usize) -> [__m256i; 2] {
         // SAFETY: as above.
         unsafe { look_up_halves(&SHIFTED, first.add(1), second.add(1)) }
     }
 
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn scales(blocks: [*const u8; 4]) -> [__m128; 2] {
+    unsafe fn scales(blocks: [*const u8; 4], _: usize) -> [__m128; 2] {
         // SAFETY: the exponent is the first byte.
         let [a, b, c, d] = blocks.map(|block| MXFP4_SCALES[unsafe { *block } as usize]);
         [_mm_setr_ps(a, b, c, d), _mm_setzero_ps()]
+    }
+}
+
+/// The scales there are of NVFP4.
+static NVFP4_SCALES: [f32; 256] = {
+    let mut scales = [0.0; 256];
+    let mut bits = 0;
+    while bits < 256 {
+        scales[bits] = tables::nvfp4_scale(bits as u8);
+        bits += 1;
+    }
+    scales
+};
+
+impl Block32 for Nvfp4 {
+    const BYTES: usize = 36;
+    const PARTS: usize = 2;
+    const MIN: bool = false;
+    const HALVES: bool = true;
+    const OFFSET: i32 = 12;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8, part: usize) -> __m256i {
+        // SAFETY: 16 bytes of codes for each part follow the four scales; the table has 16 bytes.
+        let (packed, table) = unsafe { (load128(block.add(4 + 16 * part)), load128(SHIFTED.as_ptr().cast())) };
+        // Eight bytes hold sixteen codes: the first ones in their low nibbles.
+        let high = _mm_srli_epi16::<4>(packed);
+        let nibbles = _mm256_set_m128i(_mm_unpackhi_epi64(packed, high), _mm_unpacklo_epi64(packed, high));
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), and(nibbles, 15))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn scales(blocks: [*const u8; 4], part: usize) -> [__m128; 2] {
+        [0, 1].map(|half| {
+            // SAFETY: the four scales start the block.
+            let [a, b, c, d] = blocks.map(|block| NVFP4_SCALES[unsafe { *block.add(2 * part + half) } as usize]);
+            _mm_setr_ps(a, b, c, d)
+        })
+    }
+}
+
+impl Block32 for Q1_0 {
+    const BYTES: usize = 18;
+    const PARTS: usize = 4;
+    const MIN: bool = false;
+    const OFFSET: i32 = 1;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8, part: usize) -> __m256i {
+        // SAFETY: four bytes of codes for each part follow the half.
+        unsafe { single_bits::<2>(block.add(2 + 4 * part)) }
+    }
+}
+
+impl Block32 for Q2_0 {
+    const BYTES: usize = 18;
+    const PARTS: usize = 2;
+    const MIN: bool = false;
+    const OFFSET: i32 = 1;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8, part: usize) -> __m256i {
+        // SAFETY: eight bytes of codes for each part follow the half.
+        let packed = unsafe { _mm_loadl_epi64(block.add(2 + 8 * part).cast()) };
+        // Each byte in a lane of its own, its four codes brought to the four bytes of the lane.
+        let lanes = _mm256_cvtepu8_epi32(packed);
+        let pairs = _mm256_or_si256(lanes, _mm256_slli_epi32::<6>(lanes));
+        and(_mm256_or_si256(pairs, _mm256_slli_epi32::<12>(pairs)), 3)
     }
 }

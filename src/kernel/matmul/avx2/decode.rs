@@ -1,6 +1,6 @@
 //! Products straight from the file's blocks, four rows at a time: for one token or a few.
 
-use super::block32::{Block32, halves};
+use super::block32::Block32;
 use super::block256::Block256;
 use super::{
     AHEAD, EACH_FOUR_TIMES, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
@@ -10,7 +10,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// The loops over rows, tokens and blocks for an instruction set that has the given features. The module around them
-/// has `sums32`, the sums of code * activation of four blocks of 32, `pair32`, those of four blocks and the ones after
+/// has `sums32`, the sums of code * activation of four blocks of 32, `halves32`, those of their halves, `pair32`, those of four blocks and the ones after
 /// them, and `sums256`, those of four blocks of 256 with their scales, as this module does.
 macro_rules! decode_kernels {
     ($features:literal) => {
@@ -59,20 +59,36 @@ macro_rules! decode_kernels {
             for group in 0..job.k.div_ceil(256) {
                 // SAFETY: there is a block of each token for 256 columns or what is left of them.
                 let x = unsafe { x.get_unchecked(group * job.acts.tokens()) };
-                let at = 8 * F::BYTES * group;
+                let at = F::EIGHT * group;
                 for row in rows {
-                    prefetch(row.wrapping_add(at + AHEAD), 8 * F::BYTES);
+                    prefetch(row.wrapping_add(at + AHEAD), F::EIGHT);
                 }
                 let count = (job.k / 32 - 8 * group).min(8);
                 // SAFETY: `count` is that of the blocks that the rows have; `x` has eight times 32 codes.
                 unsafe {
+                    if F::HALVES {
+                        for sub in 0..count {
+                            let blocks = rows.map(|row| row.wrapping_add(at + F::BYTES * (sub / F::PARTS)));
+                            let sums = _mm256_cvtepi32_ps(super::halves32::<F>(blocks, x, sub));
+                            let [d0, d1] = F::scales(blocks, sub % F::PARTS);
+                            let d = _mm256_mul_ps(_mm256_set_m128(d1, d0), _mm256_set1_ps(x.d[sub]));
+                            y = _mm_fmadd_ps(_mm256_castps256_ps128(sums), _mm256_castps256_ps128(d), y);
+                            y = _mm_fmadd_ps(_mm256_extractf128_ps::<1>(sums), _mm256_extractf128_ps::<1>(d), y);
+                        }
+                        continue;
+                    }
                     let dx = _mm256_load_ps(x.d.as_ptr());
                     for pair in 0..count / 2 {
                         let (sub, both) = (2 * pair, &EACH_FOUR_TIMES[pair]);
-                        let first = rows.map(|row| row.wrapping_add(at + F::BYTES * sub));
-                        let second = first.map(|block| block.wrapping_add(F::BYTES));
+                        let part = sub % F::PARTS;
+                        let first = rows.map(|row| row.wrapping_add(at + F::BYTES * (sub / F::PARTS)));
+                        let second = match F::PARTS {
+                            1 => first.map(|block| block.wrapping_add(F::BYTES)),
+                            _ => first,
+                        };
                         let sums = _mm256_cvtepi32_ps(super::pair32::<F>(first, second, x, sub));
-                        let ([d0, min0], [d1, min1]) = (F::scales(first), F::scales(second));
+                        let ([d0, min0], [d1, min1]) =
+                            (F::scales(first, part), F::scales(second, (part + 1) % F::PARTS));
                         let dx = _mm256_permutevar8x32_ps(dx, load(both.as_ptr().cast()));
                         let d = _mm256_mul_ps(_mm256_set_m128(d1, d0), dx);
                         y = _mm_fmadd_ps(_mm256_castps256_ps128(sums), _mm256_castps256_ps128(d), y);
@@ -86,10 +102,9 @@ macro_rules! decode_kernels {
                     }
                     if count % 2 == 1 {
                         let sub = count - 1;
-                        let blocks = rows.map(|row| row.wrapping_add(at + F::BYTES * sub));
-                        let q = load(x.q.as_ptr().add(32 * sub).cast());
-                        let sum = super::sums32::<F>(blocks, q, x.sum[sub]);
-                        let [d, min] = F::scales(blocks);
+                        let blocks = rows.map(|row| row.wrapping_add(at + F::BYTES * (sub / F::PARTS)));
+                        let sum = super::sums32::<F>(blocks, x, sub);
+                        let [d, min] = F::scales(blocks, sub % F::PARTS);
                         y = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(d, _mm_set1_ps(x.d[sub])), y);
                         if F::MIN {
                             y = _mm_fmadd_ps(min, _mm_set1_ps(x.s[sub]), y);
@@ -134,23 +149,43 @@ pub(super) mod kernels {
     decode_kernels!("avx2,fma,f16c");
 }
 
-/// The sums of code * activation of four blocks with the 32 activations `q`, whose sum is `sum`.
+/// The sums of code * activation of four blocks, of the part that meets the sub-block `sub` of the activations.
 ///
 /// # Safety
 /// Each block is whole; the processor has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __m128i {
+unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m128i {
     let mut parts = [_mm256_setzero_si256(); 4];
     for (part, block) in parts.iter_mut().zip(blocks) {
-        // SAFETY: the caller's promise.
-        *part = products(F::SIGNED, unsafe { F::codes(block) }, q);
+        // SAFETY: the caller's promise; the activations are a field of `x`.
+        let (codes, q) = unsafe { (F::codes(block, sub % F::PARTS), load(x.q.as_ptr().add(32 * sub).cast())) };
+        *part = products(F::SIGNED, codes, q);
     }
     let sums = match F::SIGNED {
         true => sum_wide(parts),
         false => sum_narrow(parts),
     };
-    _mm_sub_epi32(sums, _mm_set1_epi32(F::OFFSET * sum))
+    _mm_sub_epi32(sums, _mm_set1_epi32(F::OFFSET * x.sum[sub]))
+}
+
+/// As [`sums32`]: the sums of the first sixteen elements, and those of the last in the high half.
+///
+/// # Safety
+/// As [`sums32`].
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn halves32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
+    const { assert!(!F::HALVES || !F::SIGNED && F::FLUSH >= 4) };
+    let mut parts = [_mm256_setzero_si256(); 4];
+    for (part, block) in parts.iter_mut().zip(blocks) {
+        // SAFETY: the caller's promise; the activations are a field of `x`.
+        let (codes, q) = unsafe { (F::codes(block, sub % F::PARTS), load(x.q.as_ptr().add(32 * sub).cast())) };
+        *part = products(false, codes, q);
+    }
+    let [a, b, c, d] = parts;
+    let sums = wide(_mm256_hadd_epi16(_mm256_hadd_epi16(a, b), _mm256_hadd_epi16(c, d)));
+    _mm256_sub_epi32(sums, x.sums_of_halves(sub, F::OFFSET))
 }
 
 /// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the sub-blocks
@@ -168,7 +203,7 @@ unsafe fn pair32<F: Block32>(first: [*const u8; 4], second: [*const u8; 4], x: &
         let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
         let mut parts = [_mm256_setzero_si256(); 4];
         for (part, (first, second)) in parts.iter_mut().zip(first.into_iter().zip(second)) {
-            let [codes0, codes1] = F::halves_of_codes(first, second);
+            let [codes0, codes1] = F::halves_of_codes(first, second, sub % F::PARTS);
             let (p0, p1) = match F::NEGATABLE {
                 true => (
                     products_of_negatable(codes0, low, _mm256_abs_epi8(low)),
@@ -244,17 +279,16 @@ pub(in crate::kernel::matmul) struct Sums256 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernel::matmul) unsafe fn separate<F: Block256>(blocks: [*const u8; 4], parts: [__m256i; 4]) -> Sums256 {
-    let at = blocks.map(|block| block.wrapping_add(F::D));
     let sums = sum_halves(parts);
-    // SAFETY: the halves lie in the blocks.
+    // SAFETY: the caller's promise.
     unsafe {
-        let d = halves(at);
+        let d = F::d(blocks);
         match F::MINS {
             true => Sums256 {
                 codes: _mm256_castsi256_si128(sums),
                 d,
                 mins: _mm256_extracti128_si256::<1>(sums),
-                dmin: halves(at.map(|p| p.wrapping_add(2))),
+                dmin: F::dmin(blocks),
             },
             false => Sums256 { codes: fold(sums), d, mins: _mm_setzero_si128(), dmin: _mm_setzero_ps() },
         }
@@ -452,7 +486,13 @@ macro_rules! sums_of_256 {
                     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products(F::SIGNED, codes, q), scale));
                 }
                 if F::OFFSET != 0 {
-                    let off = _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), load(x.sum16.as_ptr().cast()));
+                    let off = match F::SUB {
+                        16 => _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), load(x.sum16.as_ptr().cast())),
+                        _ => {
+                            let sums = load128(x.sum32.as_ptr().cast());
+                            _mm256_zextsi128_si256(_mm_madd_epi16(_mm_cvtepi8_epi16(scales), sums))
+                        }
+                    };
                     sum = _mm256_sub_epi32(sum, _mm256_mullo_epi32(off, _mm256_set1_epi32(F::OFFSET)));
                 }
                 if F::MINS {

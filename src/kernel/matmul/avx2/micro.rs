@@ -154,6 +154,10 @@ unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: us
         for sub in 0..step.columns / 32 {
             // SAFETY: the caller's promises; every address is that of a field.
             unsafe {
+                if F::HALVES {
+                    halves32::<F, T>(step, x, sub, group, to);
+                    continue;
+                }
                 let mut wide = [[_mm256_setzero_si256(); PAIR]; T];
                 for (part, codes) in step.tile.codes[8 * sub..][..8].chunks_exact(F::FLUSH).enumerate() {
                     let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub + 4 * F::FLUSH * part));
@@ -178,6 +182,41 @@ unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: us
                         }
                         _mm256_store_ps(to, y);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// What [`step32`] does with the columns `32 * sub..` of two groups of rows where each sixteen have a scale.
+///
+/// # Safety
+/// As [`step32`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn halves32<F: Block32, const T: usize>(
+    step: &Step<Tile32, Codes32>,
+    x: &[Codes32; T],
+    sub: usize,
+    group: usize,
+    to: *mut [f32; ROWS],
+) {
+    const { assert!(!F::HALVES || F::FLUSH == 4) };
+    for (half, scales) in [&step.tile.d[sub], &step.tile.min[sub]].into_iter().enumerate() {
+        let codes = &step.tile.codes[8 * sub + 4 * half..][..4];
+        // SAFETY: the caller's promises; every address is that of a field.
+        unsafe {
+            let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub + 16 * half));
+            let narrow = dot::<T, true>(F::SIGNED, codes, group, q);
+            let d = pair(scales, group);
+            for (i, (narrow, x)) in narrow.into_iter().zip(x).enumerate() {
+                let off = _mm256_set1_epi32(F::OFFSET * x.sum16[2 * sub + half] as i32);
+                for (g, narrow) in narrow.into_iter().enumerate() {
+                    let wide = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
+                    let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, off));
+                    let to = to.add(i).cast::<f32>().add(8 * (group + g));
+                    let scale = _mm256_mul_ps(d[g], _mm256_set1_ps(x.d[sub]));
+                    _mm256_store_ps(to, _mm256_fmadd_ps(sum, scale, _mm256_load_ps(to)));
                 }
             }
         }

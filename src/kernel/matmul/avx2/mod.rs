@@ -1,11 +1,13 @@
 //! Kernels for x86-64 with AVX2, FMA and F16C.
 //!
-//! A format is what takes its blocks apart into bytes ([`block32`], [`block256`], [`float`]); everything else is
+//! A format is what takes its blocks apart into bytes ([`block32`], [`block256`], [`code_book`],
+//! [`float`]); everything else is
 //! written once for all formats of a family: [`decode`] runs over the file's own blocks, four rows at a time; [`tile`]
 //! takes a stretch of rows apart once and uses it for all tokens.
 
 pub(super) mod block256;
 pub(super) mod block32;
+pub(super) mod code_book;
 pub(super) mod decode;
 pub(super) mod float;
 pub(super) mod micro;
@@ -24,7 +26,7 @@ macro_rules! multiply_by_format {
         /// # Safety
         /// As `super::multiply`; the processor has the instruction set.
         pub(super) unsafe fn multiply(format: $crate::quant::Format, job: &$crate::kernel::matmul::Job) {
-            use $crate::kernel::matmul::avx2::{block32, block256, float};
+            use $crate::kernel::matmul::avx2::{block32, block256, code_book, float};
             use $crate::quant::Format;
             // SAFETY: the caller's promises are those of each function called.
             unsafe {
@@ -45,6 +47,18 @@ macro_rules! multiply_by_format {
                     Format::Q5_K => multiply256::<block256::Q5K>(job),
                     Format::Q6_K => multiply256::<block256::Q6K>(job),
                     Format::IQ4_XS => multiply256::<block256::Iq4Xs>(job),
+                    Format::IQ1_S => multiply256::<code_book::Iq1S>(job),
+                    Format::IQ1_M => multiply256::<code_book::Iq1M>(job),
+                    Format::IQ2_XXS => multiply256::<code_book::Iq2Xxs>(job),
+                    Format::IQ2_XS => multiply256::<code_book::Iq2Xs>(job),
+                    Format::IQ2_S => multiply256::<code_book::Iq2S>(job),
+                    Format::IQ3_XXS => multiply256::<code_book::Iq3Xxs>(job),
+                    Format::IQ3_S => multiply256::<code_book::Iq3S>(job),
+                    Format::TQ1_0 => multiply256::<block256::Tq1_0>(job),
+                    Format::TQ2_0 => multiply256::<block256::Tq2_0>(job),
+                    Format::NVFP4 => multiply32::<block32::Nvfp4>(job),
+                    Format::Q1_0 => multiply32::<block32::Q1_0>(job),
+                    Format::Q2_0 => multiply32::<block32::Q2_0>(job),
                 }
             }
         }

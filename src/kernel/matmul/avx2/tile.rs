@@ -3,7 +3,7 @@
 //! A vector holds four columns of eight rows, so that one row is one 32-bit lane and four activations meet all rows by
 //! a broadcast. What is whole stays whole: scales and mins are left for the kernels to multiply with.
 
-use super::block32::{Block32, halves};
+use super::block32::Block32;
 use super::block256::Block256;
 use super::{halves_together, load};
 use crate::kernel::matmul::Job;
@@ -30,11 +30,12 @@ pub(in super::super) struct Tile256 {
     pub dmin: [[f32; 8]; GROUPS],
 }
 
-/// Columns of a format with blocks of 32.
+/// Columns of a format with blocks of 32, 64 or 128.
 #[repr(C, align(64))]
 pub(in super::super) struct Tile32 {
     pub codes: Codes,
     pub d: [[[f32; 8]; GROUPS]; 8],
+    /// In formats with a scale for every 16 elements, which have no min, the scale of the last ones of 32.
     pub min: [[[f32; 8]; GROUPS]; 8],
 }
 
@@ -90,16 +91,12 @@ impl Tile256 {
                     store(&mut self.mins[i][group], mins);
                 }
             }
-            let (first, second) = blocks.split_at(4);
-            for (half, blocks) in [first, second].into_iter().enumerate() {
-                let at = |i: usize| blocks[i].wrapping_add(F::D);
-                // SAFETY: the halves lie in the blocks.
+            for (half, blocks) in blocks.as_chunks::<4>().0.iter().enumerate() {
+                // SAFETY: the caller's promises.
                 unsafe {
-                    let d = [at(0), at(1), at(2), at(3)];
-                    _mm_storeu_ps(self.d[group].as_mut_ptr().add(4 * half), halves(d));
+                    _mm_storeu_ps(self.d[group].as_mut_ptr().add(4 * half), F::d(*blocks));
                     if F::MINS {
-                        let dmin = d.map(|p| p.wrapping_add(2));
-                        _mm_storeu_ps(self.dmin[group].as_mut_ptr().add(4 * half), halves(dmin));
+                        _mm_storeu_ps(self.dmin[group].as_mut_ptr().add(4 * half), F::dmin(*blocks));
                     }
                 }
             }
@@ -123,21 +120,22 @@ impl Tile32 {
             for half in 0..2 {
                 let r = job.start + 8 * group + 4 * half;
                 let rows = [job.row(r), job.row(r + 1), job.row(r + 2), job.row(r + 3)];
-                let rows = rows.map(|row| row.wrapping_add(8 * F::BYTES * eight));
+                let rows = rows.map(|row| row.wrapping_add(F::EIGHT * eight));
                 for row in rows {
-                    prefetch_next(row, 8 * F::BYTES);
+                    prefetch_next(row, F::EIGHT);
                 }
                 for sub in 0..count {
-                    let blocks = rows.map(|row| row.wrapping_add(F::BYTES * sub));
+                    let blocks = rows.map(|row| row.wrapping_add(F::BYTES * (sub / F::PARTS)));
+                    let part = sub % F::PARTS;
                     // SAFETY: the caller's promises.
                     unsafe {
                         for (i, block) in blocks.into_iter().enumerate() {
                             let to = bytes.0[4 * half + i][sub].as_mut_ptr();
-                            _mm256_storeu_si256(to.cast(), F::codes(block));
+                            _mm256_storeu_si256(to.cast(), F::codes(block, part));
                         }
-                        let [scales, mins] = F::scales(blocks);
+                        let [scales, mins] = F::scales(blocks, part);
                         _mm_storeu_ps(self.d[sub][group].as_mut_ptr().add(4 * half), scales);
-                        if F::MIN {
+                        if F::MIN || F::HALVES {
                             _mm_storeu_ps(self.min[sub][group].as_mut_ptr().add(4 * half), mins);
                         }
                     }

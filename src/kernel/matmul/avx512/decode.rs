@@ -46,12 +46,14 @@ unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 
 unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
-        let codes = F::codes(block);
+        let codes = F::wide_codes(block);
         let [scales, mins] = F::scales(block);
-        let spread = match F::SIGNED {
-            true => _mm512_cvtepi8_epi32(scales),
+        // Whether four products can be added in 16 bits.
+        let narrow = !F::SIGNED && F::FLUSH > 1;
+        let spread = match narrow {
+            false => _mm512_cvtepi8_epi32(scales),
             // As 16-bit factors with zeros above them, see below.
-            false => _mm512_and_si512(_mm512_cvtepi8_epi32(scales), _mm512_set1_epi32(0xffff)),
+            true => _mm512_and_si512(_mm512_cvtepi8_epi32(scales), _mm512_set1_epi32(0xffff)),
         };
         // Four codes to a lane: which sub-block each lane of the first vector belongs to.
         let first = match F::SUB {
@@ -59,16 +61,15 @@ unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
             _ => _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
         };
         let mut sum = _mm512_setzero_si512();
-        for (i, codes) in codes.as_chunks::<2>().0.iter().enumerate() {
+        for (i, codes) in codes.into_iter().enumerate() {
             let q = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
-            let codes = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(codes[0]), codes[1]);
             let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), super::unsigned(F::SIGNED, codes), q);
             let chosen = _mm512_add_epi32(first, _mm512_set1_epi32((64 / F::SUB * i) as i32));
             let scale = _mm512_permutexvar_epi32(chosen, spread);
-            sum = match F::SIGNED {
-                true => _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale)),
+            sum = match narrow {
+                false => _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale)),
                 // Up to 63 * 127 * 4 either way: the low 16 bits hold it, and the high ones meet zeros.
-                false => _mm512_add_epi32(sum, _mm512_madd_epi16(part, scale)),
+                true => _mm512_add_epi32(sum, _mm512_madd_epi16(part, scale)),
             };
         }
         let mut sum = _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));

@@ -15,25 +15,51 @@ pub(super) mod kernels {
     super::decode_kernels!("avx2,fma,f16c,avxvnni");
 }
 
-/// `sums32` and `pair32` for an instruction set that has the given features, among them `dpbusd`, as which the module
+/// `sums32`, `halves32` and `pair32` for an instruction set that has the given features, among them `dpbusd`, as which the module
 /// knows the instruction for 256 bits.
 macro_rules! sums_of_32 {
     ($features:literal) => {
-        /// The sums of code * activation of four blocks with the 32 activations `q`, whose sum is `sum`.
+        /// The sums of code * activation of four blocks, of the part that meets the sub-block `sub` of the activations.
         ///
         /// # Safety
         /// Each block is whole; the processor has the instruction set.
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], q: __m256i, sum: i32) -> __m128i {
-            use $crate::kernel::matmul::avx_vnni::{SHIFT, unsigned};
+        unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m128i {
+            // SAFETY: the caller's promise.
+            let parts = unsafe { parts32::<F>(blocks, x, sub) };
+            let offset = if F::SIGNED { $crate::kernel::matmul::avx_vnni::SHIFT } else { F::OFFSET };
+            _mm_sub_epi32(fold(parts), _mm_set1_epi32(offset * x.sum[sub]))
+        }
+
+        /// As [`sums32`]: the sums of the first sixteen elements, and those of the last in the high half.
+        ///
+        /// # Safety
+        /// As [`sums32`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn halves32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
+            // SAFETY: the caller's promise.
+            let parts = unsafe { parts32::<F>(blocks, x, sub) };
+            let offset = if F::SIGNED { $crate::kernel::matmul::avx_vnni::SHIFT } else { F::OFFSET };
+            _mm256_sub_epi32(parts, x.sums_of_halves(sub, offset))
+        }
+
+        /// As [`halves32`], with the offset of the codes.
+        ///
+        /// # Safety
+        /// As [`sums32`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn parts32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
+            use $crate::kernel::matmul::avx_vnni::unsigned;
             let mut parts = [_mm256_setzero_si256(); 4];
             for (part, block) in parts.iter_mut().zip(blocks) {
-                // SAFETY: the caller's promise.
-                *part = dpbusd(*part, unsigned(F::SIGNED, unsafe { F::codes(block) }), q);
+                // SAFETY: the caller's promise; the activations are a field of `x`.
+                let (codes, q) = unsafe { (F::codes(block, sub % F::PARTS), load(x.q.as_ptr().add(32 * sub).cast())) };
+                *part = dpbusd(*part, unsigned(F::SIGNED, codes), q);
             }
-            let offset = if F::SIGNED { SHIFT } else { F::OFFSET };
-            _mm_sub_epi32(fold(sum_halves(parts)), _mm_set1_epi32(offset * sum))
+            sum_halves(parts)
         }
 
         /// As [`sums32`] for four blocks and, in the high half, the ones after them, with the activations of the
@@ -57,7 +83,8 @@ macro_rules! sums_of_32 {
                 let [low, high] = halves_together(load(q.cast()), load(q.add(32).cast()));
                 let mut parts = [_mm256_setzero_si256(); 4];
                 for (part, (first, second)) in parts.iter_mut().zip(first.into_iter().zip(second)) {
-                    let codes = F::halves_of_codes(first, second).map(|codes| unsigned(F::SIGNED, codes));
+                    let codes =
+                        F::halves_of_codes(first, second, sub % F::PARTS).map(|codes| unsigned(F::SIGNED, codes));
                     *part = dpbusd(dpbusd(*part, codes[0], low), codes[1], high);
                 }
                 let offset = if F::SIGNED { SHIFT } else { F::OFFSET };

@@ -117,6 +117,24 @@ macro_rules! tile_kernels {
                 unsafe {
                     let mut y = results::<T>(to, group);
                     for sub in 0..step.columns / 32 {
+                        if F::HALVES {
+                            for half in 0..2 {
+                                let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub + 16 * half));
+                                let mut start = [zero(); T];
+                                for (start, x) in start.iter_mut().zip(x) {
+                                    *start = splat(-offset * i32::from(x.sum16[2 * sub + half]));
+                                }
+                                let sums = dot(F::SIGNED, &step.tile.codes[8 * sub + 4 * half..][..4], group, q, start);
+                                let d = pair(if half == 0 { &step.tile.d[sub] } else { &step.tile.min[sub] }, group);
+                                for ((y, sums), x) in y.iter_mut().zip(sums).zip(x) {
+                                    for ((y, sum), d) in y.iter_mut().zip(sums).zip(d) {
+                                        let scale = multiply_floats(as_floats(d), splat_floats(x.d[sub]));
+                                        *y = fmadd(to_floats(sum), scale, *y);
+                                    }
+                                }
+                            }
+                            continue;
+                        }
                         let q = std::array::from_fn(|i| x[i].q.as_ptr().wrapping_add(32 * sub));
                         let mut start = [zero(); T];
                         for (start, x) in start.iter_mut().zip(x) {

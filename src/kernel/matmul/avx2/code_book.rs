@@ -1,0 +1,458 @@
+//! IQ1, IQ2 and IQ3 taken apart: points of a grid are looked up in tables that stay in the first cache, eight or four codes
+//! at a time, and take their signs.
+
+use super::block256::{Block256, odd_nibbles, odd_of_words};
+use super::{and, load};
+use crate::quant::{grids, tables};
+use std::arch::x86_64::*;
+
+pub(in super::super) struct Iq1S;
+pub(in super::super) struct Iq1M;
+pub(in super::super) struct Iq2Xxs;
+pub(in super::super) struct Iq2Xs;
+pub(in super::super) struct Iq2S;
+pub(in super::super) struct Iq3Xxs;
+pub(in super::super) struct Iq3S;
+
+/// The levels of each point, a byte each.
+const fn eights<const N: usize>(grid: &[u16; N], levels: [u8; 3]) -> [u64; N] {
+    let mut table = [0; N];
+    let mut point = 0;
+    while point < N {
+        let mut i = 0;
+        while i < 8 {
+            table[point] |= (levels[(grid[point] >> (2 * i) & 3) as usize] as u64) << (8 * i);
+            i += 1;
+        }
+        point += 1;
+    }
+    table
+}
+
+/// As [`eights`].
+const fn fours<const N: usize>(grid: &[u16; N], levels: [u8; 8]) -> [u32; N] {
+    let mut table = [0; N];
+    let mut point = 0;
+    while point < N {
+        let mut i = 0;
+        while i < 4 {
+            table[point] |= (levels[(grid[point] >> (3 * i) & 7) as usize] as u32) << (8 * i);
+            i += 1;
+        }
+        point += 1;
+    }
+    table
+}
+
+static IQ2_XXS: [u64; 256] = eights(&grids::IQ2_XXS, tables::IQ2);
+static IQ2_XS: [u64; 512] = eights(&grids::IQ2_XS, tables::IQ2);
+static IQ2_S: [u64; 1024] = eights(&grids::IQ2_S, tables::IQ2);
+/// -1, 0 and 1 times eight, plus eight.
+static IQ1: [u64; 2048] = eights(&grids::IQ1, [0, 8, 16]);
+static IQ3_XXS: [u32; 256] = fours(&grids::IQ3_XXS, tables::IQ3_XXS);
+static IQ3_S: [u32; 512] = fours(&grids::IQ3_S, tables::IQ3_S);
+
+/// Four points of eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four_points<const N: usize>(table: &[u64; N], at: impl Fn(usize) -> usize) -> __m256i {
+    let point = |n| table[at(n) % N] as i64;
+    _mm256_setr_epi64x(point(0), point(1), point(2), point(3))
+}
+
+/// Eight points of four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn eight_points<const N: usize>(table: &[u32; N], at: impl Fn(usize) -> usize) -> __m256i {
+    let point = |n| table[at(n) % N] as i32;
+    _mm256_setr_epi32(point(0), point(1), point(2), point(3), point(4), point(5), point(6), point(7))
+}
+
+/// `levels`, negative where `signs` has a bit, plus `offset`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed(levels: __m256i, signs: u32, offset: i32) -> __m256i {
+    let word = _mm256_set1_epi32(signs as i32);
+    // Each byte gets the byte of the word that holds its bit, then only that bit.
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+    let minus = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit), bit);
+    _mm256_add_epi8(_mm256_xor_si256(levels, minus), _mm256_sub_epi8(_mm256_set1_epi8(offset as i8), minus))
+}
+
+/// Bytes of seven bits with an eighth that makes the number of ones even, as one word for each 32 signs.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn even_signs(v: __m256i) -> [u32; 8] {
+    let folded = and(_mm256_xor_si256(v, _mm256_srli_epi16::<4>(v)), 15);
+    let odd = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0,
+    ));
+    words(_mm256_or_si256(v, _mm256_shuffle_epi8(odd, folded)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words(v: __m256i) -> [u32; 8] {
+    let mut words = [0; 8];
+    // SAFETY: room for 32 bytes.
+    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), v) };
+    words
+}
+
+/// Four times seven bits of every 32, each in a byte.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sevens(v: __m256i) -> __m256i {
+    let part = |v, mask| _mm256_and_si256(v, _mm256_set1_epi32(mask));
+    let low = _mm256_or_si256(part(v, 0x7f), part(_mm256_slli_epi32::<1>(v), 0x7f00));
+    let high =
+        _mm256_or_si256(part(_mm256_slli_epi32::<2>(v), 0x7f_0000), part(_mm256_slli_epi32::<3>(v), 0x7f00_0000));
+    _mm256_or_si256(low, high)
+}
+
+/// The eight words of an IQ2_XXS block that hold signs and scales.
+///
+/// # Safety
+/// `block` is valid for reading 66 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn iq2_xxs_words(block: *const u8) -> __m256i {
+    // SAFETY: 64 bytes follow the half.
+    let (a, b) = unsafe { (_mm256_castsi256_ps(load(block.add(2))), _mm256_castsi256_ps(load(block.add(34)))) };
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)))
+}
+
+/// The packed points of a grid of IQ2 at 32 places, found in registers.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn packed_points<const N: usize>(grid: &[u16; N], at: __m512i) -> __m512i {
+    const { assert!(N.is_multiple_of(64)) };
+    let table = _mm512_srli_epi16::<6>(at);
+    let mut points = _mm512_setzero_si512();
+    for (i, part) in grid.as_chunks::<64>().0.iter().enumerate() {
+        // SAFETY: 64 words.
+        let (low, high) =
+            unsafe { (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[32..].as_ptr().cast())) };
+        let here = _mm512_cmpeq_epi16_mask(table, _mm512_set1_epi16(i as i16));
+        points = _mm512_mask_mov_epi16(points, here, _mm512_permutex2var_epi16(low, at, high));
+    }
+    points
+}
+
+/// The codes of 32 packed points of IQ2 with their signs, plus [`Iq2Xxs::OFFSET`].
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+fn wide_signed(points: __m512i, signs: [u32; 8]) -> [__m512i; 4] {
+    let [a, b, c] = tables::IQ2.map(|level| level as i8);
+    let offset = Iq2Xxs::OFFSET as i8;
+    let levels = |f: fn(i8, i8) -> i8| {
+        let [a, b, c] = [f(offset, a), f(offset, b), f(offset, c)];
+        _mm512_broadcast_i32x4(_mm_setr_epi8(a, b, c, 0, a, b, c, 0, a, b, c, 0, a, b, c, 0))
+    };
+    let (plus, minus) = (levels(|a, b| a + b), levels(|a, b| a - b));
+    // Two bits of a point to each of its eight bytes.
+    let shifts = _mm512_set1_epi64(0x0e0c_0a08_0604_0200);
+    let eight = |points: __m128i, first: usize| {
+        let pairs = _mm512_multishift_epi64_epi8(shifts, _mm512_cvtepu16_epi64(points));
+        let pairs = _mm512_and_si512(pairs, _mm512_set1_epi8(3));
+        let minuses = signs[first] as u64 | (signs[first + 1] as u64) << 32;
+        _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(plus, pairs), minuses, minus, pairs)
+    };
+    [
+        eight(_mm512_castsi512_si128(points), 0),
+        eight(_mm512_extracti32x4_epi32::<1>(points), 2),
+        eight(_mm512_extracti32x4_epi32::<2>(points), 4),
+        eight(_mm512_extracti32x4_epi32::<3>(points), 6),
+    ]
+}
+
+impl Block256 for Iq1S {
+    const BYTES: usize = 50;
+    const D: usize = 0;
+    const UNIT: f32 = 0.125;
+    const MINS: bool = false;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 9;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 32 bytes and 8 words follow the half.
+        let (low, high) =
+            unsafe { (block.add(2).cast::<[u8; 32]>().read(), block.add(34).cast::<[u16; 8]>().read_unaligned()) };
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            let high = high[sub] as usize;
+            let points = four_points(&IQ1, |n| low[4 * sub + n] as usize | (high << 8 >> (3 * n)) & 0x700);
+            let shift = if high >> 15 == 1 { 0 } else { 2 };
+            *codes = _mm256_add_epi8(points, _mm256_set1_epi8(shift));
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: 8 words lie at 34.
+        let high = unsafe { super::load128(block.add(34)) };
+        let three = _mm_and_si128(_mm_srli_epi16::<11>(high), _mm_set1_epi16(14));
+        let odd = _mm_or_si128(three, _mm_set1_epi16(1));
+        [_mm_packs_epi16(odd, odd), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Iq1M {
+    const BYTES: usize = 56;
+    const D: usize = 48;
+    const UNIT: f32 = 0.125;
+    const MINS: bool = false;
+    const SUB: usize = 16;
+    const OFFSET: i32 = 9;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 32 bytes and 8 words start the block.
+        let (low, high) =
+            unsafe { (block.cast::<[u8; 32]>().read(), block.add(32).cast::<[u16; 8]>().read_unaligned()) };
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            let high = high[sub] as usize;
+            let points = four_points(&IQ1, |n| low[4 * sub + n] as usize | (high << 8 >> (4 * n)) & 0x700);
+            let bit = _mm256_setr_epi64x(0x8, 0x80, 0x800, 0x8000);
+            let up = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(high as i64), bit), _mm256_setzero_si256());
+            *codes = _mm256_add_epi8(points, and(up, 2));
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: 8 bytes lie at 48.
+        let packed = unsafe { block.add(48).cast::<i64>().read_unaligned() };
+        // Each word four times, shifted for each of the four scales in it: a product with a power of two keeps what is
+        // below the bits wanted above them.
+        let each = |from: i8| {
+            _mm_setr_epi8(
+                from,
+                from + 1,
+                from,
+                from + 1,
+                from,
+                from + 1,
+                from,
+                from + 1,
+                from + 2,
+                from + 3,
+                from + 2,
+                from + 3,
+                from + 2,
+                from + 3,
+                from + 2,
+                from + 3,
+            )
+        };
+        let all = _mm_cvtsi64_si128(packed);
+        let shift = _mm_setr_epi16(0x2000, 0x400, 0x80, 0x10, 0x2000, 0x400, 0x80, 0x10);
+        let scale = |from| {
+            let top = _mm_mullo_epi16(_mm_shuffle_epi8(all, each(from)), shift);
+            _mm_or_si128(_mm_and_si128(_mm_srli_epi16::<12>(top), _mm_set1_epi16(14)), _mm_set1_epi16(1))
+        };
+        [_mm_packs_epi16(scale(0), scale(4)), _mm_setzero_si128()]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn d(blocks: [*const u8; 4]) -> __m128 {
+        // SAFETY: 8 bytes lie at 48 of each block.
+        let [a, b, c, d] = blocks.map(|block| {
+            let words = unsafe { block.add(Self::D).cast::<u64>().read_unaligned() };
+            (words >> 12 & 15 | words >> 24 & 0xf0 | words >> 36 & 0xf00 | words >> 48 & 0xf000) as i16
+        });
+        let bits = _mm_setr_epi16(a, b, c, d, 0, 0, 0, 0);
+        _mm_mul_ps(_mm_cvtph_ps(bits), _mm_set1_ps(Self::UNIT))
+    }
+}
+
+impl Block256 for Iq2Xxs {
+    const BYTES: usize = 66;
+    const D: usize = 0;
+    const UNIT: f32 = 0.125;
+    const MINS: bool = false;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 43;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 64 bytes follow the half.
+        let (packed, words) = unsafe { (block.add(2).cast::<[[u8; 8]; 8]>().read(), iq2_xxs_words(block)) };
+        let signs = even_signs(sevens(words));
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            *codes = signed(four_points(&IQ2_XXS, |n| packed[sub][n] as usize), signs[sub], Self::OFFSET);
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: 64 bytes follow the half.
+        let (packed, words) = unsafe { (_mm512_loadu_si512(block.add(2).cast()), iq2_xxs_words(block)) };
+        let even = _mm512_castsi512_si256(_mm512_maskz_compress_epi32(0x5555, packed));
+        let points = packed_points(&grids::IQ2_XXS, _mm512_cvtepu8_epi16(even));
+        wide_signed(points, even_signs(sevens(words)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: the caller's promise.
+        [odd_of_words(unsafe { iq2_xxs_words(block) }), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Iq2Xs {
+    const BYTES: usize = 74;
+    const D: usize = 0;
+    const UNIT: f32 = 0.125;
+    const MINS: bool = false;
+    const SUB: usize = 16;
+    const OFFSET: i32 = 43;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 32 words follow the half.
+        let (packed, a, b) =
+            unsafe { (block.add(2).cast::<[u16; 32]>().read_unaligned(), load(block.add(2)), load(block.add(34))) };
+        let sevens = _mm256_packus_epi16(_mm256_srli_epi16::<9>(a), _mm256_srli_epi16::<9>(b));
+        let signs = even_signs(_mm256_permute4x64_epi64::<0b11_01_10_00>(sevens));
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            *codes = signed(four_points(&IQ2_XS, |n| packed[4 * sub + n] as usize), signs[sub], Self::OFFSET);
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: 8 bytes of scales lie at 66.
+        [odd_nibbles(unsafe { block.add(66).cast::<i64>().read_unaligned() }), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Iq2S {
+    const BYTES: usize = 82;
+    const D: usize = 0;
+    const UNIT: f32 = 0.125;
+    const MINS: bool = false;
+    const SUB: usize = 16;
+    const OFFSET: i32 = 43;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 32 bytes of points, 32 of signs and 8 of the points' high bits follow the half.
+        let (low, signs, high) = unsafe {
+            (block.add(2).cast::<[u8; 32]>().read(), words(load(block.add(34))), block.add(66).cast::<[u8; 8]>().read())
+        };
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            let high = high[sub] as usize;
+            let points = four_points(&IQ2_S, |n| low[4 * sub + n] as usize | (high << (8 - 2 * n)) & 0x300);
+            *codes = signed(points, signs[sub], Self::OFFSET);
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: 8 bytes of scales lie at 74.
+        [odd_nibbles(unsafe { block.add(74).cast::<i64>().read_unaligned() }), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Iq3Xxs {
+    const BYTES: usize = 98;
+    const D: usize = 0;
+    const UNIT: f32 = 0.25;
+    const MINS: bool = false;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 62;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 64 bytes of points and 32 of signs follow the half.
+        let (packed, words) = unsafe { (block.add(2).cast::<[[u8; 8]; 8]>().read(), load(block.add(66))) };
+        let signs = even_signs(sevens(words));
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            *codes = signed(eight_points(&IQ3_XXS, |n| packed[sub][n] as usize), signs[sub], Self::OFFSET);
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: 32 bytes of signs and scales lie at 66.
+        [odd_of_words(unsafe { load(block.add(66)) }), _mm_setzero_si128()]
+    }
+}
+
+impl Block256 for Iq3S {
+    const BYTES: usize = 110;
+    const D: usize = 0;
+    const MINS: bool = false;
+    const SUB: usize = 32;
+    const OFFSET: i32 = 15;
+    const SIGNED: bool = false;
+    const FLUSH: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes(block: *const u8) -> [__m256i; 8] {
+        // SAFETY: 64 bytes of points, 8 of their high bits and 32 of signs follow the half.
+        let (low, high, signs) = unsafe {
+            (
+                block.add(2).cast::<[[u8; 8]; 8]>().read(),
+                block.add(66).cast::<[u8; 8]>().read(),
+                words(load(block.add(74))),
+            )
+        };
+        let mut codes = [_mm256_setzero_si256(); 8];
+        for (sub, codes) in codes.iter_mut().enumerate() {
+            let high = high[sub] as usize;
+            let points = eight_points(&IQ3_S, |n| low[sub][n] as usize | (high << (8 - n)) & 0x100);
+            *codes = signed(points, signs[sub], Self::OFFSET);
+        }
+        codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn scales(block: *const u8) -> [__m128i; 2] {
+        // SAFETY: 4 bytes of scales lie at 106.
+        let packed = unsafe { block.add(106).cast::<u32>().read_unaligned() };
+        [odd_nibbles(packed as i64), _mm_setzero_si128()]
+    }
+}
