@@ -10,20 +10,11 @@ use layerline::session::Session;
 use ndarray::{ArrayD, OwnedRepr};
 use ndarray_npy::{NpzReader, ReadableElement};
 
-/// A file of the golden data.
-pub fn golden(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/data/golden", name].iter().collect()
-}
+pub use crate::drawn::golden;
 
-/// The GGUF files of a folder of the golden data, without the ending, sorted.
+/// The GGUF files of a folder of the golden data, sorted.
 pub fn models_in(folder: &str) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(golden(folder))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "gguf"))
-        .collect();
-    paths.sort();
-    paths
+    crate::drawn::models(folder).iter().map(|name| golden(name)).collect()
 }
 
 /// What stands before the ending of a path's last part.
