@@ -48,6 +48,12 @@ pub fn skipped(test: &str, why: &str) {
 pub struct Arrays(NpzReader<File>);
 
 impl Arrays {
+    /// Those beside a model of the golden data, which itself may have been written elsewhere.
+    pub fn of(model: &Path) -> Arrays {
+        let folder = model.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        Arrays::open(&golden(&format!("{folder}/{}.npz", stem(model))))
+    }
+
     pub fn open(path: &Path) -> Arrays {
         Arrays(NpzReader::new(File::open(path).unwrap()).unwrap())
     }
