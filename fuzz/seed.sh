@@ -5,7 +5,9 @@
 set -eu
 cd "$(dirname "$0")"
 mkdir -p corpus/gguf
-for file in ../tests/data/golden/arch/*.gguf ../tests/data/golden/encoder/*.gguf; do
+golden=$PWD/target/golden
+(cd .. && cargo run --quiet --example golden -- "$golden")
+for file in "$golden"/arch/*.gguf "$golden"/encoder/*.gguf; do
     name=$(basename "$file" .gguf)
     cp "$file" "corpus/gguf/$name"
     head -c 9600 "$file" > "corpus/gguf/$name-head"

@@ -18,6 +18,7 @@ system=$(uname -s)
 
 passed=0
 failed=0
+times=()
 skips=()
 failures=()
 
@@ -47,6 +48,7 @@ step() {
             echo "-- $name: FAILED ($status)"
             ;;
     esac
+    times+=("$((SECONDS - start)) $name")
     return $status
 }
 skip() {
@@ -118,9 +120,12 @@ cargo_test() {
 rust_tests() { cargo_test rust-tests; }
 rust_tests_without_prefetch() { cargo_test rust-tests-without-prefetch --no-default-features; }
 
+# The tiny models, whose weights are drawn again.
+golden_models() { "$CARGO" run --release --quiet --example golden -- "$target/golden"; }
+
 # The same logits with and without the feature, byte by byte.
 same_bits_without_prefetch() {
-    local out=$target/logits models=(tests/data/golden/arch/*.gguf tests/data/golden/quant/*.gguf)
+    local out=$target/logits models=("$target"/golden/arch/*.gguf "$target"/golden/quant/*.gguf)
     [ ! -f "$small_model" ] || models+=("$small_model")
     "$CARGO" run --release --quiet --example logits -- "$out-default" "${models[@]}" &&
         "$CARGO" run --release --quiet --no-default-features --example logits -- "$out-without-prefetch" "${models[@]}" &&
@@ -189,7 +194,7 @@ c_suite() {
     shift
     have cmake || { skip "cmake is $(why_missing)"; return; }
     have g++ || have c++ || { skip "a C++ compiler is $(why_missing)"; return; }
-    cmake -S ctests -B "$folder" -DLAYERLINE_LIB_DIR="$target/release" -DLAYERLINE_NATIVE_LIBS="$native" "$@" > "$folder.log" 2>&1 &&
+    cmake -S ctests -B "$folder" -DLAYERLINE_LIB_DIR="$target/release" -DLAYERLINE_NATIVE_LIBS="$native" -DLAYERLINE_TEST_DATA="$target/golden" "$@" > "$folder.log" 2>&1 &&
         cmake --build "$folder" -j "$jobs" >> "$folder.log" 2>&1 || { tail -40 "$folder.log"; return 1; }
     local part status
     (set -o pipefail && cd "$folder" && ctest --output-on-failure --no-tests=error | tee "$folder.log")
@@ -337,6 +342,7 @@ step "fetch the small model" fetch_model smollm2
 step "fetch Gemma 3" fetch_model gemma3
 step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
+step "tiny models" golden_models
 step "same bits without prefetch" same_bits_without_prefetch
 step "tokenisers agree with other packages" tokenizers_agree
 step "header is what the source says" header_is_fresh
@@ -376,6 +382,9 @@ if step "libraries" libraries; then
     }
 fi
 
+echo
+echo "seconds, the longest steps first:"
+printf '%s\n' ${times[@]+"${times[@]}"} | sort -rn | awk '{ print; sum += $1 } END { print sum " in all" }'
 echo
 for name in ${failures[@]+"${failures[@]}"}; do
     echo "failed: $name"

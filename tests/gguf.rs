@@ -15,8 +15,12 @@ const CEILING: usize = 32 << 20;
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, CEILING);
 
+#[allow(dead_code)]
+#[path = "data/drawn.rs"]
+mod drawn;
+
 fn golden(name: &str) -> Vec<u8> {
-    fs::read(format!("{}/tests/data/golden/arch/{name}.gguf", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    fs::read(drawn::golden(&format!("arch/{name}.gguf"))).unwrap()
 }
 
 #[test]

@@ -116,7 +116,7 @@ func TestWhatTemplatesRefuseIsSaid(t *testing.T) {
 	_, err := none.FormatChat(said, true)
 	refused(t, err, layerline.ErrNotFound)
 	_, err = none.TokenizeChatJSON([]byte(`{"messages": []}`), true)
-	refused(t, err, layerline.ErrUnsupported)
+	refused(t, err, layerline.ErrNotFound)
 
 	model := openChat(t, chatTemplate)
 	_, err = model.FormatChat([]layerline.Message{{Role: "odd"}}, true)

@@ -350,7 +350,6 @@ pub fn describe(directory: &Directory, starts: Vec<u64>) -> Result<Described> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     /// The README's table, with the line after it.
     fn table() -> String {
@@ -371,17 +370,19 @@ mod tests {
         for folder in ["arch", "arch2", "peer", "encoder"] {
             for entry in std::fs::read_dir(root.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
-                let bytes = std::fs::read(&path).unwrap();
-                let (bytes, arrays) = match path.extension().and_then(|e| e.to_str()) {
-                    Some("gguf") => (bytes, path.with_extension("npz")),
+                // Of a model that is drawn the header is all that is needed here.
+                let bytes = match path.extension().and_then(|e| e.to_str()) {
+                    Some("gguf") => std::fs::read(&path).unwrap(),
                     Some("gz") => {
-                        let mut unpacked = Vec::new();
-                        flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut unpacked).unwrap();
-                        (unpacked, path.with_extension("").with_extension("npz"))
+                        let mut bytes = Vec::new();
+                        let packed = flate2::read::GzDecoder::new(std::fs::File::open(&path).unwrap());
+                        std::io::Read::read_to_end(&mut { packed }, &mut bytes).unwrap();
+                        bytes
                     }
                     _ => continue,
                 };
-                if arrays.is_file() {
+                let model = path.to_str().unwrap().trim_end_matches(".gz");
+                if std::path::Path::new(model).with_extension("npz").is_file() {
                     let file = crate::gguf::read_file(&bytes, "golden").unwrap();
                     proved.insert(file.metadata.require_str("general.architecture").unwrap().to_string());
                 }

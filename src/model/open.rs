@@ -26,8 +26,9 @@ use crate::weights::{Accounting, Io, Schedule};
 
 /// Reads that are in flight at once: four of 1–2 MiB reach the speed of direct storage.
 const READERS: usize = 4;
-/// What a plan may read of metadata and directory whatever the budget: several times what the largest vocabularies take.
-const PLAN_METADATA: u64 = 64 << 20;
+/// What may be read of metadata and directory whatever the budget, so that a budget below the floor is refused with the
+/// floor's figures: several times what the largest vocabularies take.
+const MIN_METADATA_LIMIT: u64 = 64 << 20;
 const DEFAULT_CHUNK: usize = 256;
 const DEFAULT_CONTEXT: u32 = 4096;
 
@@ -66,14 +67,13 @@ impl Needs {
 }
 
 pub fn plan(path: &Path, options: &Options) -> Result<Plan> {
-    // A budget below the floor is planned for too, so a small one does not limit what is read to find the floor.
-    let read = read_path(path, budget(options).max(PLAN_METADATA))?;
+    let read = read_path(path, metadata_limit(options))?;
     let name = read.name.clone();
     make_plan(&read, options).map_err(|e| e.context(name))
 }
 
 pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
-    open(read_path(path, budget(options))?, options, |source| source)
+    open(read_path(path, metadata_limit(options))?, options, |source| source)
 }
 
 #[cfg(all(test, feature = "prefetch"))]
@@ -82,7 +82,7 @@ pub fn open_behind(
     options: &Options,
     door: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
 ) -> Result<Arc<Model>> {
-    open(read_path(path, budget(options))?, options, door)
+    open(read_path(path, metadata_limit(options))?, options, door)
 }
 
 pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
@@ -90,16 +90,17 @@ pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Res
     let siblings = |name: &str| {
         Err(Error::unsupported(format!("{name}: the other files of a split model cannot be found from a descriptor")))
     };
-    open(read("the file".into(), first, budget(options), siblings)?, options, |source| source)
+    open(read("the file".into(), first, metadata_limit(options), siblings)?, options, |source| source)
 }
 
-/// The budget that the options give, before anything is known of the model.
-fn budget(options: &Options) -> u64 {
-    match (&options.shared_budget, options.memory_budget) {
+/// Bytes that metadata and directory may take: the budget that the options give, before anything is known of the model.
+fn metadata_limit(options: &Options) -> u64 {
+    let budget = match (&options.shared_budget, options.memory_budget) {
         (Some(shared), _) => shared.total(),
         (None, 0) => memory::automatic_budget(),
         (None, bytes) => bytes,
-    }
+    };
+    budget.max(MIN_METADATA_LIMIT)
 }
 
 fn read_path(path: &Path, limit: u64) -> Result<Read> {

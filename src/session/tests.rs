@@ -10,6 +10,10 @@ use crate::error::Status;
 use crate::model::{Embeddings, Logits, Model, Options, Outputs};
 use crate::weights::testing::scripted::{Control, ScriptedSource};
 
+#[allow(dead_code)]
+#[path = "../../tests/data/drawn.rs"]
+mod drawn;
+
 const CONTEXT: u32 = 64;
 const FIRST: [i32; 5] = [1, 17, 300, 42, 7];
 const SECOND: [i32; 3] = [99, 5, 260];
@@ -101,7 +105,7 @@ fn experts_in(model: &Model, reads: &[Range<u64>]) -> std::collections::BTreeSet
 
 #[test]
 fn at_the_floor_a_token_reads_its_own_experts_and_a_chunk_each_of_its_tokens_experts_once() {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden/arch/qwen3moe.gguf"].iter().collect();
+    let path = drawn::golden("arch/qwen3moe.gguf");
     let mut options = Options { context_length: CONTEXT, threads: 2, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();

@@ -19,7 +19,7 @@ fn logits_are_the_references_and_the_same_bits_however_the_tokens_are_cut() {
     let mut failures = Vec::new();
     for path in models() {
         let name = stem(&path);
-        let mut arrays = Arrays::open(&path.with_extension("npz"));
+        let mut arrays = Arrays::of(&path);
         let (tokens, want) = (arrays.get::<i32>("tokens"), arrays.get::<f32>("logits"));
         let model = open(&path, &options());
         let got = logits_of(&model, &tokens, tokens.len());
@@ -41,7 +41,7 @@ fn logits_are_the_references_and_the_same_bits_however_the_tokens_are_cut() {
 fn the_floor_budget_streams_and_gives_the_same_bits_as_everything_resident() {
     for path in models() {
         let name = stem(&path);
-        let tokens = Arrays::open(&path.with_extension("npz")).get::<i32>("tokens");
+        let tokens = Arrays::of(&path).get::<i32>("tokens");
         // Logits of all positions are taken from the budget, so they come one by one.
         let least = plan(&path, &options());
         let floor = Options { memory_budget: least.floor_bytes, ..options() };

@@ -22,7 +22,7 @@ fn embeddings_of(model: &Arc<Model>, tokens: &[i32], which: Embeddings) -> Vec<f
 }
 
 fn tokens_and_rows(path: &Path) -> (Vec<i32>, Vec<f32>) {
-    let mut arrays = Arrays::open(&path.with_extension("npz"));
+    let mut arrays = Arrays::of(path);
     (arrays.get("tokens"), arrays.get("embeddings"))
 }
 

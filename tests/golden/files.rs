@@ -70,7 +70,7 @@ impl Parts {
 
     /// Logits of the tokens that the model's own expected logits are for, and these.
     fn logits(&self, written: &Written) -> (Vec<f32>, Vec<f32>) {
-        let mut arrays = Arrays::open(&self.from.with_extension("npz"));
+        let mut arrays = Arrays::of(&self.from);
         let tokens = arrays.get::<i32>("tokens");
         let model = open(&written.0, &options());
         (logits_of(&model, &tokens, tokens.len()), arrays.get::<f32>("logits"))

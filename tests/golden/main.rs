@@ -2,6 +2,9 @@
 
 mod arch;
 mod bits;
+#[allow(dead_code)]
+#[path = "../data/drawn.rs"]
+mod drawn;
 mod embeddings;
 mod files;
 mod hostile;

@@ -13,7 +13,7 @@ fn every_format_is_as_near_to_its_exact_distribution_as_the_peer() {
     let mut failures = Vec::new();
     for path in models {
         let name = stem(&path);
-        let mut arrays = Arrays::open(&path.with_extension("npz"));
+        let mut arrays = Arrays::of(&path);
         let (exact, peer) = (arrays.get::<f32>("exact"), arrays.get::<f32>("peer"));
         let tokens = arrays.get::<i32>("tokens");
         let vocab = exact.len() / tokens.len();
@@ -38,7 +38,7 @@ fn the_smallest_formats_are_as_near_to_their_exact_distributions_as_the_peer() {
     let mut failures = Vec::new();
     for path in models {
         let name = stem(&path);
-        let mut arrays = Arrays::open(&path.with_extension("npz"));
+        let mut arrays = Arrays::of(&path);
         let (exact, peer) = (arrays.get::<f32>("exact"), arrays.get::<f64>("peer_divergence")[0]);
         let tokens = arrays.get::<i32>("tokens");
         let model = open(&path, &options());

@@ -1,7 +1,7 @@
 //! Data files, arrays, and the measures by which logits are compared.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,44 +10,11 @@ use layerline::session::Session;
 use ndarray::{ArrayD, OwnedRepr};
 use ndarray_npy::{NpzReader, ReadableElement};
 
-/// A file of the golden data.
-pub fn golden(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/data/golden", name].iter().collect()
-}
+pub use crate::drawn::golden;
 
-/// The GGUF files of a folder of the golden data, without the ending, sorted. Compressed ones are unpacked first, with
-/// their arrays beside them.
+/// The GGUF files of a folder of the golden data, sorted.
 pub fn models_in(folder: &str) -> Vec<PathBuf> {
-    let ends = |path: &Path, ending: &str| path.extension().is_some_and(|e| e == ending);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(golden(folder))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter_map(|path| match path {
-            path if ends(&path, "gguf") => Some(path),
-            path if ends(&path, "gz") => Some(unpacked(&path, folder)),
-            _ => None,
-        })
-        .collect();
-    paths.sort();
-    paths
-}
-
-/// A compressed model of the golden data, unpacked where tests may write.
-fn unpacked(packed: &Path, folder: &str) -> PathBuf {
-    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(packed.file_stem().unwrap());
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(File::open(packed).unwrap()).read_to_end(&mut bytes).unwrap();
-    if std::fs::read(&path).is_ok_and(|there| there == bytes) {
-        return path;
-    }
-    let arrays = path.with_extension("npz");
-    std::fs::copy(packed.with_file_name(arrays.file_name().unwrap()), &arrays).unwrap();
-    std::fs::write(&path, bytes).unwrap();
-    path
+    crate::drawn::models(folder).iter().map(|name| golden(name)).collect()
 }
 
 /// What stands before the ending of a path's last part.
@@ -81,6 +48,12 @@ pub fn skipped(test: &str, why: &str) {
 pub struct Arrays(NpzReader<File>);
 
 impl Arrays {
+    /// Those beside a model of the golden data, which itself may have been written elsewhere.
+    pub fn of(model: &Path) -> Arrays {
+        let folder = model.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        Arrays::open(&golden(&format!("{folder}/{}.npz", stem(model))))
+    }
+
     pub fn open(path: &Path) -> Arrays {
         Arrays(NpzReader::new(File::open(path).unwrap()).unwrap())
     }

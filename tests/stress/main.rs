@@ -5,6 +5,9 @@
 //!   LAYERLINE_STRESS_SEED      what the threads choose; the order in which they run stays the system's
 
 mod book;
+#[allow(dead_code)]
+#[path = "../data/drawn.rs"]
+mod drawn;
 mod reference;
 mod subject;
 mod watchdog;

@@ -70,7 +70,7 @@ pub struct Pending {
 }
 
 fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/data/golden", &format!("{name}.gguf")].iter().collect()
+    crate::drawn::golden(&format!("{name}.gguf"))
 }
 
 impl Subject {

@@ -54,7 +54,7 @@ final class ChatTests: XCTestCase {
     }
 
     func testWhatTemplatesRefuseIsSaid() throws {
-        assertThrows(.unsupported) { try Model(path: modelPath, options: small).formatChat(said) }
+        assertThrows(.notFound) { try Model(path: modelPath, options: small).formatChat(said) }
         let model = try openChat(template)
         XCTAssertThrowsError(try model.formatChat([Message(role: "odd", content: "")])) {
             XCTAssertEqual(($0 as? LayerlineError)?.status, .invalidArgument)

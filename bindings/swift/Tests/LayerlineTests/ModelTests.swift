@@ -9,7 +9,7 @@ final class ModelTests: XCTestCase {
         XCTAssertEqual(model.info.vocabularySize, 320)
         XCTAssertEqual(model.info.contextLength, 256)
         XCTAssertEqual(try model.metadata("general.architecture"), "llama")
-        assertThrows(.invalidArgument) { try model.metadata("no.such.key") }
+        assertThrows(.notFound) { try model.metadata("no.such.key") }
         assertThrows(.invalidArgument) { try model.metadata("general.architecture\0") }
         let plan = try MemoryPlan(path: modelPath, options: small)
         XCTAssertEqual(plan.layerCount, 2)
@@ -97,7 +97,7 @@ final class ModelTests: XCTestCase {
         XCTAssertTrue([.ready, .pinned].contains(try model.state(ofLayer: 1)))
         XCTAssertEqual(try model.poll(), [])
         try model.cancel(ticket)
-        assertThrows(.invalidArgument) { try model.cancel(999_999) }
+        assertThrows(.notFound) { try model.cancel(999_999) }
         assertThrows(.invalidArgument) { try model.prefetch(2..<3) }
         assertThrows(.invalidArgument) { try model.prefetch(-1..<1) }
         assertThrows(.invalidArgument) { try model.poll(limit: 0) }
