@@ -47,7 +47,8 @@ impl Compiler<'_> {
         }
         self.finish();
         let Compiler { d, mut buffers, mut steps, .. } = self;
-        (buffers.shrink_to_fit(), steps.shrink_to_fit());
+        buffers.shrink_to_fit();
+        steps.shrink_to_fit();
         Program { shape: d.shape, causal: d.causal, memory_layers: d.cached_layers(), steps, buffers, layer_ends }
     }
 
