@@ -201,7 +201,7 @@ fn a_failing_read_fails_the_pass_and_the_session_goes_on_from_where_it_was() {
 /// The first chunks of the failing pass have taken the place of what its layers with a window had.
 #[test]
 fn a_long_pass_that_fails_late_brings_back_what_its_chunks_dropped() {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden/arch/gemma3.gguf"].iter().collect();
+    let path = drawn::golden("arch/gemma3.gguf");
     let mut options = Options { context_length: 600, chunk_length: 16, threads: 1, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();

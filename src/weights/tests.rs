@@ -260,7 +260,7 @@ fn a_cancelled_prefetch_ends_at_once_with_one_event() {
     b.engine.cancel(ticket).unwrap();
     b.engine.poll(&mut events, 10);
     assert_eq!(events.len(), 1);
-    assert_eq!(b.engine.cancel(ticket + 1).unwrap_err().status(), Status::InvalidArgument);
+    assert_eq!(b.engine.cancel(ticket + 1).unwrap_err().status(), Status::NotFound);
     b.control.unblock();
 }
 
