@@ -130,7 +130,7 @@ fn what_a_template_lacks_is_said() {
     assert_eq!(raised.status(), Status::InvalidArgument);
     assert!(raised.message().ends_with("Not user"), "{raised}");
     let none = Chat::new(&Metadata::default(), &without_tokenizer()).format(&Conversation::new([], true)).unwrap_err();
-    assert_eq!(none.status(), Status::Unsupported);
+    assert_eq!(none.status(), Status::NotFound);
     assert!(none.message().contains("no chat template"), "{none}");
 }
 
