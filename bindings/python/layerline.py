@@ -648,7 +648,7 @@ class Model(_Handle):
         with self._use() as own:
             _call(_c().layerline_model_metadata_count, own, ctypes.byref(count))
             keys = [
-                _text(lambda *out, at=at: _c().layerline_model_metadata_key_at(own, at, *out))  # type: ignore[misc]
+                _text(lambda *out, at=at: _c().layerline_model_metadata_key_at(own, at, *out))
                 for at in range(count.value)
             ]
         return [key.decode("utf-8", "replace") for key in keys]
