@@ -283,6 +283,8 @@ impl Engine {
     /// was `since`, ends it and the waiting for it.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
         let cancel = CancelToken { interrupt, since };
+        // Pages of a mapping that are ready are not loaded again, so a file that has become shorter is noticed here.
+        self.shared.fixed.sources.iter().filter(|s| s.mapping().is_some()).try_for_each(|s| s.check_intact())?;
         let mut state = self.shared.state.lock();
         let turn = state.cursor_mut().queue_turn();
         loop {
@@ -480,7 +482,13 @@ impl Engine {
         let shared = &*self.shared;
         let mut state = shared.state.lock();
         state.set_budget(bytes)?;
-        drop(shared.do_work(state));
+        let mut state = shared.do_work(state);
+        // Another thread may have taken up giving memory back: it is gone when this returns.
+        while state.is_giving_back() && !state.closing() {
+            shared.changed.wait_for(&mut state, Duration::from_millis(50));
+            state = shared.do_work(state);
+        }
+        drop(state);
         shared.wake_loader();
         Ok(())
     }
@@ -595,20 +603,18 @@ impl Engine {
     #[cfg(test)]
     pub fn settle(&self) {
         loop {
-            let mut state = self.shared.do_work(self.shared.state.lock());
-            if state.outstanding() == 0 {
-                let (guard, next) = self.shared.next_page(state);
-                drop(guard);
-                match next {
-                    None => return,
-                    Some(requests) => {
-                        for request in requests {
-                            self.shared.perform(request, false);
-                        }
+            let (mut state, next) = self.shared.next_page(self.shared.state.lock());
+            match next {
+                Some(requests) => {
+                    drop(state);
+                    for request in requests {
+                        self.shared.perform(request, false);
                     }
                 }
-            } else {
-                self.shared.changed.wait_for(&mut state, Duration::from_millis(1));
+                None if state.outstanding() == 0 && !state.is_working() => return,
+                None => {
+                    self.shared.changed.wait_for(&mut state, Duration::from_millis(1));
+                }
             }
         }
     }

@@ -157,6 +157,17 @@ impl State {
             || (!upkeep.taking && upkeep.order.is_some())
     }
 
+    /// Whether something that [`State::take_work`] gave is not done yet.
+    #[cfg(test)]
+    pub fn is_working(&self) -> bool {
+        self.upkeep.taking || self.is_giving_back()
+    }
+
+    /// Whether memory is on its way back to the system.
+    pub fn is_giving_back(&self) -> bool {
+        self.upkeep.ring_target.is_some() || self.accounting.returning > 0
+    }
+
     /// Records what has been done.
     pub fn work_done(&mut self, fixed: &Fixed, outcome: Outcome) {
         match outcome {
