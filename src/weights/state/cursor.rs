@@ -222,8 +222,7 @@ mod tests {
 
     #[test]
     fn distances_ascend_in_the_order_of_use_at_every_position() {
-        let s =
-            schedule_of(&[(0, 4096, 16), (0 | ROUTED, 4096, 16), (0, 4096, 16), (1, 4096, 16), (1 | ROUTED, 4096, 16)]);
+        let s = schedule_of(&[(0, 4096, 16), (ROUTED, 4096, 16), (0, 4096, 16), (1, 4096, 16), (1 | ROUTED, 4096, 16)]);
         let experts: Vec<usize> = (s.sweep_len..s.routed_end).rev().collect();
         for (end, at) in (1..=s.sweep_len).flat_map(|end| (0..end).map(move |at| (end, at))) {
             let mut cursor = Cursor::new(s.sweep_len);
