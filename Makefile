@@ -2,7 +2,7 @@
 #
 #   make demo       fetch a small model and run it in a third of its size
 #   make test       every test there is; what cannot run here is named at the end
-#   make shuttle    the engine's locks and wake-ups in many orders; not part of make test, which it would make long
+#   make shuttle    locks and wake-ups of the engine and the pool in many orders; not part of make test, which it would make long
 #   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
 #   make lib        the shared and the static library
 #   make examples   the C programs of examples/

@@ -7,18 +7,21 @@
 //! joined. A thread that the system delays therefore holds up nothing that it has not begun.
 
 use crate::error::{Error, Result, Status};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sys::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sys::sync::thread::{self, JoinHandle};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, thread_local};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+#[cfg(not(all(test, shuttle)))]
+use std::time::Duration;
 
-#[cfg(test)]
+#[cfg(all(test, shuttle, feature = "prefetch"))]
+mod interleaved;
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 
 /// Stack of a worker: the kernels keep at most some tens of KiB there.
@@ -30,9 +33,11 @@ const MAX_THREADS: usize = 1024;
 /// How long a thread spins before it parks: about as long as a wake-up takes. On a busy two-core machine a spinning
 /// thread joined a job after 0.3 µs, a parked one after 50 µs (medians). Between two jobs of a pass lie a few
 /// microseconds of serial work, so this bridges a pass, and burns next to nothing while storage is waited for.
+#[cfg(not(all(test, shuttle)))]
 const SPIN: Duration = Duration::from_micros(40);
 
 /// Turns of the spin loop between two looks at the clock.
+#[cfg(not(all(test, shuttle)))]
 const SPIN_TURNS: u32 = 32;
 
 // The word `state`: how many threads work on the job besides the caller, flags, and the number of the job.
@@ -86,7 +91,7 @@ impl Part {
 struct Shared {
     state: AtomicU64,
     /// How many workers are parked or about to be.
-    parked: AtomicU32,
+    parked: AtomicU64,
     /// How often a worker has parked since the start.
     parks: AtomicU64,
     job: UnsafeCell<Job>,
@@ -131,7 +136,7 @@ impl Pool {
         fn nothing(_: Range<usize>) {}
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            parked: AtomicU32::new(0),
+            parked: AtomicU64::new(0),
             parks: AtomicU64::new(0),
             job: UnsafeCell::new(Job { work: &nothing, total: 0, grain: 1 }),
             parts: (0..threads).map(|_| Part(AtomicU64::new(0))).collect(),
@@ -143,7 +148,7 @@ impl Pool {
         let mut pool = Pool { shared, turn: Mutex::new(()), workers: Vec::with_capacity(threads - 1) };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
-            let worker = std::thread::Builder::new()
+            let worker = thread::Builder::new()
                 .name(format!("layerline-{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || shared.serve(index))
@@ -192,7 +197,7 @@ impl Pool {
         let grain = grain.saturating_mul(total.div_ceil(grain).div_ceil(u32::MAX as usize));
         let units = total.div_ceil(grain);
         let shared = &*self.shared;
-        if units == 1 || self.threads() == 1 || WORKING_FOR.get() == ptr::from_ref(shared) {
+        if units == 1 || self.threads() == 1 || WORKING_FOR.with(Cell::get) == ptr::from_ref(shared) {
             return work(0..total);
         }
         let turn = self.turn.lock();
@@ -325,7 +330,7 @@ impl Shared {
         let job = unsafe { *self.job.get() };
         // SAFETY: the closure outlives the job, see `for_ranges`.
         let work = unsafe { &*job.work };
-        let outer = WORKING_FOR.replace(self);
+        let outer = WORKING_FOR.with(|pool| pool.replace(self));
         let (before, from_own) = self.parts.split_at(own);
         for part in from_own.iter().chain(before) {
             while let Some(units) = part.take() {
@@ -336,11 +341,18 @@ impl Shared {
                 }
             }
         }
-        WORKING_FOR.set(outer);
+        WORKING_FOR.with(|pool| pool.set(outer));
     }
 }
 
+/// Time does not pass under the scheduler of the tests, so it looks twice.
+#[cfg(all(test, shuttle))]
+fn spin(mut done: impl FnMut() -> bool) -> bool {
+    done() || done()
+}
+
 /// Spins until `done`, for at most [`SPIN`]. Tells whether it is done.
+#[cfg(not(all(test, shuttle)))]
 fn spin(mut done: impl FnMut() -> bool) -> bool {
     for _ in 0..SPIN_TURNS {
         if done() {
@@ -348,7 +360,7 @@ fn spin(mut done: impl FnMut() -> bool) -> bool {
         }
         std::hint::spin_loop();
     }
-    let start = Instant::now();
+    let start = std::time::Instant::now();
     while start.elapsed() < SPIN {
         for _ in 0..SPIN_TURNS {
             if done() {

@@ -9,6 +9,9 @@ pub use memmap2::Mmap as FileMapping;
 /// Anonymous pages, zeroed, that belong to nobody else.
 pub use memmap2::MmapMut as AnonymousMapping;
 
+/// The same as an address and a length, for memory that threads share: it lends no references.
+pub use memmap2::MmapRaw as RawMapping;
+
 /// Maps `bytes` of anonymous memory, at least one. It takes no room before it is touched.
 pub fn map_anonymous(bytes: usize) -> io::Result<AnonymousMapping> {
     AnonymousMapping::map_anon(bytes)

@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use super::engine::Shared;
-use super::sync::Mutex;
 use crate::error::{Error, Result, Status};
+use crate::sys::sync::Mutex;
 
 /// A budget that models are opened with; see the module.
 pub struct SharedBudget {

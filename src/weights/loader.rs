@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::engine::Shared;
 use super::state::Request;
-use super::sync::channel::{self, Receiver, Sender};
-use super::sync::thread::{self, JoinHandle};
 use crate::error::{Error, Result};
+use crate::sys::sync::channel::{self, Receiver, Sender};
+use crate::sys::sync::thread::{self, JoinHandle};
 use crate::sys::thread::take_short_turns;
 
 /// Stacks of the loader and of each reader: they call little.

@@ -14,7 +14,6 @@ mod routed_tests;
 pub mod schedule;
 pub mod source;
 mod state;
-mod sync;
 #[cfg(test)]
 pub mod testing;
 mod types;

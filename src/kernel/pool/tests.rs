@@ -1,5 +1,6 @@
 use super::*;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 /// How often each element of 0..total was visited, and that all ranges keep to the grain.
 fn visits(pool: &Pool, total: usize, grain: usize) -> Vec<usize> {

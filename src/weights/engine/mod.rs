@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
 use crate::sys::event::Notifier;
+use crate::sys::sync::channel::{self, Sender, TrySendError};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::weights::budget::BudgetShare;
-use crate::weights::frames::{self, FrameMemory, Memory, Window};
+use crate::weights::frames::{self, FrameMemory, Memory, Ring};
 use crate::weights::loader::{Loader, Message};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
 use crate::weights::source::Source;
 use crate::weights::state::{Accounting, Fixed, Request, State};
-use crate::weights::sync::channel::{self, Sender, TrySendError};
-use crate::weights::sync::{Condvar, Mutex, MutexGuard};
 use crate::weights::{Event, LayerState, Stats};
 
 use sweep::LayerAccess;
@@ -198,26 +198,26 @@ impl Shared {
 
     /// Does one read and records how it ended. `skip`: answers for it without reading.
     pub fn perform(&self, request: Request, skip: bool) {
-        let source = &self.fixed.sources[request.file];
+        let Request { page, file, offset, len, piece } = request;
+        let source = &self.fixed.sources[file];
         let started = Instant::now();
         let read = || {
             if skip {
                 Err(Error::cancelled())
             } else if let Some(map) = source.mapping() {
-                source.check_intact().map(|()| frames::touch(map, request.offset as usize, request.window.size()))
+                source.check_intact().map(|()| frames::touch(map, offset as usize, len))
+            } else if let Some(mut piece) = piece {
+                source.read_full(offset, piece.bytes_mut())
             } else {
-                // SAFETY: the state makes requests of loading pages only, each for bytes of its own, and keeps the frame
-                // until `finish`.
-                unsafe { request.window.fill(|bytes| source.read_full(request.offset, bytes)) }
+                Err(Error::new(Status::Internal, format!("{}: a read without a frame", source.name())))
             }
         };
-        // Whatever happens, the request is answered for: a sweep may wait for it.
+        // The piece is back when this has run, before the state hears of it. Whatever happens, the request is answered for: a sweep may wait for it.
         let result = catch_unwind(AssertUnwindSafe(read))
             .unwrap_or_else(|_| Err(Error::new(Status::Internal, format!("{}: reading panicked", source.name()))));
         let elapsed = started.elapsed().as_nanos() as u64;
         let mut state = self.state.lock();
-        let bytes = request.window.size() as u64;
-        if state.finish(&self.fixed, request.page, bytes, elapsed, result) {
+        if state.finish(&self.fixed, page, len as u64, elapsed, result) {
             self.changed.notify_all();
             self.signal_events(&state);
         }
@@ -265,12 +265,11 @@ impl Engine {
             max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
             schedule: config.schedule,
             sources: config.sources,
-            ring_memory,
             max_outstanding: config.readers + 2,
             readers: config.readers,
             prefetch_distance: config.prefetch_distance,
         };
-        let state = State::new(&fixed, config.accounting);
+        let state = State::new(&fixed, config.accounting, Ring::new(ring_memory));
         let prefetch = config.prefetch && cfg!(feature = "prefetch");
         let (sender, receiver) = channel::bounded(1);
         let shared = Arc::new(Shared {
@@ -344,8 +343,8 @@ impl Engine {
         let mut since = None;
         let mut retried = false;
         loop {
-            if let Some(window) = state.acquire_page(fixed, p) {
-                let held = PageGuard { engine: self, page: p, window, streamed: !state.is_pinned(p), by_sweep: true };
+            if let Some(bytes) = state.acquire_page(fixed, p) {
+                let held = PageGuard::new(self, p, bytes, !state.is_pinned(p), true);
                 return Ok((held, since.map(|s: Instant| s.elapsed())));
             }
             since.get_or_insert_with(Instant::now);
@@ -406,10 +405,10 @@ impl Engine {
         let first = pages.start;
         let p = first + fixed.schedule.pages[pages].partition_point(|p| p.first_row as usize + p.rows as usize <= row);
         let at = (row - fixed.schedule.pages[p].first_row as usize) * m.row_bytes;
-        let window = self.shared.state.lock().acquire_page(fixed, p);
-        if let Some(window) = window {
+        let bytes = self.shared.state.lock().acquire_page(fixed, p);
+        if let Some(bytes) = bytes {
             // Releases the page even if `use_row` panics.
-            let held = PageGuard { engine: self, page: p, window, streamed: false, by_sweep: false };
+            let held = PageGuard::new(self, p, bytes, false, false);
             return Ok(use_row(&held.bytes()[at..at + m.row_bytes]));
         }
         let (file, offset) = m.row_place(row);

@@ -1,6 +1,7 @@
 //! A pass over the schedule, and the pages it users.
 
 use super::*;
+use crate::weights::state::PageBytes;
 
 /// A layer's access by a sweep, as it is counted.
 #[derive(Default)]
@@ -64,8 +65,8 @@ impl<'a> Sweep<'a> {
         let Some(first) = pages.clone().next().filter(|_| pages.clone().all(stays)) else { return Ok(None) };
         state.move_to(fixed, first);
         let mut acquire_page = |page| {
-            let window = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
-            PageGuard { engine, page, window, streamed: false, by_sweep: true }
+            let bytes = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
+            PageGuard::new(engine, page, bytes, false, true)
         };
         let held = pages.map(&mut acquire_page).collect();
         drop(state);
@@ -112,29 +113,34 @@ impl Drop for Sweep<'_> {
 
 /// A page that is there and stays until this is dropped.
 pub struct PageGuard<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) page: usize,
-    pub(super) window: Window,
+    engine: &'a Engine,
+    page: usize,
+    /// Empty only while the page is released.
+    bytes: Option<PageBytes<'a>>,
     pub(super) streamed: bool,
     /// Whether the page is used up by this, as by the sweep that moves on; a row is taken beside any sweep.
-    pub(super) by_sweep: bool,
+    by_sweep: bool,
 }
 
-impl PageGuard<'_> {
+impl<'a> PageGuard<'a> {
+    pub(super) fn new(engine: &'a Engine, page: usize, bytes: PageBytes<'a>, streamed: bool, by_sweep: bool) -> Self {
+        PageGuard { engine, page, bytes: Some(bytes), streamed, by_sweep }
+    }
+
     pub fn page(&self) -> &Page {
         &self.engine.schedule().pages[self.page]
     }
 
     /// Its rows, end to end.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the page was ready when it was acquired, and stays so until this guard releases it.
-        unsafe { self.window.view() }
+        self.bytes.as_ref().map_or(&[], PageBytes::bytes)
     }
 }
 
 impl Drop for PageGuard<'_> {
     fn drop(&mut self) {
         let shared = &*self.engine.shared;
+        self.bytes = None;
         let mut state = shared.state.lock();
         let freed = state.release_page(&shared.fixed, self.page, self.by_sweep);
         // A page that stays makes no room; moving on past it only matters where reading ahead is limited.

@@ -10,12 +10,13 @@ mod reading;
 mod requests;
 mod upkeep;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
-use crate::weights::frames::{Frame, FrameMemory, Ring, Window};
+use crate::weights::frames::{Frame, Piece, Ring, View};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
@@ -34,8 +35,6 @@ const REQUEST_BYTES: u64 = 2 << 20;
 pub struct Fixed {
     pub schedule: Schedule,
     pub sources: Vec<Box<dyn Source>>,
-    /// Frames that pages pass through, reserved at the largest size the ring may take.
-    pub ring_memory: FrameMemory,
     /// Read requests that may be under way or waiting for a reader.
     pub max_outstanding: usize,
     pub readers: usize,
@@ -74,7 +73,24 @@ pub struct Request {
     pub page: usize,
     pub file: usize,
     pub offset: u64,
-    pub window: Window,
+    pub len: usize,
+    /// Where the bytes go; `None` where the file is mapped.
+    pub piece: Option<Piece>,
+}
+
+/// The rows of a page that is there.
+pub enum PageBytes<'a> {
+    Framed(View),
+    Mapped(&'a [u8]),
+}
+
+impl PageBytes<'_> {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            PageBytes::Framed(view) => view.bytes(),
+            PageBytes::Mapped(bytes) => bytes,
+        }
+    }
 }
 
 /// Sums over the schedule that decisions need.
@@ -108,8 +124,9 @@ pub struct State {
 }
 
 impl State {
-    /// The state at the start. Its first plan, and memory for it, are made by [`State::take_work`].
-    pub fn new(fixed: &Fixed, accounting: Accounting) -> State {
+    /// The state at the start, with a ring whose memory is reserved at the largest size that it may take. Its first plan,
+    /// and memory for it, are made by [`State::take_work`].
+    pub fn new(fixed: &Fixed, accounting: Accounting, ring: Ring) -> State {
         let schedule = &fixed.schedule;
         let mut state = State {
             sizes: Sizes {
@@ -120,7 +137,6 @@ impl State {
             },
             cursor: Cursor::new(schedule.sweep_len),
             pages: Placement::new(schedule),
-            ring: Ring::new(0),
             upkeep: Upkeep::default(),
             requests: Requests::new(),
             accounting,
@@ -128,7 +144,8 @@ impl State {
             planned_for: None,
             closing: false,
             max_frames: fixed.max_frames,
-            max_ring: fixed.ring_memory.size() as u64,
+            max_ring: ring.memory().size() as u64,
+            ring,
         };
         for p in 0..schedule.pages.len() {
             state.reindex(fixed, p);
@@ -310,33 +327,33 @@ impl State {
         failure
     }
 
-    /// The frame of a page that has one: its whole span.
-    fn window(&self, fixed: &Fixed, p: usize) -> Option<Window> {
+    /// The span of a page in the file it is mapped in.
+    fn mapped_span(fixed: &Fixed, p: usize) -> Option<Range<usize>> {
         let page = fixed.page(p);
-        let len = page.extent_bytes as usize;
-        if let Some(map) = fixed.sources[page.file as usize].mapping() {
-            let end = (page.extent_offset + page.extent_bytes).min(map.len() as u64);
-            return Some(Window::of_mapping(map, page.extent_offset as usize, (end - page.extent_offset) as usize));
-        }
-        match self.pages.slots[p].place.as_ref()? {
-            Place::Own(frame) => frame.as_ref().map(Frame::window),
-            Place::Ring(offset) => Some(fixed.ring_memory.window(*offset as usize, len)),
-        }
+        let map = fixed.sources[page.file as usize].mapping()?;
+        let end = (page.extent_offset + page.extent_bytes).min(map.len() as u64);
+        Some(page.extent_offset as usize..end as usize)
     }
 
-    /// Holds a ready page and says where its bytes are.
-    pub fn acquire_page(&mut self, fixed: &Fixed, p: usize) -> Option<Window> {
+    /// Acquires a ready page. Its bytes are to be dropped before [`State::release_page`].
+    pub fn acquire_page<'a>(&mut self, fixed: &'a Fixed, p: usize) -> Option<PageBytes<'a>> {
         if !self.is_ready(p) {
             return None;
         }
         let page = fixed.page(p);
-        let window = self.window(fixed, p)?.part(page.padding(), page.bytes as usize);
+        let bytes = match fixed.sources[page.file as usize].mapping() {
+            Some(map) => PageBytes::Mapped(&map[page.extent_offset as usize + page.padding()..][..page.bytes as usize]),
+            None => {
+                let frame = self.pages.slots[p].place.as_mut()?.frame()?;
+                PageBytes::Framed(frame.view(page.padding(), page.bytes as usize))
+            }
+        };
         self.pages.slots[p].users += 1;
         self.reindex(fixed, p);
-        Some(window)
+        Some(bytes)
     }
 
-    /// Lets a held page go; `used`: a sweep is done with it. Whether frames became free.
+    /// Releases an acquired page; `used`: a sweep is done with it. Whether frames became free.
     pub fn release_page(&mut self, fixed: &Fixed, p: usize, used: bool) -> bool {
         self.pages.slots[p].users -= 1;
         if used {
@@ -358,9 +375,8 @@ impl State {
     /// Makes a page absent. What it used counts until the system has it back.
     fn evict(&mut self, fixed: &Fixed, p: usize) {
         let page = fixed.page(p);
-        let mapped = fixed.sources[page.file as usize].mapping().is_some();
-        if mapped && let Some(window) = self.window(fixed, p) {
-            self.upkeep.forget(page.file as usize, page.extent_offset as usize, window.size());
+        if let Some(span) = State::mapped_span(fixed, p) {
+            self.upkeep.forget(page.file as usize, span);
         }
         self.clear_protectors(p);
         let slot = &mut self.pages.slots[p];
@@ -372,8 +388,8 @@ impl State {
                 self.upkeep.give_back(frame, page.extent_bytes);
                 self.stats.evictions += 1;
             }
-            Some(Place::Ring(offset)) => {
-                self.ring.free(offset);
+            Some(Place::Ring(frame)) => {
+                self.ring.free(frame);
                 self.stats.evictions += 1;
             }
             None => {}

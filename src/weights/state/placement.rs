@@ -6,8 +6,17 @@ use super::*;
 pub(super) enum Place {
     /// A frame of its own; without memory where the file is mapped and only the accounting is needed.
     Own(Option<Frame>),
-    /// A stretch of the ring, by offset.
-    Ring(u64),
+    /// A frame of the ring.
+    Ring(Frame),
+}
+
+impl Place {
+    pub fn frame(&mut self) -> Option<&mut Frame> {
+        match self {
+            Place::Own(frame) => frame.as_mut(),
+            Place::Ring(frame) => Some(frame),
+        }
+    }
 }
 
 pub(super) enum Presence {
@@ -122,9 +131,10 @@ impl Placement {
         }
     }
 
-    /// Bytes of book-keeping per page, for the budget: its slot, its place in the plan, and entries of the indexes.
+    /// Bytes of book-keeping per page, for the budget: its slot, its frame, its place in the plan, and entries of the
+    /// indexes.
     pub const fn bytes_per_page() -> usize {
-        size_of::<Slot>() + 2 + 2 * 8
+        size_of::<Slot>() + Frame::overhead_bytes() + 2 + 2 * 8
     }
 
     /// Brings the indexes up to date after a change of a page. `place`: among routed pages; `above`: whether it ends above

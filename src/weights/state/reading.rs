@@ -118,8 +118,8 @@ impl State {
         let from = if above { self.sizes.min_ring } else { 0 };
         let near = if needed || p < sweep_len { self.cursor.distance(sweep_len, p) } else { usize::MAX - 1 };
         loop {
-            if let Some(offset) = self.ring.allocate(page.extent_bytes, from) {
-                return Some(self.start(fixed, p, Place::Ring(offset)));
+            if let Some(frame) = self.ring.allocate(page.extent_bytes, from) {
+                return Some(self.start(fixed, p, Place::Ring(frame)));
             }
             let victim = self.pages.evictable.victim(&self.cursor, sweep_len, Some(near), above)?;
             self.evict(fixed, victim);
@@ -133,8 +133,8 @@ impl State {
         let bytes = fixed.page(p).extent_bytes;
         loop {
             // Below this the ring belongs to passes alone.
-            if let Some(offset) = self.ring.allocate(bytes, self.sizes.min_ring) {
-                return Start::Found(self.start(fixed, p, Place::Ring(offset)));
+            if let Some(frame) = self.ring.allocate(bytes, self.sizes.min_ring) {
+                return Start::Found(self.start(fixed, p, Place::Ring(frame)));
             }
             if let Some(victim) = self.pages.evictable.victim(&self.cursor, fixed.schedule.sweep_len, None, true) {
                 self.evict(fixed, victim);
@@ -147,8 +147,8 @@ impl State {
 
     /// Where a page's stretch of the ring ends; 0 where it is not in the ring.
     pub(super) fn ring_end(&self, fixed: &Fixed, p: usize) -> u64 {
-        match self.pages.slots[p].place {
-            Some(Place::Ring(offset)) => offset + fixed.page(p).extent_bytes,
+        match &self.pages.slots[p].place {
+            Some(Place::Ring(frame)) => frame.offset() + fixed.page(p).extent_bytes,
             _ => 0,
         }
     }
@@ -175,24 +175,27 @@ impl State {
         Start::Found(self.start(fixed, p, Place::Own(frame)))
     }
 
-    fn start(&mut self, fixed: &Fixed, p: usize, place: Place) -> Vec<Request> {
-        self.pages.slots[p].place = Some(place);
-        self.note_peak();
+    fn start(&mut self, fixed: &Fixed, p: usize, mut place: Place) -> Vec<Request> {
         let page = fixed.page(p);
         let pieces = page.extent_bytes.div_ceil(REQUEST_BYTES).max(1);
         let piece = page.extent_bytes.div_ceil(pieces).next_multiple_of(crate::weights::frames::GRANULE);
-        let window = self.window(fixed, p).expect("the page has just been given its frame");
-        let len = window.size() as u64;
-        let requests: Vec<Request> = (0..pieces)
-            .map(|i| i * piece)
-            .take_while(|&at| at < len)
+        let span = State::mapped_span(fixed, p);
+        let len = span.as_ref().map_or(page.extent_bytes as usize, |span| span.len());
+        let parts =
+            place.frame().filter(|_| span.is_none()).map_or(Vec::new(), |frame| frame.pieces(len, piece as usize));
+        let mut parts = parts.into_iter();
+        let requests: Vec<Request> = (0..len)
+            .step_by(piece as usize)
             .map(|at| Request {
                 page: p,
                 file: page.file as usize,
-                offset: page.extent_offset + at,
-                window: window.part(at as usize, piece.min(len - at) as usize),
+                offset: page.extent_offset + at as u64,
+                len: (piece as usize).min(len - at),
+                piece: parts.next(),
             })
             .collect();
+        self.pages.slots[p].place = Some(place);
+        self.note_peak();
         self.pages.slots[p].presence = Presence::Loading { left: requests.len(), failure: None };
         self.reindex(fixed, p);
         self.requests.outstanding += requests.len();

@@ -63,8 +63,8 @@ impl State {
     /// Keeps a page for a ticket, unless that would take room that passes need to get on.
     pub(super) fn protect(&mut self, fixed: &Fixed, p: usize, ticket: u64) {
         let slot = &mut self.pages.slots[p];
-        if let Some(Place::Ring(offset)) = slot.place
-            && offset >= self.sizes.min_ring
+        if let Some(Place::Ring(frame)) = &slot.place
+            && frame.offset() >= self.sizes.min_ring
             && self.requests.protected.insert((ticket, p as u32))
         {
             slot.protectors.push(ticket);

@@ -5,13 +5,14 @@ use std::io;
 
 use super::*;
 use crate::sys::pages::forget_file_range;
+use crate::weights::frames::FrameMemory;
 
 /// Something to do without the lock.
 pub enum Work {
     /// Give back what evicted pages used. `bytes` count as used until it is done.
     Return { frames: Vec<Frame>, mapped: Vec<FileRange>, bytes: u64 },
-    /// Tell the system that another part of the ring is in use.
-    Ring { from: u64, to: u64 },
+    /// Tell the system how much of the ring is in use, and give the tail that no longer is back to it.
+    Ring { memory: Arc<FrameMemory>, to: u64, tail: Option<Frame> },
     /// Take frames for pages that stay.
     Frames(FrameOrder),
     /// Plan for other frames.
@@ -21,14 +22,13 @@ pub enum Work {
 /// A stretch of a mapped file.
 pub struct FileRange {
     file: usize,
-    offset: usize,
-    len: usize,
+    span: Range<usize>,
 }
 
 /// What came of it.
 pub enum Outcome {
     Returned(u64),
-    Ring(u64),
+    Ring { to: u64, tail: Option<Frame> },
     Frames(FrameOrder, io::Result<(usize, Vec<Frame>)>),
     Plan { key: PlanKey, before: Arc<Residency>, plan: Residency, changed: Vec<u32> },
 }
@@ -88,31 +88,30 @@ impl Upkeep {
         self.bytes += bytes;
     }
 
-    pub fn forget(&mut self, file: usize, offset: usize, len: usize) {
-        self.mapped.push(FileRange { file, offset, len });
+    pub fn forget(&mut self, file: usize, span: Range<usize>) {
+        self.mapped.push(FileRange { file, span });
     }
 }
 
 impl Work {
     /// Does it; takes long.
     pub fn run(self, fixed: &Fixed) -> Outcome {
-        let ring_memory = &fixed.ring_memory;
         match self {
             Work::Return { frames, mapped, bytes } => {
                 drop(frames);
                 for range in mapped {
                     if let Some(map) = fixed.sources[range.file].mapping() {
-                        forget_file_range(map, range.offset, range.len);
+                        forget_file_range(map, range.span.start, range.span.len());
                     }
                 }
                 Outcome::Returned(bytes)
             }
-            Work::Ring { from, to } => {
-                ring_memory.use_huge_pages(to as usize);
-                if from > to {
-                    ring_memory.discard(to as usize, (from - to) as usize);
+            Work::Ring { memory, to, mut tail } => {
+                memory.use_huge_pages(to as usize);
+                if let Some(tail) = &mut tail {
+                    tail.discard();
                 }
-                Outcome::Ring(to)
+                Outcome::Ring { to, tail }
             }
             Work::Frames(order) => {
                 let own = order.sizes[order.page - order.first];
@@ -147,7 +146,8 @@ impl State {
             let from = upkeep.ring_known;
             upkeep.ring_target = Some(extent);
             upkeep.ring_known = from.max(extent);
-            return Some(Work::Ring { from, to: extent });
+            let tail = (from > extent).then(|| self.ring.take_tail(extent, from));
+            return Some(Work::Ring { memory: self.ring.memory().clone(), to: extent, tail });
         }
         if !upkeep.taking
             && let Some(order) = upkeep.order.take()
@@ -184,7 +184,8 @@ impl State {
     pub fn work_done(&mut self, fixed: &Fixed, outcome: Outcome) {
         match outcome {
             Outcome::Returned(bytes) => self.accounting.returning -= bytes,
-            Outcome::Ring(to) => {
+            Outcome::Ring { to, tail } => {
+                tail.into_iter().for_each(|tail| self.ring.return_tail(tail));
                 self.upkeep.ring_known = to;
                 self.upkeep.ring_target = None;
             }

@@ -7,52 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shuttle::rand::{Rng, thread_rng};
-use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::{Config as Settings, MaxSteps, Runner, thread};
+use shuttle::thread;
 
 use super::schedule::schedule_of;
 use super::scripted::{Pattern, byte_at};
 use crate::error::{Error, Result, Status};
+use crate::sys::sync::orders::{chance, check};
+use crate::sys::sync::{Condvar, Mutex};
 use crate::weights::EventKind;
 use crate::weights::budget::{Needs, SharedBudget};
 use crate::weights::engine::{Config, Engine, Interrupt};
 use crate::weights::schedule::Schedule;
 use crate::weights::source::Source;
 use crate::weights::state::Accounting;
-use crate::weights::sync::{Condvar, Mutex};
 
 const READERS: usize = 2;
 /// Bytes that a session takes.
 const SESSION: u64 = 4096;
 
-/// Far more than any run takes: a thread that looks again and again for what never comes ends there.
-const MOST_STEPS: usize = 200_000;
-
 // In every test threads of the scope do all the waiting: shuttle wakes the one that opened a scope when the last of them
 // ends, whatever it waits for, and does not allow for that in a condition variable.
-
-fn runs() -> usize {
-    std::env::var("LAYERLINE_SHUTTLE_RUNS").map_or(2000, |text| text.parse().expect("a number of runs"))
-}
-
-/// Half of the runs choose each next thread at random, half keep to priorities that change a few times in a run, which
-/// finds what needs a thread to stand still for long.
-fn check(scenario: impl Fn() + Send + Sync + Copy + 'static) {
-    let mut settings = Settings::new();
-    // Threads here are as deep as those of a test, whatever they ask for.
-    settings.stack_size = 256 << 10;
-    settings.max_steps = MaxSteps::FailAfter(MOST_STEPS);
-    run(RandomScheduler::new_from_seed(1, runs() / 2), settings.clone(), scenario);
-    run(PctScheduler::new_from_seed(2, 4, runs() / 2), settings, scenario);
-}
-
-fn run(scheduler: impl Scheduler + 'static, settings: Settings, scenario: impl Fn() + Send + Sync + 'static) {
-    Runner::new(scheduler, settings).run(scenario);
-}
-
-fn chance(one_in: u32) -> bool {
-    thread_rng().gen_ratio(1, one_in)
-}
 
 /// Three layers of pages of 8 to 16 KiB, a head, and a table beside them.
 fn small() -> Schedule {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::schedule::schedule_of;
 use super::scripted::{Control, ScriptedSource};
-use crate::weights::frames::FrameMemory;
+use crate::weights::frames::{FrameMemory, Ring};
 use crate::weights::residency;
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::state::{Accounting, Fixed, Request, State};
@@ -63,14 +63,14 @@ impl Simulation {
         let ring = residency::good_ring(&schedule, depth);
         let fixed = Fixed {
             sources: vec![Box::new(ScriptedSource::patterned(&Control::default(), end))],
-            ring_memory: FrameMemory::new(ring as usize, 0).unwrap(),
             max_outstanding: machine.readers + 2,
             readers: machine.readers,
             prefetch_distance: 0,
             max_frames: 0,
             schedule,
         };
-        let state = State::new(&fixed, Accounting::new(frames, 0, 0));
+        let ring = Ring::new(FrameMemory::new(ring as usize, 0).unwrap());
+        let state = State::new(&fixed, Accounting::new(frames, 0, 0), ring);
         Simulation { machine, fixed, state, now: 0.0, queue: VecDeque::new(), flights: Vec::new() }
     }
 
@@ -87,7 +87,7 @@ impl Simulation {
         while self.flights.len() < self.machine.readers
             && let Some(request) = self.queue.pop_front()
         {
-            let left = request.window.size() as f64;
+            let left = request.len as f64;
             self.flights.push(Flight { request, left, from: self.now + self.machine.latency });
         }
     }
@@ -104,9 +104,9 @@ impl Simulation {
         }
         self.now = next;
         while let Some(i) = self.flights.iter().position(|f| f.left < 0.5) {
-            let f = self.flights.remove(i);
-            let bytes = f.request.window.size() as u64;
-            self.state.finish(&self.fixed, f.request.page, bytes, 0, Ok(()));
+            let Request { page, len, piece, .. } = self.flights.remove(i).request;
+            drop(piece);
+            self.state.finish(&self.fixed, page, len as u64, 0, Ok(()));
             self.look();
         }
     }

@@ -1,4 +1,4 @@
-//! What the engine uses of parking_lot and crossbeam, made of shuttle's locks. Time does not pass here: who waits without
+//! What is used of parking_lot and crossbeam, made of shuttle's locks. Time does not pass here: who waits without
 //! a limit waits until he is woken, and whose timeout is limited finds it at an end whenever he runs again.
 
 use std::ops::{Deref, DerefMut};
@@ -24,7 +24,21 @@ impl<T> Mutex<T> {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, T> {
+        super::buffered::write_out();
         MutexGuard { mutex: &self.0, held: Some(unpoisoned(self.0.lock())) }
+    }
+}
+
+impl<T> MutexGuard<'_, T> {
+    /// Whose turn it is next the scheduler chooses.
+    pub fn unlock_fair(guard: Self) {
+        drop(guard);
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        super::buffered::write_out();
     }
 }
 
@@ -60,7 +74,12 @@ impl Condvar {
         self.0.notify_all();
     }
 
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        super::buffered::write_out();
         let held = guard.held.take().unwrap();
         guard.held = Some(unpoisoned(self.0.wait(held)));
     }
