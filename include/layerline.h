@@ -107,7 +107,12 @@ typedef int32_t layerline_status;
 /** The memory budget is below the floor; the message gives both figures. */
 #define LAYERLINE_ERROR_MEMORY_BUDGET -5
 
-/** The system gave no memory. */
+/**
+ * The system gave no memory. So ends every call whose files or arguments ask for more than there is: opening, sessions,
+ * passes, samplers, states. Two things still end the process where there is no memory, as they do in any Rust program:
+ * small ones (handles, errors, events, lists with some bytes for each layer and page of a model), and what tokenising,
+ * detokenising and chat templates work with, which is in proportion to the text.
+ */
 #define LAYERLINE_ERROR_OUT_OF_MEMORY -6
 
 /** The call was interrupted, or its ticket was cancelled. */
@@ -1222,7 +1227,7 @@ layerline_status layerline_sampler_reset(layerline_sampler *sampler,
  * `tokens`, `count`: in their order; may be none.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token below 0; LAYERLINE_ERROR_BUSY while another call on the sampler
- * runs. One thread at a time.
+ * runs; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
  */
 layerline_status layerline_sampler_accept(layerline_sampler *sampler,
                                           const int32_t *tokens,

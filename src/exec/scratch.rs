@@ -1,9 +1,10 @@
 //! The memory of a running pass: the buffers of one chunk, laid out by when they are in use.
 
-use std::io;
 use std::ops::Range;
 
 use super::program::{Buffer, Contents, Program, Step, liveness};
+use crate::error::{Error, Result};
+use crate::sys::heap;
 use crate::weights::Schedule;
 use crate::weights::engine::Engine;
 use crate::weights::frames::Memory;
@@ -76,14 +77,18 @@ pub(super) struct Lists {
 }
 
 impl Scratch {
-    pub fn new(layout: Layout) -> io::Result<Scratch> {
-        let lists = Lists {
-            row: Memory::new(layout.row)?,
-            positions: Vec::with_capacity(layout.tokens),
-            routes: Vec::with_capacity(layout.routes),
-            ranking: Vec::with_capacity(layout.experts),
+    /// # Errors
+    /// `OUT_OF_MEMORY`
+    pub fn new(layout: Layout) -> Result<Scratch> {
+        let map = |bytes| {
+            Memory::new(bytes).map_err(|e| Error::out_of_memory(format!("{bytes} bytes of scratch memory: {e}")))
         };
-        Ok(Scratch { memory: Memory::new(layout.bytes)?, layout, lists })
+        let (mut positions, mut routes, mut ranking) = (Vec::new(), Vec::new(), Vec::new());
+        heap::reserve(&mut positions, layout.tokens, "positions")?;
+        heap::reserve(&mut routes, layout.routes, "ways to experts")?;
+        heap::reserve(&mut ranking, layout.experts, "experts")?;
+        let lists = Lists { row: map(layout.row)?, positions, routes, ranking };
+        Ok(Scratch { memory: map(layout.bytes)?, layout, lists })
     }
 
     /// The buffers of a program, and the lists.

@@ -177,7 +177,7 @@ pub unsafe extern "C" fn layerline_sampler_reset(
 /// `tokens`, `count`: in their order; may be none.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token below 0; LAYERLINE_ERROR_BUSY while another call on the sampler
-/// runs. One thread at a time.
+/// runs; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_accept(
     sampler: *mut layerline_sampler,
@@ -190,10 +190,7 @@ pub unsafe extern "C" fn layerline_sampler_accept(
         if let Some((i, token)) = tokens.iter().enumerate().find(|(_, token)| **token < 0) {
             return Err(Error::invalid(format!("token {i} is {token}; tokens are numbered from 0")));
         }
-        change(c, sampler, |sampler| {
-            sampler.accept(tokens);
-            Ok(())
-        })
+        change(c, sampler, |sampler| sampler.accept(tokens))
     })
 }
 

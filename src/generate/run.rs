@@ -103,7 +103,7 @@ fn run<S: Sequence, V: Vocabulary>(
     let since = sequence.interrupts();
     if !prompt.is_empty() {
         sequence.forward(prompt, Logits::Last, since)?;
-        sampler.accept(prompt);
+        sampler.accept(prompt)?;
     }
     let mut stream = Utf8Stream::default();
     let mut bytes = Vec::new();

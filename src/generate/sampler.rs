@@ -130,14 +130,22 @@ impl Sampler {
     }
 
     /// Adds tokens of the sequence that were not sampled here (a prompt) to what the repeat penalty looks at.
-    pub fn accept(&mut self, tokens: &[i32]) {
-        for &token in &tokens[tokens.len().saturating_sub(self.last_n)..] {
+    ///
+    /// # Errors
+    /// `OUT_OF_MEMORY`: none of them was added.
+    pub fn accept(&mut self, tokens: &[i32]) -> Result<()> {
+        let tokens = &tokens[tokens.len().saturating_sub(self.last_n)..];
+        let more = tokens.len().min(self.last_n - self.history.len().min(self.last_n));
+        let refused = |_| Error::out_of_memory(format!("{} more tokens that a sampler looks at", tokens.len()));
+        self.history.try_reserve(more).map_err(refused)?;
+        for &token in tokens {
             let Ok(token) = u32::try_from(token) else { continue };
             if self.history.len() >= self.last_n {
                 self.history.pop_front();
             }
             self.history.push_back(token);
         }
+        Ok(())
     }
 
     /// Chooses a token by `logits`, one for each token of the vocabulary, and remembers it for the repeat penalty.
@@ -153,7 +161,7 @@ impl Sampler {
             Error::format(format!("none of the {} logits is a number: the model's weights are damaged", logits.len()))
         })?;
         let token = i32::try_from(token).map_err(|_| Error::invalid("more logits than tokens can be numbered"))?;
-        self.accept(&[token]);
+        self.accept(&[token])?;
         Ok(token)
     }
 
@@ -448,7 +456,7 @@ mod tests {
     fn the_penalty_divides_positive_logits_and_multiplies_the_others_once() {
         let mut sampler = Sampler::new();
         sampler.set_repeat_penalty(2.0, 8).unwrap();
-        sampler.accept(&[0, 0, 0, 1]);
+        sampler.accept(&[0, 0, 0, 1]).unwrap();
         sampler.fill(&[3.0, -1.0, 0.5]);
         let logits: Vec<f32> = sampler.candidates.iter().map(|candidate| candidate.logit).collect();
         assert_eq!(logits, [1.5, -2.0, 0.5]);
@@ -461,7 +469,7 @@ mod tests {
         // Greedy over three near-equal tokens: with two remembered, the third is free again each time.
         let tokens: Vec<i32> = (0..6).map(|_| sampler.sample(&[3.0, 2.0, 1.0]).unwrap()).collect();
         assert_eq!(tokens, [0, 1, 2, 0, 1, 2]);
-        sampler.accept(&[2, 2]);
+        sampler.accept(&[2, 2]).unwrap();
         assert_eq!(sampler.sample(&[1.0, 2.0, 3.0]).unwrap(), 1);
         sampler.set_repeat_penalty(10.0, 0).unwrap();
         assert_eq!([sampler.sample(&[2.0, 1.0]).unwrap(), sampler.sample(&[2.0, 1.0]).unwrap()], [0, 0]);
@@ -470,7 +478,7 @@ mod tests {
     #[test]
     fn the_penalty_counts_tokens_sampled_before_it_was_needed_but_forgets_them_when_set() {
         let mut sampler = Sampler::new();
-        sampler.accept(&[-1, 7, 1]);
+        sampler.accept(&[-1, 7, 1]).unwrap();
         assert_eq!(sampler.history, [7, 1]);
         sampler.set_repeat_penalty(5.0, 4).unwrap();
         assert_eq!(sampler.sample(&[1.0, 2.0]).unwrap(), 1);

@@ -2,6 +2,7 @@
 
 use super::Input;
 use crate::error::{Error, Result, Status};
+use crate::sys::heap;
 
 /// The buffer: enough that a directory of 15 MB takes about a hundred reads, little enough to be nothing in any budget.
 const BUFFER: usize = 128 * 1024;
@@ -67,8 +68,13 @@ impl<'a> Cursor<'a> {
     pub(super) fn reserve<T>(&mut self, vec: &mut Vec<T>, count: usize) -> Result<()> {
         let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
         self.charge(bytes)?;
-        vec.try_reserve_exact(count)
-            .map_err(|_| Error::out_of_memory(format!("no memory for {bytes} bytes of metadata")))
+        heap::reserve(vec, count, "metadata")
+    }
+
+    /// Appends an element, accounted for.
+    pub(super) fn push<T>(&mut self, vec: &mut Vec<T>, value: T) -> Result<()> {
+        self.charge(size_of::<T>() as u64)?;
+        heap::push(vec, value, "metadata")
     }
 
     /// Fills `out`; `what` names the thing in the message when the file ends before.
@@ -104,6 +110,7 @@ impl<'a> Cursor<'a> {
         let offset = self.offset();
         let length = self.remaining().min(BUFFER as u64) as usize;
         self.restart(offset);
+        heap::reserve(&mut self.buffer, length, "a file's directory")?;
         self.buffer.resize(length, 0);
         let read = self.input.read_exact_at(offset, &mut self.buffer);
         if read.is_err() {

@@ -6,6 +6,7 @@ use super::{Input, Metadata, Tensor};
 use crate::error::{Error, Result};
 use crate::quant::Format;
 use crate::quant::layout::type_name;
+use crate::sys::heap;
 
 /// The longest tensor name, in bytes, as the format's specification has it.
 pub const MAX_TENSOR_NAME: u64 = 64;
@@ -103,8 +104,7 @@ fn read_metadata(cursor: &mut Cursor, count: u64) -> Result<Metadata> {
     for i in 0..count {
         let key = read_key(cursor).map_err(|error| error.context(format!("metadata entry {i} of {count}")))?;
         let value = read_value(cursor).map_err(|error| error.context(format!("metadata key {key:?}")))?;
-        cursor.charge(size_of::<(String, Value)>() as u64)?;
-        metadata.entries.push((key, value));
+        cursor.push(&mut metadata.entries, (key, value))?;
     }
     metadata.entries.shrink_to_fit();
     let order = sorted(cursor, metadata.entries.len(), |i| &metadata.entries[i].0)?;
@@ -198,8 +198,7 @@ fn read_array(cursor: &mut Cursor, depth: u32) -> Result<Array> {
             let mut arrays = Vec::new();
             for _ in 0..count {
                 let array = read_array(cursor, depth + 1)?;
-                cursor.charge(size_of::<Array>() as u64)?;
-                arrays.push(array);
+                cursor.push(&mut arrays, array)?;
             }
             arrays.shrink_to_fit();
             Array::Array(arrays)
@@ -291,7 +290,8 @@ fn read_directory(cursor: &mut Cursor, count: u64) -> Result<Vec<Tensor>> {
         let bytes = tensor_bytes(format, &dims).map_err(context)?;
         // Relative to the tensor data until that is known.
         let offset = cursor.u64("the offset").map_err(context)?;
-        tensors.push(Tensor { name, format, dims, dim_count, file: 0, offset, bytes });
+        let tensor = Tensor { name, format, dims, dim_count, file: 0, offset, bytes };
+        heap::push(&mut tensors, tensor, "a tensor directory")?;
     }
     tensors.shrink_to_fit();
     Ok(tensors)

@@ -67,7 +67,7 @@ pub fn open_split<I: Input>(
         for mut tensor in file.tensors {
             tensor.file = no;
             left = left.saturating_sub(held(&tensor));
-            tensors.push(tensor);
+            crate::sys::heap::push(&mut tensors, tensor, "a tensor directory")?;
         }
         parts.push(Part { name, bytes: file.bytes });
         inputs.push(input);

@@ -18,6 +18,7 @@ use crate::kernel::pool::Pool;
 use crate::quant;
 use crate::session::{Passes, session_bytes};
 use crate::sys::file::with_suffix;
+use crate::sys::heap;
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
@@ -268,8 +269,7 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
     let rotation = |rope| Rotation::new(rope, |id| &vectors[id.0 as usize]).map_err(|e| e.context(&read.name));
     let rotations = description.ropes.iter().map(rotation).collect::<Result<Vec<_>>>()?;
     let (sources, io) = in_mode(read.files, options.io)?;
-    let scratch = Scratch::new(needs.layout.clone())
-        .map_err(|e| Error::out_of_memory(format!("{}: {} bytes of scratch memory: {e}", read.name, needs.scratch)))?;
+    let scratch = Scratch::new(needs.layout.clone()).map_err(|e| e.context(&read.name))?;
     let pool = Pool::new(needs.threads)?;
     let engine = Engine::start(Config {
         accounting: Accounting::new(budget, needs.fixed(), needs.session),
@@ -310,9 +310,11 @@ fn in_mode(files: Vec<FileSource>, io: Io) -> Result<(Vec<Box<dyn Source>>, Io)>
 fn read_vectors(files: &[FileSource], vectors: &[VectorSource]) -> Result<Vec<Box<[f32]>>> {
     let mut bytes = Vec::new();
     let mut read = |v: &VectorSource| {
+        bytes.clear();
+        heap::reserve(&mut bytes, v.bytes as usize, &v.name)?;
         bytes.resize(v.bytes as usize, 0);
         files[v.file as usize].read_full(v.offset, &mut bytes).map_err(|e| e.context(&v.name))?;
-        let mut values = vec![0.0; v.elements].into_boxed_slice();
+        let mut values = heap::filled(0.0, v.elements, &v.name)?.into_boxed_slice();
         quant::decode_row(v.format, &bytes, &mut values);
         Ok(values)
     };

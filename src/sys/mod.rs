@@ -3,6 +3,7 @@
 
 pub mod event;
 pub mod file;
+pub mod heap;
 pub mod mapping;
 pub mod memory;
 pub mod pages;

@@ -10,6 +10,9 @@ use super::pretokenize::{Definition, Pretokenizer, Spelling};
 use super::vocabulary::{Kind, NONE, TextTable, Vocabulary, text_of};
 use crate::error::{Error, Result};
 use crate::gguf::Strings;
+use crate::sys::heap;
+
+const MERGES: &str = "tokenizer.ggml.merges";
 
 /// Positions inside a word are 32 bits wide: a longer one is cut.
 const LONGEST_WORD: usize = 1 << 30;
@@ -173,11 +176,9 @@ fn bytes_of(vocabulary: &mut Vocabulary, spelt: TextTable, definition: &Definiti
         bytes[byte as usize] = token.unwrap_or(NONE);
     }
     drop(spelt);
-    let exact = respell(vocabulary);
-    let whole = definition.whole_words.then(|| {
-        let tokens = (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
-        TextTable::of(&vocabulary.texts, tokens)
-    });
+    let exact = respell(vocabulary)?;
+    let tokens = (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
+    let whole = definition.whole_words.then(|| TextTable::of(&vocabulary.texts, tokens)).transpose()?;
     Ok(Units::Bytes { pretokenizer: Pretokenizer::new(definition)?, bytes, whole })
 }
 
@@ -185,7 +186,7 @@ fn characters_of(vocabulary: &Vocabulary, spaces: Spaces, unknown: Option<u32>) 
     let single = |&token: &u32| std::str::from_utf8(vocabulary.text(token)).is_ok_and(|text| text.chars().count() == 1);
     Ok(Units::Characters {
         spaces,
-        characters: TextTable::of(&vocabulary.texts, vocabulary.of_text().filter(single)),
+        characters: TextTable::of(&vocabulary.texts, vocabulary.of_text().filter(single))?,
         fallback: Fallback::new(vocabulary, unknown)?,
     })
 }
@@ -193,13 +194,14 @@ fn characters_of(vocabulary: &Vocabulary, spaces: Spaces, unknown: Option<u32>) 
 /// The merges and where those of each left side start. A pair that is listed twice counts where it stands first; one
 /// that would make a control token out of ordinary text is left out.
 fn read_merges(vocabulary: &Vocabulary, spelt: &TextTable, list: Strings) -> Result<(Vec<Merge>, Vec<u32>)> {
-    let mut sorted = Vec::with_capacity(list.ends.len());
+    let mut sorted = Vec::new();
+    heap::reserve(&mut sorted, list.ends.len(), MERGES)?;
     let mut both = Vec::new();
     for rank in 0..list.ends.len() as u32 {
         let merge = text_of(&list, rank);
         let fault = |what: &str| {
             let merge = String::from_utf8_lossy(merge);
-            Error::format(format!("tokenizer.ggml.merges: entry {rank}, {merge:?}, {what}"))
+            Error::format(format!("{MERGES}: entry {rank}, {merge:?}, {what}"))
         };
         // A space may be the left side's own first byte, never its second.
         let space = merge.iter().skip(1).position(|&byte| byte == b' ').ok_or_else(|| fault("is not a pair"))? + 1;
@@ -219,21 +221,22 @@ fn read_merges(vocabulary: &Vocabulary, spelt: &TextTable, list: Strings) -> Res
     sorted.sort_unstable();
     sorted.dedup_by_key(|&mut (left, right, ..)| (left, right));
 
-    let mut starts = vec![0; vocabulary.len() + 1];
+    let mut starts = heap::filled(0, vocabulary.len() + 1, MERGES)?;
     for &(left, ..) in &sorted {
         starts[left as usize + 1] += 1;
     }
     for token in 1..starts.len() {
         starts[token] += starts[token - 1];
     }
-    let mut merges = Vec::with_capacity(sorted.len());
+    let mut merges = Vec::new();
+    heap::reserve(&mut merges, sorted.len(), MERGES)?;
     merges.extend(sorted.into_iter().map(|(_, right, rank, joined)| Merge { right, rank, joined }));
     Ok((merges, starts))
 }
 
 /// Puts the bytes that normal tokens stand for in the place of their spelling, which is never shorter. A text that is
 /// not spelt in the byte alphabet stays. Returns which tokens' texts are exactly what they stand for.
-fn respell(vocabulary: &mut Vocabulary) -> impl Fn(&Vocabulary, u32) -> bool + use<> {
+fn respell(vocabulary: &mut Vocabulary) -> Result<impl Fn(&Vocabulary, u32) -> bool + use<>> {
     let mut foreign = Vec::new();
     let Vocabulary { texts, kinds } = vocabulary;
     let (mut from, mut to) = (0, 0);
@@ -247,7 +250,7 @@ fn respell(vocabulary: &mut Vocabulary) -> impl Fn(&Vocabulary, u32) -> bool + u
             texts.bytes[to..to + decoded.len()].copy_from_slice(&decoded);
             to += decoded.len();
         } else {
-            foreign.push(token as u32);
+            heap::push(&mut foreign, token as u32, "tokens")?;
             texts.bytes.copy_within(range.clone(), to);
             to += range.len();
         }
@@ -255,7 +258,9 @@ fn respell(vocabulary: &mut Vocabulary) -> impl Fn(&Vocabulary, u32) -> bool + u
     }
     texts.bytes.truncate(to);
     texts.bytes.shrink_to_fit();
-    move |vocabulary, token| foreign.binary_search(&token).is_err() && !vocabulary.text(token).is_empty()
+    Ok(move |vocabulary: &Vocabulary, token| {
+        foreign.binary_search(&token).is_err() && !vocabulary.text(token).is_empty()
+    })
 }
 
 /// The printable character that stands for a byte in the file: itself where it is printable in Latin-1, else the next

@@ -11,6 +11,7 @@ use super::vocabulary::{Kind, TextTable, Vocabulary};
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, Metadata, Strings, Value, value_as_text};
+use crate::sys::heap;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -74,8 +75,8 @@ impl Tokenizer {
         let add_space_prefix = !matches!(family, Family::Bpe(_)) && flag("add_space_prefix", true)?;
         // A control token is no stand-in for text, but where the file names it as one.
         let unknown = id(metadata, "unknown")?;
-        let user_defined = Specials::new(&vocabulary, &[Kind::UserDefined]);
-        let specials = Specials::new(&vocabulary, &[Kind::UserDefined, Kind::Control, Kind::Unknown]);
+        let user_defined = Specials::new(&vocabulary, &[Kind::UserDefined])?;
+        let specials = Specials::new(&vocabulary, &[Kind::UserDefined, Kind::Control, Kind::Unknown])?;
         let strip_after_special = strip_after_special(metadata, &vocabulary, &spelt)?;
 
         let rules = match family {
@@ -98,7 +99,7 @@ impl Tokenizer {
                 drop(spelt);
                 let lowercase = flag("normalizer.lowercase", true)?;
                 let strip_accents = flag("normalizer.strip_accents", lowercase)?;
-                Rules::WordPiece(WordPiece::new(&vocabulary, unknown, lowercase, strip_accents))
+                Rules::WordPiece(WordPiece::new(&vocabulary, unknown, lowercase, strip_accents)?)
             }
             Family::Bpe(definition) => {
                 let merges = strings(MERGES, merges)?.ok_or_else(|| Error::format(format!("{MERGES} is missing")))?;
@@ -198,7 +199,7 @@ fn bytes(key: &str, value: Option<Value>) -> Result<Vec<u8>> {
 
 fn read_kinds(value: Option<Value>, count: usize) -> Result<Vec<Kind>> {
     let mut kinds: Vec<Kind> = match value {
-        None => vec![Kind::Normal; count],
+        None => heap::filled(Kind::Normal, count, TOKEN_TYPE)?,
         Some(Value::Array(Array::I32(kinds))) => kinds.into_iter().map(|kind| Kind::from_file(kind.into())).collect(),
         Some(Value::Array(Array::U32(kinds))) => kinds.into_iter().map(|kind| Kind::from_file(kind.into())).collect(),
         Some(_) => return Err(Error::format(format!("{TOKEN_TYPE} is not an array of 32-bit integers"))),
@@ -231,7 +232,7 @@ fn at_least(key: &str, found: usize, tokens: usize) -> Result<()> {
 
 /// All texts but the empty ones. Two tokens with one text cannot be told apart.
 fn table_of_all(vocabulary: &Vocabulary) -> Result<TextTable> {
-    let mut table = TextTable::new(vocabulary.len());
+    let mut table = TextTable::new(vocabulary.len())?;
     for token in 0..vocabulary.len() as u32 {
         if vocabulary.text(token).is_empty() {
             continue;

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use super::escape::SPACE;
 use super::vocabulary::{Kind, Vocabulary};
 use super::work::step;
+use crate::error::Result;
+use crate::sys::heap;
 
 /// The longest token that is looked for, in bytes: at each place of a text up to as many bytes are compared.
 const LONGEST: usize = 256;
@@ -21,12 +23,12 @@ pub(super) struct Specials {
 impl Specials {
     /// The tokens of these kinds. A text that is not UTF-8 cannot be found in UTF-8 and is left out, as is one of more
     /// than 256 bytes.
-    pub fn new(vocabulary: &Vocabulary, kinds: &[Kind]) -> Specials {
-        let mut tokens: Vec<u32> = (0..vocabulary.len() as u32)
+    pub fn new(vocabulary: &Vocabulary, kinds: &[Kind]) -> Result<Specials> {
+        let tokens = (0..vocabulary.len() as u32)
             .filter(|&token| kinds.contains(&vocabulary.kind(token)))
             .filter(|&token| (1..=LONGEST).contains(&vocabulary.text(token).len()))
-            .filter(|&token| std::str::from_utf8(vocabulary.text(token)).is_ok())
-            .collect();
+            .filter(|&token| std::str::from_utf8(vocabulary.text(token)).is_ok());
+        let mut tokens = heap::collected(tokens, "special tokens")?;
         tokens.sort_unstable_by_key(|&token| vocabulary.text(token));
         tokens.shrink_to_fit();
         let mut starts = Box::new([false; 256]);
@@ -36,7 +38,7 @@ impl Specials {
             starts[text[0] as usize] = true;
             has_space_mark |= text.windows(SPACE.len()).any(|part| part == SPACE.as_bytes());
         }
-        Specials { tokens, starts, has_space_mark }
+        Ok(Specials { tokens, starts, has_space_mark })
     }
 
     /// A text in which U+2581 stands for a space: with spaces, which these tokens are written with.

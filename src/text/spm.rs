@@ -21,7 +21,7 @@ impl Spm {
         let texts = || vocabulary.of_text().map(|token| vocabulary.text(token));
         Ok(Spm {
             scores,
-            table: TextTable::of(&vocabulary.texts, vocabulary.of_text()),
+            table: TextTable::of(&vocabulary.texts, vocabulary.of_text())?,
             fallback: Fallback::new(vocabulary, unknown)?,
             longest: texts().map(<[u8]>::len).max().unwrap_or(0),
             words: Words::new(texts()),

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use super::vocabulary::{NONE, Vocabulary};
 use super::work;
+use crate::error::{Error, Result};
+use crate::sys::heap;
 
 /// A tree of tokens by their bytes. Nodes stand in the order of their depth, the children of one beside each other.
 pub(super) struct Trie {
@@ -23,30 +25,32 @@ impl Trie {
     pub const ROOT: Node = Node(0);
 
     /// Of tokens with different texts, none empty.
-    pub fn new(vocabulary: &Vocabulary, mut entries: Vec<u32>) -> Trie {
+    pub fn new(vocabulary: &Vocabulary, mut entries: Vec<u32>) -> Result<Trie> {
+        const WHAT: &str = "a tree of tokens";
         entries.sort_unstable_by_key(|&token| vocabulary.text(token));
         let (mut bytes, mut children, mut tokens) = (vec![0], vec![], vec![]);
         // The entries below each node that is still to be entered, and how many bytes they share.
         let mut below = VecDeque::from([(0, entries.len(), 0)]);
         while let Some((mut from, to, depth)) = below.pop_front() {
             let ends = from < to && vocabulary.text(entries[from]).len() == depth;
-            tokens.push(if ends { entries[from] } else { NONE });
+            heap::push(&mut tokens, if ends { entries[from] } else { NONE }, WHAT)?;
             from += usize::from(ends);
-            children.push(bytes.len() as u32);
+            heap::push(&mut children, bytes.len() as u32, WHAT)?;
             while from < to {
                 let byte = vocabulary.text(entries[from])[depth];
                 let count = entries[from..to].partition_point(|&token| vocabulary.text(token)[depth] == byte);
-                bytes.push(byte);
+                heap::push(&mut bytes, byte, WHAT)?;
+                below.try_reserve(1).map_err(|_| Error::out_of_memory(WHAT))?;
                 below.push_back((from, from + count, depth + 1));
                 from += count;
             }
         }
-        children.push(bytes.len() as u32);
+        heap::push(&mut children, bytes.len() as u32, WHAT)?;
         for list in [&mut children, &mut tokens] {
             list.shrink_to_fit();
         }
         bytes.shrink_to_fit();
-        Trie { bytes, children, tokens }
+        Ok(Trie { bytes, children, tokens })
     }
 
     /// The node that a byte leads to.

@@ -3,7 +3,9 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::work::step;
+use crate::error::Result;
 use crate::gguf::Strings;
+use crate::sys::heap;
 
 /// No token: ids are below it, because a file's arrays are indexed by u32.
 pub(super) const NONE: u32 = u32::MAX;
@@ -80,17 +82,18 @@ pub(super) struct TextTable {
 
 impl TextTable {
     /// A table of these tokens; of several with one text the first.
-    pub fn of(texts: &Strings, tokens: impl Iterator<Item = u32> + Clone) -> TextTable {
-        let mut table = TextTable::new(tokens.clone().count());
+    pub fn of(texts: &Strings, tokens: impl Iterator<Item = u32> + Clone) -> Result<TextTable> {
+        let mut table = TextTable::new(tokens.clone().count())?;
         for token in tokens {
             table.insert(texts, token);
         }
-        table
+        Ok(table)
     }
 
     /// Room for `count` tokens at three quarters full.
-    pub fn new(count: usize) -> TextTable {
-        TextTable { slots: vec![NONE; count + count / 3 + 1], hasher: RandomState::new() }
+    pub fn new(count: usize) -> Result<TextTable> {
+        let slots = heap::filled(NONE, count + count / 3 + 1, "a table of tokens")?;
+        Ok(TextTable { slots, hasher: RandomState::new() })
     }
 
     fn home(&self, text: &[u8]) -> usize {

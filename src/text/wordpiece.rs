@@ -6,6 +6,8 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup as Group, Unicode
 use super::escape::SPACE;
 use super::trie::{Node, Trie};
 use super::vocabulary::Vocabulary;
+use crate::error::Result;
+use crate::sys::heap;
 
 /// A word of more characters is unknown.
 const LONGEST_WORD: usize = 100;
@@ -19,8 +21,14 @@ pub(super) struct WordPiece {
 }
 
 impl WordPiece {
-    pub fn new(vocabulary: &Vocabulary, unknown: Option<u32>, lowercase: bool, strip_accents: bool) -> WordPiece {
-        WordPiece { trie: Trie::new(vocabulary, vocabulary.of_text().collect()), unknown, lowercase, strip_accents }
+    pub fn new(
+        vocabulary: &Vocabulary,
+        unknown: Option<u32>,
+        lowercase: bool,
+        strip_accents: bool,
+    ) -> Result<WordPiece> {
+        let tokens = heap::collected(vocabulary.of_text(), "tokens")?;
+        Ok(WordPiece { trie: Trie::new(vocabulary, tokens)?, unknown, lowercase, strip_accents })
     }
 
     /// Appends the tokens of a text.

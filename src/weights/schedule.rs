@@ -11,6 +11,10 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::gguf::Tensor;
 use crate::quant::Format;
+use crate::sys::heap;
+
+/// What memory is for, in errors.
+const WHAT: &str = "the schedule of pages";
 
 /// Pages are about this large: two reads of the size at which storage is fastest (2 MiB), and some 150 µs of arithmetic.
 const PAGE_TARGET: u64 = 4 << 20;
@@ -206,7 +210,7 @@ impl Builder {
         let row_bytes = tensor.format.row_bytes(columns as usize).ok_or_else(too_large)?;
         let id = MatrixId(self.matrices.len() as u32);
         let rows32 = u32::try_from(rows).map_err(|_| too_large())?;
-        self.matrices.push(Matrix {
+        let matrix = Matrix {
             name: name.clone(),
             first_row,
             format: tensor.format,
@@ -216,7 +220,8 @@ impl Builder {
             file: tensor.file,
             offset: self.starts[tensor.file as usize] + tensor.offset + first_row * row_bytes as u64,
             pages: 0..0,
-        });
+        };
+        heap::push(&mut self.matrices, matrix, WHAT)?;
         Ok(id)
     }
 
@@ -249,13 +254,13 @@ impl Builder {
             routed_share: (1, 1),
             head_start: usize::MAX,
             layer_count,
-            layers: vec![0..0; layer_count as usize],
+            layers: heap::filled(0..0, layer_count as usize, WHAT)?,
         };
         assert_eq!(uses.len(), schedule.matrices.len(), "a schedule has every matrix once");
-        let mut order: Vec<(MatrixId, Use)> = uses.to_vec();
-        // The sort is stable, so that each kind stays in the order of use.
-        order.sort_by_key(|(_, when)| when.rank());
-        for (id, when) in order {
+        // Each kind stays in the order of use.
+        let mut order = heap::collected(0..uses.len(), WHAT)?;
+        order.sort_unstable_by_key(|&i| (uses[i].1.rank(), i));
+        for (id, when) in order.into_iter().map(|i| uses[i]) {
             let m = &mut schedule.matrices[id.0 as usize];
             assert!(m.pages.is_empty(), "a schedule has every matrix once: {}", m.name);
             let layer = when.layer();
@@ -271,7 +276,7 @@ impl Builder {
                 let offset = m.offset + row * m.row_bytes as u64;
                 let end = offset + rows * m.row_bytes as u64;
                 let extent_offset = offset & !(alignment - 1);
-                schedule.pages.push(Page {
+                let page = Page {
                     matrix: id,
                     layer,
                     file: m.file,
@@ -281,7 +286,8 @@ impl Builder {
                     bytes: end - offset,
                     extent_offset,
                     extent_bytes: end.next_multiple_of(alignment) - extent_offset,
-                });
+                };
+                heap::push(&mut schedule.pages, page, WHAT)?;
                 row += rows;
             }
             m.pages = first..schedule.pages.len() as u32;

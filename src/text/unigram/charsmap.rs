@@ -6,6 +6,7 @@
 //! is set. (The format is that of the Darts-clone library.)
 
 use crate::error::{Error, Result};
+use crate::sys::heap;
 use crate::text::work::step;
 
 const NAME: &str = "tokenizer.ggml.precompiled_charsmap";
@@ -42,8 +43,8 @@ impl Charsmap {
             }
             std::str::from_utf8(text).map_err(|_| fault("a text is not UTF-8".into()))?;
         }
-        let units = units.chunks_exact(4).map(unit).collect();
-        Ok(Some(Charsmap { units, texts: texts.to_vec() }))
+        let units = heap::collected(units.chunks_exact(4).map(unit), NAME)?;
+        Ok(Some(Charsmap { units, texts: heap::collected(texts.iter().copied(), NAME)? }))
     }
 
     /// Hands out the characters of a text, replaced.

@@ -8,6 +8,7 @@ use super::escape::{Fallback, SPACE, Words};
 use super::trie::Trie;
 use super::vocabulary::{Kind, NONE, Vocabulary};
 use crate::error::{Error, Result};
+use crate::sys::heap;
 
 /// What the unknown token's score is below the least of the vocabulary.
 const UNKNOWN_PENALTY: f64 = 10.0;
@@ -52,10 +53,10 @@ impl Unigram {
         unknown: Option<u32>,
         normalizer: Normalizer,
     ) -> Result<Unigram> {
-        let entries: Vec<u32> = (0..vocabulary.len() as u32)
+        let entries = (0..vocabulary.len() as u32)
             .filter(|&token| matches!(vocabulary.kind(token), Kind::Normal | Kind::UserDefined | Kind::Unused))
-            .filter(|&token| !vocabulary.text(token).is_empty())
-            .collect();
+            .filter(|&token| !vocabulary.text(token).is_empty());
+        let entries = heap::collected(entries, "tokens")?;
         if let Some(long) = entries.iter().find(|&&token| vocabulary.text(token).len() > LONGEST_TOKEN) {
             let length = vocabulary.text(*long).len();
             return Err(Error::unsupported(format!(
@@ -70,7 +71,7 @@ impl Unigram {
         let least = normal.map(|&token| f64::from(scores[token as usize])).fold(f64::INFINITY, f64::min);
         Ok(Unigram {
             words: Words::new(entries.iter().map(|&token| vocabulary.text(token))),
-            trie: Trie::new(vocabulary, entries),
+            trie: Trie::new(vocabulary, entries)?,
             scores,
             unknown_score: if least.is_finite() { least - UNKNOWN_PENALTY } else { -UNKNOWN_PENALTY },
             fallback: Fallback::new(vocabulary, unknown)?,

@@ -269,7 +269,7 @@ impl Engine {
             readers: config.readers,
             prefetch_distance: config.prefetch_distance,
         };
-        let state = State::new(&fixed, config.accounting, Ring::new(ring_memory));
+        let state = State::new(&fixed, config.accounting, Ring::new(ring_memory))?;
         let prefetch = config.prefetch && cfg!(feature = "prefetch");
         let (sender, receiver) = channel::bounded(1);
         let shared = Arc::new(Shared {

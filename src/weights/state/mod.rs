@@ -126,7 +126,7 @@ pub struct State {
 impl State {
     /// The state at the start, with a ring whose memory is reserved at the largest size that it may take. Its first plan,
     /// and memory for it, are made by [`State::take_work`].
-    pub fn new(fixed: &Fixed, accounting: Accounting, ring: Ring) -> State {
+    pub fn new(fixed: &Fixed, accounting: Accounting, ring: Ring) -> Result<State> {
         let schedule = &fixed.schedule;
         let mut state = State {
             sizes: Sizes {
@@ -136,7 +136,7 @@ impl State {
                 in_flight: Fixed::in_flight_bytes(fixed.readers),
             },
             cursor: Cursor::new(schedule.sweep_len),
-            pages: Placement::new(schedule),
+            pages: Placement::new(schedule)?,
             upkeep: Upkeep::default(),
             requests: Requests::new(),
             accounting,
@@ -150,7 +150,7 @@ impl State {
         for p in 0..schedule.pages.len() {
             state.reindex(fixed, p);
         }
-        state
+        Ok(state)
     }
 
     /// Bytes of book-keeping per page, for the budget.

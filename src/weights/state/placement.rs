@@ -2,6 +2,7 @@
 
 use super::eviction::{Evictable, OrderedPages};
 use super::*;
+use crate::sys::heap;
 
 pub(super) enum Place {
     /// A frame of its own; without memory where the file is mapped and only the accounting is needed.
@@ -99,7 +100,7 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    pub fn new(schedule: &Schedule) -> Placement {
+    pub fn new(schedule: &Schedule) -> Result<Placement> {
         let slot = || Slot {
             presence: Presence::Absent,
             place: None,
@@ -110,14 +111,14 @@ impl Placement {
             indexed: Indexed::default(),
         };
         let count = schedule.pages.len();
-        let mut layers = vec![LayerCounts::default(); schedule.layer_count as usize];
+        let mut layers = heap::filled(LayerCounts::default(), schedule.layer_count as usize, "the state of layers")?;
         for layer in 0..schedule.layer_count {
             layers[layer as usize].counts[Standing::default() as usize] = schedule.layer_pages(layer).len() as u32;
         }
-        Placement {
-            slots: std::iter::repeat_with(slot).take(count).collect(),
+        Ok(Placement {
+            slots: heap::collected(std::iter::repeat_with(slot).take(count), "the state of pages")?,
             residency: Arc::new(Residency {
-                pinned: vec![false; count],
+                pinned: heap::filled(false, count, "the plan of pages")?,
                 pinned_bytes: 0,
                 ring_bytes: 0,
                 streamed_bytes: 0,
@@ -128,7 +129,7 @@ impl Placement {
             busy: 0,
             absent: 0,
             layers,
-        }
+        })
     }
 
     /// Bytes of book-keeping per page, for the budget: its slot, its frame, its place in the plan, and entries of the

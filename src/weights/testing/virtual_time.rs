@@ -70,7 +70,7 @@ impl Simulation {
             schedule,
         };
         let ring = Ring::new(FrameMemory::new(ring as usize, 0).unwrap());
-        let state = State::new(&fixed, Accounting::new(frames, 0, 0), ring);
+        let state = State::new(&fixed, Accounting::new(frames, 0, 0), ring).unwrap();
         Simulation { machine, fixed, state, now: 0.0, queue: VecDeque::new(), flights: Vec::new() }
     }
 
