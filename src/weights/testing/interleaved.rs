@@ -257,7 +257,7 @@ fn every_prefetch_is_answered_once_however_it_is_cancelled_and_read() {
             let asked = scope.spawn(|| [0, 1, 2].map(|layer| engine.prefetch(layer, 1).unwrap()));
             scope.spawn(|| {
                 for ticket in [1, 3, 2] {
-                    assert_ended(engine.cancel(ticket), &[Status::InvalidArgument]);
+                    assert_ended(engine.cancel(ticket), &[Status::NotFound]);
                 }
             });
             scope.spawn(|| await_done(&engine, &asked.join().unwrap()));
