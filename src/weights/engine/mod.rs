@@ -15,7 +15,7 @@ use crate::weights::frames::{self, FrameMemory, Memory, Window};
 use crate::weights::loader::{Loader, Message};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
-use crate::weights::source::Source;
+use crate::weights::source::{self, Source};
 use crate::weights::state::{Accounting, Fixed, Request, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
@@ -225,6 +225,19 @@ impl Shared {
     }
 }
 
+/// Addresses for the largest ring, or for a smaller one, not below `least`, where the process may not have as many: memory
+/// comes later, and only as far as the budget goes.
+fn reserve_ring(largest: u64, least: u64) -> Result<FrameMemory> {
+    let mut bytes = largest;
+    loop {
+        match FrameMemory::new(bytes as usize, 0) {
+            Ok(memory) => return Ok(memory),
+            Err(_) if bytes > least => bytes = (bytes / 2).next_multiple_of(source::DIRECT_ALIGNMENT).max(least),
+            Err(e) => return Err(Error::out_of_memory(format!("reserving {bytes} bytes of frames: {e}"))),
+        }
+    }
+}
+
 impl Engine {
     /// Frames below which a pass cannot run.
     pub fn min_frames(schedule: &Schedule) -> u64 {
@@ -259,8 +272,7 @@ impl Engine {
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
-        let ring_memory = FrameMemory::new(largest_ring as usize, 0)
-            .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
+        let ring_memory = reserve_ring(largest_ring, residency::min_ring(&config.schedule))?;
         let fixed = Fixed {
             max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
             schedule: config.schedule,
@@ -426,7 +438,8 @@ impl Engine {
         let to = (offset + length).next_multiple_of(alignment);
         let started = Instant::now();
         let bytes = &mut buffer.bytes_mut()[..(to - from) as usize];
-        source.read_full(from, bytes)?;
+        // As for pages, once more where it failed: storage may have been disturbed for a moment.
+        source.read_full(from, bytes).or_else(|_| source.read_full(from, bytes))?;
         let mut state = self.shared.state.lock();
         let stats = state.stats_mut();
         stats.read_ns += started.elapsed().as_nanos() as u64;
@@ -437,7 +450,7 @@ impl Engine {
 
     /// Room for a row of `row_bytes` with unaligned ends.
     pub fn row_buffer_bytes(row_bytes: usize) -> usize {
-        row_bytes + 2 * super::source::DIRECT_ALIGNMENT as usize
+        row_bytes + 2 * source::DIRECT_ALIGNMENT as usize
     }
 
     // --- the budget -------------------------------------------------------------------------------------------------
