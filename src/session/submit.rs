@@ -16,6 +16,8 @@ use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::{Interrupt, Results, Session};
 use crate::error::{Error, Result, Status};
 use crate::model::{Model, Outputs};
+use crate::sys::thread::HomeProcess;
+use crate::weights::ProgressReport;
 
 /// A pass needs what a worker of the compute pool needs, and a little for the way there.
 const STACK_BYTES: usize = 320 << 10;
@@ -143,6 +145,11 @@ impl SharedSession {
         self.model.passes().withdraw_of(&self.slot);
     }
 
+    /// How far the running call has come, or the last one where none runs; from any thread, without waiting.
+    pub fn progress(&self) -> ProgressReport {
+        self.interrupt.progress().report()
+    }
+
     /// Takes back an interrupt that no pass has seen. A pass that is running or waiting is ended all the same.
     pub fn clear_interrupt(&self) {
         self.interrupt.settle();
@@ -220,6 +227,7 @@ fn finish(model: &Model, ticket: u64, home: Weak<Slot>, session: Option<Session>
 pub struct Passes {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    home: HomeProcess,
 }
 
 #[derive(Default)]
@@ -302,6 +310,10 @@ impl Queue {
 
 impl Drop for Passes {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // The thread stayed in the parent, perhaps with the lock.
+            return;
+        }
         // Every pass keeps its model alive, so none is left: the thread has nothing to do but to end.
         self.queue.waiting.lock().closing = true;
         self.queue.arrived.notify_one();

@@ -60,7 +60,8 @@ pub trait Source: Send + Sync {
                         if in_vain > READS_IN_VAIN {
                             // Nothing after this block: the file was cut inside it.
                             let next = aligned + self.alignment() as usize;
-                            if next < buf.len() && matches!(self.read_at(offset + next as u64, &mut buf[next..]), Ok(0)) {
+                            if next < buf.len() && matches!(self.read_at(offset + next as u64, &mut buf[next..]), Ok(0))
+                            {
                                 return Err(self.short(offset, buf.len(), done));
                             }
                             return Err(Error::io(format!(
@@ -367,7 +368,10 @@ mod tests {
         let e = read_by([Ok(4096)].into_iter().chain((0..99).map(|_| Ok(7)))).unwrap_err();
         assert_eq!(e.status(), crate::error::Status::Io);
         let text = e.to_string();
-        assert!(text.contains("at offset 4096") && text.contains("delivers 7 bytes") && !text.contains("ends"), "{text}");
+        assert!(
+            text.contains("at offset 4096") && text.contains("delivers 7 bytes") && !text.contains("ends"),
+            "{text}"
+        );
     }
 
     #[test]
