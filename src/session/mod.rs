@@ -10,17 +10,16 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::arch::Description;
 use crate::error::{Error, Result, Status};
-use crate::exec::memory::{Held, KvType, MemoryLayout, SequenceMemory};
-use crate::exec::{KeyValues, Wanted};
+use crate::exec::memory::{Held, MemoryLayout, SequenceMemory};
+use crate::exec::{KeyValues, Wanted, session_bytes};
 use crate::model::{Logits, Model, Outputs};
 use checkpoint::Marks;
 use results::{Results, Spare};
 
 pub use crate::weights::Interrupt;
 pub use checkpoint::Checkpoint;
-pub use submit::{Passes, SharedSession};
+pub use submit::SharedSession;
 
 /// A sequence of tokens and what the model remembers of it. Of a model whose tokens see each other both ways, each pass is
 /// a sequence of its own, taken in from position 0, and nothing is remembered. Takes its cache from the model's budget and gives it back
@@ -65,7 +64,7 @@ impl Session {
             )));
         }
         let layout = MemoryLayout::new(model.description(), context, model.chunk_length(), model.kv_type())?;
-        let reserved = bytes_with(model.description(), context, &layout);
+        let reserved = session_bytes(model.description(), &layout);
         model.engine().reserve(reserved).map_err(|e| e.context(format!("a session of {context} tokens")))?;
         let memory = SequenceMemory::new(layout).map_err(|e| {
             model.engine().release(reserved);
@@ -268,18 +267,4 @@ impl Drop for Session {
         let _ = self.memory.free();
         self.model.engine().release(self.reserved);
     }
-}
-
-/// Bytes a session with room for `context` tokens takes from the budget: its memory, a row of logits and an embedding,
-/// twice because those of the last pass stay until the next one has succeeded, and the tokens of a submitted pass.
-///
-/// # Errors
-/// `UNSUPPORTED`: the model's keys and values cannot be kept in this type.
-pub fn session_bytes(d: &Description, context: usize, chunk: usize, kv_type: KvType) -> Result<u64> {
-    Ok(bytes_with(d, context, &MemoryLayout::new(d, context, chunk, kv_type)?))
-}
-
-fn bytes_with(d: &Description, context: usize, layout: &MemoryLayout) -> u64 {
-    let tokens = (context as u64).saturating_mul(size_of::<i32>() as u64);
-    layout.bytes().saturating_add(2 * results::row_bytes(d)).saturating_add(tokens)
 }
