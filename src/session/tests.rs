@@ -301,7 +301,7 @@ mod submitted {
 
     /// What sessions have taken from the budget.
     fn session_bytes_of(model: &Model) -> u64 {
-        model.engine().shared().state.lock().accounting.sessions
+        model.engine().shared().state.lock().session_bytes()
     }
 
     fn no_events(model: &Model) {

@@ -395,10 +395,10 @@ fn sweeps_begin_in_the_order_in_which_they_were_asked_for_and_one_that_gives_up_
                 order.lock().push(i);
                 sweep.page(0).map(|_| ())
             });
-            await_state(&|state| state.sweeping() && state.turns.len() == i);
+            await_state(&|state| state.cursor().sweeping() && state.cursor().waiting_sweeps() == i);
         }
         interrupts[2].raise();
-        await_state(&|state| state.turns.len() == 3);
+        await_state(&|state| state.cursor().waiting_sweeps() == 3);
         b.control.unblock();
     });
     assert_eq!(*order.lock(), [0, 1, 3, 4]);
