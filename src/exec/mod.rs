@@ -8,6 +8,7 @@
 //! | `run` | executes the steps of a chunk of tokens |
 //! | `results` | what a chunk leaves |
 //! | `memory` | what a sequence remembers: keys and values, of all kinds |
+//! | `candidates` | what a sampler compares tokens in |
 //! | `loaded` | all that passes need of an open model |
 //! | `queue` | passes that wait for their turn, and the thread that runs them |
 //!
@@ -15,6 +16,7 @@
 //! that calls its kernel. A block with a state of its own, as recurrent ones have, names its layer in its step, as
 //! [`program::Step::WriteKeyValues`] and [`program::Step::Attend`] do, and finds its state in the sequence's memory.
 
+pub mod candidates;
 pub mod loaded;
 pub mod memory;
 pub mod program;
@@ -24,6 +26,7 @@ pub mod rotation;
 mod run;
 pub mod scratch;
 
+pub use candidates::Candidates;
 pub use loaded::Loaded;
 pub use program::Program;
 pub use queue::{PassQueue, SubmittedPass};

@@ -10,9 +10,11 @@ mod tests;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::error::{Error, Result, Status};
-use crate::exec::memory::{Held, MemoryLayout, SequenceMemory};
-use crate::exec::{KeyValues, Wanted, session_bytes};
+use crate::exec::memory::{Held, KvType, MemoryLayout, SequenceMemory};
+use crate::exec::{Candidates, KeyValues, Wanted, session_bytes};
 use crate::model::{Logits, Model, Outputs};
 use checkpoint::Marks;
 use results::{Results, Spare};
@@ -34,6 +36,8 @@ pub struct Session {
     /// What the last pass left.
     results: Results,
     spare: Spare,
+    /// Lent to the sampler that chooses by the last pass's logits.
+    candidates: Mutex<Candidates>,
     interrupt: Arc<Interrupt>,
     /// What was taken from the budget, beside results of more than one row.
     reserved: u64,
@@ -79,6 +83,7 @@ impl Session {
             marks: Marks::default(),
             results: Results::none(model),
             spare: Spare::default(),
+            candidates: Mutex::default(),
             interrupt,
             reserved,
             pass_bytes: 0,
@@ -102,6 +107,16 @@ impl Session {
     /// Bytes that the session has taken from the model's budget, beside rows of results after the first.
     pub fn memory_bytes(&self) -> u64 {
         self.reserved
+    }
+
+    /// The part of it that its keys and values take.
+    pub fn cache_bytes(&self) -> u64 {
+        self.memory.cell_bytes()
+    }
+
+    /// How its keys and values are kept: as the model's options say, where the model remembers any.
+    pub fn kv_type(&self) -> KvType {
+        if self.model.description().causal { self.model.kv_type() } else { KvType::F16 }
     }
 
     /// Ends passes of this session from any thread: the one that runs, or the next one where none runs. One that was submitted and waits for its turn ends when that comes;
@@ -228,6 +243,12 @@ impl Session {
         self.results.embeddings.row(row, "embeddings")
     }
 
+    /// Memory to choose a token in by [`Session::logits`], a part of what the session takes from the budget. It is lent to
+    /// one sampler at a time.
+    pub(crate) fn candidates(&self) -> &Mutex<Candidates> {
+        &self.candidates
+    }
+
     /// Forgets all tokens after the first `tokens`. What the last pass left is forgotten with them.
     ///
     /// A layer with a sliding window keeps little more than the window. The tokens of the last chunk can always be
@@ -263,6 +284,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.results = Results::none(&self.model);
+        *self.candidates.get_mut() = Candidates::default();
         // Where this fails, the memory is given back a moment after it was accounted for.
         let _ = self.memory.free();
         self.model.engine().release(self.reserved);
