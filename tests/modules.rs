@@ -170,6 +170,24 @@ fn unsafe_code_stands_only_where_memory_is_handled_by_hand() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// A name that is longer says how a test is made; a shorter one says what is promised.
+const MAX_TEST_NAME: usize = 79;
+
+#[test]
+fn test_names_fit_in_a_line() {
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next());
+        found.extend(names.filter(|name| name.len() > MAX_TEST_NAME).map(|name| format!("{}: {name}", file.display())));
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
 #[test]
 fn modules_are_found_in_every_way_of_naming_them() {
     assert_eq!(named_modules("use crate::model::Io;"), ["model"]);

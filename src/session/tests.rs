@@ -104,7 +104,7 @@ fn experts_in(model: &Model, reads: &[Range<u64>]) -> std::collections::BTreeSet
 }
 
 #[test]
-fn at_the_floor_a_token_reads_its_own_experts_and_a_chunk_each_of_its_tokens_experts_once() {
+fn at_the_floor_a_pass_reads_each_expert_of_its_tokens_once() {
     let path = drawn::golden("arch/qwen3moe.gguf");
     let mut options = Options { context_length: CONTEXT, threads: 2, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
@@ -311,7 +311,7 @@ mod submitted {
     }
 
     #[test]
-    fn submitting_returns_while_storage_is_blocked_and_nothing_that_asks_meanwhile_waits() {
+    fn submitting_returns_while_storage_is_blocked_and_no_query_waits() {
         let (model, control, shared, ticket) = blocked();
         no_events(&model);
         assert_eq!(shared.read().err().unwrap().status(), Status::Busy);
@@ -463,7 +463,7 @@ mod submitted {
     }
 
     #[test]
-    fn dropping_a_session_ends_its_running_pass_and_its_memory_is_back_before_the_event() {
+    fn dropping_a_session_ends_its_pass_and_frees_its_memory_before_the_event() {
         let (model, control, shared, ticket) = blocked();
         assert!(session_bytes_of(&model) > 0);
         drop(shared);

@@ -116,7 +116,7 @@ fn a_pass_reads_the_experts_that_it_is_routed_to_and_no_others_at_the_floor() {
 }
 
 #[test]
-fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_routed_pages_are_there_in_time() {
+fn with_fast_storage_routed_pages_are_there_in_time_and_nothing_is_read_twice() {
     let s = routed();
     for frames in budgets(&s) {
         let b = open(routed(), frames, true, |_| {});
