@@ -43,9 +43,9 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let control = Control::default();
-        let door = control.clone();
+        let script = control.clone();
         let model =
-            Model::open_behind(&path(), &options(), |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+            Model::open_behind(&path(), &options(), |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
         let mut session = Session::new(&model, CONTEXT).unwrap();
         session.forward(&FIRST, Logits::All).unwrap();
         model.engine().settle();
@@ -109,8 +109,8 @@ fn at_the_floor_a_pass_reads_each_expert_of_its_tokens_once() {
     let mut options = Options { context_length: CONTEXT, threads: 2, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();
-    let door = control.clone();
-    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let script = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
     let (count, used) = model.description().experts().map(|e| (e.count, e.used)).unwrap();
     let layers = model.description().layers.len();
     let read = |tokens: &[i32]| {
@@ -205,8 +205,8 @@ fn a_long_pass_that_fails_late_brings_back_what_its_chunks_dropped() {
     let mut options = Options { context_length: 600, chunk_length: 16, threads: 1, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();
-    let door = control.clone();
-    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let script = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
     let tokens: Vec<i32> = (0..450).map(|i| i * 37 % 200).collect();
     // The row of a token that the last chunk alone has.
     let (last, rare) = (449, 201);
