@@ -181,7 +181,7 @@ fn control_tokens_that_a_message_spells_stay_text_in_every_vocabulary() {
         let back = String::from_utf8(text_of.decode(&tokens, false).unwrap()).unwrap();
         assert_eq!(back.matches(&cunning).count(), 2, "{name}: {back}");
 
-        // Long ones take no longer than they are, and a character that marks the template's own is no secret door.
+        // Long ones take no longer than they are, and a character that marks the template's own text makes no control token.
         let long = Conversation::new([("user", &*eos.repeat(100_000))], false);
         assert_eq!(
             chat.tokenize(&long).unwrap().iter().filter(|&&found| Some(found) == text_of.eos()).count(),

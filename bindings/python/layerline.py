@@ -239,7 +239,7 @@ class SessionInfo(_Versioned):
 class Stats(_Versioned):
     """Counters since the model was opened; times in nanoseconds.
 
-    layers_resident, layers_prefetched and layers_stalled count layer visits: with every page pinned, with streamed pages
+    layers_resident, layers_prefetched and layers_stalled count accesses of layers: with every page pinned, with streamed pages
     all there in time, and those that had to wait. read_ns is summed over reads that overlap.
     """
 

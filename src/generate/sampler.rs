@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn the_penalty_counts_tokens_sampled_before_it_was_needed_but_forgets_them_when_set() {
+    fn the_penalty_counts_earlier_tokens_and_forgets_them_when_it_is_set() {
         let mut sampler = Sampler::new();
         sampler.accept(&[-1, 7, 1]);
         assert_eq!(sampler.history, [7, 1]);

@@ -62,14 +62,14 @@ impl Model {
         open::open_file(file, offset, length, options)
     }
 
-    /// As [`Model::open`], with each file's source behind one that `door` makes.
+    /// As [`Model::open`], with each file's source behind one that `wrap` makes.
     #[cfg(all(test, feature = "prefetch"))]
     pub(crate) fn open_behind(
         path: &Path,
         options: &Options,
-        door: impl Fn(BoxedSource) -> BoxedSource,
+        wrap: impl Fn(BoxedSource) -> BoxedSource,
     ) -> Result<Arc<Model>> {
-        open::open_behind(path, options, door)
+        open::open_behind(path, options, wrap)
     }
 
     pub fn info(&self) -> Info {

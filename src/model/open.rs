@@ -80,9 +80,9 @@ pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
 pub fn open_behind(
     path: &Path,
     options: &Options,
-    door: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
+    wrap: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
 ) -> Result<Arc<Model>> {
-    open(read_path(path, metadata_limit(options))?, options, door)
+    open(read_path(path, metadata_limit(options))?, options, wrap)
 }
 
 pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
@@ -232,8 +232,8 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
     })
 }
 
-/// `door` may put something in front of each source.
-fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
+/// `wrap` may put something in front of each source.
+fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
     let needs = needs(&read, options).map_err(|e| e.context(&read.name))?;
     let floor = min_budget(&needs, &read.compiled.schedule);
     let automatic = options.memory_budget == 0;
@@ -274,7 +274,7 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
     let engine = Engine::start(Config {
         accounting: Accounting::new(budget, needs.fixed(), needs.session),
         schedule,
-        sources: sources.into_iter().map(door).collect(),
+        sources: sources.into_iter().map(wrap).collect(),
         prefetch: options.prefetch,
         readers: READERS,
         prefetch_distance: options.prefetch_distance,

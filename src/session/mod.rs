@@ -1,7 +1,6 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
 mod checkpoint;
-mod replace;
 mod results;
 mod state;
 mod submit;

@@ -2,7 +2,7 @@
 //! announced by an event.
 //!
 //! A submitted pass takes its session along. Until it is done nobody else can have the session, and when the host has
-//! let go of it meanwhile, it ends with the pass. The session is given back before the event is posted, so that a host
+//! freed it meanwhile, it ends with the pass. The session is given back before the event is posted, so that a host
 //! which sees the event can go on at once.
 
 use std::ops::{Deref, DerefMut};
@@ -207,7 +207,7 @@ fn finish(model: &Model, ticket: u64, home: Weak<Slot>, session: Option<Session>
     match home.upgrade() {
         Some(slot) => {
             *slot.0.write() = session.map_or(Place::Lost, Place::Home);
-            // The owner may have let go meanwhile: then the session ends here, and its memory is free before the event.
+            // The owner may have freed it meanwhile: then the session ends here, and its memory is free before the event.
             drop(slot);
         }
         None => drop(session),

@@ -43,9 +43,9 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let control = Control::default();
-        let door = control.clone();
+        let script = control.clone();
         let model =
-            Model::open_behind(&path(), &options(), |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+            Model::open_behind(&path(), &options(), |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
         let mut session = Session::new(&model, CONTEXT).unwrap();
         session.forward(&FIRST, Logits::All).unwrap();
         model.engine().settle();
@@ -104,13 +104,13 @@ fn experts_in(model: &Model, reads: &[Range<u64>]) -> std::collections::BTreeSet
 }
 
 #[test]
-fn at_the_floor_a_token_reads_its_own_experts_and_a_chunk_each_of_its_tokens_experts_once() {
+fn at_the_floor_a_pass_reads_each_expert_of_its_tokens_once() {
     let path = drawn::golden("arch/qwen3moe.gguf");
     let mut options = Options { context_length: CONTEXT, threads: 2, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();
-    let door = control.clone();
-    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let script = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
     let (count, used) = model.description().experts().map(|e| (e.count, e.used)).unwrap();
     let layers = model.description().layers.len();
     let read = |tokens: &[i32]| {
@@ -232,8 +232,8 @@ fn a_long_pass_that_fails_late_brings_back_what_its_chunks_dropped() {
     let mut options = Options { context_length: 600, chunk_length: 16, threads: 1, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();
-    let door = control.clone();
-    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let script = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
     let tokens: Vec<i32> = (0..450).map(|i| i * 37 % 200).collect();
     // The row of a token that the last chunk alone has.
     let (last, rare) = (449, 201);
@@ -338,7 +338,7 @@ mod submitted {
     }
 
     #[test]
-    fn submitting_returns_while_storage_is_blocked_and_nothing_that_asks_meanwhile_waits() {
+    fn submitting_returns_while_storage_is_blocked_and_no_query_waits() {
         let (model, control, shared, ticket) = blocked();
         no_events(&model);
         assert_eq!(shared.read().err().unwrap().status(), Status::Busy);
@@ -490,7 +490,7 @@ mod submitted {
     }
 
     #[test]
-    fn dropping_a_session_ends_its_running_pass_and_its_memory_is_back_before_the_event() {
+    fn dropping_a_session_ends_its_pass_and_frees_its_memory_before_the_event() {
         let (model, control, shared, ticket) = blocked();
         assert!(session_bytes_of(&model) > 0);
         drop(shared);
