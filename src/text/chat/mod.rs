@@ -3,6 +3,7 @@
 //! The template comes with the model and is as hostile as the rest of its file. It is parsed for each call and freed with
 //! it: parsing takes less than a millisecond, and a model that nobody chats with pays nothing.
 
+mod bounds;
 mod clock;
 mod conversation;
 mod guard;

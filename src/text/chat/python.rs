@@ -6,7 +6,7 @@ use minijinja::value::{Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use super::guard;
+use super::bounds;
 
 /// Levels of lists and maps inside each other. JSON of the conversation has at most 128.
 pub(super) const DEEPEST: usize = 160;
@@ -64,13 +64,13 @@ struct Writer<'a, 'b, 'c> {
 
 impl Writer<'_, '_, '_> {
     fn pay(&self, value: &Value) -> Result<(), Error> {
-        self.state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)
+        self.state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 16)
     }
 
     fn deeper(&mut self) -> Result<(), Error> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return Err(guard::beyond(format!("a value has more than {DEEPEST} levels")));
+            return Err(bounds::beyond(format!("a value has more than {DEEPEST} levels")));
         }
         Ok(())
     }
@@ -126,7 +126,9 @@ impl Writer<'_, '_, '_> {
             ValueKind::String => push_json(&mut self.out, value.as_str().unwrap_or_default(), style.ensure_ascii),
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
-                self.state.consume_fuel(keys.len() as u64)?;
+                let rounds =
+                    if style.sort_keys { u64::from(u64::BITS - (keys.len() as u64).leading_zeros()) } else { 1 };
+                self.state.consume_fuel(keys.len() as u64 * rounds)?;
                 if style.sort_keys {
                     keys.sort();
                 }
@@ -177,6 +179,7 @@ impl Writer<'_, '_, '_> {
     }
 
     fn begin_item(&mut self, i: usize, style: &JsonStyle) -> Result<(), Error> {
+        bounds::pay_bytes(self.state, (style.separators.0.len() + style.separators.1.len()) as u64)?;
         self.out.push_str(if i > 0 { &style.separators.0 } else { "" });
         self.new_line(style)
     }
