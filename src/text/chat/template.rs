@@ -32,11 +32,13 @@ const NAME: &str = "chat template";
 
 type Fallible<T> = std::result::Result<T, minijinja::Error>;
 
+/// Renders a template, with one part in `share` of what it may do.
 pub(super) fn render(
     template: &str,
     variables: serde_json::Map<String, serde_json::Value>,
     conversation_bytes: usize,
     tagger: Option<&Tagger>,
+    share: u64,
 ) -> Result<String> {
     if template.len() > LONGEST_TEMPLATE {
         let length = template.len();
@@ -45,7 +47,7 @@ pub(super) fn render(
     let source = with_blocks_for_generation(template);
     let mut environment = environment();
     add_marks(&mut environment, tagger.cloned());
-    let fuel = FUEL + conversation_bytes as u64 * FUEL_PER_BYTE;
+    let fuel = (FUEL + conversation_bytes as u64 * FUEL_PER_BYTE) / share;
     environment.set_fuel(Some(fuel));
     let statements = guard::parse_guarded(&source, environment.syntax())
         .map_err(|e| Error::format(format!("the chat template cannot be parsed: {e}")))?;
