@@ -144,28 +144,34 @@ usage: cargo bench --bench kernels -- [OPTIONS] [FORMAT...]      (or make bench-
   --peer FOLDER     instead: the same products by llama.cpp, whose libggml-base and libggml-cpu lie in that folder, in turns
                     with ours
   --threads LIST    of the comparison; default: 1 and the CPUs this process may use, two at most
+  --tokens LIST     of the comparison; default: 1,512
   --json FILE       the figures";
 
 struct Wanted {
     formats: Vec<Format>,
     peer: Option<PathBuf>,
     threads: Vec<usize>,
+    tokens: Vec<usize>,
     json: Option<PathBuf>,
+}
+
+fn counts(list: &str) -> Result<Vec<usize>, String> {
+    let count = |n: &str| n.parse().ok().filter(|n| *n > 0).ok_or(format!("{n} is no count"));
+    list.split(',').map(count).collect()
 }
 
 impl Wanted {
     fn parse(arguments: impl IntoIterator<Item = String>, cores: usize) -> Result<Wanted, String> {
-        let mut wanted = Wanted { formats: Vec::new(), peer: None, threads: (1..=cores).collect(), json: None };
+        let (threads, tokens) = ((1..=cores).collect(), vec![1, 512]);
+        let mut wanted = Wanted { formats: Vec::new(), peer: None, threads, tokens, json: None };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
                 "--peer" => wanted.peer = Some(value()?.into()),
                 "--json" => wanted.json = Some(value()?.into()),
-                "--threads" => {
-                    let count = |n: &str| n.parse().ok().filter(|n| *n > 0).ok_or(format!("{n} threads"));
-                    wanted.threads = value()?.split(',').map(count).collect::<Result<_, _>>()?;
-                }
+                "--threads" => wanted.threads = counts(&value()?)?,
+                "--tokens" => wanted.tokens = counts(&value()?)?,
                 name => match Format::ALL.into_iter().find(|format| format.name() == name) {
                     Some(format) => wanted.formats.push(format),
                     None => return Err(format!("no format or option {name}\n{USAGE}")),
@@ -200,7 +206,7 @@ fn run(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get()).min(2);
     let wanted = Wanted::parse(arguments, cores)?;
     let formats = match &wanted.peer {
-        Some(folder) => peer::compare(folder, isa, &wanted.formats, &wanted.threads)?,
+        Some(folder) => peer::compare(folder, isa, &wanted.formats, &wanted.tokens, &wanted.threads)?,
         None => alone(isa, &wanted.formats, cores),
     };
     if let Some(path) = wanted.json {

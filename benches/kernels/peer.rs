@@ -15,8 +15,10 @@ use std::ffi::{CString, c_int, c_void};
 use std::path::Path;
 use std::sync::Barrier;
 
-/// Rows, tokens and turns of each comparison.
-const SHAPES: [(usize, usize, usize); 2] = [(14336, 1, 41), (4096, 512, 15)];
+/// Rows and turns of a comparison at so many tokens: enough of both for times that can be told apart from noise.
+fn shape(tokens: usize) -> (usize, usize) {
+    if tokens < 4 { (14336, 41) } else { (4096, 15) }
+}
 
 /// What is used of ggml's interface. Layouts that its versions may change are avoided: plans and parameters lie in
 /// places larger than they need, and tensors are known by their addresses alone.
@@ -170,16 +172,15 @@ impl Part<'_> {
     fn distance(&self) -> f64 {
         // SAFETY: the product's data.
         let theirs = unsafe { std::slice::from_raw_parts(self.theirs.y.cast::<f32>(), self.y.len()) };
-        let of = |f: fn(f64, f64) -> f64| -> f64 {
-            self.y.iter().zip(theirs).map(|(a, b)| f(*a as f64, *b as f64)).sum()
-        };
+        let of =
+            |f: fn(f64, f64) -> f64| -> f64 { self.y.iter().zip(theirs).map(|(a, b)| f(*a as f64, *b as f64)).sum() };
         (of(|a, b| (a - b) * (a - b)) / of(|a, _| a * a)).sqrt()
     }
 }
 
 /// What `threads` threads take for each turn, ours and theirs.
-fn turns(ggml: &Ggml, isa: Isa, format: Format, threads: usize, shape: (usize, usize, usize)) -> Vec<[f64; 2]> {
-    let (rows, tokens, repeats) = shape;
+fn turns(ggml: &Ggml, isa: Isa, format: Format, threads: usize, tokens: usize) -> Vec<[f64; 2]> {
+    let (rows, repeats) = shape(tokens);
     const DIFFERENT: usize = 64;
     let row_bytes = format.row_bytes(K).expect("whole blocks");
     let some = support::weights(&mut Random::new(1), format, K, DIFFERENT, Blocks::Ordinary);
@@ -236,8 +237,14 @@ fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
     values[(part * (values.len() - 1) as f64).round() as usize]
 }
 
-/// Prints both sides' speed at each shape and each of `threads`, for each format.
-pub fn compare(folder: &Path, isa: Isa, formats: &[Format], threads: &[usize]) -> Result<Vec<Value>, String> {
+/// Prints both sides' speed at each of `tokens` and of `threads`, for each format.
+pub fn compare(
+    folder: &Path,
+    isa: Isa,
+    formats: &[Format],
+    tokens: &[usize],
+    threads: &[usize],
+) -> Result<Vec<Value>, String> {
     let ggml = Ggml::load(folder)?;
     println!(
         "{}, beside ggml; medians, and the ratio's quartiles\n\
@@ -246,10 +253,10 @@ pub fn compare(folder: &Path, isa: Isa, formats: &[Format], threads: &[usize]) -
     );
     let mut records = Vec::new();
     for &format in formats {
-        for shape in SHAPES {
+        for &tokens in tokens {
             for &threads in threads {
-                let times = turns(&ggml, isa, format, threads, shape);
-                let (rows, tokens, _) = shape;
+                let times = turns(&ggml, isa, format, threads, tokens);
+                let (rows, _) = shape(tokens);
                 let products = (rows * K * tokens) as f64;
                 let [ours, theirs] = [0, 1].map(|side| quantile(times.iter().map(|t| t[side]).collect(), 0.5));
                 let ratio = |part| quantile(times.iter().map(|t| t[1] / t[0]).collect(), part);
