@@ -95,4 +95,4 @@ pub use session::{Checkpoint, Session, SharedSession};
 #[doc(inline)]
 pub use text::{Chat, Conversation, Tokenizer};
 #[doc(inline)]
-pub use weights::{Interrupt, SharedBudget};
+pub use weights::{Interrupt, ProgressReport, SharedBudget};

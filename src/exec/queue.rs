@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
+use crate::sys::thread::HomeProcess;
 
 /// A pass needs what a worker of the compute pool needs, and a little for the way there.
 const STACK_BYTES: usize = 320 << 10;
@@ -26,6 +27,7 @@ pub trait SubmittedPass: Send {
 pub struct PassQueue {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    home: HomeProcess,
 }
 
 #[derive(Default)]
@@ -85,6 +87,9 @@ impl PassQueue {
     }
 
     fn withdraw_where(&self, is_meant: impl Fn(&Entry) -> bool) {
+        if !self.home.is_here() {
+            return;
+        }
         let mut waiting = self.queue.waiting.lock();
         let found = waiting.passes.iter().position(is_meant);
         let entry = found.and_then(|at| waiting.passes.remove(at));
@@ -120,6 +125,10 @@ impl Queue {
 
 impl Drop for PassQueue {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // The thread stayed in the parent, perhaps with the lock.
+            return;
+        }
         // Every pass keeps its model alive, so none is left: the thread has nothing to do but to end.
         self.queue.waiting.lock().closing = true;
         self.queue.arrived.notify_one();

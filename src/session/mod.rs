@@ -183,6 +183,9 @@ impl Session {
             true => Some(self.memory.snapshot(Held::Droppable, start)?),
             false => None,
         };
+        let sweep_bytes = self.model.engine().sweep_bytes();
+        let chunks = tokens.len().div_ceil(chunk) as u64;
+        self.interrupt.progress().begin(tokens.len() as u64, sweep_bytes.saturating_mul(chunks));
         let before = std::mem::replace(&mut self.position, start);
         for (i, part) in tokens.chunks(chunk).enumerate() {
             let wanted = fresh.of_chunk(outputs, i * chunk, part.len(), tokens.len());
@@ -197,6 +200,7 @@ impl Session {
                 return Err(e);
             }
             self.position += part.len();
+            self.interrupt.progress().swept(part.len() as u64, sweep_bytes);
         }
         fresh.finish(outputs, tokens.len());
         self.spare.keep(&mut self.results);

@@ -15,6 +15,7 @@ use super::{Interrupt, Results, Session};
 use crate::error::{Error, Result, Status};
 use crate::exec::SubmittedPass;
 use crate::model::{Model, Outputs};
+use crate::weights::ProgressReport;
 
 /// A session that may run passes in the background. Calls never wait for a pass: what needs the session while it is
 /// away is told `BUSY`. Dropping it ends its pass, without waiting for that.
@@ -142,6 +143,11 @@ impl SharedSession {
     /// A number that no other session has as long as this one, or a pass of it, is there: where its slot lies.
     fn number(&self) -> usize {
         Arc::as_ptr(&self.slot).addr()
+    }
+
+    /// How far the running call has come, or the last one where none runs; from any thread, without waiting.
+    pub fn progress(&self) -> ProgressReport {
+        self.interrupt.progress().report()
     }
 
     /// Takes back an interrupt that no pass has seen. A pass that is running or waiting is ended all the same.

@@ -419,6 +419,9 @@ fn rows_are_the_same_from_memory_and_from_storage() {
                 bytes.len() == m.row_bytes && bytes.iter().zip(offset..).all(|(&x, at)| x == byte_at(at))
             };
             assert!(b.engine.with_row(table, row, &mut buffer, right).unwrap(), "row {row}");
+            // Storage that fails once is asked once more.
+            b.control.fail(offset..offset + 1, 1);
+            assert!(b.engine.with_row(table, row, &mut buffer, right).unwrap(), "row {row}");
         }
     }
 }

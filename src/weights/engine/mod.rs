@@ -1,6 +1,7 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
 mod host;
+mod progress;
 mod sweep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
 use crate::sys::event::Notifier;
+use crate::sys::thread::HomeProcess;
 use crate::weights::budget::BudgetShare;
 use crate::weights::frames::{self, FrameMemory, Memory, Window};
 use crate::weights::loader::{Loader, Message};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
-use crate::weights::source::Source;
+use crate::weights::source::{self, Source};
 use crate::weights::state::{Accounting, Fixed, Request, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
 use crate::weights::{Event, LayerState, Stats};
 
+pub use progress::{Progress, ProgressReport};
 use sweep::LayerAccess;
 pub use sweep::{PageGuard, Sweep};
 
@@ -49,6 +52,7 @@ pub struct Shared {
     events: Condvar,
     notifier: Notifier,
     queue: Option<Sender<Message>>,
+    home: HomeProcess,
     /// Where tests stop what takes long.
     #[cfg(test)]
     pub work_gate: WorkGate,
@@ -57,16 +61,19 @@ pub struct Shared {
 pub struct Engine {
     shared: Arc<Shared>,
     loader: Option<Loader>,
+    /// Bytes of all pages of a sweep, those of experts that it may leave out too.
+    sweep_bytes: u64,
     /// Dropped after the frames, so that no other model grows before they are gone.
     budget_share: Option<BudgetShare>,
 }
 
-/// Ends passes of one session, from any thread. It counts how often it was raised, so that an interrupt is not lost
+/// What other threads share with a session's calls: it ends them, and tells how far they have come. It counts how often it was raised, so that an interrupt is not lost
 /// between two passes or before the first one: it ends the call that runs, or the next one where none runs.
 pub struct Interrupt {
     raised: AtomicU64,
     /// The count when the last call ended: what was raised before belonged to that call.
     settled: AtomicU64,
+    progress: Progress,
     engine: Weak<Shared>,
 }
 
@@ -75,6 +82,7 @@ impl Interrupt {
         Arc::new(Interrupt {
             raised: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            progress: Progress::default(),
             engine: Arc::downgrade(&engine.shared),
         })
     }
@@ -82,11 +90,16 @@ impl Interrupt {
     /// The running pass ends with CANCELLED within one page's time.
     pub fn raise(&self) {
         self.raised.fetch_add(1, Ordering::SeqCst);
-        if let Some(shared) = self.engine.upgrade() {
+        if let Some(shared) = self.engine.upgrade().filter(|shared| shared.home.is_here()) {
             // With the lock held nobody is between checking the count and going to sleep.
             let _state = shared.state.lock();
             shared.changed.notify_all();
         }
+    }
+
+    /// How far the session's running call has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// How often it was raised.
@@ -119,6 +132,17 @@ impl CancelToken<'_> {
 }
 
 impl Shared {
+    /// Fails in a child of the process that opened the model: the threads stayed behind, and locks that they held stay
+    /// locked.
+    pub fn check_process(&self) -> Result<()> {
+        if self.home.is_here() {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "the model was opened by the process that this one was forked from, where its threads are: open it again here",
+        ))
+    }
+
     pub fn wake_loader(&self) {
         if let Some(queue) = &self.queue {
             match queue.try_send(Message::Look) {
@@ -225,6 +249,19 @@ impl Shared {
     }
 }
 
+/// Addresses for the largest ring, or for a smaller one, not below `least`, where the process may not have as many: memory
+/// comes later, and only as far as the budget goes.
+fn reserve_ring(largest: u64, least: u64) -> Result<FrameMemory> {
+    let mut bytes = largest;
+    loop {
+        match FrameMemory::new(bytes as usize, 0) {
+            Ok(memory) => return Ok(memory),
+            Err(_) if bytes > least => bytes = (bytes / 2).next_multiple_of(source::DIRECT_ALIGNMENT).max(least),
+            Err(e) => return Err(Error::out_of_memory(format!("reserving {bytes} bytes of frames: {e}"))),
+        }
+    }
+}
+
 impl Engine {
     /// Frames below which a pass cannot run.
     pub fn min_frames(schedule: &Schedule) -> u64 {
@@ -259,8 +296,7 @@ impl Engine {
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
-        let ring_memory = FrameMemory::new(largest_ring as usize, 0)
-            .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
+        let ring_memory = reserve_ring(largest_ring, residency::min_ring(&config.schedule))?;
         let fixed = Fixed {
             max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
             schedule: config.schedule,
@@ -280,6 +316,7 @@ impl Engine {
             events: Condvar::new(),
             notifier: Notifier::new().map_err(|e| Error::io(format!("making the event descriptor: {e}")))?,
             queue: prefetch.then_some(sender),
+            home: HomeProcess::default(),
             #[cfg(test)]
             work_gate: Default::default(),
         });
@@ -289,11 +326,18 @@ impl Engine {
             budget_share.attach(&shared);
         }
         shared.wake_loader();
-        Ok(Engine { shared, loader, budget_share: config.budget_share })
+        let schedule = &shared.fixed.schedule;
+        let sweep_bytes = schedule.pages[..schedule.sweep_len].iter().map(|p| p.bytes).sum();
+        Ok(Engine { shared, loader, sweep_bytes, budget_share: config.budget_share })
     }
 
     pub fn schedule(&self) -> &Schedule {
         &self.shared.fixed.schedule
+    }
+
+    /// Bytes of the pages that a whole sweep goes over.
+    pub fn sweep_bytes(&self) -> u64 {
+        self.sweep_bytes
     }
 
     // --- sweeps -----------------------------------------------------------------------------------------------------
@@ -302,6 +346,7 @@ impl Engine {
     /// was `since`, ends it and the waiting for it.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
         let cancel = CancelToken { interrupt, since };
+        self.shared.check_process()?;
         // Pages of a mapping that are ready are not loaded again, so a file that has become shorter is noticed here.
         self.shared.fixed.sources.iter().filter(|s| s.mapping().is_some()).try_for_each(|s| s.check_intact())?;
         let mut state = self.shared.state.lock();
@@ -329,6 +374,7 @@ impl Engine {
             stalled: Duration::ZERO,
             read_before,
             access: LayerAccess::default(),
+            passed: 0,
         })
     }
 
@@ -426,7 +472,8 @@ impl Engine {
         let to = (offset + length).next_multiple_of(alignment);
         let started = Instant::now();
         let bytes = &mut buffer.bytes_mut()[..(to - from) as usize];
-        source.read_full(from, bytes)?;
+        // As for pages, once more where it failed: storage may have been disturbed for a moment.
+        source.read_full(from, bytes).or_else(|_| source.read_full(from, bytes))?;
         let mut state = self.shared.state.lock();
         let stats = state.stats_mut();
         stats.read_ns += started.elapsed().as_nanos() as u64;
@@ -437,7 +484,7 @@ impl Engine {
 
     /// Room for a row of `row_bytes` with unaligned ends.
     pub fn row_buffer_bytes(row_bytes: usize) -> usize {
-        row_bytes + 2 * super::source::DIRECT_ALIGNMENT as usize
+        row_bytes + 2 * source::DIRECT_ALIGNMENT as usize
     }
 
     // --- the budget -------------------------------------------------------------------------------------------------
@@ -453,6 +500,7 @@ impl Engine {
     /// [`Engine::await_room`]. On a shared budget, what other models must give for it is waited for.
     pub fn claim(&self, bytes: u64) -> Result<()> {
         let shared = &*self.shared;
+        shared.check_process()?;
         let take = || shared.state.lock().reserve(bytes);
         match &self.budget_share {
             Some(budget_share) => budget_share.change(|| shared.state.lock().needs(bytes), take)?,
@@ -472,6 +520,9 @@ impl Engine {
     /// Gives back what [`Engine::reserve`] or [`Engine::claim`] took.
     pub fn release(&self, bytes: u64) {
         let shared = &*self.shared;
+        if !shared.home.is_here() {
+            return;
+        }
         shared.state.lock().release(bytes);
         if let Some(budget_share) = &self.budget_share {
             // Needing less always fits.
@@ -496,6 +547,7 @@ impl Engine {
             return Err(Error::invalid("the model lives on a shared budget: change that one"));
         }
         let shared = &*self.shared;
+        shared.check_process()?;
         let mut state = shared.state.lock();
         state.set_budget(bytes)?;
         let mut state = shared.do_work(state);
@@ -549,6 +601,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if !self.shared.home.is_here() {
+            // Nobody is left to wait for. A shared budget's lock may be held by a thread that is not here.
+            std::mem::forget(self.budget_share.take());
+            return;
+        }
         self.shared.state.lock().close();
         self.shared.wake_loader();
         if let Some(loader) = self.loader.take() {

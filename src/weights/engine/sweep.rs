@@ -18,6 +18,8 @@ pub struct Sweep<'a> {
     pub(super) stalled: Duration,
     pub(super) read_before: u64,
     pub(super) access: LayerAccess,
+    /// Pages before this one were gone past, as the session's progress counts them.
+    pub(super) passed: usize,
 }
 
 impl<'a> Sweep<'a> {
@@ -44,6 +46,7 @@ impl<'a> Sweep<'a> {
         self.check()?;
         self.access(self.engine.schedule().pages[p].layer);
         let (held, waited) = self.engine.acquire(self.cancel, p)?;
+        self.go_past(p);
         self.access.streamed |= held.streamed;
         if let Some(waited) = waited {
             self.access.stalled = true;
@@ -67,10 +70,20 @@ impl<'a> Sweep<'a> {
             let window = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
             PageGuard { engine, page, window, streamed: false, by_sweep: true }
         };
-        let held = pages.map(&mut acquire_page).collect();
+        let held: Vec<PageGuard<'a>> = pages.map(&mut acquire_page).collect();
         drop(state);
         self.access(engine.schedule().pages[first].layer);
+        held.iter().for_each(|page| self.go_past(page.page));
         Ok(Some(held))
+    }
+
+    /// Counts pages up to `p`. Those of experts are taken in another order than they lie in, or left out.
+    fn go_past(&mut self, p: usize) {
+        let pages = &self.engine.schedule().pages;
+        if p >= self.passed && p < self.engine.schedule().sweep_len {
+            self.cancel.interrupt.progress().passed(pages[self.passed..=p].iter().map(|page| page.bytes).sum());
+            self.passed = p + 1;
+        }
     }
 
     fn access(&mut self, layer: u32) {
