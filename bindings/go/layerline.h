@@ -98,13 +98,13 @@ typedef int32_t layerline_status;
 /** A missing file, a short read, an error of the device. */
 #define LAYERLINE_ERROR_IO -2
 
-/** The file is not GGUF, truncated, contradictory or out of range. */
+/** A malformed file: not GGUF or not a state, truncated, contradictory, or with values out of range. */
 #define LAYERLINE_ERROR_FORMAT -3
 
 /** A valid file or request that needs what this library does not have; the message names it. */
 #define LAYERLINE_ERROR_UNSUPPORTED -4
 
-/** The memory budget is below the floor; the message gives both figures. */
+/** The memory budget has no room for it; the message gives both figures. */
 #define LAYERLINE_ERROR_MEMORY_BUDGET -5
 
 /** The system gave no memory. */
@@ -511,24 +511,24 @@ layerline_status layerline_model_set_memory_budget(layerline_model *model,
 /** All of it is in memory. */
 #define LAYERLINE_LAYER_READY 2
 
-/** Ready, and stays. */
+/** All of it is in memory, and it stays there. */
 #define LAYERLINE_LAYER_PINNED 3
 
 /** A completion. Each is given out once, to the thread that polls or waits first. */
 typedef struct layerline_event {
-    /** What the request returned. */
+    /** The ticket that the request gave. */
     uint64_t ticket;
     /** LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE. */
     uint32_t kind;
     /** LAYERLINE_OK, or why it failed; `layerline_model_ticket_error` gives the sentence. */
     layerline_status status;
-    /** For LAYERLINE_EVENT_LAYER. */
+    /** Which layer, for LAYERLINE_EVENT_LAYER. */
     uint32_t layer;
-    /** 0. */
+    /** Always 0. */
     uint32_t reserved;
-    /** Read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one. */
+    /** Bytes read from storage for it. For a pass: while it ran, which includes what was read ahead for the next one. */
     uint64_t bytes;
-    /** Since the request. */
+    /** Nanoseconds since the request. */
     uint64_t elapsed_ns;
 } layerline_event;
 
@@ -560,9 +560,9 @@ typedef struct layerline_stats {
     uint64_t stall_ns;
     /** Time that passes computed. */
     uint64_t compute_ns;
-    /** Summed over all reads; reads overlap. */
+    /** Time of reads, summed over all of them; they overlap. */
     uint64_t read_ns;
-    /** Read from storage, for passes and prefetches. */
+    /** Bytes read from storage, for passes and prefetches. */
     uint64_t read_bytes;
     /** Calls of `layerline_model_prefetch` that returned a ticket. */
     uint64_t prefetch_requests;
@@ -868,8 +868,9 @@ layerline_status layerline_session_embeddings(const layerline_session *session,
  * Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
  *
  * A layer with a sliding window keeps little more than the window, and what it has dropped cannot be brought back. The
- * tokens of the last chunk can always be forgotten, and all tokens; how far back it goes otherwise is `fewest_tokens` of
- * `layerline_session_info`. `layerline_session_checkpoint` keeps a point that is farther back.
+ * tokens of the last chunk (`layerline_options_set_chunk_length`) can always be forgotten, and so can all tokens. How far
+ * back truncation goes otherwise is `fewest_tokens` of `layerline_session_info`. To go back farther, make a checkpoint
+ * there: `layerline_session_checkpoint`.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer, or a layer has dropped what the next token would
  * see, and nothing changes; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time.

@@ -382,8 +382,7 @@ macro_rules! versioned {
     ($type:ident as $name:literal, up to $last:ident: $last_type:ty) => {
         const _: fn(&$type) -> (u32, $last_type) = |value| (value.struct_size, value.$last);
         const _: () = assert!(std::mem::offset_of!($type, struct_size) == 0);
-        // SAFETY: `struct_size` is a u32 and lies first, as the two lines above say; a struct whose order the compiler chose
-        // would fail the tests of the layout.
+        // SAFETY: `struct_size` is a u32 and lies first, as the lines above say, and cbindgen takes `repr(C)` structs only.
         unsafe impl $crate::ffi::boundary::Versioned for $type {
             const NAME: &'static str = $name;
             const FIRST_SIZE: usize = std::mem::offset_of!($type, $last) + size_of::<$last_type>();

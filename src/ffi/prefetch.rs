@@ -22,26 +22,26 @@ pub const LAYERLINE_LAYER_ABSENT: i32 = 0;
 pub const LAYERLINE_LAYER_LOADING: i32 = 1;
 /// All of it is in memory.
 pub const LAYERLINE_LAYER_READY: i32 = 2;
-/// Ready, and stays.
+/// All of it is in memory, and it stays there.
 pub const LAYERLINE_LAYER_PINNED: i32 = 3;
 
 /// A completion. Each is given out once, to the thread that polls or waits first.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct layerline_event {
-    /// What the request returned.
+    /// The ticket that the request gave.
     pub ticket: u64,
     /// LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE.
     pub kind: u32,
     /// LAYERLINE_OK, or why it failed; `layerline_model_ticket_error` gives the sentence.
     pub status: layerline_status,
-    /// For LAYERLINE_EVENT_LAYER.
+    /// Which layer, for LAYERLINE_EVENT_LAYER.
     pub layer: u32,
-    /// 0.
+    /// Always 0.
     pub reserved: u32,
-    /// Read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one.
+    /// Bytes read from storage for it. For a pass: while it ran, which includes what was read ahead for the next one.
     pub bytes: u64,
-    /// Since the request.
+    /// Nanoseconds since the request.
     pub elapsed_ns: u64,
 }
 
@@ -241,9 +241,9 @@ pub struct layerline_stats {
     pub stall_ns: u64,
     /// Time that passes computed.
     pub compute_ns: u64,
-    /// Summed over all reads; reads overlap.
+    /// Time of reads, summed over all of them; they overlap.
     pub read_ns: u64,
-    /// Read from storage, for passes and prefetches.
+    /// Bytes read from storage, for passes and prefetches.
     pub read_bytes: u64,
     /// Calls of `layerline_model_prefetch` that returned a ticket.
     pub prefetch_requests: u64,

@@ -336,8 +336,9 @@ pub unsafe extern "C" fn layerline_session_embeddings(
 /// Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
 ///
 /// A layer with a sliding window keeps little more than the window, and what it has dropped cannot be brought back. The
-/// tokens of the last chunk can always be forgotten, and all tokens; how far back it goes otherwise is `fewest_tokens` of
-/// `layerline_session_info`. `layerline_session_checkpoint` keeps a point that is farther back.
+/// tokens of the last chunk (`layerline_options_set_chunk_length`) can always be forgotten, and so can all tokens. How far
+/// back truncation goes otherwise is `fewest_tokens` of `layerline_session_info`. To go back farther, make a checkpoint
+/// there: `layerline_session_checkpoint`.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer, or a layer has dropped what the next token would
 /// see, and nothing changes; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time.
