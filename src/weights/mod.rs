@@ -5,6 +5,7 @@ pub mod budget;
 mod budget_tests;
 pub mod engine;
 mod events;
+pub mod experts;
 pub mod frames;
 mod loader;
 mod residency;

@@ -28,7 +28,7 @@ impl<'a> Sweep<'a> {
 
     /// What was read from storage since the sweep began: for it, and ahead for what follows it.
     pub fn read_bytes(&self) -> u64 {
-        self.engine.shared.state.lock().stats.read_bytes - self.read_before
+        self.engine.shared.state.lock().stats().read_bytes - self.read_before
     }
 
     /// Says which pages of experts will be taken after what their layer always uses, so that they are read meanwhile.
@@ -85,7 +85,8 @@ impl<'a> Sweep<'a> {
         if access.layer.is_none() {
             return;
         }
-        let stats = &mut self.engine.shared.state.lock().stats;
+        let mut state = self.engine.shared.state.lock();
+        let stats = state.stats_mut();
         match access {
             LayerAccess { stalled: true, .. } => stats.layers_stalled += 1,
             LayerAccess { streamed: true, .. } => stats.layers_prefetched += 1,
@@ -100,11 +101,11 @@ impl Drop for Sweep<'_> {
         let shared = &*self.engine.shared;
         let mut state = shared.state.lock();
         let stall = self.stalled.as_nanos() as u64;
-        state.stats.stall_ns += stall;
-        state.stats.compute_ns += (self.started.elapsed().as_nanos() as u64).saturating_sub(stall);
+        state.stats_mut().stall_ns += stall;
+        state.stats_mut().compute_ns += (self.started.elapsed().as_nanos() as u64).saturating_sub(stall);
         state.end_sweep(&shared.fixed);
         shared.changed.notify_all();
-        drop(state);
+        drop(shared.do_work(state));
         shared.wake_loader();
     }
 }
@@ -141,7 +142,7 @@ impl Drop for PageGuard<'_> {
         if freed {
             shared.changed.notify_all();
         }
-        drop(state);
+        drop(shared.do_work(state));
         if more {
             shared.wake_loader();
         }
@@ -156,7 +157,7 @@ mod tests {
     use crate::weights::tests::open;
 
     #[test]
-    fn pages_are_held_together_where_all_of_them_stay_and_given_up_after_it_when_the_budget_falls() {
+    fn pinned_pages_are_used_together_and_evicted_after_it_when_the_budget_falls() {
         let schedule = || schedule_of(&[(0, 4096, 16), (0, 4096, 400), (0, 4096, 16), (1, 4096, 700), (1, 4096, 300)]);
         let (floor, full) = (Engine::min_frames(&schedule()), Engine::full_frames(&schedule()));
         let b = open(schedule(), full, true, |_| {});

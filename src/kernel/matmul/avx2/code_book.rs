@@ -241,8 +241,8 @@ impl Block256 for Iq1M {
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn d(blocks: [*const u8; 4]) -> __m128 {
-        // SAFETY: 8 bytes lie at 48 of each block.
         let [a, b, c, d] = blocks.map(|block| {
+            // SAFETY: 8 bytes lie at 48 of each block.
             let words = unsafe { block.add(Self::D).cast::<u64>().read_unaligned() };
             (words >> 12 & 15 | words >> 24 & 0xf0 | words >> 36 & 0xf00 | words >> 48 & 0xf000) as i16
         });

@@ -83,8 +83,8 @@ macro_rules! tile_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn results<const T: usize>(y: *const [f32; ROWS], group: usize) -> Sums<Floats, T> {
-            // SAFETY: the caller's promise; all groups of a token lie side by side.
             std::array::from_fn(|t| {
+                // SAFETY: the caller's promise; all groups of a token lie side by side.
                 std::array::from_fn(|half| unsafe {
                     load_floats(y.add(t).cast::<f32>().add(8 * (group + WIDE * half)))
                 })
