@@ -17,9 +17,9 @@ const PAIR: usize = 2;
 /// Sums of `T` tokens with two groups of rows.
 type Sums<V, const T: usize> = [[V; PAIR]; T];
 
-/// Tokens whose results are kept at hand while the columns go by: 32 KB. Were they summed in the output, whose rows lie
-/// whole multiples of 4 KB apart in most models, few of them would stay in a cache.
-pub(in crate::kernel::matmul) const PANEL: usize = 256;
+/// Tokens whose results are kept at hand while the columns go by: 64 KB. Were they summed in the output, whose rows lie
+/// whole multiples of 4 KB apart in most models, few of them would stay in a cache. Each panel takes the blocks apart anew.
+pub(in crate::kernel::matmul) const PANEL: usize = 512;
 
 /// Results so far: of each token, all rows of a tile.
 #[repr(C, align(64))]
