@@ -43,6 +43,14 @@ OFFSET(layerline_model_info, has_chat_template, 46);
 OFFSET(layerline_model_info, has_recurrent_memory, 47);
 OFFSET(layerline_model_info, parameter_count, 48);
 
+SIZE(layerline_progress, 40);
+OFFSET(layerline_progress, struct_size, 0);
+OFFSET(layerline_progress, reserved, 4);
+OFFSET(layerline_progress, bytes_done, 8);
+OFFSET(layerline_progress, bytes, 16);
+OFFSET(layerline_progress, tokens_done, 24);
+OFFSET(layerline_progress, tokens, 32);
+
 SIZE(layerline_session_info, 40);
 OFFSET(layerline_session_info, struct_size, 0);
 OFFSET(layerline_session_info, context_length, 4);

@@ -175,6 +175,7 @@ static void session_functions(layerline_session *session)
 {
     const float *logits = NULL;
     layerline_session_info info = { sizeof info, 0, 0, 0, 0, 0, 0 };
+    layerline_progress progress = { sizeof progress, 0, 0, 0, 0, 0 };
     layerline_checkpoint *checkpoint = NULL;
     uint8_t byte = 0;
     size_t count = 0;
@@ -206,6 +207,8 @@ static void session_functions(layerline_session *session)
     CHECK(logits == NULL && count == 0);
     REFUSED_ERR(layerline_session_get_info(NULL, &info, err));
     REFUSED_ERR(layerline_session_get_info(session, NULL, err));
+    REFUSED_ERR(layerline_session_get_progress(NULL, &progress, err));
+    REFUSED_ERR(layerline_session_get_progress(session, NULL, err));
     REFUSED_ERR(layerline_session_truncate(NULL, 0, err));
     REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
     REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));

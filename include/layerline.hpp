@@ -158,6 +158,7 @@ using message = layerline_message;       /**< What one says in a conversation: r
 using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
 using session_info = layerline_session_info; /**< Facts of a session. */
+using progress = layerline_progress;         /**< How far a pass has come. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
 
 /** A view of `size` values in a row that somebody else owns, as std::span of C++20. Valid as long as they are. */
@@ -1072,6 +1073,15 @@ public:
         return detail::made(status, span<const float>(values, count), err);
     }
     /** layerline_session_get_info: facts of the session. */
+    /** layerline_session_get_progress: how far the running pass has come, from any thread. */
+    result<layerline::progress> try_progress() const noexcept
+    {
+        layerline::progress now{};
+        now.struct_size = sizeof now;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_get_progress(get(), &now, &err);
+        return detail::made(status, now, err);
+    }
     result<session_info> try_info() const noexcept
     {
         session_info info{};
@@ -1155,6 +1165,8 @@ public:
     span<const float> embeddings(std::size_t row = 0) const { return try_embeddings(row).value(); }
     /** As `try_info`. */
     session_info info() const { return try_info().value(); }
+    /** As `try_progress`. */
+    layerline::progress progress() const { return try_progress().value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */

@@ -35,7 +35,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 __all__ = [
     "Budget", "Checkpoint", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "KvType", "LayerState", "Logits",
-    "Message", "Model", "Options", "Plan", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
+    "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -221,6 +221,15 @@ class Info(_Versioned):
     )
 
 
+class Progress(_Versioned):
+    """How far a pass has come: bytes of weights it has gone past, from memory or from storage, of how many; tokens whose
+    chunk is done, of how many."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in "struct_size reserved".split()] + [
+        (name, ctypes.c_uint64) for name in "bytes_done bytes tokens_done tokens".split()
+    ]
+
+
 class SessionInfo(_Versioned):
     """Facts of a session: tokens it can hold, tokens it holds, bytes it takes from the model's budget, and those of them
     that keys and values take. kv_type is a KvType; fewest_tokens is how far back `truncate` can go now, beside 0."""
@@ -343,6 +352,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_get_info": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_get_progress": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_session_clear_interrupt": (None, [_HANDLE]),
     "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE, _OUT]),
     "layerline_model_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
@@ -974,6 +984,13 @@ class Session(_Handle):
         from `on_token`."""
         with self._use() as own:
             _c().layerline_session_interrupt(own)
+
+    def progress(self) -> Progress:
+        """How far the running pass has come, or the last one where none runs. Never waits; any thread."""
+        filled = Progress()
+        with self._use() as own:
+            _call(_c().layerline_session_get_progress, own, ctypes.byref(filled))
+        return filled
 
     def clear_interrupt(self) -> None:
         """Takes back an interrupt that no pass has seen."""

@@ -59,7 +59,8 @@ class Interface(Case):
         # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
         text = (ROOT / "ctests/layout.c").read_text()
         structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event),
-                   ("message", layerline._Message), ("session_info", layerline.SessionInfo))  # fmt: skip
+                   ("message", layerline._Message), ("session_info", layerline.SessionInfo),
+                   ("progress", layerline.Progress))  # fmt: skip
         for name, layout in structs:
             size = re.search(rf"SIZE\(layerline_{name}, (\d+)\)", text)
             assert size is not None

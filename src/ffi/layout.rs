@@ -74,6 +74,16 @@ layout!(layerline_model_info: 56 {
 });
 
 #[cfg(target_pointer_width = "64")]
+layout!(layerline_progress: 40 {
+    struct_size: 0,
+    reserved: 4,
+    bytes_done: 8,
+    bytes: 16,
+    tokens_done: 24,
+    tokens: 32,
+});
+
+#[cfg(target_pointer_width = "64")]
 layout!(layerline_session_info: 40 {
     struct_size: 0,
     context_length: 4,

@@ -272,6 +272,51 @@ pub unsafe extern "C" fn layerline_session_clear_interrupt(session: *const layer
     });
 }
 
+/// How far a session's call has come.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_progress {
+    /// Set by the caller to sizeof(layerline_progress) before the call.
+    pub struct_size: u32,
+    pub reserved: u32,
+    /// Bytes of weights that the pass has gone past, from memory or from storage. Experts that no token chose count with
+    /// their layer.
+    pub bytes_done: u64,
+    /// Bytes of weights that it goes past in all: those of the model for each chunk of tokens.
+    pub bytes: u64,
+    /// Tokens whose chunk is done.
+    pub tokens_done: u64,
+    /// Tokens of the pass.
+    pub tokens: u64,
+}
+
+versioned!(layerline_progress as "progress", up to tokens: u64);
+
+/// Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
+/// it is the last one, and all zero before the first. Never waits.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_get_progress(
+    session: *const layerline_session,
+    progress: *mut layerline_progress,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, progress) = (c.handle(session)?, c.out_struct(progress)?);
+        let now = session.session.progress();
+        progress.set(layerline_progress {
+            struct_size: size_of::<layerline_progress>() as u32,
+            reserved: 0,
+            bytes_done: now.bytes_done,
+            bytes: now.bytes,
+            tokens_done: now.tokens_done,
+            tokens: now.tokens,
+        });
+        Ok(())
+    })
+}
+
 /// Lets the host look at a row that the last pass left. Out-parameters come with their names.
 fn show_row(
     c: &Caller,

@@ -283,6 +283,31 @@ fn a_pass_on_the_callers_thread_is_interrupted_while_storage_is_blocked() {
     assert_unharmed(&mut b.session);
 }
 
+#[cfg(feature = "prefetch")]
+#[test]
+fn progress_stands_where_storage_is_blocked_and_is_complete_at_the_end() {
+    let mut b = Bench::new();
+    let handle = b.session.interrupt_handle();
+    let whole = b.model.engine().sweep_bytes();
+    let report = || handle.progress().report();
+    assert_eq!((report().bytes_done, report().bytes), (whole, whole));
+    b.control.block_within(b.needed.clone());
+    std::thread::scope(|scope| {
+        let pass = scope.spawn(|| b.session.forward(&SECOND, Logits::All));
+        b.control.await_blocked(1);
+        // The page that is waited for is near the end, and those before it come by and by.
+        while report().bytes_done == 0 || report().bytes_done == whole {
+            std::thread::yield_now();
+        }
+        let now = report();
+        assert!(now.bytes_done < now.bytes, "{now:?}");
+        assert_eq!((now.tokens_done, now.tokens), (0, SECOND.len() as u64));
+        b.control.unblock();
+        pass.join().unwrap().unwrap();
+    });
+    assert_eq!((report().bytes_done, report().tokens_done), (whole, SECOND.len() as u64));
+}
+
 #[cfg(not(feature = "prefetch"))]
 #[test]
 fn without_threads_passes_cannot_be_submitted() {
