@@ -814,9 +814,9 @@ layerline_status layerline_session_submit(layerline_session *session,
  * a submitted one that waits for its turn at once. The session is then as before that pass.
  *
  * An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
- * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
- * often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
- * same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+ * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts
+ * that are raised before it ends, also one that came too late to end it. `layerline_session_clear_interrupt` takes back
+ * those that no call has used up.
  *
  * NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
  * Do not call it from a signal handler, because it takes a lock: let the handler wake a thread through a pipe.
@@ -824,7 +824,7 @@ layerline_status layerline_session_submit(layerline_session *session,
 void layerline_session_interrupt(const layerline_session *session);
 
 /**
- * Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+ * Takes back interrupts that no call has used up, so that the next pass or generation runs: for a host that begins something
  * new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
  * no-op. Any thread.
  */
@@ -1155,8 +1155,9 @@ typedef struct layerline_message {
  *
  * A template is rendered as the `transformers` package does it, so that the model sees what it was trained with. The
  * same messages give the same text, except for templates that ask for the date, which is that of UTC. A call parses the
- * template, takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the
- * text, and frees all of it.
+ * template, takes at most a second, 128 MiB and 512 KiB of stack whatever the template does, mostly a millisecond and
+ * little more than the text, and frees all of it. Each further MiB of messages allows for as much again. The text has at
+ * most 2 MiB and 16 bytes for each of the messages.
  *
  * Errors: LAYERLINE_ERROR_NOT_FOUND when the model has no template; LAYERLINE_ERROR_UNSUPPORTED when it uses a function
  * that is not built in; LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its
@@ -1394,7 +1395,8 @@ layerline_status layerline_sampler_sample_logits(layerline_sampler *sampler,
  * cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
  *
  * The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
- * Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
+ * Where a token has ended the text, all that the callback was given have been fed. The position of the session tells which
+ * is the case: `layerline_session_get_info`.
  *
  * Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
  * tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;

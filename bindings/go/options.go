@@ -191,9 +191,9 @@ type Plan struct {
 	FloorBytes uint64
 	// FullBytes is the budget at which nothing is streamed.
 	FullBytes uint64
-	// KVBytes, part of both, is the KV cache of one session.
+	// KVBytes, part of both, is what one session takes: its KV cache, and room for the results of a pass.
 	KVBytes uint64
-	// ScratchBytes, part of both, is activations, logits, the stacks of compute threads.
+	// ScratchBytes, part of both, is the activations of a running pass, and the stacks of threads.
 	ScratchBytes uint64
 	// TablesBytes, part of both, is vocabulary, metadata, and small tensors that always stay.
 	TablesBytes uint64

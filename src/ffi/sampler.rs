@@ -268,7 +268,8 @@ pub type layerline_token_callback =
 /// cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
 ///
 /// The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
-/// Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
+/// Where a token has ended the text, all that the callback was given have been fed. The position of the session tells which
+/// is the case: `layerline_session_get_info`.
 ///
 /// Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
 /// tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;

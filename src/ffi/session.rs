@@ -247,9 +247,9 @@ pub unsafe extern "C" fn layerline_session_submit(
 /// a submitted one that waits for its turn at once. The session is then as before that pass.
 ///
 /// An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
-/// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
-/// often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
-/// same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+/// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts
+/// that are raised before it ends, also one that came too late to end it. `layerline_session_clear_interrupt` takes back
+/// those that no call has used up.
 ///
 /// NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
 /// Do not call it from a signal handler, because it takes a lock: let the handler wake a thread through a pipe.
@@ -261,7 +261,7 @@ pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_s
     });
 }
 
-/// Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+/// Takes back interrupts that no call has used up, so that the next pass or generation runs: for a host that begins something
 /// new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
 /// no-op. Any thread.
 #[unsafe(no_mangle)]

@@ -133,9 +133,9 @@ public struct MemoryPlan: Hashable, Sendable {
     public let floorBytes: UInt64
     /// The budget at which nothing is streamed.
     public let fullBytes: UInt64
-    /// Part of both: the key-value cache of one session.
+    /// Part of both: what one session takes, its key-value cache and room for the results of a pass.
     public let kvBytes: UInt64
-    /// Part of both: activations, logits, the stacks of compute threads.
+    /// Part of both: the activations of a running pass, and the stacks of threads.
     public let scratchBytes: UInt64
     /// Part of both: vocabulary, metadata, and small tensors that always stay.
     public let tablesBytes: UInt64
