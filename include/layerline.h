@@ -719,6 +719,24 @@ typedef struct layerline_session_info {
     uint32_t fewest_tokens;
 } layerline_session_info;
 
+/** How far a session's call has come. */
+typedef struct layerline_progress {
+    /** Set by the caller to sizeof(layerline_progress) before the call. */
+    uint32_t struct_size;
+    uint32_t reserved;
+    /**
+     * Bytes of weights that the pass has gone past, from memory or from storage. Experts that no token chose count with
+     * their layer.
+     */
+    uint64_t bytes_done;
+    /** Bytes of weights that it goes past in all: those of the model for each chunk of tokens. */
+    uint64_t bytes;
+    /** Tokens whose chunk is done. */
+    uint64_t tokens_done;
+    /** Tokens of the pass. */
+    uint64_t tokens;
+} layerline_progress;
+
 /**
  * Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when the session is freed.
  *
@@ -829,6 +847,16 @@ void layerline_session_interrupt(const layerline_session *session);
  * no-op. Any thread.
  */
 void layerline_session_clear_interrupt(const layerline_session *session);
+
+/**
+ * Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
+ * it is the last one, and all zero before the first. Never waits.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
+ */
+layerline_status layerline_session_get_progress(const layerline_session *session,
+                                                layerline_progress *progress,
+                                                layerline_error **err);
 
 /**
  * Gives the logits of one position of the last pass, before any softmax.
