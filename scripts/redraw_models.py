@@ -3,7 +3,7 @@
 
     redraw_models.py [--seed N] MODEL.gguf...
 
-A model is of a folder of tests/data/golden, by the name of the folder that it lies in. Its metadata and small tensors stay;
+A model belongs to the folder of tests/data/golden that has the name of its own folder. Its metadata and small tensors stay;
 matrices become random ones of the same spread. Written are NAME.gguf.gz, from which tests/data/drawn.rs makes the model,
 its recipe in drawn.txt, and NAME.npz:
 
@@ -12,8 +12,8 @@ its recipe in drawn.txt, and NAME.npz:
   quantised file from it.
 
 Tokens are those of an earlier NAME.npz. With --seed other numbers are drawn: where two experts score almost the same, a
-rounding of the cache decides, which no test of the arithmetic should hang on. Needs the packages gguf, numpy,
-llama-cpp-python and xxhash.
+rounding of the cache decides, which no test of the arithmetic should hang on. bailingmoe2, cohere2moe, deepseek2-softmax
+and qwen3vlmoe have seed 1, the others 0. Needs the packages gguf, numpy, llama-cpp-python and xxhash.
 """
 
 import gzip
