@@ -8,9 +8,6 @@ const ORDER: [&str; 13] = [
     "ffi", "generate", "session", "model", "exec", "arch", "weights", "text", "kernel", "gguf", "quant", "sys", "error",
 ];
 
-/// Imports that run up, by file and module, until they are gone.
-const RUNS_UP: [(&str, &str); 2] = [("model/mod.rs", "session"), ("model/open.rs", "session")];
-
 /// Where memory is handled by hand.
 const UNSAFE: [&str; 4] = ["ffi/", "kernel/", "sys/", "weights/frames"];
 
@@ -124,22 +121,13 @@ fn no_module_uses_one_above_it() {
             for name in named_modules(line) {
                 // What `lib.rs` exports of the errors may be named there.
                 let name = if ["Error", "Result", "Status"].contains(&name) { "error" } else { name };
-                if place(name).is_none_or(|at| at < own) && !RUNS_UP.contains(&(source.path.as_str(), name)) {
+                if place(name).is_none_or(|at| at < own) {
                     found.push(format!("src/{}:{number}: {name} is not below {}", source.path, source.module()));
                 }
             }
         }
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
-}
-
-#[test]
-fn every_exception_of_the_order_is_still_needed() {
-    for (path, module) in RUNS_UP {
-        let source = sources().into_iter().find(|s| s.path == path).expect(path);
-        let used = source.lines.iter().any(|(_, line)| named_modules(line).contains(&module));
-        assert!(used, "{path} does not use {module} any more");
-    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! joined. A thread that the system delays therefore holds up nothing that it has not begun.
 
 use crate::error::{Error, Result, Status};
+use crate::sys::thread::HomeProcess;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -115,6 +116,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     turn: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
+    home: HomeProcess,
 }
 
 impl Pool {
@@ -140,7 +142,8 @@ impl Pool {
             all_left: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let mut pool = Pool { shared, turn: Mutex::new(()), workers: Vec::with_capacity(threads - 1) };
+        let workers = Vec::with_capacity(threads - 1);
+        let mut pool = Pool { shared, turn: Mutex::new(()), workers, home: HomeProcess::default() };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new()
@@ -220,6 +223,10 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // The workers stayed in the parent.
+            return;
+        }
         self.shared.publish(STOP);
         for worker in self.workers.drain(..) {
             // A worker catches what it runs and does nothing else that panics.

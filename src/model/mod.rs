@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use crate::arch::Description;
 use crate::error::{Error, Result};
-use crate::exec::Loaded;
+use crate::exec::{Loaded, PassQueue};
 use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
-use crate::session::Passes;
 use crate::text::{Chat, Tokenizer};
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
@@ -41,7 +40,7 @@ pub struct Model {
     default_context: usize,
     kv_type: KvType,
     /// Before the engine, so that its thread is gone first.
-    passes: Passes,
+    passes: PassQueue,
     loaded: Loaded,
 }
 
@@ -197,7 +196,7 @@ impl Model {
         self.kv_type
     }
 
-    pub(crate) fn passes(&self) -> &Passes {
+    pub(crate) fn passes(&self) -> &PassQueue {
         &self.passes
     }
 

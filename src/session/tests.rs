@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Session, SharedSession};
+use super::{Held, Session, SharedSession};
 use crate::arch::Block;
 use crate::error::Status;
 use crate::model::{Embeddings, Logits, Model, Options, Outputs};
@@ -136,6 +136,33 @@ fn at_the_floor_a_pass_reads_each_expert_of_its_tokens_once() {
     let together = read(&FIRST);
     assert!(together.is_superset(&read(&FIRST[..1])), "{together:?}");
     assert!(together.len() > layers * used && together.len() <= layers * count && all.len() > used, "{together:?}");
+}
+
+#[test]
+fn what_undoes_a_pass_and_what_a_sampler_needs_are_counted_in_what_a_session_takes() {
+    let path = drawn::golden("arch/gemma3.gguf");
+    let options = Options { context_length: 400, chunk_length: 16, threads: 1, ..Options::default() };
+    let plan = Model::plan(&path, &options).unwrap();
+    let model = Model::open(&path, &options).unwrap();
+    let mut session = Session::new(&model, 0).unwrap();
+    let mut dropping = 0;
+    for _ in 0..20 {
+        dropping += usize::from(session.memory.may_drop(session.position(), 17));
+        let undo = session.memory.snapshot_bytes(Held::Droppable, session.position());
+        assert!(session.cache_bytes() + undo <= session.memory.bytes(), "{undo} bytes at {}", session.position());
+        session.forward(&[5; 17], Logits::Last).unwrap();
+    }
+    assert!(dropping > 0);
+    let candidates = crate::exec::Candidates::bytes(model.info().vocab_size as usize);
+    assert!(session.memory_bytes() > session.memory.bytes() + candidates);
+    assert_eq!(session.memory_bytes(), plan.kv_bytes);
+    // The sampler works in that memory: the account is the same, and the sampler's own memory is none.
+    let used = model.stats().used_bytes;
+    let mut sampler = crate::generate::Sampler::new();
+    sampler.set_temperature(1.0).unwrap();
+    sampler.sample_last(&session).unwrap();
+    assert_eq!(session.candidates().lock().len() as u64, candidates);
+    assert_eq!(model.stats().used_bytes, used);
 }
 
 #[test]
@@ -301,7 +328,7 @@ mod submitted {
 
     /// What sessions have taken from the budget.
     fn session_bytes_of(model: &Model) -> u64 {
-        model.engine().shared().state.lock().accounting.sessions
+        model.engine().shared().state.lock().session_bytes()
     }
 
     fn no_events(model: &Model) {

@@ -41,6 +41,8 @@ impl Kind {
 pub(super) struct Vocabulary {
     pub texts: Strings,
     pub kinds: Vec<Kind>,
+    /// Tokens whose text another has that is taken for it, in order: they have a text, but no text becomes them.
+    pub doubled: Vec<u32>,
 }
 
 impl Vocabulary {
@@ -56,15 +58,21 @@ impl Vocabulary {
         self.kinds[token as usize]
     }
 
+    /// Whether another token is taken for this one's text.
+    pub fn is_doubled(&self, token: u32) -> bool {
+        self.doubled.binary_search(&token).is_ok()
+    }
+
     /// The tokens that may come of ordinary text: those that have a text and stand for nothing else.
     pub fn of_text(&self) -> impl Iterator<Item = u32> + Clone {
-        (0..self.len() as u32).filter(|&token| {
+        (0..self.len() as u32).filter(|&token| !self.is_doubled(token)).filter(|&token| {
             !matches!(self.kind(token), Kind::Control | Kind::Unknown | Kind::Byte) && !self.text(token).is_empty()
         })
     }
 
     pub fn memory_bytes(&self) -> u64 {
-        (self.texts.bytes.capacity() + self.texts.ends.capacity() * size_of::<u32>() + self.kinds.capacity()) as u64
+        let numbers = self.texts.ends.capacity() + self.doubled.capacity();
+        (self.texts.bytes.capacity() + numbers * size_of::<u32>() + self.kinds.capacity()) as u64
     }
 }
 

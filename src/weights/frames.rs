@@ -163,6 +163,7 @@ pub trait Plain: Copy {}
 impl Plain for f32 {}
 impl Plain for u16 {}
 impl Plain for u8 {}
+impl Plain for u64 {}
 
 /// A stretch of a frame or of a mapping. See the module's rules.
 #[derive(Clone, Copy)]

@@ -395,10 +395,10 @@ fn sweeps_begin_in_the_order_of_asking_and_a_cancelled_one_leaves_the_queue() {
                 order.lock().push(i);
                 sweep.page(0).map(|_| ())
             });
-            await_state(&|state| state.sweeping() && state.turns.len() == i);
+            await_state(&|state| state.cursor().sweeping() && state.cursor().waiting_sweeps() == i);
         }
         interrupts[2].raise();
-        await_state(&|state| state.turns.len() == 3);
+        await_state(&|state| state.cursor().waiting_sweeps() == 3);
         b.control.unblock();
     });
     assert_eq!(*order.lock(), [0, 1, 3, 4]);
@@ -418,6 +418,9 @@ fn rows_are_the_same_from_memory_and_from_storage() {
             let right = |bytes: &[u8]| {
                 bytes.len() == m.row_bytes && bytes.iter().zip(offset..).all(|(&x, at)| x == byte_at(at))
             };
+            assert!(b.engine.with_row(table, row, &mut buffer, right).unwrap(), "row {row}");
+            // Storage that fails once is asked once more.
+            b.control.fail(offset..offset + 1, 1);
             assert!(b.engine.with_row(table, row, &mut buffer, right).unwrap(), "row {row}");
         }
     }

@@ -422,7 +422,7 @@ fn lanes_are_moved_and_summed_alike_by_every_instruction_set() {
         assert_eq!([first, second].as_flattened(), values);
         assert_eq!(sums, std::array::from_fn(|i| 92.0 * i as f32));
         let uneven: [f32; 16] = noise(9, 16).try_into().unwrap();
-        let scalar = dispatch(Isa::Scalar, Shuffles { values: &uneven });
+        let scalar = dispatch(Isa::SCALAR, Shuffles { values: &uneven });
         assert_eq!(dispatch(isa, Shuffles { values: &uneven }), scalar);
     }
 }

@@ -76,8 +76,13 @@ impl Simulation {
 
     /// Starts what can be read now.
     fn look(&mut self) {
-        while let Some(requests) = self.state.next_page(&self.fixed) {
-            self.queue.extend(requests);
+        self.state.do_work(&self.fixed);
+        loop {
+            match self.state.next_page(&self.fixed) {
+                Some(requests) => self.queue.extend(requests),
+                None if self.state.has_work() => self.state.do_work(&self.fixed),
+                None => break,
+            }
         }
         while self.flights.len() < self.machine.readers
             && let Some(request) = self.queue.pop_front()
@@ -108,7 +113,7 @@ impl Simulation {
 
     fn pass(&mut self) {
         let pages = self.fixed.schedule.sweep_len;
-        self.state.begin_sweep(pages);
+        self.state.begin_sweep(&self.fixed, pages);
         for p in 0..pages {
             self.state.move_to(&self.fixed, p);
             self.look();
