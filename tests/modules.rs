@@ -177,6 +177,17 @@ fn test_names_fit_in_a_line() {
 }
 
 #[test]
+fn the_document_on_the_source_names_files_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    ["src", "tests"].iter().for_each(|folder| collect(&root.join(folder), &mut files));
+    let document = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let named = document.split('`').skip(1).step_by(2).filter(|text| text.ends_with(".rs"));
+    let missing: Vec<&str> = named.clone().filter(|name| !files.iter().any(|file| file.ends_with(name))).collect();
+    assert!(named.count() > 50 && missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn modules_are_found_in_every_way_of_naming_them() {
     assert_eq!(named_modules("use crate::model::Io;"), ["model"]);
     assert_eq!(named_modules("pub use crate::weights;"), ["weights"]);
