@@ -1,7 +1,7 @@
 //! IQ1, IQ2 and IQ3 taken apart: points of a grid are looked up in tables that stay in the first cache, eight or four codes
 //! at a time, and take their signs.
 
-use super::block256::{Block256, odd_nibbles, odd_of_words, wide};
+use super::block256::{Block256, Offset, odd_nibbles, odd_of_words, wide};
 use super::{and, load};
 use crate::kernel::matmul::avx512::points::{self, Levels};
 use crate::quant::{grids, tables};
@@ -125,14 +125,11 @@ unsafe fn iq2_xxs_words(block: *const u8) -> __m256i {
 }
 
 impl Block256 for Iq1S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 50;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -169,14 +166,11 @@ impl Block256 for Iq1S {
 }
 
 impl Block256 for Iq1M {
+    type Kind = Offset<16, 4>;
     const BYTES: usize = 56;
     const D: usize = 48;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -252,14 +246,11 @@ impl Block256 for Iq1M {
 }
 
 impl Block256 for Iq2Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 66;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -291,14 +282,11 @@ impl Block256 for Iq2Xxs {
 }
 
 impl Block256 for Iq2Xs {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 74;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -332,14 +320,11 @@ impl Block256 for Iq2Xs {
 }
 
 impl Block256 for Iq2S {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 82;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -374,14 +359,11 @@ impl Block256 for Iq2S {
 }
 
 impl Block256 for Iq3Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 98;
     const D: usize = 0;
     const UNIT: f32 = 0.25;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 62;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -413,13 +395,10 @@ impl Block256 for Iq3Xxs {
 }
 
 impl Block256 for Iq3S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 110;
     const D: usize = 0;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 15;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
     const SIGNS: bool = true;
 
     #[inline]
