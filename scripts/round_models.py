@@ -4,7 +4,7 @@
     round_models.py FOLDER [--seed N] MODEL.gguf...
 
 For each model FOLDER gets MODEL.gguf.gz and MODEL.npz with `tokens` and `logits`, a row for each token, with a float32
-cache. The tokens are those of the .npz beside the model, or random ones of a seed: where two experts
+cache. The tokens are the first 48 of the .npz beside the model, or random ones of a seed: where two experts
 score almost the same, a rounding of the cache decides, which no test of the arithmetic should hang on. Needs llama-cpp-python, gguf and numpy.
 """
 
@@ -42,7 +42,7 @@ def main():
         plain = os.path.join(folder, f"{stem}.gguf")
         with open(plain, "wb") as out:
             out.write(data)
-        tokens = np.load(path[: -len(".gguf")] + ".npz")["tokens"].astype(np.int32)
+        tokens = np.load(path[: -len(".gguf")] + ".npz")["tokens"].astype(np.int32)[:48]
         if seed is not None:
             tokens = np.random.default_rng(seed).integers(0, int(tokens.max()) + 1, len(tokens)).astype(np.int32)
         logits = peer_rows(plain, tokens)

@@ -65,46 +65,73 @@ impl Kernel for Columns<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        for first in self.range.clone().step_by(SHARE) {
+            self.share(s, first, SHARE.min(self.range.end - first));
+        }
+    }
+}
+
+impl Columns<'_> {
+    /// Convolves `len` channels, from the last token to the first: what a token needs is then still there.
+    #[inline(always)]
+    fn share<S: Simd>(&self, s: S, channel: usize, len: usize) {
         let Convolution { weights, bias, kernel, silu } = *self.c;
-        for channel in self.range.clone().step_by(LANES) {
-            let len = LANES.min(self.range.end - channel);
-            let of = |j: usize| -> S::V {
-                let at = |i: usize| if i < len { weights[(channel + i) * kernel + j] } else { 0.0 };
-                s.load(&std::array::from_fn(at))
-            };
-            let bias = bias.map(|bias| s.load_part(&bias[channel..channel + len], 0.0));
-            // SAFETY: channels lie within the rows of the state, and each is handed out once.
-            let past = |row: usize| unsafe { self.state.slice(row * self.channels + channel, len) };
-            let mut w = [s.splat(0.0); MAX_KERNEL];
-            let mut x = [s.splat(0.0); MAX_KERNEL];
-            for j in 0..kernel {
-                w[j] = of(j);
-                if j + 1 < kernel {
-                    x[j] = s.load_part(past(j), 0.0);
-                }
+        let mut w = [[0.0; SHARE]; MAX_KERNEL];
+        let mut b = [0.0; SHARE];
+        let mut past = [[0.0; SHARE]; MAX_KERNEL];
+        for (i, weights) in weights[channel * kernel..][..len * kernel].chunks_exact(kernel).enumerate() {
+            (0..kernel).for_each(|j| w[j][i] = weights[j]);
+        }
+        if let Some(bias) = bias {
+            b[..len].copy_from_slice(&bias[channel..][..len]);
+        }
+        // SAFETY: the columns lie within the rows, and each is handed out once.
+        let row = |t: usize| unsafe { self.rows.slice(t * self.width + self.first + channel, len) };
+        // SAFETY: channels lie within the rows of the state, and each is handed out once.
+        let state = |row: usize| unsafe { self.state.slice(row * self.channels + channel, len) };
+        let before = kernel - 1;
+        (0..before).for_each(|i| past[i][..len].copy_from_slice(state(i)));
+        for i in 0..before {
+            // The last of all rows, those of the state counted.
+            match (self.tokens + i).checked_sub(before) {
+                Some(t) => state(i).copy_from_slice(row(t)),
+                None => state(i).copy_from_slice(&past[self.tokens + i][..len]),
             }
-            for t in 0..self.tokens {
-                // SAFETY: the columns lie within the row, and each is handed out once.
-                let here = unsafe { self.rows.slice(t * self.width + self.first + channel, len) };
-                x[kernel - 1] = s.load_part(here, 0.0);
-                let mut sum = s.mul(w[0], x[0]);
-                for j in 1..kernel {
-                    sum = s.add(sum, s.mul(w[j], x[j]));
+        }
+        for t in (0..self.tokens).rev() {
+            let here = row(t);
+            for (v, here) in here.chunks_mut(LANES).enumerate() {
+                let at = v * LANES;
+                let vector = |x: &[f32; SHARE]| s.load(x[at..].first_chunk().expect("a share is whole vectors"));
+                let mut sum = s.splat(0.0);
+                for j in 0..before {
+                    let x = match (t + j).checked_sub(before) {
+                        Some(t) => load(s, &row(t)[at..at + here.len()]),
+                        None => vector(&past[t + j]),
+                    };
+                    sum = s.add(sum, s.mul(vector(&w[j]), x));
                 }
-                if let Some(bias) = bias {
-                    sum = s.add(sum, bias);
+                sum = s.add(sum, s.mul(vector(&w[before]), load(s, here)));
+                if bias.is_some() {
+                    sum = s.add(sum, vector(&b));
                 }
                 if silu {
                     sum = math::swish(s, sum, 1.0);
                 }
-                s.store_part(sum, here);
-                for j in 1..kernel {
-                    x[j - 1] = x[j];
+                match here.first_chunk_mut() {
+                    Some(here) => s.store(sum, here),
+                    None => s.store_part(sum, here),
                 }
             }
-            for (row, x) in x[..kernel - 1].iter().enumerate() {
-                s.store_part(*x, past(row));
-            }
         }
+    }
+}
+
+/// A vector or what there is of one.
+#[inline(always)]
+fn load<S: Simd>(s: S, x: &[f32]) -> S::V {
+    match x.first_chunk() {
+        Some(x) => s.load(x),
+        None => s.load_part(x, 0.0),
     }
 }

@@ -25,7 +25,7 @@ const VECTORS: usize = 4;
 
 /// The heads of a layer. Query and key heads may be fewer than value heads.
 #[derive(Clone, Copy, Debug)]
-pub struct Heads {
+pub struct StateHeads {
     pub count: usize,
     pub key_heads: usize,
     /// Elements of a key, at most [`MAX_KEY`].
@@ -36,7 +36,7 @@ pub struct Heads {
     pub tiled: bool,
 }
 
-impl Heads {
+impl StateHeads {
     fn key_head(&self, head: usize) -> usize {
         if self.tiled { head % self.key_heads } else { head / (self.count / self.key_heads) }
     }
@@ -48,7 +48,7 @@ impl Heads {
 }
 
 /// Elements of the state of all heads.
-pub fn state_len(heads: &Heads) -> usize {
+pub fn state_len(heads: &StateHeads) -> usize {
     heads.state_len().saturating_mul(heads.count)
 }
 
@@ -76,7 +76,7 @@ pub enum Rule<'a> {
 /// The tokens that change a state.
 #[derive(Clone, Copy)]
 pub struct Recurrence<'a> {
-    pub heads: Heads,
+    pub heads: StateHeads,
     pub decay: Decay<'a>,
     pub rule: Rule<'a>,
     /// [tokens][width]: somewhere in it the queries, [key_heads][key], the keys, the same, and the values, [count][value].

@@ -16,7 +16,7 @@ mod matrix;
 mod tests;
 
 pub use convolution::{Convolution, MAX_KERNEL, convolve};
-pub use matrix::{Decay, Heads, MAX_KEY, Recurrence, Rule, recur, state_len};
+pub use matrix::{Decay, MAX_KEY, Recurrence, Rule, StateHeads, recur, state_len};
 
 /// Where the state before the first token of a call lies.
 #[derive(Clone, Copy, Debug)]

@@ -71,7 +71,7 @@ fn a_convolution_is_the_sum_over_the_last_tokens_however_these_are_cut_and_share
 }
 
 struct Case {
-    heads: Heads,
+    heads: StateHeads,
     rows: Vec<f32>,
     inputs: Vec<f32>,
     bias: Vec<f32>,
@@ -85,7 +85,7 @@ const EPS: f32 = 1e-4;
 const MARGIN: usize = 3;
 
 impl Case {
-    fn new(heads: Heads, delta: bool, by_element: bool) -> Case {
+    fn new(heads: StateHeads, delta: bool, by_element: bool) -> Case {
         let width = MARGIN + 2 * heads.key_heads * heads.key + heads.count * heads.value;
         let per_head = if by_element { heads.key } else { 1 };
         Case {
@@ -182,7 +182,7 @@ impl Case {
 
 #[test]
 fn a_state_gives_the_results_of_its_formula_and_the_same_bits_with_every_instruction_set_cut_and_number_of_threads() {
-    let heads = |count, key_heads, key, value, tiled| Heads { count, key_heads, key, value, tiled };
+    let heads = |count, key_heads, key, value, tiled| StateHeads { count, key_heads, key, value, tiled };
     for (heads, delta, by_element) in [
         (heads(4, 2, 16, 16, true), true, false),
         (heads(4, 2, 16, 16, false), true, false),
