@@ -16,7 +16,10 @@ pub struct Recurrent {
 #[derive(Clone, Copy, Debug)]
 pub enum Mixer {
     /// c ⊙ convolution(b ⊙ x), \[b | c | x\] = W_in·h.
-    ShortConvolution { parts: [Linear; 3], convolution: Convolution },
+    ShortConvolution {
+        parts: [Linear; 3],
+        convolution: Convolution,
+    },
     Delta(Delta),
     StateSpace(StateSpace),
 }

@@ -199,11 +199,13 @@ const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_
 /// Both blocks read the same normed rows.
 const SHARED_NORM: Norms = Norms { feed_forward: &["attn_norm"], ..PRE_NORMS };
 
-pub(super) const SIGMOID: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: false });
+pub(super) const SIGMOID: Option<RouterDefaults> =
+    Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: false });
 pub(super) const SIGMOID_RENORMALISED: Option<RouterDefaults> =
     Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: true });
 const SOFTMAX: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: false });
-pub(super) const RENORMALISED: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: true });
+pub(super) const RENORMALISED: Option<RouterDefaults> =
+    Some(RouterDefaults { gating: Gating::Softmax, renormalised: true });
 
 const LLAMA: Architecture = Architecture {
     name: "llama",

@@ -10,8 +10,8 @@ use super::table::{
     YarnMultiplier,
 };
 use super::{
-    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Layer, Linear, Mlp, Norm,
-    NormKind, Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
+    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Layer, Linear, Mlp, Norm, NormKind,
+    Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
@@ -467,7 +467,7 @@ impl Maker<'_> {
         let (latent, inner) = self.latent_experts(i)?;
         let parts = [(gate.as_str(), inner, length), (&up, inner, length), (&down, length, inner)];
         let gated = self.architecture.gated;
-        let (first, scales, biases) = match self.tensors.has(&name("ffn_gate_up_exps.weight")) {
+        let (first, scales, biases) = match gated && self.tensors.has(&name("ffn_gate_up_exps.weight")) {
             true => self.tensors.fused_experts(i, count, [inner, length], [name("ffn_gate_up_exps"), down])?,
             false => self.tensors.experts(i, count, &parts[usize::from(!gated)..])?,
         };

@@ -122,16 +122,16 @@ impl Maker<'_> {
     fn kernel(&self, key: &str) -> Result<usize> {
         match self.keys.count(key)? {
             kernel if kernel <= MAX_KERNEL => Ok(kernel),
-            kernel => Err(Error::unsupported(format!(
-                "convolutions over {kernel} tokens; at most {MAX_KERNEL} are built in"
-            ))),
+            kernel => {
+                Err(Error::unsupported(format!("convolutions over {kernel} tokens; at most {MAX_KERNEL} are built in")))
+            }
         }
     }
 
     fn sizes(&self, tiled: bool) -> Result<Sizes> {
         let kernel = self.kernel("ssm.conv_kernel")?;
-        let [inner, key, count, groups] =
-            ["ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count"].map(|key| self.keys.count(key));
+        let [inner, key, count, groups] = ["ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count"]
+            .map(|key| self.keys.count(key));
         let (inner, key, count, groups) = (inner?, key?, count?, groups?);
         if !inner.is_multiple_of(count) || !count.is_multiple_of(groups) {
             return Err(Error::format(format!(
@@ -252,8 +252,8 @@ impl Maker<'_> {
         let width = self.shape.embedding;
         let name = |part: &str| format!("blk.{i}.{part}");
         let rank = self.keys.number("moe_latent_size")?;
-        if rank == 0 || !self.tensors.has(&name("ffn_latent_down.weight")) {
-            return Ok((None, if rank == 0 { width } else { rank }));
+        if rank == 0 {
+            return Ok((None, width));
         }
         let latent = self.low_rank([name("ffn_latent_down"), name("ffn_latent_up")], [width, rank, width])?;
         Ok((Some(latent), rank))

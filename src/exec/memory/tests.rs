@@ -34,7 +34,14 @@ fn memory(kinds: &[(Kind, usize)], kv_type: KvType) -> SequenceMemory {
         words += layer.position_words() * capacity;
         layers.push(layer);
     }
-    SequenceMemory::new(MemoryLayout { layers, context: CONTEXT, words: words as u64, undo_words: 0, states: Vec::new() }).unwrap()
+    SequenceMemory::new(MemoryLayout {
+        layers,
+        context: CONTEXT,
+        words: words as u64,
+        undo_words: 0,
+        states: Vec::new(),
+    })
+    .unwrap()
 }
 
 const PARAMETERS: AttentionParameters =
@@ -108,7 +115,8 @@ fn compressed_rows_give_the_bits_of_keys_and_values_kept_apart() {
         let mut outs = HashMap::new();
         for (name, layer) in [("compressed", compressed), ("apart", apart)] {
             let words = (layer.position_words() * CONTEXT) as u64;
-            let layout = MemoryLayout { layers: vec![layer], context: CONTEXT, words, undo_words: 0, states: Vec::new() };
+            let layout =
+                MemoryLayout { layers: vec![layer], context: CONTEXT, words, undo_words: 0, states: Vec::new() };
             let mut m = SequenceMemory::new(layout).unwrap();
             let (keys, q) = (rows(1, 0..90, 3 * DIM), rows(3, 0..90, 8 * 3 * DIM));
             let values: Vec<f32> = keys.chunks(3 * DIM).flat_map(|key| key[DIM..].to_vec()).collect();

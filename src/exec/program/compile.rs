@@ -3,9 +3,7 @@
 mod recurrent;
 
 use super::Program;
-use super::step::{
-    Attend, Buffer, Contents, Embed, Finish, GateFunction, Head, Input, Step, Stretches, Turn, Weight,
-};
+use super::step::{Attend, Buffer, Contents, Embed, Finish, GateFunction, Head, Input, Step, Stretches, Turn, Weight};
 use crate::arch::{
     Attention, Block, Description, Experts, FeedForward, Latent, Layer, Linear, Mlp, Norm, Projection, Shape, Shared,
 };

@@ -415,7 +415,9 @@ impl Step {
                 };
                 [(r.decays, Read), (r.rows, Read), (r.to, Write)].into_iter().chain(strengths).collect()
             }
-            Step::GateRows { from, rows, .. } | Step::ScaleByGate { from, rows, .. } => vec![(*from, Read), (*rows, Update)],
+            Step::GateRows { from, rows, .. } | Step::ScaleByGate { from, rows, .. } => {
+                vec![(*from, Read), (*rows, Update)]
+            }
             Step::ForEachExpert { .. } => Vec::new(),
             Step::Hidden { norm, from } => [(*from, Read)].into_iter().chain(norm.map(|(_, to)| (to, Write))).collect(),
             Step::Head(h) => vec![(h.from, Read), (h.input, Write)],

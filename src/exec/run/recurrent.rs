@@ -4,8 +4,8 @@ use super::{Run, Work};
 use crate::exec::program::{Buffer, Convolve, GateFunction, Recur, RecurRule, Stretches};
 use crate::exec::scratch::Arena;
 use crate::kernel::recurrent::{Convolution, Decay, Recurrence, Rule, convolve, recur, state_len};
-use crate::kernel::vector::{self, Activation};
 use crate::kernel::rows;
+use crate::kernel::vector::{self, Activation};
 
 impl Run<'_> {
     pub(super) fn copy_stretches(
@@ -68,8 +68,7 @@ impl Run<'_> {
             RecurRule::Delta { .. } => Rule::Delta { strengths, eps: self.shape().norm_eps },
             RecurRule::Plain { skip } => Rule::Plain { skip: Some(self.loaded.vector(skip)) },
         };
-        let decay =
-            Decay { inputs: decays, bias: self.loaded.vector(r.bias), factors: self.loaded.vector(r.factors) };
+        let decay = Decay { inputs: decays, bias: self.loaded.vector(r.bias), factors: self.loaded.vector(r.factors) };
         let Recur { heads, queries, keys, values, .. } = *r;
         let recurrence = Recurrence { heads, decay, rule, rows, width, queries, keys, values };
         let range = r.state..r.state + state_len(&heads);

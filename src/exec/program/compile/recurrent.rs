@@ -2,9 +2,7 @@
 
 use super::Compiler;
 use crate::arch::{Convolution, Delta, DeltaRows, DeltaStrength, Linear, Mixer, Recurrent, SpanNorm, StateSpace};
-use crate::exec::program::step::{
-    Buffer, Convolve, Finish, GateFunction, Input, Recur, RecurRule, Step, Stretches,
-};
+use crate::exec::program::step::{Buffer, Convolve, Finish, GateFunction, Input, Recur, RecurRule, Step, Stretches};
 
 impl Compiler<'_> {
     /// Adds what a recurrent block makes of its normed input.
