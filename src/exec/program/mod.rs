@@ -10,7 +10,10 @@ use crate::error::Result;
 use crate::weights::{Builder, MatrixId, Schedule, Use};
 
 pub use liveness::{Life, Placement};
-pub use step::{ALIGNMENT, Attend, Buffer, Contents, Embed, Finish, Head, Input, Step, Stretches, Turn, Usage, Weight};
+pub use step::{
+    ALIGNMENT, Attend, Buffer, Contents, Convolve, Embed, Finish, GateFunction, Head, Input, Recur, RecurRule, Step,
+    Stretches, Turn, Usage, Weight,
+};
 
 /// What a pass over a chunk of tokens does.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ impl Run<'_> {
         let Lists { routes, ranking, .. } = &mut *w.lists;
         choose(self.isa, e, bias, scores, ranking, routes);
         let chosen = routes.chunk_by(same_expert).map(|routes| routes[0].expert as usize);
-        sweep.route(chosen.flat_map(|expert| e.matrices(expert)).flat_map(|m| self.matrix(m).pages()));
+        sweep.route(chosen.flat_map(|expert| e.parts(expert)).flat_map(|m| self.matrix(m).pages()));
     }
 
     /// rows ·= σ(gate·from).

@@ -4,6 +4,7 @@ mod attention;
 mod experts;
 mod latent;
 mod matrix;
+mod recurrent;
 
 use super::Loaded;
 use super::memory::SequenceMemory;
@@ -142,6 +143,12 @@ impl Run<'_> {
             }
             Step::WriteKeyValues { layer, keys, values } => self.write_key_values(*layer, *keys, *values, w),
             Step::Attend(attend) => self.attend(attend, w),
+            Step::CopyStretches { from, source, to, target, length, count } => {
+                self.copy_stretches((*from, *source), (*to, *target), [*length, *count], &mut w.arena);
+            }
+            Step::GateRows { function, from, rows } => self.gate_rows(*function, *from, *rows, &mut w.arena),
+            Step::Convolve(convolve) => self.convolve(convolve, w),
+            Step::Recur(recur) => self.recur(recur, w),
             Step::Route { experts, scores } => self.route(experts, *scores, w, sweep),
             Step::Scale { scale, rows } => {
                 let [rows] = w.arena.slices(self.rows, [*rows]);
