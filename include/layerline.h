@@ -723,13 +723,14 @@ typedef struct layerline_session_info {
 typedef struct layerline_progress {
     /** Set by the caller to sizeof(layerline_progress) before the call. */
     uint32_t struct_size;
+    /** Always 0. */
     uint32_t reserved;
     /**
-     * Bytes of weights that the pass has gone past, from memory or from storage. Experts that no token chose count with
+     * Bytes of weights that the pass is done with, from memory or from storage. Experts that no token chose count with
      * their layer.
      */
     uint64_t bytes_done;
-    /** Bytes of weights that it goes past in all: those of the model for each chunk of tokens. */
+    /** Bytes of weights that it needs in all: those of the model for each chunk of tokens. */
     uint64_t bytes;
     /** Tokens whose chunk is done. */
     uint64_t tokens_done;
@@ -850,7 +851,7 @@ void layerline_session_clear_interrupt(const layerline_session *session);
 
 /**
  * Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
- * it is the last one, and all zero before the first. Never waits.
+ * it tells of the last one; before the first, all is 0. Never waits.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
  */
