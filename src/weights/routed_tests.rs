@@ -124,12 +124,12 @@ fn with_fast_storage_routed_pages_are_there_in_time_and_nothing_is_read_twice() 
         b.control.take_reads();
         pass(&b, &[0, 3, 5], || b.engine.settle()).unwrap();
         let times = times_read(&s, &b.control.take_reads());
-        // The pages before the first route_point may have been read for the next pass as well.
+        // The pages before the first route point may have been read for the next pass as well.
         let first_route_point = s.route_points[0] as usize;
         for (p, &times) in times.iter().enumerate().skip(first_route_point) {
             assert!(times <= 1, "{frames}: page {p} was read {times} times");
         }
-        // Only the first page of a route_point may be waited for: until the router has spoken nobody knows it. Beside that route_point a
+        // Only the first page of a route point may be waited for: until the router has spoken nobody knows it. Beside that route point a
         // page of the cyclic part is used first, so not even that.
         assert!(b.stats().layers_stalled <= 1, "{frames}: {:?}", b.stats());
         assert!(b.stats().peak_bytes <= frames);

@@ -378,7 +378,7 @@ impl Engine {
         })
     }
 
-    /// Waits until the page is there and users it; how long it waited, if it did.
+    /// Waits until the page is there and acquires it; how long it waited, if it did.
     ///
     /// A page that is not there is the loader's next; one whose reading failed is tried once more on this thread, and
     /// without a loader every page is read on this thread.
@@ -438,7 +438,7 @@ impl Engine {
     }
 
     /// Runs `use_row` on one row of a matrix, wherever it is: in memory, or read for this alone into `buffer`, which
-    /// users at least [`Engine::row_buffer_bytes`].
+    /// has at least [`Engine::row_buffer_bytes`].
     pub fn with_row<R>(
         &self,
         matrix: MatrixId,
@@ -463,7 +463,7 @@ impl Engine {
         bytes.map(use_row).map_err(|e| e.context(format!("{}: row {row}", m.name)))
     }
 
-    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which users at least
+    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which has at least
     /// [`Engine::row_buffer_bytes`] of them.
     pub fn read_stretch<'b>(&self, file: usize, offset: u64, length: u64, buffer: &'b mut Memory) -> Result<&'b [u8]> {
         let source = &self.shared.fixed.sources[file];

@@ -1,4 +1,4 @@
-//! A pass over the schedule, and the pages it users.
+//! A pass over the schedule, and the pages it uses.
 
 use super::*;
 
@@ -55,8 +55,8 @@ impl<'a> Sweep<'a> {
         Ok(held)
     }
 
-    /// Holds pages of the circle together, in schedule order, if all of them stay and are there. `None`: they must be taken
-    /// one at a time. Nobody waits for the frame of a page that stays, so a sweep that users several of them, and waits for
+    /// Acquires pages of the cyclic part together, in schedule order, if all of them stay and are there. `None`: they must be taken
+    /// one at a time. Nobody waits for the frame of a page that stays, so a sweep that uses several of them, and waits for
     /// none, is in nobody's way.
     pub fn acquire_pinned(&mut self, pages: impl Iterator<Item = usize> + Clone) -> Result<Option<Vec<PageGuard<'a>>>> {
         self.check()?;

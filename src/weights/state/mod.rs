@@ -1,5 +1,5 @@
 //! What the engine knows, behind one lock that is never held over a read: where each page is, what the sweep needs next,
-//! what the host asked for, what the budget allows. Every decision about reading and giving up is made here, so that it
+//! what the host asked for, what the budget allows. Every decision about reading and eviction is made here, so that it
 //! can be tested without threads.
 
 mod accounting;
@@ -69,7 +69,7 @@ impl Fixed {
     }
 }
 
-/// One read: part of a page's span, into its frame.
+/// One read: part of a page's extent, into its frame.
 pub struct Request {
     pub page: usize,
     pub file: usize,
@@ -310,7 +310,7 @@ impl State {
         failure
     }
 
-    /// The frame of a page that has one: its whole span.
+    /// The frame of a page that has one: its whole extent.
     fn window(&self, fixed: &Fixed, p: usize) -> Option<Window> {
         let page = fixed.page(p);
         let len = page.extent_bytes as usize;
@@ -458,7 +458,7 @@ impl State {
         pinned || self.ring.has_room(fixed.page(p).extent_bytes)
     }
 
-    /// Whether somebody should look for pages to read. While as many reads are under way as may be, whoever finishes one
+    /// Whether somebody should look for pages to read. While as many reads are under way as may be, the thread that finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
         (self.pages.absent > 0 || self.cursor.has_routed()) && self.requests.outstanding < fixed.max_outstanding

@@ -105,8 +105,8 @@ impl State {
 
     /// Starts to read a page where the plan puts it; room in the ring is made of pages needed later than it.
     ///
-    /// What lies beyond a route_point is read ahead only above the least ring, which is for the experts that the route_point will ask for.
-    /// These, until the sweep stands still for them, take no room from pages that are there: giving one up would be to read
+    /// What lies beyond a route point is read ahead only above the least ring, which is for the experts that the route point will ask for.
+    /// These, until the sweep stands still for them, take no room from pages that are there: evicting one would be to read
     /// it twice.
     pub fn start_for_sweep(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
         if self.is_pinned(p) {

@@ -1,5 +1,5 @@
 //! What takes long and therefore happens without the engine's lock: giving memory back to the system, taking it, and
-//! making a plan. The state says what there is to do; whoever has the time does it and reports.
+//! making a plan. The state says what there is to do; a thread that has the time does it and reports.
 
 use std::io;
 
