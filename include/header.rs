@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -13,6 +13,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("prefetch", "prefetch and completion: only layerline_model_wait waits"),
     ("session", "session: one sequence, its KV cache, its passes"),
     ("text", "text"),
+    ("detokenizer", "tokens to text as they come"),
     ("chat", "chat templates"),
     ("sampler", "sampling and generation"),
 ];

@@ -915,6 +915,18 @@ layerline_status layerline_session_load(layerline_session *session,
  */
 #define LAYERLINE_TOKENIZE_EOS 4
 
+/** The text goes on another: the space that some tokenisers, SentencePiece's above all, put before a text is left out. */
+#define LAYERLINE_TOKENIZE_CONTINUE 8
+
+/**
+ * Give control, unknown and unused tokens the text of their names, such as "<|im_end|>", in place of none: to tell apart
+ * the parts of an answer, such as what gpt-oss thinks and what it says.
+ */
+#define LAYERLINE_DETOKENIZE_CONTROL 1
+
+/** The tokens go on a text: the space that the tokeniser puts before every text is not left out. */
+#define LAYERLINE_DETOKENIZE_CONTINUE 2
+
 /** The token steers the model: it begins or ends a text or a turn, or marks a role. It has no text in an answer. */
 #define LAYERLINE_TOKEN_CONTROL 1
 
@@ -936,13 +948,14 @@ layerline_status layerline_session_load(layerline_session *session,
 /**
  * Turns text into tokens.
  *
- * `text`, `length`: UTF-8, `length` bytes; it need not end in NUL.
+ * `text`, `length`: UTF-8, `length` bytes; it need not end in NUL. A byte that is in no character becomes the token of
+ * that byte, where the vocabulary has one.
  * `flags`: LAYERLINE_TOKENIZE_ values or-ed together.
  * `tokens`, `cap`: where the tokens are written; NULL with 0 asks for their count.
  * `needed`: set to the count of tokens, also when there is no room for them.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for text that is not UTF-8 and for unknown flags;
- * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for text that is not UTF-8 where the vocabulary
+ * has no bytes; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
  * in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
  */
 layerline_status layerline_model_tokenize(const layerline_model *model,
@@ -955,22 +968,25 @@ layerline_status layerline_model_tokenize(const layerline_model *model,
                                           layerline_error **err);
 
 /**
- * Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
- * character: then so does the text. A space that the tokeniser puts before every text is left out, which is right for a
- * whole sequence and wrong for parts of one that are to be joined.
+ * Turns a sequence of tokens into the bytes of its text; control tokens have none, unless asked for. A sequence may end
+ * inside a character: then so does the text. A space that the tokeniser puts before every text is left out, unless the
+ * sequence goes on another.
  *
- * To print tokens one by one, take the bytes of each from `layerline_model_token_text`; they may be part of a character.
- * `layerline_session_generate` gives whole characters itself.
+ * To print tokens as they come, in whole characters, use a layerline_detokenizer. `layerline_session_generate` gives
+ * whole characters itself.
  *
  * `tokens`, `count`: may be none.
+ * `flags`: LAYERLINE_DETOKENIZE_ values or-ed together.
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
- * LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for a token the model does not have;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for
+ * `layerline_model_tokenize`. Any thread.
  */
 layerline_status layerline_model_detokenize(const layerline_model *model,
                                             const int32_t *tokens,
                                             size_t count,
+                                            uint32_t flags,
                                             char *buf,
                                             size_t cap,
                                             size_t *needed,
@@ -1006,6 +1022,64 @@ layerline_status layerline_model_token_is_end(const layerline_model *model,
                                               bool *end,
                                               layerline_error **err);
 
+/* -- tokens to text as they come ----------------------------------------------------------------------------------- */
+
+/**
+ * Turns tokens into text as they come, for programs with a loop of their own: what it hands out is whole UTF-8
+ * characters. It belongs to one text at a time and keeps the model alive. Its memory, under a hundred bytes, is outside
+ * every budget.
+ */
+typedef struct layerline_detokenizer layerline_detokenizer;
+
+/**
+ * Makes a detokeniser for the tokens of a model.
+ *
+ * `flags`: LAYERLINE_DETOKENIZE_ values or-ed together. For what a model adds to a prompt, LAYERLINE_DETOKENIZE_CONTINUE.
+ * `detokenizer`: set to a detokeniser that the caller owns: `layerline_detokenizer_free`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags; LAYERLINE_ERROR_UNSUPPORTED and
+ * LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
+ */
+layerline_status layerline_detokenizer_new(const layerline_model *model,
+                                           uint32_t flags,
+                                           layerline_detokenizer **detokenizer,
+                                           layerline_error **err);
+
+/** Frees a detokeniser; NULL is a no-op. Any thread, once. */
+void layerline_detokenizer_free(layerline_detokenizer *detokenizer);
+
+/**
+ * Takes tokens and gives the text that became whole with them, often none or more than that of the last. Bytes that can
+ * never become a character come as U+FFFD.
+ *
+ * `tokens`, `count`: may be none.
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top. Where it has no room, the tokens are not taken.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have: then none is taken;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_BUSY while another call on the detokeniser runs. One thread at a time.
+ */
+layerline_status layerline_detokenizer_push(layerline_detokenizer *detokenizer,
+                                            const int32_t *tokens,
+                                            size_t count,
+                                            char *buf,
+                                            size_t cap,
+                                            size_t *needed,
+                                            layerline_error **err);
+
+/**
+ * Ends a text: gives U+FFFD where it ends inside a character, else nothing. The next token begins another text.
+ *
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top. Where it has no room, the text has not ended.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_BUSY while another call on
+ * the detokeniser runs. One thread at a time.
+ */
+layerline_status layerline_detokenizer_finish(layerline_detokenizer *detokenizer,
+                                              char *buf,
+                                              size_t cap,
+                                              size_t *needed,
+                                              layerline_error **err);
+
 /* -- chat templates ------------------------------------------------------------------------------------------------ */
 
 /** One message of a conversation. */
@@ -1031,8 +1105,9 @@ typedef struct layerline_message {
  *
  * A template is rendered as the `transformers` package does it, so that the model sees what it was trained with. The
  * same messages give the same text, except for templates that ask for the date, which is that of UTC. A call parses the
- * template, takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the
- * text, and frees all of it.
+ * template, takes at most a second, 128 MiB and 512 KiB of stack whatever the template does, mostly a millisecond and
+ * little more than the text, and frees all of it. Each further MiB of messages allows for as much again. The text has at
+ * most 2 MiB and 16 bytes for each of the messages.
  *
  * Errors: LAYERLINE_ERROR_NOT_FOUND when the model has no template; LAYERLINE_ERROR_UNSUPPORTED when it uses a function
  * that is not built in; LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its
@@ -1134,7 +1209,7 @@ typedef struct layerline_sampler layerline_sampler;
  *
  * `token`: what was sampled.
  * `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
- * one. Not NUL-terminated; valid during the call.
+ * one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid during the call.
  * `user_data`: as given to `layerline_session_generate`.
  *
  * It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call
@@ -1185,6 +1260,14 @@ layerline_status layerline_sampler_set_min_p(layerline_sampler *sampler, float p
 layerline_status layerline_sampler_set_repeat_penalty(layerline_sampler *sampler,
                                                       float penalty,
                                                       uint32_t last_n);
+
+/**
+ * Lets `layerline_session_generate` give its callback the text of control, unknown and unused tokens, such as
+ * "<|channel|>", which else have none: to tell apart the parts of an answer.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_sampler_set_show_control(layerline_sampler *sampler, bool show);
 
 /**
  * Starts the random sequence anew from `seed`. The default is 0.

@@ -8,6 +8,7 @@
 mod boundary;
 pub mod budget;
 pub mod chat;
+pub mod detokenizer;
 pub mod error;
 mod layout;
 pub mod model;
