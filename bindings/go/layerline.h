@@ -954,9 +954,12 @@ layerline_status layerline_session_load(layerline_session *session,
  * `tokens`, `cap`: where the tokens are written; NULL with 0 asks for their count.
  * `needed`: set to the count of tokens, also when there is no room for them.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for text that is not UTF-8 where the vocabulary
- * has no bytes; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
- * in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
+ * Outside the budget a call takes at most 1 MiB, 4 bytes for each byte of the text, one more where the tokeniser brings
+ * text to a normal form first, and 12 for each token.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for text that is not UTF-8 where the vocabulary has
+ * no bytes; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is
+ * not built in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
  */
 layerline_status layerline_model_tokenize(const layerline_model *model,
                                           const char *text,
@@ -1127,10 +1130,12 @@ layerline_status layerline_model_format_chat(const layerline_model *model,
 /**
  * Gives the text of a conversation that is more than roles and contents: with tools, tool calls, documents, names.
  *
- * `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are:
+ * `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are, also integers of any
+ * length:
  *   "messages"    required: an array of objects, most with "role" and "content". What else a message has, such as
  *                 "tool_calls", "tool_call_id", "name" or "reasoning_content", the template finds in it; members that
- *                 are null count as absent.
+ *                 are null count as absent, unless the template fails without them. Arguments of tool calls that are
+ *                 JSON text are read where the template fails on text.
  *   "tools"       an array: tools the model may call, each {"type": "function", "function": {"name": …, "description":
  *                 …, "parameters": a JSON schema}}. A template for tools is taken where the model has one.
  *   "documents"   an array of objects, for templates that know them.
@@ -1154,6 +1159,7 @@ layerline_status layerline_model_format_chat_json(const layerline_model *model,
  * recognised only where the template spells them. In the text of messages they stay text, so that a message cannot speak
  * for another role.
  * (A template that looks for control tokens inside a message does not find them.)
+ * Beside what rendering takes, a call takes the memory of `layerline_model_tokenize` for the text.
  *
  * `messages`, `count`, `add_assistant`: as for `layerline_model_format_chat`.
  * `tokens`, `cap`, `needed`: the tokens, as for `layerline_model_tokenize`.

@@ -26,9 +26,12 @@ pub const LAYERLINE_TOKENIZE_CONTINUE: u32 = 8;
 /// `tokens`, `cap`: where the tokens are written; NULL with 0 asks for their count.
 /// `needed`: set to the count of tokens, also when there is no room for them.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for text that is not UTF-8 where the vocabulary
-/// has no bytes; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
-/// in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
+/// Outside the budget a call takes at most 1 MiB, 4 bytes for each byte of the text, one more where the tokeniser brings
+/// text to a normal form first, and 12 for each token.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for text that is not UTF-8 where the vocabulary has
+/// no bytes; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is
+/// not built in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_tokenize(
     model: *const layerline_model,
