@@ -69,7 +69,7 @@ static void use(const char *what, size_t where, layerline_model *model, tally *t
                                 tokens, 32, &needed, NULL);
     CHECK(status != LAYERLINE_ERROR_INTERNAL);
     if (status == LAYERLINE_OK && needed > 0) {
-        status = layerline_model_detokenize(model, tokens, needed, 0, buf, sizeof buf, &needed, NULL);
+        status = layerline_model_detokenize(model, tokens, needed, buf, sizeof buf, &needed, NULL);
         CHECK(status != LAYERLINE_ERROR_INTERNAL);
         status = layerline_model_token_is_end(model, tokens[0], &end, NULL);
         CHECK(status != LAYERLINE_ERROR_INTERNAL);

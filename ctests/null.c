@@ -130,10 +130,14 @@ static void text_functions(const layerline_model *model)
     REFUSED_ERR(layerline_model_tokenize(model, NULL, 1, 0, tokens, 8, &needed, err));
     REFUSED_ERR(layerline_model_tokenize(model, "a", 1, 0, NULL, 8, &needed, err));
     REFUSED_ERR(layerline_model_tokenize(model, "a", 1, 0, tokens, 8, NULL, err));
-    REFUSED_ERR(layerline_model_detokenize(NULL, tokens, 1, 0, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_model_detokenize(model, NULL, 1, 0, buf, 8, &needed, err));
-    REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, 0, NULL, 8, &needed, err));
-    REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, 0, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_model_detokenize(NULL, tokens, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize(model, NULL, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_model_detokenize_with(NULL, tokens, 1, 0, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, NULL, 1, 0, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, tokens, 1, 0, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, tokens, 1, 0, buf, 8, NULL, err));
     REFUSED_ERR(layerline_detokenizer_new(NULL, 0, &detokenizer, err));
     REFUSED_ERR(layerline_detokenizer_new(model, 0, NULL, err));
     REFUSED_ERR(layerline_detokenizer_push(NULL, tokens, 1, buf, 8, &needed, err));

@@ -32,33 +32,33 @@ static void buffers_are_asked_for_and_never_overrun(const layerline_model *model
     }
 
     needed = 0;
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, 0, NULL, 0, &needed,
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, NULL, 0, &needed,
                                                                               NULL));
     length = needed;
     REQUIRE(length > 0 && length < 100);
     memset(buf, '#', sizeof buf);
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, 0, buf, length - 1,
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, buf, length - 1,
                                                                               &needed, NULL));
     CHECK(needed == length && buf[0] == '#'); /* nothing is written but the length */
     /* The text would fit, its NUL would not: so that what is written always ends, nothing is. */
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, 0, buf, length,
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, tokens, count, buf, length,
                                                                               &needed, NULL));
     CHECK(needed == length && buf[0] == '#');
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, 0, buf, length + 1, &needed, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, buf, length + 1, &needed, NULL));
     CHECK(needed == length && buf[length] == '\0' && buf[length + 1] == '#' && strlen(buf) == length);
     CHECK(strstr(buf, text) != NULL);
 
     /* Nothing in, nothing out. */
     CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, "", 0, 0, tokens, 4, &needed, NULL));
     CHECK(needed == 0);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, 0, 0, buf, sizeof buf, &needed, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, 0, buf, sizeof buf, &needed, NULL));
     CHECK(needed == 0 && buf[0] == '\0');
     CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, NULL, 0, 0, NULL, 0, &needed, NULL));
     needed = 1;
-    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, NULL, 0, 0, NULL, 0, &needed, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_model_detokenize(model, NULL, 0, NULL, 0, &needed, NULL));
     CHECK(needed == 0); /* the empty text has a NUL too */
     buf[0] = '#';
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, NULL, 0, 0, buf, 1, &needed, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, NULL, 0, buf, 1, &needed, NULL));
     CHECK(needed == 0 && buf[0] == '\0');
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_tokenize(model, "a", 1, 0x80u, tokens, 4, &needed,
                                                                             NULL));
@@ -75,7 +75,7 @@ static void bad_tokens_have_no_text(const layerline_model *model)
     bad[1] = vocab;
     bad[2] = INT32_MAX;
     for (i = 0; i < 3; i++) {
-        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_detokenize(model, bad + i, 1, 0, buf, sizeof buf,
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_detokenize(model, bad + i, 1, buf, sizeof buf,
                                                                                   &needed, NULL));
         CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_token_is_end(model, bad[i], &end, NULL));
         CHECK(end);
@@ -111,7 +111,7 @@ static void odd_text_is_no_danger(const layerline_model *model)
         CHECK_STATUS(LAYERLINE_OK, layerline_model_tokenize(model, odd[i].bytes, odd[i].length, 0, tokens, 64, &needed,
                                                             NULL));
         CHECK(needed > 0 && needed <= 64);
-        CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, needed, 0, buf, sizeof buf, &length, NULL));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, needed, buf, sizeof buf, &length, NULL));
     }
     /* Bytes that are in no character become the tokens of those bytes, where the vocabulary has them. */
     for (i = 0; i < sizeof broken / sizeof broken[0]; i++) {
@@ -120,7 +120,7 @@ static void odd_text_is_no_danger(const layerline_model *model)
         CHECK(status == LAYERLINE_OK || status == LAYERLINE_ERROR_INVALID_ARGUMENT);
         if (status == LAYERLINE_OK) {
             CHECK_STATUS(LAYERLINE_OK,
-                         layerline_model_detokenize(model, tokens, needed, 0, buf, sizeof buf, &length, NULL));
+                         layerline_model_detokenize(model, tokens, needed, buf, sizeof buf, &length, NULL));
             CHECK(length == broken[i].length && memcmp(buf, broken[i].bytes, length) == 0);
         }
     }
@@ -171,7 +171,7 @@ static void byte_tokens_are_bytes(void)
     size_t needed, count;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, 3, 0, buf, sizeof buf, &needed, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, 3, buf, sizeof buf, &needed, NULL));
     CHECK(needed == 3 && strcmp(buf, "hi!") == 0);
     /* This vocabulary wants its beginning token, and it is there when asked for, only. */
     count = tokens_of(model, "hi!", 0, found, 32);
@@ -182,12 +182,12 @@ static void byte_tokens_are_bytes(void)
     CHECK(tokens_of(model, "hi!", LAYERLINE_TOKENIZE_CONTINUE, found, 32) == 3 && count == 6);
     CHECK(memcmp(found, tokens, sizeof tokens) == 0);
     found[0] = 1;
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, found, 3, LAYERLINE_DETOKENIZE_CONTROL, buf, sizeof buf,
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize_with(model, found, 3, LAYERLINE_DETOKENIZE_CONTROL, buf, sizeof buf,
                                                           &needed, NULL));
     CHECK(strcmp(buf, "<s>i!") == 0);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, found, 3, 0, buf, sizeof buf, &needed, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, found, 3, buf, sizeof buf, &needed, NULL));
     CHECK(strcmp(buf, "i!") == 0);
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_detokenize(model, found, 3, 8, buf, sizeof buf, &needed,
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_detokenize_with(model, found, 3, 8, buf, sizeof buf, &needed,
                                                                               NULL));
     text_comes_in_whole_characters(model);
     /* It wants no ending one. */
@@ -206,7 +206,7 @@ static void control_tokens_are_text_unless_asked_for(const layerline_model *mode
     char buf[64];
     size_t needed, count = tokens_of(model, text, 0, tokens, 32);
     CHECK(count > 1);
-    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, 0, buf, sizeof buf, &needed, NULL));
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, buf, sizeof buf, &needed, NULL));
     CHECK(strcmp(buf, text) == 0);
     count = tokens_of(model, text, LAYERLINE_TOKENIZE_SPECIAL, tokens, 32);
     CHECK(count == 1 && tokens[0] == 1);
@@ -225,7 +225,7 @@ static void real_text_comes_back_byte_for_byte(const layerline_model *model)
     for (i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         size_t count = tokens_of(model, texts[i], 0, tokens, 256);
         CHECK(count > 0 && count <= strlen(texts[i]));
-        CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, 0, buf, sizeof buf, &needed, NULL));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, count, buf, sizeof buf, &needed, NULL));
         CHECK(needed == strlen(texts[i]) && strcmp(buf, texts[i]) == 0);
     }
 }

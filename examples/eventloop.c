@@ -131,7 +131,7 @@ static bool show_text(program *p)
 {
     size_t needed = 0;
     layerline_status status =
-        layerline_model_detokenize(p->model, p->tokens, p->count, 0, p->text, p->text_room, &needed, NULL);
+        layerline_model_detokenize(p->model, p->tokens, p->count, p->text, p->text_room, &needed, NULL);
     if (status == LAYERLINE_ERROR_BUFFER_TOO_SMALL) {
         char *larger = realloc(p->text, needed * 2);
         if (larger == NULL) {
@@ -140,7 +140,7 @@ static bool show_text(program *p)
         }
         p->text = larger;
         p->text_room = needed * 2;
-        status = layerline_model_detokenize(p->model, p->tokens, p->count, 0, p->text, p->text_room, &needed, NULL);
+        status = layerline_model_detokenize(p->model, p->tokens, p->count, p->text, p->text_room, &needed, NULL);
     }
     if (status != LAYERLINE_OK) {
         return report("cannot turn tokens into text", status, NULL);

@@ -971,29 +971,43 @@ layerline_status layerline_model_tokenize(const layerline_model *model,
                                           layerline_error **err);
 
 /**
- * Turns a sequence of tokens into the bytes of its text; control tokens have none, unless asked for. A sequence may end
- * inside a character: then so does the text. A space that the tokeniser puts before every text is left out, unless the
- * sequence goes on another.
+ * Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
+ * character: then so does the text. A space that the tokeniser puts before every text is left out, which is right for a
+ * whole sequence and wrong for parts of one that are to be joined: `layerline_model_detokenize_with` keeps it.
  *
  * To print tokens as they come, in whole characters, use a layerline_detokenizer. `layerline_session_generate` gives
  * whole characters itself.
  *
  * `tokens`, `count`: may be none.
- * `flags`: LAYERLINE_DETOKENIZE_ values or-ed together.
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for a token the model does not have;
- * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for
- * `layerline_model_tokenize`. Any thread.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
+ * LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
  */
 layerline_status layerline_model_detokenize(const layerline_model *model,
                                             const int32_t *tokens,
                                             size_t count,
-                                            uint32_t flags,
                                             char *buf,
                                             size_t cap,
                                             size_t *needed,
                                             layerline_error **err);
+
+/**
+ * As `layerline_model_detokenize`, with flags.
+ *
+ * `flags`: LAYERLINE_DETOKENIZE_ values or-ed together.
+ * `tokens`, `count`, `buf`, `cap`, `needed`: as for `layerline_model_detokenize`.
+ *
+ * Errors: those of `layerline_model_detokenize`; LAYERLINE_ERROR_INVALID_ARGUMENT also for unknown flags. Any thread.
+ */
+layerline_status layerline_model_detokenize_with(const layerline_model *model,
+                                                 const int32_t *tokens,
+                                                 size_t count,
+                                                 uint32_t flags,
+                                                 char *buf,
+                                                 size_t cap,
+                                                 size_t *needed,
+                                                 layerline_error **err);
 
 /**
  * Gives the bytes that one token adds to a text that goes on, and what the token is. The bytes may be part of a
@@ -1215,7 +1229,8 @@ typedef struct layerline_sampler layerline_sampler;
  *
  * `token`: what was sampled.
  * `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
- * one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid during the call.
+ * one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid
+ * during the call.
  * `user_data`: as given to `layerline_session_generate`.
  *
  * It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call

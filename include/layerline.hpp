@@ -655,14 +655,14 @@ public:
             get(), text.data(), text.size(), static_cast<std::uint32_t>(flags), room.data(), room.size(), &needed, &err);
         return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
     }
-    /** layerline_model_detokenize: tokens to text, into `buffer` with a NUL; what was written, without it. */
+    /** layerline_model_detokenize_with: tokens to text, into `buffer` with a NUL; what was written, without it. */
     result<std::string_view> try_detokenize(span<const token> tokens, span<char> buffer,
                                             detokenize_flags flags = detokenize_flags::none) const noexcept
     {
         std::size_t needed = 0;
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_model_detokenize(get(), tokens.data(), tokens.size(), static_cast<std::uint32_t>(flags),
+            layerline_model_detokenize_with(get(), tokens.data(), tokens.size(), static_cast<std::uint32_t>(flags),
                                        buffer.data(), buffer.size(), &needed, &err);
         return text_in(buffer, status, needed, err);
     }

@@ -329,7 +329,7 @@ func (m *Model) DetokenizeWith(tokens []Token, flags DetokenizeFlags) (string, e
 	defer m.h.done()
 	return text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
 		first, count := array(tokens)
-		return C.layerline_model_detokenize(model, first, count, C.uint32_t(flags), buf, cap, needed, told)
+		return C.layerline_model_detokenize_with(model, first, count, C.uint32_t(flags), buf, cap, needed, told)
 	})
 }
 

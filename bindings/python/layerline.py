@@ -324,7 +324,8 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_clear_interrupt": (None, [_HANDLE]),
     "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE, _OUT]),
     "layerline_model_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
-    "layerline_model_detokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_detokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_detokenize_with": (_STATUS, [_HANDLE, _OUT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_detokenizer_new": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_detokenizer_free": (None, [_HANDLE]),
     "layerline_detokenizer_push": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
@@ -743,7 +744,7 @@ class Model(_Handle):
         values, count = _tokens(tokens)
         flags = control * _DETOKENIZE_CONTROL | continues * _DETOKENIZE_CONTINUE
         with self._use() as own:
-            return _text(lambda *out: _c().layerline_model_detokenize(own, values, count, flags, *out))
+            return _text(lambda *out: _c().layerline_model_detokenize_with(own, values, count, flags, *out))
 
     def format_chat(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> str:
         """The text of a conversation by the model's template, to be tokenised with `special`, without `bos`.

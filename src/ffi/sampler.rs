@@ -268,7 +268,8 @@ pub unsafe extern "C" fn layerline_sampler_sample_logits(
 ///
 /// `token`: what was sampled.
 /// `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
-/// one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid during the call.
+/// one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid
+/// during the call.
 /// `user_data`: as given to `layerline_session_generate`.
 ///
 /// It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call

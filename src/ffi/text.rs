@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::boundary::caller;
+use super::boundary::{Caller, caller};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use crate::error::{Error, Result};
@@ -79,22 +79,39 @@ pub(super) fn detokenizing(flags: u32) -> Result<DetokenizeOptions> {
     Ok(DetokenizeOptions { control, continues })
 }
 
-/// Turns a sequence of tokens into the bytes of its text; control tokens have none, unless asked for. A sequence may end
-/// inside a character: then so does the text. A space that the tokeniser puts before every text is left out, unless the
-/// sequence goes on another.
+/// Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
+/// character: then so does the text. A space that the tokeniser puts before every text is left out, which is right for a
+/// whole sequence and wrong for parts of one that are to be joined: `layerline_model_detokenize_with` keeps it.
 ///
 /// To print tokens as they come, in whole characters, use a layerline_detokenizer. `layerline_session_generate` gives
 /// whole characters itself.
 ///
 /// `tokens`, `count`: may be none.
-/// `flags`: LAYERLINE_DETOKENIZE_ values or-ed together.
 /// `buf`, `cap`, `needed`: the text, as described for strings at the top.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for a token the model does not have;
-/// LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for
-/// `layerline_model_tokenize`. Any thread.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have; LAYERLINE_ERROR_BUFFER_TOO_SMALL;
+/// LAYERLINE_ERROR_UNSUPPORTED and LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_detokenize(
+    model: *const layerline_model,
+    tokens: *const i32,
+    count: usize,
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| detokenize(c, model, (tokens, count), 0, (buf, cap, needed)))
+}
+
+/// As `layerline_model_detokenize`, with flags.
+///
+/// `flags`: LAYERLINE_DETOKENIZE_ values or-ed together.
+/// `tokens`, `count`, `buf`, `cap`, `needed`: as for `layerline_model_detokenize`.
+///
+/// Errors: those of `layerline_model_detokenize`; LAYERLINE_ERROR_INVALID_ARGUMENT also for unknown flags. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_detokenize_with(
     model: *const layerline_model,
     tokens: *const i32,
     count: usize,
@@ -104,13 +121,21 @@ pub unsafe extern "C" fn layerline_model_detokenize(
     needed: *mut usize,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    caller!().run(err, |c| {
-        let (model, tokens) = (c.handle(model)?, c.array(tokens, count, "tokens")?);
-        let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
-        let bytes = model.model.tokenizer()?.detokenize(tokens, detokenizing(flags)?)?;
-        needed.set(bytes.len());
-        buf.set_text(&bytes)
-    })
+    caller!().run(err, |c| detokenize(c, model, (tokens, count), flags, (buf, cap, needed)))
+}
+
+fn detokenize(
+    c: &Caller,
+    model: *const layerline_model,
+    (tokens, count): (*const i32, usize),
+    flags: u32,
+    (buf, cap, needed): (*mut c_char, usize, *mut usize),
+) -> Result<()> {
+    let (model, tokens) = (c.handle(model)?, c.array(tokens, count, "tokens")?);
+    let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+    let bytes = model.model.tokenizer()?.detokenize(tokens, detokenizing(flags)?)?;
+    needed.set(bytes.len());
+    buf.set_text(&bytes)
 }
 
 /// The token steers the model: it begins or ends a text or a turn, or marks a role. It has no text in an answer.

@@ -267,7 +267,7 @@ public final class Model: Sendable {
         try handle.use { model in
             try tokens.withUnsafeBufferPointer { tokens in
                 try bytes {
-                    layerline_model_detokenize(
+                    layerline_model_detokenize_with(
                         model, tokens.baseAddress, tokens.count, options.rawValue, $0, $1, $2, $3)
                 }
             }
