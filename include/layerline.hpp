@@ -655,7 +655,8 @@ public:
             get(), text.data(), text.size(), static_cast<std::uint32_t>(flags), room.data(), room.size(), &needed, &err);
         return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
     }
-    /** layerline_model_detokenize_with: tokens to text, into `buffer` with a NUL; what was written, without it. */
+    /** layerline_model_detokenize and layerline_model_detokenize_with: tokens to text, into `buffer` with a NUL; what was
+     *  written, without it. */
     result<std::string_view> try_detokenize(span<const token> tokens, span<char> buffer,
                                             detokenize_flags flags = detokenize_flags::none) const noexcept
     {

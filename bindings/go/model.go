@@ -317,7 +317,15 @@ const (
 // then so does the text. A space that the tokeniser puts before every text is left out: that is right for a whole
 // sequence, not for parts of one to be joined.
 func (m *Model) Detokenize(tokens []Token) (string, error) {
-	return m.DetokenizeWith(tokens, 0)
+	model, err := m.h.use()
+	if err != nil {
+		return "", err
+	}
+	defer m.h.done()
+	return text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
+		first, count := array(tokens)
+		return C.layerline_model_detokenize(model, first, count, buf, cap, needed, told)
+	})
 }
 
 // DetokenizeWith is Detokenize with flags.

@@ -266,7 +266,10 @@ public final class Model: Sendable {
     public func detokenizedBytes(_ tokens: [Token], options: DetokenizeOptions = []) throws -> [UInt8] {
         try handle.use { model in
             try tokens.withUnsafeBufferPointer { tokens in
-                try bytes {
+                guard !options.isEmpty else {
+                    return try bytes { layerline_model_detokenize(model, tokens.baseAddress, tokens.count, $0, $1, $2, $3) }
+                }
+                return try bytes {
                     layerline_model_detokenize_with(
                         model, tokens.baseAddress, tokens.count, options.rawValue, $0, $1, $2, $3)
                 }
