@@ -274,10 +274,12 @@ const (
 	TokenizeBOS TokenizeFlags = C.LAYERLINE_TOKENIZE_BOS
 	// TokenizeEOS adds the ending token where the model wants one.
 	TokenizeEOS TokenizeFlags = C.LAYERLINE_TOKENIZE_EOS
+	// TokenizeContinue is for text that goes on another: no space is put before it.
+	TokenizeContinue TokenizeFlags = C.LAYERLINE_TOKENIZE_CONTINUE
 )
 
-// Tokenize turns text, which must be UTF-8, into tokens. ErrUnsupported when the model has no tokeniser that is built
-// in.
+// Tokenize turns text into tokens: UTF-8, or any bytes where the vocabulary has tokens for them. ErrUnsupported when the
+// model has no tokeniser that is built in.
 func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
 	model, err := m.h.use()
 	if err != nil {
@@ -301,6 +303,16 @@ func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
 	}
 }
 
+// DetokenizeFlags is how tokens are turned into text; values may be or-ed together.
+type DetokenizeFlags uint32
+
+const (
+	// DetokenizeControl gives control tokens the text of their names.
+	DetokenizeControl DetokenizeFlags = C.LAYERLINE_DETOKENIZE_CONTROL
+	// DetokenizeContinue is for tokens that go on a text: its first space stays.
+	DetokenizeContinue DetokenizeFlags = C.LAYERLINE_DETOKENIZE_CONTINUE
+)
+
 // Detokenize turns a sequence of tokens into its text; control tokens have none. A sequence may end inside a character:
 // then so does the text. A space that the tokeniser puts before every text is left out: that is right for a whole
 // sequence, not for parts of one to be joined.
@@ -313,6 +325,19 @@ func (m *Model) Detokenize(tokens []Token) (string, error) {
 	return text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
 		first, count := array(tokens)
 		return C.layerline_model_detokenize(model, first, count, buf, cap, needed, told)
+	})
+}
+
+// DetokenizeWith is Detokenize with flags.
+func (m *Model) DetokenizeWith(tokens []Token, flags DetokenizeFlags) (string, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return "", err
+	}
+	defer m.h.done()
+	return text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
+		first, count := array(tokens)
+		return C.layerline_model_detokenize_with(model, first, count, C.uint32_t(flags), buf, cap, needed, told)
 	})
 }
 
