@@ -68,6 +68,7 @@ impl Simulation {
             readers: machine.readers,
             prefetch_distance: 0,
             max_frames: 0,
+            kept_experts: Default::default(),
             schedule,
         };
         let state = State::new(&fixed, Accounting::new(frames, 0, 0));
