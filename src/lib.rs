@@ -54,6 +54,7 @@
 //! interface's: they change with any version.
 
 #![deny(unsafe_op_in_unsafe_fn)]
+#![deny(clippy::undocumented_unsafe_blocks)]
 
 #[doc(hidden)]
 pub mod arch;

@@ -134,6 +134,55 @@ fn what_a_template_lacks_is_said() {
     assert!(none.message().contains("no chat template"), "{none}");
 }
 
+/// A null member counts as absent, but for templates that fail then and compare it with none; arguments that are JSON
+/// text are read for templates that walk through them, and stay text for those that write them.
+#[test]
+fn a_conversation_takes_the_form_that_the_template_wants() {
+    let call = |content: &str, arguments: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "assistant", "content": {content}, "tool_calls": [
+                {{"type": "function", "function": {{"name": "f", "arguments": {arguments}}}}}]}}]}}"#
+        )
+    };
+    let (object, text) = (r#"{"a": [1, null]}"#, r#""{\"a\": [1, null]}""#);
+    let compares =
+        "{% for m in messages %}{% if m.content is none %}-{% else %}{{ m.content.strip() }}{% endif %}{% endfor %}";
+    assert_eq!(format(compares, &call("null", object), true).unwrap(), "-");
+    assert_eq!(format(compares, &call("\" x \"", object), true).unwrap(), "x");
+    let absent = "{% for m in messages %}{{ 'content' in m }}{% endfor %}";
+    assert_eq!(format(absent, &call("null", object), true).unwrap(), "False");
+    let walks =
+        "{% for k, v in messages[0].tool_calls[0].function.arguments.items() %}{{ k }}={{ v | tojson }}{% endfor %}";
+    assert_eq!(format(walks, &call("null", object), true).unwrap(), "a=[1, null]");
+    assert_eq!(format(walks, &call("null", text), true).unwrap(), "a=[1, null]");
+    let flat = r#"{"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{\"a\": 1}"}]}]}"#;
+    assert_eq!(format("{{ messages[0].tool_calls[0].arguments.items() | length }}", flat, true).unwrap(), "1");
+    let writes = "{{ messages[0].tool_calls[0].function.arguments }}";
+    assert_eq!(format(writes, &call("null", text), true).unwrap(), r#"{"a": [1, null]}"#);
+    let both = format!("{compares}{walks}");
+    assert_eq!(format(&both, &call("null", text), true).unwrap(), "-a=[1, null]");
+    // What is wrong in every form is told of the first.
+    let error =
+        format("{{ messages[0].content + 1 }}{{ raise_exception('no') }}", &call("null", text), true).unwrap_err();
+    assert!(!error.message().ends_with("no"), "{error}");
+    assert!(format(walks, &call("null", "\"not JSON\""), true).is_err());
+}
+
+#[test]
+fn integers_stay_as_they_are_written() {
+    let written = "[18446744073709551616, -170141183460469231731687303715884105728, \
+                   123456789012345678901234567890123456789012345678901234567890, -0, 1.5, 1e400, 9007199254740993]";
+    let json = format!(r#"{{"messages": [], "x": {written}}}"#);
+    let shown = "[18446744073709551616, -170141183460469231731687303715884105728, \
+                 123456789012345678901234567890123456789012345678901234567890, 0, 1.5, inf, 9007199254740993]";
+    assert_eq!(format("{{ x }}", &json, true).unwrap(), shown);
+    assert_eq!(format("{{ x | tojson }}", &json, true).unwrap(), shown.replace("inf", "Infinity"));
+    assert_eq!(
+        format("{{ x[0] + 1 }} {{ x[2] ~ '' }}", &json, true).unwrap(),
+        format!("18446744073709551617 {}", "1234567890".repeat(6))
+    );
+}
+
 #[test]
 fn a_template_for_tools_is_taken_when_there_are_some() {
     let metadata = Metadata {
@@ -181,7 +230,7 @@ fn control_tokens_that_a_message_spells_stay_text_in_every_vocabulary() {
         let back = String::from_utf8(text_of.decode(&tokens, false).unwrap()).unwrap();
         assert_eq!(back.matches(&cunning).count(), 2, "{name}: {back}");
 
-        // Long ones take no longer than they are, and a character that marks the template's own is no secret door.
+        // Long ones take no longer than they are, and a character that marks the template's own text makes no control token.
         let long = Conversation::new([("user", &*eos.repeat(100_000))], false);
         assert_eq!(
             chat.tokenize(&long).unwrap().iter().filter(|&&found| Some(found) == text_of.eos()).count(),

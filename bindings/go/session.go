@@ -226,8 +226,14 @@ type SessionInfo struct {
 	ContextLength int
 	// Position is the tokens it holds.
 	Position int
-	// MemoryBytes is what it takes from the model's budget.
+	// MemoryBytes is what it takes from the model's budget, without its checkpoints.
 	MemoryBytes uint64
+	// CacheBytes is the part of MemoryBytes that keys and values take.
+	CacheBytes uint64
+	// KVType is how keys and values are kept.
+	KVType KVType
+	// FewestTokens is the fewest tokens, beside 0, to which Truncate can go back now.
+	FewestTokens int
 }
 
 // Info is facts of the session. ErrBusy while a pass runs or is submitted.
@@ -241,6 +247,9 @@ func (s *Session) Info() (SessionInfo, error) {
 		ContextLength: int(filled.context_length),
 		Position:      int(filled.position),
 		MemoryBytes:   uint64(filled.memory_bytes),
+		CacheBytes:    uint64(filled.cache_bytes),
+		KVType:        KVType(filled.kv_type),
+		FewestTokens:  int(filled.fewest_tokens),
 	}, err
 }
 
@@ -251,7 +260,8 @@ func (s *Session) Position() (int, error) {
 }
 
 // Truncate forgets all tokens after the first so many, so that the sequence can go on differently from there.
-// ErrInvalidArgument when the session holds fewer.
+// ErrInvalidArgument when the session holds fewer, or when a layer with a sliding window has dropped what the next token
+// would see: SessionInfo.FewestTokens says how far back it goes, and Checkpoint keeps a point that is farther back.
 func (s *Session) Truncate(tokens int) error {
 	count, err := size(tokens, "tokens")
 	if err != nil {

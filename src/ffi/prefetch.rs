@@ -1,11 +1,10 @@
 //! Prefetch, completion and statistics.
 
-use std::mem::offset_of;
 use std::time::Duration;
 
 use libc::intptr_t;
 
-use super::boundary::{Caller, Versioned, caller};
+use super::boundary::{Caller, caller, versioned};
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::options::io_number;
@@ -65,7 +64,7 @@ impl From<Event> for layerline_event {
 
 /// Asks for layers to be loaded ahead of their use, and returns at once. Each layer gives a LAYERLINE_EVENT_LAYER when it
 /// is loaded, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
-/// cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
+/// cancelled, as far as memory allows: passes come first. A failed prefetch is an event, and no pass fails
 /// because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
 /// need, or that earlier prefetches keep them all. Of a layer with experts it loads what every pass uses: which experts a
 /// pass needs is known only when it runs.
@@ -254,11 +253,7 @@ pub struct layerline_stats {
     pub evictions: u64,
 }
 
-// SAFETY: repr(C), `struct_size` first.
-unsafe impl Versioned for layerline_stats {
-    const NAME: &'static str = "stats";
-    const FIRST_SIZE: usize = offset_of!(layerline_stats, evictions) + size_of::<u64>();
-}
+versioned!(layerline_stats as "stats", up to evictions: u64);
 
 impl From<Stats> for layerline_stats {
     fn from(stats: Stats) -> layerline_stats {

@@ -92,7 +92,7 @@ struct Shared {
     job: UnsafeCell<Job>,
     parts: Box<[Part]>,
     /// Guards nothing but the condition variables: held between a check of `state` and the wait.
-    door: Mutex<()>,
+    sleep: Mutex<()>,
     work_arrived: Condvar,
     all_left: Condvar,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -135,7 +135,7 @@ impl Pool {
             parks: AtomicU64::new(0),
             job: UnsafeCell::new(Job { work: &nothing, total: 0, grain: 1 }),
             parts: (0..threads).map(|_| Part(AtomicU64::new(0))).collect(),
-            door: Mutex::new(()),
+            sleep: Mutex::new(()),
             work_arrived: Condvar::new(),
             all_left: Condvar::new(),
             panic: Mutex::new(None),
@@ -239,8 +239,8 @@ impl Shared {
         // With a sequentially consistent fence between the two on both sides, at least one sees the other.
         fence(Ordering::SeqCst);
         if self.parked.load(Ordering::Relaxed) > 0 {
-            // Whoever counted himself is past the door, that is waiting, or has seen the job.
-            drop(self.door.lock());
+            // A thread that counted itself holds the lock until it waits, or has seen the job.
+            drop(self.sleep.lock());
             self.work_arrived.notify_all();
         }
     }
@@ -253,11 +253,11 @@ impl Shared {
         if closed & JOINED == 0 || spin(|| self.state.load(Ordering::Acquire) & JOINED == 0) {
             return;
         }
-        let mut door = self.door.lock();
+        let mut sleep = self.sleep.lock();
         let mut state = self.state.fetch_or(CALLER_PARKED, Ordering::Acquire);
         while state & JOINED != 0 {
-            // The last to leave sees the flag and comes through the door, so the notice cannot fall before the wait.
-            self.all_left.wait(&mut door);
+            // The last to leave sees the flag and takes the lock, so its notice cannot come before the wait.
+            self.all_left.wait(&mut sleep);
             state = self.state.load(Ordering::Acquire);
         }
     }
@@ -288,13 +288,13 @@ impl Shared {
         if spin(&mut is_new) {
             return state;
         }
-        let mut door = self.door.lock();
+        let mut sleep = self.sleep.lock();
         self.parked.fetch_add(1, Ordering::Relaxed);
         // See `publish`.
         fence(Ordering::SeqCst);
         while !is_new() {
             self.parks.fetch_add(1, Ordering::Relaxed);
-            self.work_arrived.wait(&mut door);
+            self.work_arrived.wait(&mut sleep);
         }
         self.parked.fetch_sub(1, Ordering::Relaxed);
         state
@@ -314,7 +314,7 @@ impl Shared {
         // Release: the caller sees what this thread wrote.
         let before = self.state.fetch_sub(1, Ordering::Release);
         if before & CALLER_PARKED != 0 && before & JOINED == 1 {
-            drop(self.door.lock());
+            drop(self.sleep.lock());
             self.all_left.notify_one();
         }
     }

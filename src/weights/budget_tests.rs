@@ -37,7 +37,7 @@ fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
 }
 
 #[test]
-fn a_page_that_comes_for_a_sweep_which_ends_without_it_is_given_up_where_the_plan_has_become_smaller() {
+fn a_page_of_an_ended_sweep_is_evicted_where_the_plan_has_become_smaller() {
     let s = uneven();
     let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
     // The page after the one the sweep ends with: an ordinary one, or a table, which no sweep takes.

@@ -19,15 +19,15 @@ const EXPERTS: u32 = 12;
 fn layers() -> Schedule {
     let mut matrices = Vec::new();
     for layer in 0..LAYERS {
-        matrices.extend([(layer, 4096, 40), (layer, 4096, 8)]);
-        let expert = [(layer | ROUTED, 4096, 20), (layer | ROUTED | SAME, 4096, 20), (layer | ROUTED | SAME, 4096, 24)];
+        matrices.extend([(layer, 4096, 10), (layer, 4096, 2)]);
+        let expert = [(layer | ROUTED, 4096, 5), (layer | ROUTED | SAME, 4096, 5), (layer | ROUTED | SAME, 4096, 6)];
         matrices.extend((0..EXPERTS).flat_map(|_| expert));
     }
-    matrices.push((LAYERS - 1, 4096, 60));
+    matrices.push((LAYERS - 1, 4096, 15));
     schedule_of(&matrices)
 }
 
-/// Frames for the circle, the ring, and `experts` of all layers.
+/// Frames for the cyclic part, the ring, and `experts` of all layers.
 fn frames(s: &Schedule, experts: u64) -> u64 {
     let mut frames = s.sweep_bytes() + Engine::min_frames(s);
     loop {
@@ -36,6 +36,7 @@ fn frames(s: &Schedule, experts: u64) -> u64 {
             n if n >= experts => return frames,
             _ => frames += 4096,
         }
+        assert!(frames < Engine::full_frames(s), "no budget below all keeps {experts} experts");
     }
 }
 
@@ -101,7 +102,7 @@ fn hits_misses_evictions_and_bytes_are_those_of_the_policy() {
     let s = layers();
     assert_eq!(s.experts.len() as u32, LAYERS * EXPERTS);
     assert!(s.experts.iter().all(|e| e.pages().len() == 3));
-    for (experts, prefetch) in [(1, true), (5, true), (14, false), (14, true), (30, true)] {
+    for (experts, prefetch) in [(1, true), (5, true), (14, false), (14, true), (20, true)] {
         let b = open(layers(), frames(&s, experts), prefetch, |_| {});
         b.engine.settle();
         let capacity = b.engine.shared().state.lock().residency().cached[0] as usize;
@@ -130,7 +131,7 @@ fn hits_misses_evictions_and_bytes_are_those_of_the_policy() {
         let counted = [stats.expert_hits, stats.expert_misses, stats.expert_evictions, stats.expert_missed_bytes];
         assert_eq!(counted, expected, "{experts} experts, prefetch {prefetch}");
         assert!(expected[0] > 0 && expected[2] > 0);
-        // All that was read is what was missing: the circle stays.
+        // All that was read is what was missing: the cyclic part stays.
         let first = s.pages[s.sweep_len].offset;
         let reads = b.control.take_reads();
         let routed = reads.iter().filter(|r| (first..).contains(&r.end)).map(|r| r.end - r.start).sum::<u64>();
@@ -144,7 +145,7 @@ fn hits_misses_evictions_and_bytes_are_those_of_the_policy() {
 #[test]
 fn the_cache_follows_the_budget_down_and_up() {
     let s = layers();
-    let (small, large) = (frames(&s, 6), frames(&s, 30));
+    let (small, large) = (frames(&s, 6), frames(&s, 20));
     for prefetch in [true, false] {
         let b = open(layers(), large, prefetch, |_| {});
         let mut draw = Draw(9);
@@ -190,7 +191,7 @@ fn frames_of_experts_are_used_again_and_none_goes_back_while_the_budget_stays() 
 #[test]
 fn experts_in_memory_come_first_and_are_used_while_the_others_are_read() {
     let s = layers();
-    let b = open(layers(), frames(&s, 30), true, |_| {});
+    let b = open(layers(), frames(&s, 20), true, |_| {});
     let trace = |experts: &[u32]| vec![experts.to_vec(); LAYERS as usize];
     (0..2).for_each(|_| pass(&b, &trace(&[3, 7])).unwrap());
     b.engine.settle();
@@ -255,7 +256,10 @@ fn a_pass_that_is_cancelled_anywhere_leaves_a_cache_that_works() {
                     b.interrupt.raise();
                 }
             });
-            assert!(last == 0 || ended.unwrap_err().status() == Status::Cancelled);
+            match ended {
+                Ok(()) => assert!(last == 0 || pages <= last),
+                Err(e) => assert_eq!(e.status(), Status::Cancelled),
+            }
             pass(&b, &draw.token()).unwrap();
         }
         assert!(b.stats().peak_bytes <= frames(&s, 7));
@@ -265,7 +269,7 @@ fn a_pass_that_is_cancelled_anywhere_leaves_a_cache_that_works() {
 #[test]
 fn sessions_budgets_and_cancellations_at_once_never_exceed_the_budget_and_all_end() {
     let s = layers();
-    let budgets: Vec<u64> = [0, 1, 6, 20, 40].iter().map(|&n| frames(&s, n)).collect();
+    let budgets: Vec<u64> = [0, 1, 6, 12, 20].iter().map(|&n| frames(&s, n)).collect();
     let most = Engine::full_frames(&s);
     for prefetch in [true, false] {
         let b = open(layers(), most, prefetch, |c| c.fail(0..u64::MAX, 3));

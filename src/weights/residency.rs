@@ -1,7 +1,7 @@
-//! Which pages stay. The sweep is a circle, so recency says nothing: with room for C of N pages the least reading is
+//! Which pages stay. The schedule is cyclic, so recency says nothing: with room for C of N pages the least reading is
 //! reached by keeping C − ring of them for good and passing the rest through the ring. The kept ones are spread evenly,
 //! so that every stretch of reading has arithmetic to hide behind. Of experts a pass needs a few, and which ones is learned:
-//! what the circle leaves holds a cache of them.
+//! what the cyclic part leaves holds a cache of them.
 
 use std::ops::Range;
 
@@ -62,21 +62,21 @@ pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64, kept_exper
     let ring_bytes = (capacity / 2).clamp(least, good_ring(schedule, in_flight_bytes).max(least)).min(capacity);
     let room = capacity - ring_bytes;
     kept.keep_evenly(0..schedule.sweep_len, room);
-    let circle = kept.bytes;
+    let swept = kept.bytes;
     let mut cache = ExpertFrames::default();
     match kept_experts {
-        KeptExperts::Cached if circle == schedule.sweep_bytes() => cache.fill(schedule, room - circle),
+        KeptExperts::Cached if swept == schedule.sweep_bytes() => cache.fill(schedule, room - swept),
         KeptExperts::Cached => cache.fill(schedule, 0),
         KeptExperts::FixedShare => {
             cache.fill(schedule, 0);
-            kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - circle);
+            kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - swept);
         }
     }
-    let experts = (kept.bytes - circle + cache.extent_bytes).min(schedule.routed_bytes());
+    let experts = (kept.bytes - swept + cache.extent_bytes).min(schedule.routed_bytes());
     let (used, of) = schedule.routed_share;
     let missed = schedule.routed_bytes() - experts;
     let missed = (u128::from(missed) * u128::from(used) / u128::from(of.max(1))) as u64;
-    let streamed_bytes = schedule.sweep_bytes() - circle + missed;
+    let streamed_bytes = schedule.sweep_bytes() - swept + missed;
     let pinned_bytes = kept.bytes + cache.frame_bytes;
     Residency { pinned: kept.pinned, pinned_bytes, cached: cache.counts, ring_bytes, streamed_bytes }
 }
@@ -187,7 +187,7 @@ mod tests {
             assert!(r.ring_bytes >= least || capacity >= total);
             let kept: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.extent_bytes).sum();
             assert_eq!(kept, r.pinned_bytes);
-            // Evenness: any half of the circle holds about half of the pinned bytes.
+            // Evenness: any half of the schedule holds about half of the pinned bytes.
             let half: u64 = s.pages[..s.sweep_len / 2]
                 .iter()
                 .zip(&r.pinned)
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_of_experts_takes_what_the_circle_leaves_in_frames_that_hold_any_of_its_group() {
+    fn a_cache_of_experts_takes_what_the_cyclic_part_leaves_in_frames_that_hold_any_of_its_group() {
         let mut matrices = Vec::new();
         for layer in 0..6 {
             matrices.push((layer, 8192, 64));
@@ -236,7 +236,7 @@ mod tests {
             assert_eq!(cached + pinned, r.pinned_bytes);
             assert!(r.pinned_bytes + r.ring_bytes <= capacity);
             let whole = r.pinned[..s.sweep_len].iter().all(|&p| p);
-            assert!(cached == 0 || whole, "the circle comes first");
+            assert!(cached == 0 || whole, "pages of every pass come first");
             assert!(cached >= before || step == 64);
             if step < 64 && whole {
                 let largest = s.expert_groups.iter().map(|g| g.frame_bytes).max().unwrap();

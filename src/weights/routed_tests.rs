@@ -122,7 +122,7 @@ fn a_pass_reads_the_experts_that_it_is_routed_to_and_no_others_at_the_floor() {
 }
 
 #[test]
-fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_routed_pages_are_there_in_time() {
+fn with_fast_storage_routed_pages_are_there_in_time_and_nothing_is_read_twice() {
     let s = routed();
     for frames in budgets(&s) {
         let b = open(routed(), frames, true, |_| {});
@@ -136,21 +136,21 @@ fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_route
             assert!(times <= 1, "{frames}: page {p} was read {times} times");
         }
         // Only the first page of a route_point may be waited for: until the router has spoken nobody knows it. Beside that route_point a
-        // page of the circle is used first, so not even that.
+        // page of the cyclic part is used first, so not even that.
         assert!(b.stats().layers_stalled <= 1, "{frames}: {:?}", b.stats());
         assert!(b.stats().peak_bytes <= frames);
     }
 }
 
 #[test]
-fn experts_stay_in_what_the_circle_leaves_and_are_read_again_only_where_it_is_too_little() {
+fn experts_stay_in_what_the_cyclic_part_leaves_and_are_read_again_only_where_it_is_too_little() {
     let s = routed();
-    let circle = s.sweep_bytes() + 2 * Engine::min_frames(&s);
-    for frames in [circle + s.routed_bytes() / 2, Engine::full_frames(&s)] {
+    let swept = s.sweep_bytes() + 2 * Engine::min_frames(&s);
+    for frames in [swept + s.routed_bytes() / 2, Engine::full_frames(&s)] {
         let b = open(routed(), frames, true, |_| {});
         b.engine.settle();
         let plan = b.engine.shared().state.lock().residency().clone();
-        assert!(plan.pinned[..s.sweep_len].iter().all(|&p| p), "{frames}: the circle comes first");
+        assert!(plan.pinned[..s.sweep_len].iter().all(|&p| p), "{frames}: pages of every pass come first");
         let (full, cached) = (frames == Engine::full_frames(&s), plan.cached[0] as usize);
         assert!(if full { cached == 0 } else { cached > 2 * LAYERS as usize }, "{frames}: {cached}");
         assert_eq!(plan.pinned[s.sweep_len..s.routed_end].iter().filter(|&&p| p).count() > 0, full);
@@ -162,9 +162,11 @@ fn experts_stay_in_what_the_circle_leaves_and_are_read_again_only_where_it_is_to
         pass(&b, &[0, 1, 2, 3, 4, 5], || {}).unwrap();
         b.engine.settle();
         let times = times_read(&s, &b.control.take_reads());
-        let read = times[s.sweep_len..s.routed_end].iter().filter(|&&n| n == 1).count();
-        assert_eq!(read, if full { 0 } else { 4 * LAYERS as usize }, "{frames}: {times:?}");
-        assert!(times.iter().all(|&n| n <= 1));
+        for layer in 0..LAYERS {
+            let read = |e| expert_pages(&s, layer, &[e]).iter().all(|&p| times[p] == usize::from(!full));
+            assert!([0, 2, 3, 5].into_iter().all(read), "{frames}: layer {layer}: {times:?}");
+            assert!(expert_pages(&s, layer, &[1, 4]).iter().all(|&p| times[p] == 0), "{frames}: layer {layer}");
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Where weights are read from: a door with three rooms behind it (direct, buffered, mapped) and, in tests, one that
-//! delays, fails and shortens reads on command.
+//! Where weights are read from: direct, buffered or mapped files and, in tests, a source that delays, fails and shortens
+//! reads on command.
 
 use std::fs::File;
 use std::io;

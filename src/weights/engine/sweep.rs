@@ -159,7 +159,7 @@ mod tests {
     use crate::weights::tests::open;
 
     #[test]
-    fn pages_are_held_together_where_all_of_them_stay_and_given_up_after_it_when_the_budget_falls() {
+    fn pinned_pages_are_used_together_and_evicted_after_it_when_the_budget_falls() {
         let schedule = || schedule_of(&[(0, 4096, 16), (0, 4096, 400), (0, 4096, 16), (1, 4096, 700), (1, 4096, 300)]);
         let (floor, full) = (Engine::min_frames(&schedule()), Engine::full_frames(&schedule()));
         let b = open(schedule(), full, true, |_| {});

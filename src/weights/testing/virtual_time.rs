@@ -43,7 +43,7 @@ struct Simulation {
 fn model() -> Schedule {
     let mut matrices = Vec::new();
     for layer in 0..22 {
-        // In the layers that matter more, values and the way down have six bits.
+        // In the layers that matter more, values and the down projection have six bits.
         let more = !(2..19).contains(&layer) || layer % 3 == 2;
         let (four, six) = (|columns: u64| columns / 256 * 144, |columns: u64| columns / 256 * 210);
         let better = |columns| if more { six(columns) } else { four(columns) };

@@ -2,6 +2,8 @@
 
 use super::block32::halves;
 use super::{and, halves_together, load, load128};
+use crate::kernel::matmul::avx512::points::Levels;
+use crate::kernel::matmul::avx512::ternary;
 use std::arch::x86_64::*;
 
 /// What the kernels need to know of a format with blocks of 256.
@@ -20,6 +22,10 @@ pub(in super::super) trait Block256 {
     const SIGNED: bool;
     /// How many products of two codes each with two activations can be added in 16 bits.
     const FLUSH: usize;
+    /// Whether all scales are one.
+    const UNSCALED: bool = false;
+    /// Whether codes are levels with signs beside them, which [`Self::wide_levels`] has apart.
+    const SIGNS: bool = false;
 
     /// All codes of a block.
     ///
@@ -35,9 +41,15 @@ pub(in super::super) trait Block256 {
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
     unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
-        let [a, b, c, d, e, f, g, h] = unsafe { Self::codes(block) };
-        let both = |low, high| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-        [both(a, b), both(c, d), both(e, f), both(g, h)]
+        wide(unsafe { Self::codes(block) })
+    }
+
+    /// Magnitudes and signs of two blocks, in formats with [`Self::SIGNS`].
+    ///
+    /// # Safety
+    /// As [`Self::wide_codes`], for both blocks.
+    unsafe fn wide_levels(_blocks: [*const u8; 2]) -> [Levels; 2] {
+        unreachable!("codes without signs of their own")
     }
 
     /// The codes of the sub-blocks of 32 `2 * pair` and `2 * pair + 1`: the first sixteen of both, then their last
@@ -91,6 +103,14 @@ pub(in super::super) struct Q6K;
 pub(in super::super) struct Iq4Xs;
 pub(in super::super) struct Tq1_0;
 pub(in super::super) struct Tq2_0;
+
+/// Two vectors in each.
+#[inline]
+#[target_feature(enable = "avx2,avx512f")]
+pub(super) fn wide([a, b, c, d, e, f, g, h]: [__m256i; 8]) -> [__m512i; 4] {
+    let both = |low, high| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    [both(a, b), both(c, d), both(e, f), both(g, h)]
+}
 
 /// Bits `SHIFT..` of every byte that `mask` keeps.
 #[inline]
@@ -398,6 +418,7 @@ impl Block256 for Tq1_0 {
     const OFFSET: i32 = 1;
     const SIGNED: bool = false;
     const FLUSH: usize = 8;
+    const UNSCALED: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -437,6 +458,13 @@ impl Block256 for Tq1_0 {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { ternary::tq1_0(block) }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(_: *const u8) -> [__m128i; 2] {
         [_mm_set1_epi8(1), _mm_setzero_si128()]
@@ -451,12 +479,20 @@ impl Block256 for Tq2_0 {
     const OFFSET: i32 = 1;
     const SIGNED: bool = false;
     const FLUSH: usize = 8;
+    const UNSCALED: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn codes(block: *const u8) -> [__m256i; 8] {
         // SAFETY: the block starts with 64 bytes of codes.
         unsafe { pairs_of_bits(block) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { ternary::tq2_0(block) }
     }
 
     #[inline]

@@ -40,6 +40,27 @@ pub(in super::super) trait Block32 {
         unsafe { halves_together(Self::codes(first, part), Self::codes(second, (part + 1) % Self::PARTS)) }
     }
 
+    /// All codes of a block of 64.
+    ///
+    /// # Safety
+    /// As [`Self::codes`]; the processor has AVX-512 with VBMI.
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> __m512i {
+        // SAFETY: the caller's promise.
+        let (first, last) = unsafe { (Self::codes(block, 0), Self::codes(block, 1)) };
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), last)
+    }
+
+    /// In formats with [`Self::HALVES`] the scales of each sixteen elements of four blocks of 64: of all blocks the first,
+    /// then the second, and in the other vector the third and fourth.
+    ///
+    /// # Safety
+    /// As [`Self::scales`].
+    unsafe fn scales_of_sixteens(_blocks: [*const u8; 4]) -> [__m256; 2] {
+        unreachable!("no scales for sixteen elements")
+    }
+
     /// Scales of part `part` of four blocks, and their mins, which follow the scales in formats that have any. With
     /// [`Self::HALVES`] the scales of the first sixteen elements and then those of the last.
     ///
@@ -310,17 +331,6 @@ impl Block32 for Mxfp4 {
     }
 }
 
-/// The scales there are of NVFP4.
-static NVFP4_SCALES: [f32; 256] = {
-    let mut scales = [0.0; 256];
-    let mut bits = 0;
-    while bits < 256 {
-        scales[bits] = tables::nvfp4_scale(bits as u8);
-        bits += 1;
-    }
-    scales
-};
-
 impl Block32 for Nvfp4 {
     const BYTES: usize = 36;
     const PARTS: usize = 2;
@@ -342,13 +352,42 @@ impl Block32 for Nvfp4 {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> __m512i {
+        // SAFETY: 32 bytes of codes follow the four scales; the table has 16 bytes.
+        let (packed, table) = unsafe { (load(block.add(4)), load128(SHIFTED.as_ptr().cast())) };
+        // Eight bytes hold sixteen codes: once as they are, and once with the high nibbles brought down. What is left above
+        // a code changes nothing, as the table repeats.
+        let twice = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_castsi256_si512(packed));
+        let at = _mm512_srlv_epi64(twice, _mm512_setr_epi64(0, 4, 0, 4, 0, 4, 0, 4));
+        _mm512_permutexvar_epi8(at, _mm512_broadcast_i32x4(table))
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn scales(blocks: [*const u8; 4], part: usize) -> [__m128; 2] {
-        [0, 1].map(|half| {
-            // SAFETY: the four scales start the block.
-            let [a, b, c, d] = blocks.map(|block| NVFP4_SCALES[unsafe { *block.add(2 * part + half) } as usize]);
-            _mm_setr_ps(a, b, c, d)
-        })
+        // SAFETY: the caller's promise.
+        let both = unsafe { Self::scales_of_sixteens(blocks) }[part];
+        [_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both)]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn scales_of_sixteens(blocks: [*const u8; 4]) -> [__m256; 2] {
+        // SAFETY: the four scales start the block.
+        let [a, b, c, d] = blocks.map(|block| unsafe { block.cast::<i32>().read_unaligned() });
+        let order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let bytes = _mm_shuffle_epi8(_mm_setr_epi32(a, b, c, d), order);
+        // The one that is no number counts as zero, and the highest bit means nothing.
+        let magnitudes = _mm_and_si128(bytes, _mm_set1_epi8(127));
+        let bytes = _mm_andnot_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(127)), magnitudes);
+        // With zeros around them they are halves, too small by what their exponents count from.
+        let bits = _mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(bytes));
+        let unit = _mm256_set1_ps(128.0);
+        [
+            _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(bits)), unit),
+            _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(bits)), unit),
+        ]
     }
 }
 

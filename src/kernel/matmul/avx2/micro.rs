@@ -2,7 +2,7 @@
 
 use super::block32::Block32;
 use super::block256::Block256;
-use super::tile::{GROUPS, ROWS, Tile32, Tile256};
+use super::tile::{GROUPS, Narrow, ROWS, Tile32, Tile256};
 use super::{load, products};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
@@ -43,7 +43,7 @@ impl Results {
 
 /// The loop over rows, columns and tokens for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`.
 macro_rules! over_tiles {
-    ($features:literal, $name:ident, $block:ident, $tile:ident, $x:ident, $step:ident, [$($few:literal)*]) => {
+    ($features:literal, $name:ident, $block:ident, $tile:ident, $x:ident, $step:ident, [$($few:literal)*] $(, $unpack:ty)?) => {
         /// # Safety
         /// As `super::multiply`.
         #[target_feature(enable = $features)]
@@ -59,7 +59,7 @@ macro_rules! over_tiles {
                     for block in 0..job.k.div_ceil(256) {
                         // SAFETY: the caller's promises.
                         unsafe {
-                            tile.fill::<F>(&part, block);
+                            tile.fill::<F $(, $unpack)?>(&part, block);
                             let x = &x[block * tokens + from..][..count];
                             let columns = (job.k - 256 * block).min(256);
                             let step = Step { tile: &tile, x, columns, rows: part.end - part.start };
@@ -82,7 +82,7 @@ macro_rules! over_tiles {
 pub(in crate::kernel::matmul) use over_tiles;
 
 over_tiles!("avx2,fma,f16c", rows32, Block32, Tile32, codes32, step32, [1 2]);
-over_tiles!("avx2,fma,f16c", rows256, Block256, Tile256, codes256, step256, [1 2]);
+over_tiles!("avx2,fma,f16c", rows256, Block256, Tile256, codes256, step256, [1 2], Narrow);
 
 /// A tile of so many rows, and the activations of a panel's tokens that belong to its columns.
 pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {

@@ -9,10 +9,10 @@ use std::arch::x86_64::{
     _mm256_srai_epi32 as shift_right, _mm256_store_ps as store_floats, _mm256_sub_epi32 as subtract,
 };
 
-/// The kernels for an instruction set that has the given features. The module knows vectors and their instructions by the
+/// The kernels for an instruction set that has the given features and a way to take blocks apart. The module knows vectors and their instructions by the
 /// names above, and the one around it has `unsigned`.
 macro_rules! tile_kernels {
-    ($features:literal) => {
+    ($features:literal, $unpack:ty) => {
         use super::unsigned;
         use $crate::kernel::matmul::Job;
         use $crate::kernel::matmul::activations::{Codes32, Codes256};
@@ -33,7 +33,7 @@ macro_rules! tile_kernels {
         type Sums<V, const T: usize> = [[V; PAIR]; T];
 
         over_tiles!($features, rows32, Block32, Tile32, codes32, step32, [1 2 3 4 5]);
-        over_tiles!($features, rows256, Block256, Tile256, codes256, step256, [1 2 3 4 5]);
+        over_tiles!($features, rows256, Block256, Tile256, codes256, step256, [1 2 3 4 5], $unpack);
 
         /// Two vectors of something that a tile has for every row, from `group` on.
         #[inline]
@@ -83,8 +83,8 @@ macro_rules! tile_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn results<const T: usize>(y: *const [f32; ROWS], group: usize) -> Sums<Floats, T> {
-            // SAFETY: the caller's promise; all groups of a token lie side by side.
             std::array::from_fn(|t| {
+                // SAFETY: the caller's promise; all groups of a token lie side by side.
                 std::array::from_fn(|half| unsafe {
                     load_floats(y.add(t).cast::<f32>().add(8 * (group + WIDE * half)))
                 })
@@ -221,4 +221,4 @@ macro_rules! tile_kernels {
 }
 pub(in crate::kernel::matmul) use tile_kernels;
 
-tile_kernels!("avx2,fma,f16c,avxvnni");
+tile_kernels!("avx2,fma,f16c,avxvnni", crate::kernel::matmul::avx2::tile::Narrow);
