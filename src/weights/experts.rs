@@ -304,6 +304,8 @@ mod tests {
         for _ in 0..2000 {
             token(&mut cache, &[&[0], &[0], &[0], &[0]]);
         }
+        cache.begin_token();
+        (0..2).for_each(|layer| cache.choose(layer, &[0]));
         // Chosen always: its layer's distance. The layer that has just chosen comes again after all of them.
         for (layer, layers) in [(2, 1.0), (3, 2.0), (0, 3.0), (1, 4.0)] {
             assert!((cache.score((layer, 0), 1) - layers).abs() < 1e-6);

@@ -146,7 +146,7 @@ fn with_fast_storage_routed_pages_are_there_in_time_and_nothing_is_read_twice() 
 fn experts_stay_in_what_the_cyclic_part_leaves_and_are_read_again_only_where_it_is_too_little() {
     let s = routed();
     let swept = s.sweep_bytes() + 2 * Engine::min_frames(&s);
-    for frames in [swept + s.routed_bytes() / 2, Engine::full_frames(&s)] {
+    for frames in [swept + s.routed_bytes() * 3 / 4, Engine::full_frames(&s)] {
         let b = open(routed(), frames, true, |_| {});
         b.engine.settle();
         let plan = b.engine.shared().state.lock().residency().clone();
