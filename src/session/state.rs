@@ -33,8 +33,8 @@ use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek, Write};
 use std::path::Path;
 
-use super::results::Results;
 use super::Session;
+use super::results::Results;
 use crate::error::{Error, Result, Status};
 use crate::exec::memory::{Held, Row, RowMut, Snapshot};
 use crate::model::Logits;
