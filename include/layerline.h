@@ -319,12 +319,14 @@ typedef struct layerline_plan {
     uint64_t tables_bytes;
     /** Weights that stay, at these options: the memory they take, in whole pages of the system. */
     uint64_t pinned_bytes;
-    /** Weights read from storage in each forward pass, at these options; experts as for one token. */
+    /** Weights read from storage in each forward pass, at these options; experts as if the same ones always stayed. */
     uint64_t streamed_bytes;
     /** Tensors of parts that a pass over text does not run, such as vision and audio towers: they are never read. */
     uint64_t unread_tensors;
     /** Part of the weights: what those tensors take in the file. */
     uint64_t unread_bytes;
+    /** Weights of the experts that one token uses, which are part of streamed_bytes as far as they do not stay. */
+    uint64_t expert_working_set_bytes;
 } layerline_plan;
 
 /**
@@ -570,6 +572,16 @@ typedef struct layerline_stats {
     uint64_t prefetch_failures;
     /** Pages evicted to make room for others. */
     uint64_t evictions;
+    /** Experts that passes were routed to and found in memory. One that several tokens of a chunk use counts once. */
+    uint64_t expert_hits;
+    /** Experts that passes were routed to and had to read. */
+    uint64_t expert_misses;
+    /** What had to be read of those. */
+    uint64_t expert_missed_bytes;
+    /** Experts evicted to make room for others, or because the budget fell. */
+    uint64_t expert_evictions;
+    /** What the experts that one token uses take. */
+    uint64_t expert_working_set_bytes;
 } layerline_stats;
 
 /**

@@ -173,6 +173,17 @@ type Stats struct {
 	PrefetchFailures uint64
 	// Evictions counts pages evicted to make room for others.
 	Evictions uint64
+	// ExpertHits counts experts that passes were routed to and found in memory; one that several tokens of a chunk use
+	// counts once.
+	ExpertHits uint64
+	// ExpertMisses counts experts that passes were routed to and had to read.
+	ExpertMisses uint64
+	// ExpertMissedBytes had to be read of those.
+	ExpertMissedBytes uint64
+	// ExpertEvictions counts experts evicted to make room for others, or because the budget fell.
+	ExpertEvictions uint64
+	// ExpertWorkingSetBytes is what the experts that one token uses take.
+	ExpertWorkingSetBytes uint64
 }
 
 // Stats is the model's counters so far, also while passes run.
@@ -188,23 +199,28 @@ func (m *Model) Stats() (Stats, error) {
 		return Stats{}, err
 	}
 	return Stats{
-		IO:               IOMode(filled.io),
-		BudgetBytes:      uint64(filled.budget_bytes),
-		UsedBytes:        uint64(filled.used_bytes),
-		PeakBytes:        uint64(filled.peak_bytes),
-		PinnedBytes:      uint64(filled.pinned_bytes),
-		Passes:           uint64(filled.passes),
-		Tokens:           uint64(filled.tokens),
-		LayersResident:   uint64(filled.layers_resident),
-		LayersPrefetched: uint64(filled.layers_prefetched),
-		LayersStalled:    uint64(filled.layers_stalled),
-		StallTime:        time.Duration(filled.stall_ns),
-		ComputeTime:      time.Duration(filled.compute_ns),
-		ReadTime:         time.Duration(filled.read_ns),
-		ReadBytes:        uint64(filled.read_bytes),
-		PrefetchRequests: uint64(filled.prefetch_requests),
-		PrefetchFailures: uint64(filled.prefetch_failures),
-		Evictions:        uint64(filled.evictions),
+		IO:                    IOMode(filled.io),
+		BudgetBytes:           uint64(filled.budget_bytes),
+		UsedBytes:             uint64(filled.used_bytes),
+		PeakBytes:             uint64(filled.peak_bytes),
+		PinnedBytes:           uint64(filled.pinned_bytes),
+		Passes:                uint64(filled.passes),
+		Tokens:                uint64(filled.tokens),
+		LayersResident:        uint64(filled.layers_resident),
+		LayersPrefetched:      uint64(filled.layers_prefetched),
+		LayersStalled:         uint64(filled.layers_stalled),
+		StallTime:             time.Duration(filled.stall_ns),
+		ComputeTime:           time.Duration(filled.compute_ns),
+		ReadTime:              time.Duration(filled.read_ns),
+		ReadBytes:             uint64(filled.read_bytes),
+		PrefetchRequests:      uint64(filled.prefetch_requests),
+		PrefetchFailures:      uint64(filled.prefetch_failures),
+		Evictions:             uint64(filled.evictions),
+		ExpertHits:            uint64(filled.expert_hits),
+		ExpertMisses:          uint64(filled.expert_misses),
+		ExpertMissedBytes:     uint64(filled.expert_missed_bytes),
+		ExpertEvictions:       uint64(filled.expert_evictions),
+		ExpertWorkingSetBytes: uint64(filled.expert_working_set_bytes),
 	}, nil
 }
 

@@ -190,14 +190,15 @@ class Plan(_Versioned):
 
     floor_bytes is the least budget that works, full_bytes the one at which nothing is streamed; kv_bytes (one session's
     memory), scratch_bytes and tables_bytes are parts of both. pinned_bytes of weights stay at these options, and
-    streamed_bytes are read in each pass. unread_tensors of the file, of unread_bytes, are never read.
+    streamed_bytes are read in each pass, less where experts come again. unread_tensors of the file, of unread_bytes, are
+    never read. expert_working_set_bytes is what the experts of one token take.
     """
 
     _fields_ = [("struct_size", ctypes.c_uint32), ("layer_count", ctypes.c_uint32)] + [
         (name, ctypes.c_uint64)
         for name in (
             "file_bytes weight_bytes floor_bytes full_bytes kv_bytes scratch_bytes tables_bytes pinned_bytes "
-            "streamed_bytes unread_tensors unread_bytes"
+            "streamed_bytes unread_tensors unread_bytes expert_working_set_bytes"
         ).split()
     ]
 
@@ -257,7 +258,8 @@ class Stats(_Versioned):
         (name, ctypes.c_uint64)
         for name in (
             "budget_bytes used_bytes peak_bytes pinned_bytes passes tokens layers_resident layers_prefetched "
-            "layers_stalled stall_ns compute_ns read_ns read_bytes prefetch_requests prefetch_failures evictions"
+            "layers_stalled stall_ns compute_ns read_ns read_bytes prefetch_requests prefetch_failures evictions "
+            "expert_hits expert_misses expert_missed_bytes expert_evictions expert_working_set_bytes"
         ).split()
     ]
 

@@ -83,6 +83,16 @@ public struct Stats: Hashable, Sendable {
     public let prefetchFailures: UInt64
     /// Pages evicted to make room for others.
     public let evictions: UInt64
+    /// Experts that passes were routed to and found in memory. One that several tokens of a chunk use counts once.
+    public let expertHits: UInt64
+    /// Experts that passes were routed to and had to read.
+    public let expertMisses: UInt64
+    /// What had to be read of those.
+    public let expertMissedBytes: UInt64
+    /// Experts evicted to make room for others, or because the budget fell.
+    public let expertEvictions: UInt64
+    /// What the experts that one token uses take.
+    public let expertWorkingSetBytes: UInt64
 }
 
 /// How text is read.
@@ -192,7 +202,12 @@ public final class Model: Sendable {
                 readBytes: stats.read_bytes,
                 prefetchRequests: stats.prefetch_requests,
                 prefetchFailures: stats.prefetch_failures,
-                evictions: stats.evictions
+                evictions: stats.evictions,
+                expertHits: stats.expert_hits,
+                expertMisses: stats.expert_misses,
+                expertMissedBytes: stats.expert_missed_bytes,
+                expertEvictions: stats.expert_evictions,
+                expertWorkingSetBytes: stats.expert_working_set_bytes
             )
         }
     }
