@@ -115,8 +115,8 @@ static void odd_text_is_no_danger(const layerline_model *model)
     }
     /* Bytes that are in no character become the tokens of those bytes, where the vocabulary has them. */
     for (i = 0; i < sizeof broken / sizeof broken[0]; i++) {
-        layerline_status status =
-            layerline_model_tokenize(model, broken[i].bytes, broken[i].length, 0, tokens, 64, &needed, NULL);
+        layerline_status status = layerline_model_tokenize(model, broken[i].bytes, broken[i].length,
+                                                           LAYERLINE_TOKENIZE_CONTINUE, tokens, 64, &needed, NULL);
         CHECK(status == LAYERLINE_OK || status == LAYERLINE_ERROR_INVALID_ARGUMENT);
         if (status == LAYERLINE_OK) {
             CHECK_STATUS(LAYERLINE_OK,
