@@ -173,6 +173,17 @@ unsafe fn halves_of_nibbles(p: *const u8, q: *const u8) -> [__m256i; 2] {
     [and(packed, 15), and(_mm256_srli_epi16::<4>(packed), 15)]
 }
 
+/// Byte j has all bits where `word` has bit j.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn each_bit(word: i32) -> __m256i {
+    // Each byte gets the byte of the word that holds its bit, then only that bit.
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+    let chosen = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(word), spread), bit);
+    _mm256_cmpeq_epi8(chosen, bit)
+}
+
 /// Bit j of the word at `p` as `VALUE` in byte j.
 ///
 /// # Safety
@@ -181,12 +192,7 @@ unsafe fn halves_of_nibbles(p: *const u8, q: *const u8) -> [__m256i; 2] {
 #[target_feature(enable = "avx2")]
 unsafe fn single_bits<const VALUE: i8>(p: *const u8) -> __m256i {
     // SAFETY: the caller's promise; no alignment is needed.
-    let word = _mm256_set1_epi32(unsafe { p.cast::<i32>().read_unaligned() });
-    // Each byte gets the byte of the word that holds its bit, then only that bit.
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-    let chosen = _mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit);
-    and(_mm256_cmpeq_epi8(chosen, bit), VALUE)
+    and(each_bit(unsafe { p.cast::<i32>().read_unaligned() }), VALUE)
 }
 
 /// # Safety
