@@ -216,13 +216,20 @@ impl<'a> Tensors<'a> {
         Ok(VectorId(self.vectors.len() as u32 - 1))
     }
 
+    /// Whether a tensor says by what the inputs of a matrix in use are divided before they are rounded to four bits. Products
+    /// here take inputs of eight bits with scales of their own, as llama.cpp's do, which leaves these unread too.
+    fn is_input_scale(&self, name: &str) -> bool {
+        let matrix = name.strip_suffix(".input_scale");
+        matrix.is_some_and(|matrix| self.used.contains(format!("{matrix}.weight").as_str()))
+    }
+
     /// Ends the description. A tensor that was not used means that the file computes something else than described:
     /// leaving it out would give wrong results without a word.
     /// `predicting`: blocks that predict further tokens, which no pass runs.
     pub fn finish(self, description: Description, predicting: Range<usize>) -> Result<Described> {
         let (mut unread_tensors, mut unread_bytes) = (0, 0);
         for stray in self.directory.tensors().iter().filter(|t| !self.used.contains(t.name.as_str())) {
-            if is_of_another_part(&stray.name, &predicting) {
+            if is_of_another_part(&stray.name, &predicting) || self.is_input_scale(&stray.name) {
                 unread_tensors += 1;
                 unread_bytes += stray.bytes;
                 continue;

@@ -54,7 +54,7 @@ pub struct Norm {
     pub bias: Option<VectorId>,
 }
 
-/// A norm of each stretch of `span` elements of a row. Its weights go on through the stretches and begin again where
+/// A norm of each run of `span` elements of a row. Its weights go on through the runs and begin again where
 /// they end: one set for all heads, a set for each, or one for the row as a whole.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanNorm {
@@ -192,13 +192,13 @@ pub struct Experts {
     pub router_config: RouterConfig,
     pub count: usize,
     pub used: usize,
-    /// The gate of expert 0; its way up and down follow, then those of the other experts.
+    /// The gate of expert 0; its up and down projections follow, then those of the other experts.
     pub first: MatrixId,
-    /// Whether experts have a gate; else the first is the way up of expert 0.
+    /// Whether experts have a gate; else the first is the up projection of expert 0.
     pub gated: bool,
     /// What the experts' input is compressed by, and what takes the sum of their results back.
     pub latent: Option<[Linear; 2]>,
-    /// One number for each expert's gate, way up and way down: see [`Linear::scale`].
+    /// One number for each expert's gate, up and down projection: see [`Linear::scale`].
     pub scales: [Option<VectorId>; 3],
     /// Of all experts' gates, ways up and ways down, end to end.
     pub biases: [Option<VectorId>; 3],
@@ -215,7 +215,7 @@ impl Experts {
         [self.router].into_iter().chain(self.latent.map(|[down, _]| down)).chain(shared).collect()
     }
 
-    /// The gate, way up and way down of an expert; without a gate the way up stands for it.
+    /// The gate, up projection and down projection of an expert; without a gate the up projection stands for it.
     pub fn matrices(&self, expert: usize) -> [MatrixId; 3] {
         let count = if self.gated { 3 } else { 2 };
         let first = self.first.0 + count * expert as u32;

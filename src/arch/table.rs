@@ -31,7 +31,7 @@ pub struct Architecture {
     /// Whether keys and values are compressed.
     pub(super) latent: bool,
     pub(super) activation: Activation,
-    /// Whether a feed-forward block has a gate beside the way up.
+    /// Whether a feed-forward block has a gate beside the up projection.
     pub(super) gated: bool,
     /// Whether its layers may have experts, and how they are chosen.
     pub(super) experts: Option<RouterDefaults>,

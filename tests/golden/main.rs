@@ -11,6 +11,7 @@ mod hostile;
 mod quant;
 mod real;
 mod recurrent;
+mod scales;
 mod state;
 mod support;
 mod window;

@@ -180,7 +180,9 @@ impl MemoryLayout {
     /// All memory of a sequence: what the layers keep, the tables of the layers, and what a pass keeps of windows and
     /// states before it, so that it can be undone.
     pub fn bytes(&self) -> u64 {
-        let tables = self.layers.capacity() * size_of::<Layer>() + self.states.capacity() * size_of::<StateLayer>();
+        // Of a layer, and of its positions in what undoes a pass.
+        let table = self.layers.capacity() * (size_of::<Layer>() + size_of::<std::ops::Range<usize>>());
+        let tables = table + self.states.capacity() * size_of::<StateLayer>();
         let positions = self.words.saturating_add(self.undo_words).saturating_mul(2);
         positions.saturating_add(States::bytes(&self.states)).saturating_add(tables as u64)
     }
