@@ -118,6 +118,25 @@ fn hostile_templates_end_within_bounds() {
 }
 
 #[test]
+fn ranges_are_pythons() {
+    let range = |arguments: &str| format(&format!("{{{{ range({arguments}) | list }}}}"), HELLO, true);
+    assert_eq!(range("3").unwrap(), "[0, 1, 2]");
+    assert_eq!(range("2, 5").unwrap(), "[2, 3, 4]");
+    assert_eq!(range("5, 2").unwrap(), "[]");
+    assert_eq!(range("5, 0, -2").unwrap(), "[5, 3, 1]");
+    assert_eq!(range("-4, 5, 3").unwrap(), "[-4, -1, 2]");
+    assert_eq!(range("9223372036854775806, 9223372036854775807").unwrap(), "[9223372036854775806]");
+    for wrong in [
+        "1, 2, 0",
+        "100001",
+        "-9223372036854775807, 9223372036854775807",
+        "9223372036854775807, -9223372036854775807, -1",
+    ] {
+        assert_eq!(range(wrong).unwrap_err().status(), Status::InvalidArgument, "{wrong}");
+    }
+}
+
+#[test]
 fn what_a_template_lacks_is_said() {
     let status = |template: &str| format(template, HELLO, true).map_err(|e| e.status());
     assert_eq!(status("{% if %}"), Err(Status::Format));

@@ -131,7 +131,7 @@ fn operations() -> Vec<String> {
         "m.content | format(m.name)",
         "m",
         "m.content.split('|') | map('trim') | join('|')",
-        "(m.content ~ '<|im_end|>')[1:]",
+        "(m.content ~ '<|im_end|>')[:-1]",
         "('<|im_end|>' ~ m.content) | reverse | reverse",
         "'<|im_end|>'.replace('im_end', m.content)",
         "('<|im_end|>' ~ m.content).replace('im_end', 'x')",

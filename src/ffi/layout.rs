@@ -37,7 +37,7 @@ macro_rules! numbers {
 }
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_plan: 96 {
+layout!(layerline_plan: 104 {
     struct_size: 0,
     layer_count: 4,
     file_bytes: 8,
@@ -51,6 +51,7 @@ layout!(layerline_plan: 96 {
     streamed_bytes: 72,
     unread_tensors: 80,
     unread_bytes: 88,
+    expert_working_set_bytes: 96,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -106,7 +107,7 @@ layout!(layerline_event: 40 {
 });
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_stats: 136 {
+layout!(layerline_stats: 176 {
     struct_size: 0,
     io: 4,
     budget_bytes: 8,
@@ -125,6 +126,11 @@ layout!(layerline_stats: 136 {
     prefetch_requests: 112,
     prefetch_failures: 120,
     evictions: 128,
+    expert_hits: 136,
+    expert_misses: 144,
+    expert_missed_bytes: 152,
+    expert_evictions: 160,
+    expert_working_set_bytes: 168,
 });
 
 #[cfg(target_pointer_width = "64")]

@@ -121,6 +121,23 @@ pub unsafe extern "C" fn layerline_sampler_set_repeat_penalty(
     caller!().status(|c| change(c, sampler, |sampler| sampler.set_repeat_penalty(penalty, last_n)))
 }
 
+/// Lets `layerline_session_generate` give its callback the text of control, unknown and unused tokens, such as
+/// "<|channel|>", which else have none: to tell apart the parts of an answer.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_sampler_set_show_control(
+    sampler: *mut layerline_sampler,
+    show: bool,
+) -> layerline_status {
+    caller!().status(|c| {
+        change(c, sampler, |sampler| {
+            sampler.set_show_control(show);
+            Ok(())
+        })
+    })
+}
+
 /// Starts the random sequence anew from `seed`. The default is 0.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
@@ -251,7 +268,8 @@ pub unsafe extern "C" fn layerline_sampler_sample_logits(
 ///
 /// `token`: what was sampled.
 /// `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
-/// one. Not NUL-terminated; valid during the call.
+/// one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid
+/// during the call.
 /// `user_data`: as given to `layerline_session_generate`.
 ///
 /// It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call

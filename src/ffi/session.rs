@@ -278,11 +278,12 @@ pub unsafe extern "C" fn layerline_session_clear_interrupt(session: *const layer
 pub struct layerline_progress {
     /// Set by the caller to sizeof(layerline_progress) before the call.
     pub struct_size: u32,
+    /// Always 0.
     pub reserved: u32,
-    /// Bytes of weights that the pass has gone past, from memory or from storage. Experts that no token chose count with
+    /// Bytes of weights that the pass is done with, from memory or from storage. Experts that no token chose count with
     /// their layer.
     pub bytes_done: u64,
-    /// Bytes of weights that it goes past in all: those of the model for each chunk of tokens.
+    /// Bytes of weights that it needs in all: those of the model for each chunk of tokens.
     pub bytes: u64,
     /// Tokens whose chunk is done.
     pub tokens_done: u64,
@@ -293,7 +294,7 @@ pub struct layerline_progress {
 versioned!(layerline_progress as "progress", up to tokens: u64);
 
 /// Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
-/// it is the last one, and all zero before the first. Never waits.
+/// it tells of the last one; before the first, all is 0. Never waits.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
 #[unsafe(no_mangle)]

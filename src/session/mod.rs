@@ -201,8 +201,8 @@ impl Session {
                 return Err(e);
             }
             self.position += part.len();
-            self.memory.end_chunk();
             self.interrupt.progress().swept(part.len() as u64, sweep_bytes);
+            self.memory.end_chunk();
         }
         self.memory.end_pass(true);
         fresh.finish(outputs, tokens.len());

@@ -1,7 +1,7 @@
 //! Hints to the scheduler, and the process that threads belong to.
 
 /// The process in which something with threads was made. A child made by `fork` has a copy of the memory, but none of the
-/// threads: whoever waited for one there would wait for ever.
+/// threads: a thread that waited for one there would wait for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HomeProcess(u32);
 

@@ -158,7 +158,7 @@ impl Source for DirectSource {
         DIRECT_ALIGNMENT
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        // Relaxed: whoever does not see it yet finds out for himself.
+        // Relaxed: a thread that does not see it yet finds it out by its own read.
         if self.fell_back.load(Ordering::Relaxed) {
             return self.file.read_at(offset, buf);
         }

@@ -44,6 +44,7 @@ pub fn config(schedule: Schedule, source: impl Source + 'static, frames: u64) ->
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
+        kept_experts: Default::default(),
         budget_share: None,
     }
 }
@@ -241,7 +242,7 @@ fn a_prefetched_layer_is_kept_until_a_pass_uses_it_or_it_is_cancelled() {
             let held = sweep.page(p).unwrap();
             b.engine.settle();
             drop(held);
-            assert!(cancelled || ready(&b), "given up at page {p}");
+            assert!(cancelled || ready(&b), "evicted at page {p}");
         }
     }
 }

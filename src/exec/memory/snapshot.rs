@@ -47,10 +47,10 @@ impl SequenceMemory {
     pub fn snapshot_bytes(&self, held: Held, tokens: usize) -> u64 {
         let table = self.layers().len() * size_of::<Range<usize>>();
         let states = size_of_val(self.held_states(held, tokens));
-        self.held_bytes(held, tokens) + (table + states) as u64
+        self.held_cell_bytes(held, tokens) + (table + states) as u64
     }
 
-    fn held_bytes(&self, held: Held, tokens: usize) -> u64 {
+    fn held_cell_bytes(&self, held: Held, tokens: usize) -> u64 {
         let words = |l: &Layer| (self.positions(l, held, tokens).len() * l.position_words()) as u64;
         self.layers().iter().map(words).sum::<u64>() * 2
     }
@@ -66,7 +66,7 @@ impl SequenceMemory {
         let from = self.held_states(held, tokens);
         let mut states = Memory::new(size_of_val(from)).map_err(|_| failed())?;
         states.as_slice_mut::<f32>()[..from.len()].copy_from_slice(from);
-        let mut cells = Memory::new(self.held_bytes(held, tokens) as usize).map_err(|_| failed())?;
+        let mut cells = Memory::new(self.held_cell_bytes(held, tokens) as usize).map_err(|_| failed())?;
         let (from, to) = (self.cells.as_slice::<u16>(), cells.as_slice_mut::<u16>());
         let mut end = 0;
         for range in ranges(self.layers(), &positions) {

@@ -437,13 +437,22 @@ impl Step {
     }
 
     /// The matrices that a pass may read in this step, each expert's in the order of reading.
-    pub fn routed_matrices(&self) -> Vec<MatrixId> {
+    pub fn routed_matrices(&self) -> Vec<(MatrixId, u32)> {
         let Step::ForEachExpert { experts, body } = self else { return Vec::new() };
         let parts = body.iter().filter_map(|step| match step {
             Step::Multiply { weight: Weight::OfExpert(part), .. } => Some(*part),
             _ => None,
         });
-        (0..experts.count).flat_map(|e| parts.clone().map(move |part| experts.matrices(e)[part])).collect()
+        let of_expert = |e| parts.clone().map(move |part| (experts.matrices(e)[part], e as u32));
+        (0..experts.count).flat_map(of_expert).collect()
+    }
+
+    /// Where the rows of an expert are added in this step.
+    pub fn scattered(&self) -> Option<Buffer> {
+        match self {
+            Step::Scatter { to, .. } => Some(*to),
+            _ => None,
+        }
     }
 
     /// The matrices that rows are taken from singly in this step.

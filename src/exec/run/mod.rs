@@ -157,7 +157,7 @@ impl Run<'_> {
             Step::ScaleByGate { gate, from, rows } => self.scale_by_gate(*gate, *from, *rows, &mut w.arena),
             Step::ForEachExpert { experts, body } => return self.for_each_expert(experts, body, w, sweep),
             Step::Gather { from, to } => self.gather(*from, *to, &mut w.arena),
-            Step::Scatter { from, to } => self.scatter(*from, *to, &mut w.arena),
+            Step::Scatter { from, to } => self.scatter(*from, *to, &mut w.arena, &mut w.lists.apart),
             Step::Hidden { norm, from } => self.hidden(*norm, *from, w),
             Step::Head(head) => return self.head(head, w, sweep),
         }

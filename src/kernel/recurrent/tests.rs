@@ -193,7 +193,7 @@ fn a_state_gives_the_results_of_its_formula_and_the_same_bits_with_every_instruc
     ] {
         let case = Case::new(heads, delta, by_element);
         let pools = [1, 2, 3].map(|threads| Pool::new(threads).unwrap());
-        let (out, state, numbers) = case.run(Isa::Scalar, &pools[0], TOKENS);
+        let (out, state, numbers) = case.run(Isa::SCALAR, &pools[0], TOKENS);
         close(&numbers, &case.exact(), &format!("{heads:?}"));
         for isa in Isa::available() {
             for (pool, step) in [(&pools[0], 1), (&pools[1], TOKENS), (&pools[1], 7), (&pools[2], 9)] {

@@ -15,10 +15,10 @@ use crate::sys::thread::HomeProcess;
 use crate::weights::budget::BudgetShare;
 use crate::weights::frames::{self, FrameMemory, Memory, Window};
 use crate::weights::loader::{Loader, Message};
-use crate::weights::residency::{self, Residency};
+use crate::weights::residency::{self, KeptExperts, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
 use crate::weights::source::{self, Source};
-use crate::weights::state::{Accounting, Fixed, Request, State};
+use crate::weights::state::{Accounting, Fixed, Request, RoutedExpert, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
 use crate::weights::{Event, LayerState, Stats};
@@ -38,6 +38,8 @@ pub struct Config {
     pub readers: usize,
     pub prefetch_distance: u32,
     pub cache_layers: u32,
+    /// Which experts stay in memory.
+    pub kept_experts: KeptExperts,
     /// The model's place in a shared budget, whose share the accounting has.
     pub budget_share: Option<BudgetShare>,
 }
@@ -274,9 +276,16 @@ impl Engine {
     }
 
     /// What `frames` bytes of frames, under the limit of `cache_layers` layers, keep and stream.
-    pub fn plan_frames(schedule: &Schedule, frames: u64, cache_layers: u32, readers: usize) -> Residency {
+    pub fn plan_frames(
+        schedule: &Schedule,
+        frames: u64,
+        cache_layers: u32,
+        readers: usize,
+        kept_experts: KeptExperts,
+    ) -> Residency {
         let most = Engine::frames_limit(schedule, cache_layers);
-        residency::plan(schedule, residency::usable(schedule, frames, most), Fixed::in_flight_bytes(readers))
+        let frames = residency::usable(schedule, frames, most);
+        residency::plan(schedule, frames, Fixed::in_flight_bytes(readers), kept_experts)
     }
 
     /// Memory the engine takes beside frames: book-keeping and threads' stacks.
@@ -284,6 +293,7 @@ impl Engine {
         let threads = if prefetch { readers + 1 } else { 0 };
         (schedule.memory_bytes()
             + schedule.pages.len() * State::bytes_per_page()
+            + schedule.experts.len() * State::bytes_per_expert()
             + threads * super::loader::STACK_BYTES) as u64
     }
 
@@ -305,6 +315,7 @@ impl Engine {
             max_outstanding: config.readers + 2,
             readers: config.readers,
             prefetch_distance: config.prefetch_distance,
+            kept_experts: config.kept_experts,
         };
         let state = State::new(&fixed, config.accounting);
         let prefetch = config.prefetch && cfg!(feature = "prefetch");
@@ -378,7 +389,7 @@ impl Engine {
         })
     }
 
-    /// Waits until the page is there and users it; how long it waited, if it did.
+    /// Waits until the page is there and acquires it; how long it waited, if it did.
     ///
     /// A page that is not there is the loader's next; one whose reading failed is tried once more on this thread, and
     /// without a loader every page is read on this thread.
@@ -391,7 +402,7 @@ impl Engine {
         let mut retried = false;
         loop {
             if let Some(window) = state.acquire_page(fixed, p) {
-                let held = PageGuard { engine: self, page: p, window, streamed: !state.is_pinned(p), by_sweep: true };
+                let held = PageGuard { engine: self, page: p, window, streamed: !state.stays(p), by_sweep: true };
                 return Ok((held, since.map(|s: Instant| s.elapsed())));
             }
             since.get_or_insert_with(Instant::now);
@@ -438,7 +449,7 @@ impl Engine {
     }
 
     /// Runs `use_row` on one row of a matrix, wherever it is: in memory, or read for this alone into `buffer`, which
-    /// users at least [`Engine::row_buffer_bytes`].
+    /// has at least [`Engine::row_buffer_bytes`].
     pub fn with_row<R>(
         &self,
         matrix: MatrixId,
@@ -463,7 +474,7 @@ impl Engine {
         bytes.map(use_row).map_err(|e| e.context(format!("{}: row {row}", m.name)))
     }
 
-    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which users at least
+    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which has at least
     /// [`Engine::row_buffer_bytes`] of them.
     pub fn read_stretch<'b>(&self, file: usize, offset: u64, length: u64, buffer: &'b mut Memory) -> Result<&'b [u8]> {
         let source = &self.shared.fixed.sources[file];

@@ -147,6 +147,8 @@ public struct MemoryPlan: Hashable, Sendable {
     public let unreadTensors: UInt64
     /// Part of the weights: what those tensors take in the file.
     public let unreadBytes: UInt64
+    /// Weights of the experts that one token uses.
+    public let expertWorkingSetBytes: UInt64
 
     /// Reads the directory of the file at `path`, no weights. A budget below the floor is no error here.
     public init(path: String, options: Options = Options()) throws {
@@ -166,5 +168,6 @@ public struct MemoryPlan: Hashable, Sendable {
         streamedBytes = plan.streamed_bytes
         unreadTensors = plan.unread_tensors
         unreadBytes = plan.unread_bytes
+        expertWorkingSetBytes = plan.expert_working_set_bytes
     }
 }
