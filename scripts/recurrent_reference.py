@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""Computes the logits of small models with recurrent layers in float64, and compares them with those beside the models.
+"""Computes the logits of small models with recurrent layers in float64, and compares them with those that are given.
 
-    recurrent_reference.py MODEL.gguf[.gz]...
+    recurrent_reference.py MODEL.gguf...
 
 For gated delta nets (architecture qwen35 without experts) and Mamba 2 (mamba2), token by token as the papers have it
-(arXiv 2412.06464, 2405.21060). Where two programs differ, this tells whose rounding it is. Beside MODEL.gguf lies MODEL.npz
-with `tokens` and `logits`. Needs gguf and numpy.
+(arXiv 2412.06464, 2405.21060). Where two programs differ, this tells whose rounding it is. MODEL.npz
+with `tokens` and `logits` lies beside the model, or in the folder of tests/data/golden that has the name of the model's
+(the tests write their models to target/golden). Needs gguf and numpy.
 """
 
-import gzip
 import os
 import sys
-import tempfile
 
 import gguf
 import numpy as np
+
+GOLDEN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "data", "golden")
 
 
 class Model:
@@ -147,18 +148,15 @@ def main():
     if len(sys.argv) < 2:
         raise SystemExit(__doc__.strip())
     for path in sys.argv[1:]:
-        stem = path.removesuffix(".gz").removesuffix(".gguf")
-        with tempfile.TemporaryDirectory() as folder:
-            plain = path
-            if path.endswith(".gz"):
-                plain = os.path.join(folder, "model.gguf")
-                with gzip.open(path) as packed, open(plain, "wb") as out:
-                    out.write(packed.read())
-            model = Model(plain)
-            arrays = np.load(f"{stem}.npz")
-            exact, given = logits(model, arrays["tokens"]), arrays["logits"].astype(np.float64)
+        stem, model = path.removesuffix(".gguf"), Model(path)
+        results = f"{stem}.npz"
+        if not os.path.exists(results):
+            folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+            results = os.path.join(GOLDEN, folder, os.path.basename(results))
+        arrays = np.load(results)
+        exact, given = logits(model, arrays["tokens"]), arrays["logits"].astype(np.float64)
         error = np.linalg.norm(given - exact) / np.linalg.norm(exact)
-        print(f"{os.path.basename(stem):22} relative error of the logits beside it {error:.1e}", flush=True)
+        print(f"{os.path.basename(stem):22} relative error of the given logits {error:.1e}", flush=True)
 
 
 if __name__ == "__main__":

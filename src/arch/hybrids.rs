@@ -40,7 +40,7 @@ pub(super) enum RecurrentKind {
     StateSpace,
 }
 
-const QWEN35: Architecture = Architecture {
+pub(super) const QWEN35: Architecture = Architecture {
     name: "qwen35",
     models: "Qwen 3.5 and 3.6, dense, text",
     norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
@@ -50,7 +50,7 @@ const QWEN35: Architecture = Architecture {
     ..NEOX
 };
 
-const LFM2: Architecture = Architecture {
+pub(super) const LFM2: Architecture = Architecture {
     name: "lfm2",
     models: "LFM2",
     norms: Norms { output: Some("token_embd_norm"), ..PRE_NORMS },
@@ -61,7 +61,7 @@ const LFM2: Architecture = Architecture {
     ..NEOX
 };
 
-const NEMOTRON_H: Architecture = Architecture {
+pub(super) const NEMOTRON_H: Architecture = Architecture {
     name: "nemotron_h",
     models: "Nemotron H, Nemotron Nano 2",
     positions: Positions::None,
@@ -74,49 +74,53 @@ const NEMOTRON_H: Architecture = Architecture {
     ..DENSE
 };
 
-/// All of them, in the order of the README's table.
-pub(super) const HYBRIDS: [Architecture; 11] = [
-    QWEN35,
-    Architecture { name: "qwen35moe", models: "Qwen 3.5 and 3.6 with experts, text", experts: RENORMALISED, ..QWEN35 },
-    Architecture {
-        name: "qwen3next",
-        models: "Qwen 3 Next",
-        experts: RENORMALISED,
-        recurrent: Some(RecurrentLayers { which: Which::ByKey, kind: RecurrentKind::Delta { tiled: false } }),
-        ..QWEN35
-    },
-    LFM2,
-    Architecture { name: "lfm2moe", models: "LFM2 with experts", experts: SIGMOID_RENORMALISED, windows: None, ..LFM2 },
-    Architecture {
-        name: "mamba2",
-        models: "Mamba 2, Codestral Mamba",
-        positions: Positions::None,
-        recurrent: Some(RecurrentLayers { which: Which::All, kind: RecurrentKind::StateSpace }),
-        ..DENSE
-    },
-    Architecture {
-        name: "granitehybrid",
-        models: "Granite 4",
-        experts: RENORMALISED,
-        experts_as_wide_as_blocks: true,
-        recurrent: Some(RecurrentLayers { which: Which::WithoutHeads, kind: RecurrentKind::StateSpace }),
-        ..GRANITE
-    },
-    NEMOTRON_H,
-    Architecture { name: "nemotron_h_moe", models: "Nemotron 3", experts: SIGMOID, ..NEMOTRON_H },
-    Architecture {
-        name: "falcon-h1",
-        models: "Falcon H1",
-        recurrent: Some(RecurrentLayers { which: Which::Beside, kind: RecurrentKind::StateSpace }),
-        ..NEOX
-    },
-    Architecture {
-        name: "kimi-linear",
-        models: "Kimi Linear",
-        positions: Positions::None,
-        latent: true,
-        experts: SIGMOID_RENORMALISED,
-        recurrent: Some(RecurrentLayers { which: Which::WithoutHeads, kind: RecurrentKind::KimiDelta }),
-        ..DENSE
-    },
-];
+pub(super) const QWEN35_MOE: Architecture =
+    Architecture { name: "qwen35moe", models: "Qwen 3.5 and 3.6 with experts, text", experts: RENORMALISED, ..QWEN35 };
+
+pub(super) const QWEN3_NEXT: Architecture = Architecture {
+    name: "qwen3next",
+    models: "Qwen 3 Next",
+    experts: RENORMALISED,
+    recurrent: Some(RecurrentLayers { which: Which::ByKey, kind: RecurrentKind::Delta { tiled: false } }),
+    ..QWEN35
+};
+
+pub(super) const LFM2_MOE: Architecture =
+    Architecture { name: "lfm2moe", models: "LFM2 with experts", experts: SIGMOID_RENORMALISED, windows: None, ..LFM2 };
+
+pub(super) const MAMBA2: Architecture = Architecture {
+    name: "mamba2",
+    models: "Mamba 2, Codestral Mamba",
+    positions: Positions::None,
+    recurrent: Some(RecurrentLayers { which: Which::All, kind: RecurrentKind::StateSpace }),
+    ..DENSE
+};
+
+pub(super) const GRANITE_HYBRID: Architecture = Architecture {
+    name: "granitehybrid",
+    models: "Granite 4",
+    experts: RENORMALISED,
+    experts_as_wide_as_blocks: true,
+    recurrent: Some(RecurrentLayers { which: Which::WithoutHeads, kind: RecurrentKind::StateSpace }),
+    ..GRANITE
+};
+
+pub(super) const NEMOTRON_H_MOE: Architecture =
+    Architecture { name: "nemotron_h_moe", models: "Nemotron 3", experts: SIGMOID, ..NEMOTRON_H };
+
+pub(super) const FALCON_H1: Architecture = Architecture {
+    name: "falcon-h1",
+    models: "Falcon H1",
+    recurrent: Some(RecurrentLayers { which: Which::Beside, kind: RecurrentKind::StateSpace }),
+    ..NEOX
+};
+
+pub(super) const KIMI_LINEAR: Architecture = Architecture {
+    name: "kimi-linear",
+    models: "Kimi Linear",
+    positions: Positions::None,
+    latent: true,
+    experts: SIGMOID_RENORMALISED,
+    recurrent: Some(RecurrentLayers { which: Which::WithoutHeads, kind: RecurrentKind::KimiDelta }),
+    ..DENSE
+};

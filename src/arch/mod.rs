@@ -1,6 +1,6 @@
 //! Architectures as data: a description of what each layer computes and of which tensors, which `exec::program` compiles
-//! into steps. `table` says what sets each architecture apart, `transformer` makes a description of that, the metadata and
-//! the tensor directory.
+//! into steps. `table` says what sets each architecture apart, `hybrids` what does those with recurrent layers;
+//! `transformer` makes a description of that, the metadata and the tensor directory.
 
 mod build;
 mod hybrids;

@@ -1,7 +1,7 @@
 //! What sets the architectures apart. What a file may have or not have (biases, fused matrices, norms of queries and keys,
 //! divisors of angles) is found by its tensors; what no tensor tells is here.
 
-use super::hybrids::{HYBRIDS, RecurrentLayers};
+use super::hybrids::{self, RecurrentLayers};
 use super::{Gating, NormKind};
 use crate::kernel::rope::Pairing;
 use crate::kernel::vector::Activation;
@@ -465,17 +465,17 @@ pub const ARCHITECTURES: &[Architecture] = &[
         experts_averaged: true,
         ..COMMAND_R
     },
-    HYBRIDS[0],
-    HYBRIDS[1],
-    HYBRIDS[2],
-    HYBRIDS[3],
-    HYBRIDS[4],
-    HYBRIDS[5],
-    HYBRIDS[6],
-    HYBRIDS[7],
-    HYBRIDS[8],
-    HYBRIDS[9],
-    HYBRIDS[10],
+    hybrids::QWEN35,
+    hybrids::QWEN35_MOE,
+    hybrids::QWEN3_NEXT,
+    hybrids::LFM2,
+    hybrids::LFM2_MOE,
+    hybrids::MAMBA2,
+    hybrids::GRANITE_HYBRID,
+    hybrids::NEMOTRON_H,
+    hybrids::NEMOTRON_H_MOE,
+    hybrids::FALCON_H1,
+    hybrids::KIMI_LINEAR,
     Architecture { name: "starcoder2", models: "StarCoder 2", ..PLAIN },
     Architecture {
         name: "falcon",

@@ -67,7 +67,7 @@ impl Maker<'_> {
             Which::ByKey => {
                 let flags = self.keys.flags("attention.recurrent_layers", self.layers)?;
                 let interval = self.keys.count_or("full_attention_interval", 4)?;
-                let is_recurrent = flags.map_or((layer + 1) % interval != 0, |flags| flags[layer]);
+                let is_recurrent = flags.map_or(!(layer + 1).is_multiple_of(interval), |flags| flags[layer]);
                 if is_recurrent { instead } else { all }
             }
             Which::WithoutHeads => {
