@@ -18,8 +18,10 @@ static void freeing_nothing_is_nothing(void)
     layerline_error_free(NULL);
     layerline_options_free(NULL);
     layerline_model_free(NULL);
+    layerline_checkpoint_free(NULL);
     layerline_session_free(NULL);
     layerline_sampler_free(NULL);
+    layerline_detokenizer_free(NULL);
     layerline_session_interrupt(NULL);
     layerline_session_clear_interrupt(NULL);
 }
@@ -40,6 +42,7 @@ static void options(void)
     REFUSED(layerline_options_set_prefetch(NULL, true));
     REFUSED(layerline_options_set_prefetch_distance(NULL, 1));
     REFUSED(layerline_options_set_cache_layers(NULL, 1));
+    REFUSED(layerline_options_set_kv_type(NULL, LAYERLINE_KV_F16));
     REFUSED(layerline_options_set_io(NULL, LAYERLINE_IO_AUTO));
 }
 
@@ -119,6 +122,7 @@ static void model_functions(layerline_model *model)
 
 static void text_functions(const layerline_model *model)
 {
+    layerline_detokenizer *detokenizer = NULL;
     int32_t tokens[8] = { 3 + 'a' };
     char buf[8];
     size_t needed = 0;
@@ -132,6 +136,21 @@ static void text_functions(const layerline_model *model)
     REFUSED_ERR(layerline_model_detokenize(model, NULL, 1, buf, 8, &needed, err));
     REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, NULL, 8, &needed, err));
     REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_model_detokenize_with(NULL, tokens, 1, 0, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, NULL, 1, 0, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, tokens, 1, 0, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, tokens, 1, 0, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_detokenizer_new(NULL, 0, &detokenizer, err));
+    REFUSED_ERR(layerline_detokenizer_new(model, 0, NULL, err));
+    REFUSED_ERR(layerline_detokenizer_push(NULL, tokens, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_finish(NULL, buf, 8, &needed, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenizer_new(model, 0, &detokenizer, NULL));
+    REFUSED_ERR(layerline_detokenizer_push(detokenizer, NULL, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_push(detokenizer, tokens, 1, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_push(detokenizer, tokens, 1, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_detokenizer_finish(detokenizer, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_finish(detokenizer, buf, 8, NULL, err));
+    layerline_detokenizer_free(detokenizer);
     REFUSED_ERR(layerline_model_token_text(NULL, 1, buf, 8, &needed, &attributes, err));
     REFUSED_ERR(layerline_model_token_text(model, 1, NULL, 8, &needed, &attributes, err));
     REFUSED_ERR(layerline_model_token_text(model, 1, buf, 8, NULL, &attributes, err));
@@ -172,7 +191,10 @@ static void chat_functions(const layerline_model *model)
 static void session_functions(layerline_session *session)
 {
     const float *logits = NULL;
-    layerline_session_info info = { sizeof info, 0, 0, 0 };
+    layerline_session_info info = { sizeof info, 0, 0, 0, 0, 0, 0 };
+    layerline_progress progress = { sizeof progress, 0, 0, 0, 0, 0 };
+    layerline_checkpoint *checkpoint = NULL;
+    uint8_t byte = 0;
     size_t count = 0;
     int32_t token = 5;
     uint64_t ticket = 0;
@@ -202,6 +224,8 @@ static void session_functions(layerline_session *session)
     CHECK(logits == NULL && count == 0);
     REFUSED_ERR(layerline_session_get_info(NULL, &info, err));
     REFUSED_ERR(layerline_session_get_info(session, NULL, err));
+    REFUSED_ERR(layerline_session_get_progress(NULL, &progress, err));
+    REFUSED_ERR(layerline_session_get_progress(session, NULL, err));
     REFUSED_ERR(layerline_session_truncate(NULL, 0, err));
     REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
     REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));
@@ -212,6 +236,20 @@ static void session_functions(layerline_session *session)
     REFUSED_ERR(layerline_session_load(NULL, "/no/such/folder/state", err));
     REFUSED_ERR(layerline_session_load(session, NULL, err));
     CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_load(session, "/no/such/folder/state", NULL));
+    REFUSED_ERR(layerline_session_save_buffer(NULL, &byte, 1, &count, err));
+    REFUSED_ERR(layerline_session_save_buffer(session, NULL, 1, &count, err));
+    REFUSED_ERR(layerline_session_save_buffer(session, &byte, 1, NULL, err));
+    REFUSED_ERR(layerline_session_load_buffer(NULL, &byte, 1, err));
+    REFUSED_ERR(layerline_session_load_buffer(session, NULL, 1, err));
+    CHECK(count == 0 && byte == 0);
+    REFUSED_ERR(layerline_session_checkpoint(NULL, &checkpoint, err));
+    REFUSED_ERR(layerline_session_checkpoint(session, NULL, err));
+    CHECK(checkpoint == NULL);
+    CHECK_OK(error, layerline_session_checkpoint(session, &checkpoint, &error));
+    REFUSED_ERR(layerline_session_restore(NULL, checkpoint, err));
+    REFUSED_ERR(layerline_session_restore(session, NULL, err));
+    layerline_checkpoint_free(checkpoint);
+    CHECK(layerline_checkpoint_position(NULL) == 0 && layerline_checkpoint_memory_bytes(NULL) == 0);
     CHECK(position_of(session) == 3);
 }
 
@@ -227,6 +265,7 @@ static void sampler_functions(layerline_session *session)
     REFUSED(layerline_sampler_set_min_p(NULL, 0.0f));
     REFUSED(layerline_sampler_set_repeat_penalty(NULL, 1.0f, 1));
     REFUSED(layerline_sampler_set_seed(NULL, 1));
+    REFUSED(layerline_sampler_set_show_control(NULL, true));
     REFUSED_ERR(layerline_sampler_copy(NULL, &copy, err));
     REFUSED_ERR(layerline_sampler_copy(sampler, NULL, err));
     REFUSED_ERR(layerline_sampler_reset(NULL, err));

@@ -359,7 +359,7 @@ def all_cases():
     ]  # fmt: skip
 
 
-def peer_rows(path, tokens, embeddings=False, room=64):
+def peer_rows(path, tokens, embeddings=False, room=64, cache=0, flash=0):
     """What llama.cpp computes: a row of logits for each token, or its hidden state after the final norm."""
     import llama_cpp as peer
 
@@ -371,8 +371,8 @@ def peer_rows(path, tokens, embeddings=False, room=64):
     params = peer.llama_context_default_params()
     # It takes 256 at least; the tests give a session 64. Where a case asks which, both are on one side of it.
     params.n_ctx = params.n_batch = params.n_ubatch = room
-    params.type_k = params.type_v = 0
-    params.flash_attn_type = 0
+    params.type_k = params.type_v = cache
+    params.flash_attn_type = flash
     params.n_threads = params.n_threads_batch = 1
     params.embeddings, params.pooling_type = embeddings, 0
     context = peer.llama_init_from_model(model, params)

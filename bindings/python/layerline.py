@@ -34,8 +34,8 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Budget", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "LayerState", "Logits", "Message", "Model", "Options",
-    "Plan", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
+    "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "KvType", "LayerState", "Logits",
+    "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -72,6 +72,14 @@ class Io(enum.IntEnum):
     DIRECT = 1
     BUFFERED = 2
     MMAP = 3
+
+
+class KvType(enum.IntEnum):
+    """How sessions keep keys and values: F16 as half floats, Q8_0 as signed bytes with a scale for every 32 of them, which
+    takes 17/32 of the memory and changes results a little."""
+
+    F16 = 0
+    Q8_0 = 1
 
 
 class Logits(enum.IntEnum):
@@ -125,13 +133,14 @@ class Error(Exception):
     """What the library refused or could not do.
 
     `status` is a `Status`, or a plain number that a newer library has added; `message` names the file, the tensor, the
-    figures concerned.
+    figures concerned. `text` is what `Session.generate` had made before the error.
     """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = _named(Status, status)
         self.message = message
+        self.text = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,7 @@ class Options:
     prefetch_distance: layers that are read ahead; 0: as far as the budget allows.
     cache_layers: layers held at most; 0: by budget alone.
     io: how weights are read.
+    kv_type: how sessions keep keys and values.
     shared_budget: a budget that several models live on, in place of memory_budget.
     """
 
@@ -157,6 +167,7 @@ class Options:
     prefetch_distance: int = 0
     cache_layers: int = 0
     io: Io = Io.AUTO
+    kv_type: KvType = KvType.F16
     shared_budget: Optional[Budget] = None
 
 
@@ -178,14 +189,16 @@ class Plan(_Versioned):
     """What a model needs at given options, in bytes but for layer_count.
 
     floor_bytes is the least budget that works, full_bytes the one at which nothing is streamed; kv_bytes (one session's
-    cache), scratch_bytes and tables_bytes are parts of both. pinned_bytes of weights stay at these options, and
-    streamed_bytes are read in each pass.
+    memory), scratch_bytes and tables_bytes are parts of both. pinned_bytes of weights stay at these options, and
+    streamed_bytes are read in each pass, less where experts come again. unread_tensors of the file, of unread_bytes, are
+    never read. expert_working_set_bytes is what the experts of one token take.
     """
 
     _fields_ = [("struct_size", ctypes.c_uint32), ("layer_count", ctypes.c_uint32)] + [
         (name, ctypes.c_uint64)
         for name in (
-            "file_bytes weight_bytes floor_bytes full_bytes kv_bytes scratch_bytes tables_bytes pinned_bytes streamed_bytes"
+            "file_bytes weight_bytes floor_bytes full_bytes kv_bytes scratch_bytes tables_bytes pinned_bytes "
+            "streamed_bytes unread_tensors unread_bytes expert_working_set_bytes"
         ).split()
     ]
 
@@ -210,21 +223,34 @@ class Info(_Versioned):
     )
 
 
+class Progress(_Versioned):
+    """How far a pass has come: bytes of weights it has gone past, from memory or from storage, of how many; tokens whose
+    chunk is done, of how many."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in "struct_size reserved".split()] + [
+        (name, ctypes.c_uint64) for name in "bytes_done bytes tokens_done tokens".split()
+    ]
+
+
 class SessionInfo(_Versioned):
-    """Facts of a session: tokens it can hold, tokens it holds, bytes it takes from the model's budget."""
+    """Facts of a session: tokens it can hold, tokens it holds, bytes it takes from the model's budget, and those of them
+    that keys and values take. kv_type is a KvType; fewest_tokens is how far back `truncate` can go now, beside 0."""
 
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
         ("context_length", ctypes.c_uint32),
         ("position", ctypes.c_uint64),
         ("memory_bytes", ctypes.c_uint64),
+        ("cache_bytes", ctypes.c_uint64),
+        ("kv_type", ctypes.c_int32),
+        ("fewest_tokens", ctypes.c_uint32),
     ]
 
 
 class Stats(_Versioned):
     """Counters since the model was opened; times in nanoseconds.
 
-    layers_resident, layers_prefetched and layers_stalled count layer visits: with every page pinned, with streamed pages
+    layers_resident, layers_prefetched and layers_stalled count accesses of layers: with every page pinned, with streamed pages
     all there in time, and those that had to wait. read_ns is summed over reads that overlap.
     """
 
@@ -232,7 +258,8 @@ class Stats(_Versioned):
         (name, ctypes.c_uint64)
         for name in (
             "budget_bytes used_bytes peak_bytes pinned_bytes passes tokens layers_resident layers_prefetched "
-            "layers_stalled stall_ns compute_ns read_ns read_bytes prefetch_requests prefetch_failures evictions"
+            "layers_stalled stall_ns compute_ns read_ns read_bytes prefetch_requests prefetch_failures evictions "
+            "expert_hits expert_misses expert_missed_bytes expert_evictions expert_working_set_bytes"
         ).split()
     ]
 
@@ -288,6 +315,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_options_set_prefetch_distance": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_cache_layers": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_io": (_STATUS, [_HANDLE, _I32]),
+    "layerline_options_set_kv_type": (_STATUS, [_HANDLE, _I32]),
     "layerline_options_set_shared_budget": (_STATUS, [_HANDLE, _HANDLE]),
     "layerline_budget_new": (_HANDLE, [_U64]),
     "layerline_budget_free": (None, [_HANDLE]),
@@ -316,14 +344,27 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_copy": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_session_save": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_session_load": (_STATUS, [_HANDLE, _TEXT, _OUT]),
+    "layerline_session_save_buffer": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_session_load_buffer": (_STATUS, [_HANDLE, _TEXT, _SIZE, _OUT]),
+    "layerline_session_checkpoint": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_restore": (_STATUS, [_HANDLE, _HANDLE, _OUT]),
+    "layerline_checkpoint_free": (None, [_HANDLE]),
+    "layerline_checkpoint_position": (_U64, [_HANDLE]),
+    "layerline_checkpoint_memory_bytes": (_U64, [_HANDLE]),
     "layerline_session_interrupt": (None, [_HANDLE]),
     "layerline_session_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_get_info": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_get_progress": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_session_clear_interrupt": (None, [_HANDLE]),
     "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE, _OUT]),
     "layerline_model_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_detokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_detokenize_with": (_STATUS, [_HANDLE, _OUT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_detokenizer_new": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
+    "layerline_detokenizer_free": (None, [_HANDLE]),
+    "layerline_detokenizer_push": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_detokenizer_finish": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_token_text": (_STATUS, [_HANDLE, _I32, _OUT, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_model_token_is_end": (_STATUS, [_HANDLE, _I32, _OUT, _OUT]),
     "layerline_model_format_chat": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
@@ -338,6 +379,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_sampler_set_min_p": (_STATUS, [_HANDLE, _FLOAT]),
     "layerline_sampler_set_repeat_penalty": (_STATUS, [_HANDLE, _FLOAT, _U32]),
     "layerline_sampler_set_seed": (_STATUS, [_HANDLE, _U64]),
+    "layerline_sampler_set_show_control": (_STATUS, [_HANDLE, ctypes.c_bool]),
     "layerline_sampler_copy": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_sampler_reset": (_STATUS, [_HANDLE, _OUT]),
     "layerline_sampler_accept": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
@@ -346,7 +388,8 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_generate": (_STATUS, [_HANDLE, _HANDLE, _OUT, _SIZE, _SIZE, _CALLBACK, ctypes.c_void_p, _OUT]),
 }
 _MAJOR = 0  # of the interface that this file is written for
-_TOKENIZE_SPECIAL, _TOKENIZE_BOS, _TOKENIZE_EOS = 1, 2, 4
+_TOKENIZE_SPECIAL, _TOKENIZE_BOS, _TOKENIZE_EOS, _TOKENIZE_CONTINUE = 1, 2, 4, 8
+_DETOKENIZE_CONTROL, _DETOKENIZE_CONTINUE = 1, 2
 
 _library: Optional[ctypes.CDLL] = None
 _library_lock = threading.Lock()
@@ -581,6 +624,7 @@ class _OptionsHandle(_Handle):
         _check(c.layerline_options_set_memory_budget(own, _u64(options.memory_budget, "memory_budget")))
         _check(c.layerline_options_set_prefetch(own, bool(options.prefetch)))
         _check(c.layerline_options_set_io(own, _i32(options.io, "io")))
+        _check(c.layerline_options_set_kv_type(own, _i32(options.kv_type, "kv_type")))
         if options.shared_budget is not None:
             with options.shared_budget._use() as shared:
                 _check(c.layerline_options_set_shared_budget(own, shared))
@@ -713,19 +757,30 @@ class Model(_Handle):
             _call(_c().layerline_model_layer_state, own, _u32(layer, "layer"), ctypes.byref(state))
         return _named(LayerState, state.value)
 
-    def tokenize(self, text: str, *, special: bool = False, bos: bool = False, eos: bool = False) -> List[int]:
-        """The tokens of a text. `special`: recognise control tokens, for templates, never for users' text. `bos`, `eos`:
-        begin with the beginning token, end with the ending one, where the model wants one."""
-        data = text.encode()
-        flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS | eos * _TOKENIZE_EOS
+    def tokenize(
+        self,
+        text: Union[str, bytes],
+        *,
+        special: bool = False,
+        bos: bool = False,
+        eos: bool = False,
+        continues: bool = False,
+    ) -> List[int]:
+        """The tokens of a text, or of bytes that need not be UTF-8 where the vocabulary has tokens for them. `special`:
+        recognise control tokens, for templates, never for users' text. `bos`, `eos`: begin with the beginning token, end
+        with the ending one, where the model wants one. `continues`: it goes on a text, so no space is put before it."""
+        data = text.encode() if isinstance(text, str) else text
+        flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS | eos * _TOKENIZE_EOS | continues * _TOKENIZE_CONTINUE
         with self._use() as own:
             return _filled(len(data) + 8, lambda *out: _c().layerline_model_tokenize(own, data, len(data), flags, *out))
 
-    def detokenize(self, tokens: Iterable[int]) -> bytes:
-        """The text of a whole sequence, UTF-8 but for a character that its end may cut."""
+    def detokenize(self, tokens: Iterable[int], *, control: bool = False, continues: bool = False) -> bytes:
+        """The text of a whole sequence, UTF-8 but for a character that its end may cut. `control`: control tokens have the
+        text of their names. `continues`: the tokens go on a text, so its first space stays."""
         values, count = _tokens(tokens)
+        flags = control * _DETOKENIZE_CONTROL | continues * _DETOKENIZE_CONTINUE
         with self._use() as own:
-            return _text(lambda *out: _c().layerline_model_detokenize(own, values, count, *out))
+            return _text(lambda *out: _c().layerline_model_detokenize_with(own, values, count, flags, *out))
 
     def format_chat(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> str:
         """The text of a conversation by the model's template, to be tokenised with `special`, without `bos`.
@@ -768,12 +823,39 @@ class Model(_Handle):
         return end.value
 
 
+class Detokenizer(_Handle):
+    """Turns tokens into text as they come, for programs with a loop of their own: what it hands out is whole characters.
+    One thread at a time.
+
+    control: control tokens have the text of their names. continues: the tokens go on a text, such as a prompt.
+    """
+
+    def __init__(self, model: Model, *, control: bool = False, continues: bool = False) -> None:
+        made = ctypes.c_void_p()
+        flags = control * _DETOKENIZE_CONTROL | continues * _DETOKENIZE_CONTINUE
+        with model._use() as of:
+            _call(_c().layerline_detokenizer_new, of, flags, ctypes.byref(made))
+        self._own(made.value, _c().layerline_detokenizer_free)
+
+    def push(self, tokens: Iterable[int]) -> str:
+        """Takes tokens and returns the text that became whole with them."""
+        values, count = _tokens(tokens)
+        with self._use() as own:
+            return _text(lambda *out: _c().layerline_detokenizer_push(own, values, count, *out)).decode()
+
+    def finish(self) -> str:
+        """Ends the text: U+FFFD where it ends inside a character. The next token begins another text."""
+        with self._use() as own:
+            return _text(lambda *out: _c().layerline_detokenizer_finish(own, *out)).decode()
+
+
 class Sampler(_Handle):
     """Chooses tokens for one sequence; greedy unless told otherwise. One thread at a time.
 
     temperature: what logits are divided by; 0: greedy. top_k: only the k likeliest stay; 0: all. top_p: only the likeliest
     that sum to p stay; 1: all. min_p: only those at least p times as probable as the likeliest stay; 0: all.
-    repeat_penalty, last_n: makes the last last_n tokens less likely; 1: not. seed: of the random sequence.
+    repeat_penalty, last_n: makes the last last_n tokens less likely; 1: not. seed: of the random sequence. show_control:
+    `Session.generate` gives the text of control tokens, which else have none.
     """
 
     def __init__(
@@ -786,6 +868,7 @@ class Sampler(_Handle):
         repeat_penalty: float = 1.0,
         last_n: int = 64,
         seed: int = 0,
+        show_control: bool = False,
     ) -> None:
         c = _c()
         self._own(c.layerline_sampler_new(), c.layerline_sampler_free)
@@ -796,6 +879,7 @@ class Sampler(_Handle):
         _check(c.layerline_sampler_set_min_p(own, min_p))
         _check(c.layerline_sampler_set_repeat_penalty(own, repeat_penalty, _u32(last_n, "last_n")))
         _check(c.layerline_sampler_set_seed(own, _u64(seed, "seed")))
+        _check(c.layerline_sampler_set_show_control(own, show_control))
 
     def copy(self) -> Sampler:
         """A second sampler with the settings of this one and all that it has seen."""
@@ -833,6 +917,21 @@ class Sampler(_Handle):
         return token.value
 
 
+class Checkpoint(_Handle):
+    """A point of a session that it can go back to: `Session.checkpoint` makes one. It keeps the model alive, not the
+    session, and gives its memory back to the model's budget when it is closed."""
+
+    def position(self) -> int:
+        """How many tokens the session held."""
+        with self._use() as own:
+            return int(_c().layerline_checkpoint_position(own))
+
+    def memory_bytes(self) -> int:
+        """What it takes from the model's budget."""
+        with self._use() as own:
+            return int(_c().layerline_checkpoint_memory_bytes(own))
+
+
 class Session(_Handle):
     """One sequence of tokens on a model, with room for `context_length` of them; 0: what the model's options say.
 
@@ -868,10 +967,46 @@ class Session(_Handle):
 
     def load(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
         """Takes what `save` wrote on a session of the same model in place of what the session holds. After an error it is
-        as it was before, unless the file was changed meanwhile, which leaves it without tokens."""
+        as it was before. Checkpoints of what it held are lost."""
         name = _path(path)
         with self._use() as own:
             _call(_c().layerline_session_load, own, name)
+
+    def save_state(self) -> bytes:
+        """The bytes that `save` would write to a file."""
+        needed, room = ctypes.c_size_t(), 0
+        with self._use() as own:
+            while True:
+                state, error = bytearray(room), ctypes.c_void_p()
+                place = (ctypes.c_uint8 * room).from_buffer(state) if room else None
+                out = (place, room, ctypes.byref(needed), ctypes.byref(error))
+                status = _c().layerline_session_save_buffer(own, *out)
+                if status != Status.BUFFER_TOO_SMALL:
+                    _check(status, error)
+                    return bytes(state)
+                _c().layerline_error_free(error)
+                room = needed.value
+
+    def load_state(self, state: bytes) -> None:
+        """Takes what `save_state` gave, or `save` wrote, on a session of the same model in place of what the session holds.
+        After an error it is as it was before."""
+        with self._use() as own:
+            _call(_c().layerline_session_load_buffer, own, state, len(state))
+
+    def checkpoint(self) -> Checkpoint:
+        """Keeps the point where the session is, so that `restore` can go back to it where `truncate` cannot."""
+        made = ctypes.c_void_p()
+        with self._use() as own:
+            _call(_c().layerline_session_checkpoint, own, ctypes.byref(made))
+        checkpoint = Checkpoint.__new__(Checkpoint)
+        checkpoint._own(made.value, _c().layerline_checkpoint_free)
+        return checkpoint
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Goes back to a checkpoint of this session, as often as wanted. Raises Error for one of another session, or where
+        the session has gone back to fewer tokens or was loaded since."""
+        with self._use() as own, checkpoint._use() as point:
+            _call(_c().layerline_session_restore, own, point)
 
     def forward(
         self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
@@ -899,6 +1034,13 @@ class Session(_Handle):
         from `on_token`."""
         with self._use() as own:
             _c().layerline_session_interrupt(own)
+
+    def progress(self) -> Progress:
+        """How far the running pass has come, or the last one where none runs. Never waits; any thread."""
+        filled = Progress()
+        with self._use() as own:
+            _call(_c().layerline_session_get_progress, own, ctypes.byref(filled))
+        return filled
 
     def clear_interrupt(self) -> None:
         """Takes back an interrupt that no pass has seen."""
@@ -933,7 +1075,8 @@ class Session(_Handle):
         return int(self.info().position)
 
     def truncate(self, tokens: int) -> None:
-        """Forgets all tokens after the first `tokens`."""
+        """Forgets all tokens after the first `tokens`. Raises Error where a layer with a sliding window has dropped what the
+        next token would see: `info().fewest_tokens` says how far back it goes."""
         with self._use() as own:
             _call(_c().layerline_session_truncate, own, _size(tokens, "tokens"))
 
@@ -946,13 +1089,17 @@ class Session(_Handle):
         on_token: Optional[Callable[[int, str], Optional[bool]]] = None,
     ) -> str:
         """Runs a prompt, text or tokens, generates up to `max_tokens` and returns their text. An empty prompt goes on
-        from the last pass.
+        from the last pass. A text begins with the beginning token where the session holds none yet, and else goes on
+        what it holds. An Error, such as that of a session that is full, has the text made before it as its `text`.
 
         `on_token(token, piece)` gets each as it comes, on this thread; it may return False to stop. What it raises,
         KeyboardInterrupt too, ends the generation and comes out of here. Without a sampler the choice is greedy. The last
         token is not fed to the session: to go on later, begin the next prompt with it.
         """
-        values, count = _tokens(self.model.tokenize(prompt, bos=True) if isinstance(prompt, str) else prompt)
+        if isinstance(prompt, str):
+            held = self.position()
+            prompt = self.model.tokenize(prompt, bos=held == 0, continues=held > 0)
+        values, count = _tokens(prompt)
         pieces: List[str] = []
         raised: List[BaseException] = []
 
@@ -973,5 +1120,10 @@ class Session(_Handle):
         if raised:
             _c().layerline_error_free(error)
             raise raised[0]
-        _check(status, error)
-        return "".join(pieces)
+        text = "".join(pieces)
+        try:
+            _check(status, error)
+        except Error as told:
+            told.text = text
+            raise
+        return text

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Sampler;
 use crate::error::{Error, Result};
+use crate::exec::Candidates;
 use crate::model::Logits;
 use crate::session::Session;
 use crate::text::{Tokenizer, Utf8Stream};
@@ -14,6 +15,8 @@ pub trait Sequence {
     fn forward(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()>;
     /// Logits of the last position of the last pass.
     fn last_logits(&self) -> Result<&[f32]>;
+    /// Lends memory to choose by them in.
+    fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R;
     /// How often the sequence had been interrupted when its last call ended: what came since is meant for this one.
     fn interrupts(&self) -> u64;
     /// The run has ended: interrupts that came until now are used up.
@@ -37,6 +40,10 @@ impl Sequence for Session {
         Ok(&row[..tokens.min(row.len())])
     }
 
+    fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+        choose(&mut self.candidates().lock())
+    }
+
     fn interrupts(&self) -> u64 {
         self.interrupt_handle().settled()
     }
@@ -49,8 +56,9 @@ impl Sequence for Session {
 /// What generation needs of a tokeniser.
 pub trait Vocabulary {
     fn is_end(&self, token: i32) -> Result<bool>;
-    /// Appends the bytes of `token` in a text that goes on, which may be part of a character.
-    fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()>;
+    /// Appends the bytes of `token` in a text that goes on, which may be part of a character. Control tokens have bytes
+    /// only with `control`.
+    fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()>;
 }
 
 impl Vocabulary for Tokenizer {
@@ -58,8 +66,8 @@ impl Vocabulary for Tokenizer {
         Tokenizer::is_end(self, token)
     }
 
-    fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()> {
-        self.piece(token, false, out)
+    fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()> {
+        self.piece(token, control, out)
     }
 }
 
@@ -109,7 +117,7 @@ fn run<S: Sequence, V: Vocabulary>(
     let mut bytes = Vec::new();
     let mut piece = String::new();
     for left in (0..max_tokens).rev() {
-        let token = sampler.sample(sequence.last_logits()?)?;
+        let token = sampler.sample_last(sequence)?;
         piece.clear();
         if vocabulary.is_end(token)? {
             stream.finish(&mut piece);
@@ -119,7 +127,7 @@ fn run<S: Sequence, V: Vocabulary>(
             return Ok(());
         }
         bytes.clear();
-        vocabulary.append_bytes(token, &mut bytes)?;
+        vocabulary.append_bytes(token, sampler.shows_control(), &mut bytes)?;
         stream.push(&bytes, &mut piece);
         if left == 0 {
             stream.finish(&mut piece);
@@ -180,6 +188,9 @@ mod tests {
         fn last_logits(&self) -> Result<&[f32]> {
             if self.logits.is_empty() { Err(Error::invalid("no logits")) } else { Ok(&self.logits) }
         }
+        fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+            choose(&mut Candidates::default())
+        }
         fn interrupts(&self) -> u64 {
             self.settled.get()
         }
@@ -195,7 +206,7 @@ mod tests {
         fn is_end(&self, token: i32) -> Result<bool> {
             Ok(token == 256)
         }
-        fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()> {
+        fn append_bytes(&self, token: i32, _: bool, out: &mut Vec<u8>) -> Result<()> {
             out.push(token as u8);
             Ok(())
         }
@@ -304,8 +315,8 @@ mod tests {
             self.0.set(self.0.get() + 1);
             Ok(false)
         }
-        fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()> {
-            Bytes.append_bytes(token, out)
+        fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()> {
+            Bytes.append_bytes(token, control, out)
         }
     }
 
@@ -319,6 +330,9 @@ mod tests {
             }
             fn last_logits(&self) -> Result<&[f32]> {
                 Ok(&[0.0, 1.0])
+            }
+            fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+                choose(&mut Candidates::default())
             }
             fn interrupts(&self) -> u64 {
                 7
@@ -358,6 +372,9 @@ mod tests {
             }
             fn last_logits(&self) -> Result<&[f32]> {
                 Ok(&[1.3, 1.2, 1.1, 1.0])
+            }
+            fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+                choose(&mut Candidates::default())
             }
             fn interrupts(&self) -> u64 {
                 0

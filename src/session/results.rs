@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::arch::Description;
 use crate::error::{Error, Result};
 use crate::exec::{Embeddings, Logits, Outputs, Wanted};
 use crate::kernel::vector;
@@ -172,11 +171,6 @@ impl Spare {
             }
         }
     }
-}
-
-/// Bytes of one row of each kind.
-pub fn row_bytes(d: &Description) -> u64 {
-    (d.shape.vocab + d.shape.embedding) as u64 * 4
 }
 
 /// What is taken from the budget beside a row of each kind.

@@ -7,6 +7,7 @@ pub mod heap;
 pub mod mapping;
 pub mod memory;
 pub mod pages;
+pub mod replace;
 pub mod sync;
 pub mod thread;
 

@@ -37,7 +37,7 @@ fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
 }
 
 #[test]
-fn a_page_that_comes_for_a_sweep_which_ends_without_it_is_given_up_where_the_plan_has_become_smaller() {
+fn a_page_of_an_ended_sweep_is_evicted_where_the_plan_has_become_smaller() {
     let s = uneven();
     let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
     // The page after the one the sweep ends with: an ordinary one, or a table, which no sweep takes.
@@ -195,7 +195,7 @@ fn a_mapped_file_that_was_cut_while_everything_is_resident_fails_the_next_pass()
     std::fs::remove_file(&path).unwrap();
     file.set_len(end).unwrap();
     let source = super::source::from_file(file.try_clone().unwrap(), 0, 0, "mapped.gguf".into()).unwrap();
-    let source = source.with_mode(crate::model::Io::Mmap).unwrap();
+    let source = crate::weights::source::in_mode(vec![source], crate::model::Io::Mmap).unwrap().0.remove(0);
     let full = Engine::full_frames(&s);
     let other = ScriptedSource::patterned(&Control::default(), end);
     let engine = Engine::start(Config { sources: vec![source], ..config(s, other, full) }).unwrap();

@@ -1,5 +1,5 @@
 //! The background worker: one loader thread that decides what is read next, and reader threads that do the blocking
-//! reads. The loader sleeps on its queue; whoever frees a frame or asks for pages wakes it. A reader that has finished
+//! reads. The loader sleeps on its queue; what frees a frame or asks for pages wakes it. A reader that has finished
 //! decides on the spot what follows: while storage is busy nobody else need be woken for it.
 
 use std::sync::Arc;

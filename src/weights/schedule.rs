@@ -1,8 +1,8 @@
 //! The schedule: every page in the order in which a pass uses it.
 //!
 //! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of every
-//! pass come first, layer 0 to the output head: the circle. Those of experts follow, each of one expert: a pass takes those
-//! that its tokens are routed to, at the route_point of their layer. Table pages (a token embedding of its own) come last: no pass
+//! pass come first, layer 0 to the output head: the cyclic part. Those of experts follow, each of one expert: a pass takes those
+//! that its tokens are routed to, at the route point of their layer. Table pages (a token embedding of its own) come last: no pass
 //! sweeps over them, rows are taken from them singly.
 
 use std::ops::Range;
@@ -28,8 +28,8 @@ const ROW_GROUP: u64 = 16;
 pub enum Use {
     /// In every pass.
     Always { layer: u32 },
-    /// In passes of which a token is routed to it, after what its layer always uses.
-    Routed { layer: u32 },
+    /// In passes of which a token is routed to this expert of the layer, after what its layer always uses.
+    Routed { layer: u32, expert: u32 },
     /// A row of it now and then.
     Table,
 }
@@ -37,7 +37,7 @@ pub enum Use {
 impl Use {
     fn layer(self) -> u32 {
         match self {
-            Use::Always { layer } | Use::Routed { layer } => layer,
+            Use::Always { layer } | Use::Routed { layer, .. } => layer,
             Use::Table => Page::TABLE,
         }
     }
@@ -100,14 +100,56 @@ pub struct Page {
     /// What is read for it: the smallest aligned stretch around its bytes.
     pub extent_offset: u64,
     pub extent_bytes: u64,
+    /// Its expert's number in [`Schedule::experts`]; [`Page::NO_EXPERT`] where it is not an expert's.
+    expert: u32,
 }
 
 impl Page {
     pub const TABLE: u32 = u32::MAX;
+    const NO_EXPERT: u32 = u32::MAX;
 
-    /// Where the page's bytes begin in its span.
+    /// Where the page's bytes begin in its extent.
     pub fn padding(&self) -> usize {
         (self.offset - self.extent_offset) as usize
+    }
+
+    /// Its expert's number in [`Schedule::experts`].
+    pub fn expert(&self) -> Option<usize> {
+        (self.expert != Page::NO_EXPERT).then_some(self.expert as usize)
+    }
+}
+
+/// An expert of a layer: all its matrices.
+#[derive(Clone, Debug)]
+pub struct Expert {
+    pub layer: u32,
+    /// Frame bytes of its pages.
+    pub extent_bytes: u64,
+    pages: Range<u32>,
+}
+
+impl Expert {
+    /// Its pages, in the order of use.
+    pub fn pages(&self) -> Range<usize> {
+        self.pages.start as usize..self.pages.end as usize
+    }
+}
+
+/// Layers whose experts are equally large, so that one can take the frames of another.
+#[derive(Clone, Debug)]
+pub struct ExpertGroup {
+    /// The experts of each layer, by number in [`Schedule::experts`].
+    pub layers: Vec<Range<u32>>,
+    /// Bytes that hold any one of them.
+    pub frame_bytes: u64,
+    /// Frame bytes of all of them.
+    pub extent_bytes: u64,
+}
+
+impl ExpertGroup {
+    /// How many experts it has.
+    pub fn len(&self) -> usize {
+        self.layers.iter().map(|l| l.len()).sum()
     }
 }
 
@@ -116,17 +158,20 @@ impl Page {
 pub struct Schedule {
     pub matrices: Vec<Matrix>,
     pub pages: Vec<Page>,
-    /// How many of `pages` every full pass sweeps over: the circle.
+    /// How many of `pages` every full pass sweeps over: the cyclic part.
     pub sweep_len: usize,
-    /// Where the pages of experts end, which follow the circle; the rest are tables.
+    /// Where the pages of experts end, which follow the cyclic part; the rest are tables.
     pub routed_end: usize,
-    /// Places of the circle before which routed pages are taken, ascending.
+    /// Places of the cyclic part before which routed pages are taken, ascending.
     pub route_points: Vec<u32>,
     /// Of how many experts (second) a token is routed to how many (first).
     pub routed_share: (u64, u64),
     /// Where the output head begins, if there is one: a pass without logits ends there.
     pub head_start: usize,
     pub layer_count: u32,
+    /// By layer, then by number in the layer.
+    pub experts: Vec<Expert>,
+    pub expert_groups: Vec<ExpertGroup>,
     /// Pages of each layer.
     layers: Vec<Range<u32>>,
 }
@@ -146,7 +191,7 @@ impl Schedule {
         self.pages[..self.routed_end].iter().map(|p| p.extent_bytes).max().unwrap_or(0)
     }
 
-    /// Frame bytes that all pages of the circle need.
+    /// Frame bytes that all pages of the cyclic part need.
     pub fn sweep_bytes(&self) -> u64 {
         self.pages[..self.sweep_len].iter().map(|p| p.extent_bytes).sum()
     }
@@ -156,7 +201,18 @@ impl Schedule {
         self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.extent_bytes).sum()
     }
 
-    /// Frame bytes that everything a pass takes pages of needs: the circle and all experts.
+    /// Frame bytes of the experts that one token is routed to.
+    pub fn working_set_bytes(&self) -> u64 {
+        let (used, of) = self.routed_share;
+        (u128::from(self.routed_bytes()) * u128::from(used) / u128::from(of.max(1))) as u64
+    }
+
+    /// The number of a matrix's expert in [`Schedule::experts`].
+    pub fn expert_of(&self, matrix: MatrixId) -> Option<usize> {
+        self.pages.get(self.matrix(matrix).pages().start)?.expert()
+    }
+
+    /// Frame bytes that everything a pass takes pages of needs: the cyclic part and all experts.
     pub fn streamable_bytes(&self) -> u64 {
         self.sweep_bytes() + self.routed_bytes()
     }
@@ -181,12 +237,43 @@ impl Schedule {
         self.largest_layer_bytes() + routed.into_iter().max().unwrap_or(0)
     }
 
+    /// Groups the layers by the sizes of their experts.
+    fn group_experts(&mut self) {
+        self.experts.shrink_to_fit();
+        let mut sizes: Vec<u64> = Vec::new();
+        let mut first = 0;
+        while first < self.experts.len() {
+            let layer = self.experts[first].layer;
+            let count = self.experts[first..].iter().take_while(|e| e.layer == layer).count();
+            let here = first..first + count;
+            let mut size = 0;
+            for e in &mut self.experts[here.clone()] {
+                let pages = &self.pages[e.pages()];
+                e.extent_bytes = pages.iter().map(|p| p.extent_bytes).sum();
+                size = size.max(pages.iter().map(|p| p.bytes).sum());
+            }
+            let i = sizes.iter().position(|&known| known == size).unwrap_or_else(|| {
+                sizes.push(size);
+                self.expert_groups.push(ExpertGroup { layers: Vec::new(), frame_bytes: 0, extent_bytes: 0 });
+                sizes.len() - 1
+            });
+            let group = &mut self.expert_groups[i];
+            let extents = || self.experts[here.clone()].iter().map(|e| e.extent_bytes);
+            group.frame_bytes = group.frame_bytes.max(extents().max().unwrap_or(0));
+            group.extent_bytes += extents().sum::<u64>();
+            group.layers.push(here.start as u32..here.end as u32);
+            first += count;
+        }
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.pages.capacity() * size_of::<Page>()
             + self.matrices.capacity() * size_of::<Matrix>()
             + self.matrices.iter().filter(|m| m.first_row == 0).map(|m| m.name.len()).sum::<usize>()
             + self.route_points.capacity() * size_of::<u32>()
             + self.layers.capacity() * size_of::<Range<u32>>()
+            + self.experts.capacity() * size_of::<Expert>()
+            + self.expert_groups.iter().map(|g| size_of::<ExpertGroup>() + g.layers.len() * 8).sum::<usize>()
     }
 }
 
@@ -254,9 +341,13 @@ impl Builder {
             routed_share: (1, 1),
             head_start: usize::MAX,
             layer_count,
+            experts: Vec::new(),
+            expert_groups: Vec::new(),
             layers: heap::filled(0..0, layer_count as usize, WHAT)?,
         };
         assert_eq!(uses.len(), schedule.matrices.len(), "a schedule has every matrix once");
+        // The expert that pages are being laid for: its layer and number.
+        let mut expert = None;
         // Each kind stays in the order of use.
         let mut order = heap::collected(0..uses.len(), WHAT)?;
         order.sort_unstable_by_key(|&i| (uses[i].1.rank(), i));
@@ -267,6 +358,13 @@ impl Builder {
             let first = schedule.pages.len() as u32;
             if head == Some(id) {
                 schedule.head_start = first as usize;
+            }
+            if let Use::Routed { layer, expert: number } = when {
+                if expert.replace((layer, number)) != Some((layer, number)) {
+                    heap::push(&mut schedule.experts, Expert { layer, extent_bytes: 0, pages: first..first }, WHAT)?;
+                }
+            } else {
+                expert = None;
             }
             let count = bytes(m).div_ceil(target).max(1);
             let rows_per_page = (m.rows as u64).div_ceil(count).next_multiple_of(ROW_GROUP);
@@ -286,11 +384,15 @@ impl Builder {
                     bytes: end - offset,
                     extent_offset,
                     extent_bytes: end.next_multiple_of(alignment) - extent_offset,
+                    expert: expert.map_or(Page::NO_EXPERT, |_| schedule.experts.len() as u32 - 1),
                 };
                 heap::push(&mut schedule.pages, page, WHAT)?;
                 row += rows;
             }
             m.pages = first..schedule.pages.len() as u32;
+            if let (Some(_), Some(expert)) = (expert, schedule.experts.last_mut()) {
+                expert.pages.end = m.pages.end;
+            }
             if when != Use::Table {
                 schedule.routed_end = schedule.pages.len();
             }
@@ -300,17 +402,16 @@ impl Builder {
                 *l = if l.start == l.end { m.pages.clone() } else { l.start..m.pages.end };
             }
         }
-        let mut circle = 0;
+        let mut swept = 0;
         for (id, when) in uses {
             match when {
-                Use::Always { .. } => circle = schedule.matrices[id.0 as usize].pages.end,
-                Use::Routed { .. } if schedule.route_points.last() != Some(&circle) => {
-                    schedule.route_points.push(circle)
-                }
+                Use::Always { .. } => swept = schedule.matrices[id.0 as usize].pages.end,
+                Use::Routed { .. } if schedule.route_points.last() != Some(&swept) => schedule.route_points.push(swept),
                 Use::Routed { .. } | Use::Table => {}
             }
         }
         schedule.head_start = schedule.head_start.min(schedule.sweep_len);
+        schedule.group_experts();
         schedule.pages.shrink_to_fit();
         schedule.matrices.shrink_to_fit();
         if schedule.largest_extent() > u32::MAX as u64 {

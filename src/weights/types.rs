@@ -56,11 +56,11 @@ pub struct Stats {
     pub pinned_bytes: u64,
     pub passes: u64,
     pub tokens: u64,
-    /// Layer visits that found every page pinned and there.
+    /// Accesses of a layer that found every page pinned and there.
     pub layers_resident: u64,
-    /// Layer visits with streamed pages, all there in time.
+    /// Accesses of a layer with streamed pages, all there in time.
     pub layers_prefetched: u64,
-    /// Layer visits that had to wait.
+    /// Accesses of a layer that had to wait.
     pub layers_stalled: u64,
     pub stall_ns: u64,
     pub compute_ns: u64,
@@ -69,6 +69,16 @@ pub struct Stats {
     pub read_bytes: u64,
     pub prefetch_requests: u64,
     pub prefetch_failures: u64,
-    /// Pages given up to make room for others.
+    /// Pages evicted to make room for others.
     pub evictions: u64,
+    /// Experts that passes were routed to and found in memory; one that several tokens of a chunk use counts once.
+    pub expert_hits: u64,
+    /// Those of which pages had to be read.
+    pub expert_misses: u64,
+    /// Bytes of these pages.
+    pub expert_missed_bytes: u64,
+    /// Experts whose frames others took, or that a smaller budget evicted.
+    pub expert_evictions: u64,
+    /// Bytes of the experts that one token uses.
+    pub expert_working_set_bytes: u64,
 }

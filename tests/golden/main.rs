@@ -10,6 +10,8 @@ mod files;
 mod hostile;
 mod quant;
 mod real;
+mod recurrent;
+mod scales;
 mod state;
 mod support;
 mod window;

@@ -1,7 +1,9 @@
 //! Tokenisers against the reference ids of real vocabularies, and against files that lie.
 
+mod doubles;
 mod ends;
 mod files;
+mod pieces;
 mod vocabularies;
 
 use std::io::Read;

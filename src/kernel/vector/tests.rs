@@ -270,7 +270,7 @@ fn plain_activations_are_gates_of_a_neutral_row_bit_for_bit() {
             for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, CLAMPED] {
                 let mut plain = x.clone();
                 activate(isa, f, &mut plain);
-                // What multiplies the clamped one is 1 more than the way up.
+                // What multiplies the clamped one is 1 more than the up projection.
                 let mut gated = vec![if f == CLAMPED { 0.0 } else { 1.0 }; n];
                 gate_assign(isa, f, &x, &mut gated);
                 assert_eq!(plain, gated, "{isa:?} {f:?}");

@@ -10,6 +10,7 @@ impl Engine {
         if count == 0 || first.checked_add(count).is_none_or(|end| end > layers) {
             return Err(Error::invalid(format!("layers {first} to {first} + {count} of a model with {layers} layers")));
         }
+        shared.check_process()?;
         if shared.queue.is_none() {
             return Err(Error::unsupported("this model was opened without prefetching: every load is on demand"));
         }
@@ -20,6 +21,7 @@ impl Engine {
 
     /// A ticket for a submitted pass, which `interrupt` ends.
     pub fn open_pass(&self, interrupt: &Arc<Interrupt>) -> Result<u64> {
+        self.shared.check_process()?;
         self.shared.state.lock().tickets_mut().open_pass(interrupt.clone())
     }
 
@@ -70,6 +72,10 @@ impl Engine {
 
     /// Waits for an event, then takes up to `cap`. `None`: without limit.
     pub fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>, cap: usize) {
+        if self.shared.check_process().is_err() {
+            // No event can come here.
+            return;
+        }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         let mut state = self.shared.state.lock();
         while state.tickets().events.is_empty() {

@@ -1,6 +1,7 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
 mod host;
+mod progress;
 mod sweep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,15 +13,17 @@ use crate::error::{Error, Result, Status};
 use crate::sys::event::Notifier;
 use crate::sys::sync::channel::{self, Sender, TrySendError};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::thread::HomeProcess;
 use crate::weights::budget::BudgetShare;
-use crate::weights::frames::{self, FrameMemory, Memory, Ring};
+use crate::weights::frames::{self, FrameMemory, Memory, Ring, SharedFrame};
 use crate::weights::loader::{Loader, Message};
-use crate::weights::residency::{self, Residency};
+use crate::weights::residency::{self, KeptExperts, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
-use crate::weights::source::Source;
-use crate::weights::state::{Accounting, Fixed, Request, State};
+use crate::weights::source::{self, Source};
+use crate::weights::state::{Accounting, Fixed, Request, RoutedExpert, State};
 use crate::weights::{Event, LayerState, Stats};
 
+pub use progress::{Progress, ProgressReport};
 use sweep::LayerAccess;
 pub use sweep::{PageGuard, Sweep};
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub readers: usize,
     pub prefetch_distance: u32,
     pub cache_layers: u32,
+    /// Which experts stay in memory.
+    pub kept_experts: KeptExperts,
     /// The model's place in a shared budget, whose share the accounting has.
     pub budget_share: Option<BudgetShare>,
 }
@@ -49,6 +54,7 @@ pub struct Shared {
     events: Condvar,
     notifier: Notifier,
     queue: Option<Sender<Message>>,
+    home: HomeProcess,
     /// Where tests stop what takes long.
     #[cfg(test)]
     pub work_gate: WorkGate,
@@ -57,16 +63,19 @@ pub struct Shared {
 pub struct Engine {
     shared: Arc<Shared>,
     loader: Option<Loader>,
+    /// Bytes of all pages of a sweep, those of experts that it may leave out too.
+    sweep_bytes: u64,
     /// Dropped after the frames, so that no other model grows before they are gone.
     budget_share: Option<BudgetShare>,
 }
 
-/// Ends passes of one session, from any thread. It counts how often it was raised, so that an interrupt is not lost
+/// What other threads share with a session's calls: it ends them, and tells how far they have come. It counts how often it was raised, so that an interrupt is not lost
 /// between two passes or before the first one: it ends the call that runs, or the next one where none runs.
 pub struct Interrupt {
     raised: AtomicU64,
     /// The count when the last call ended: what was raised before belonged to that call.
     settled: AtomicU64,
+    progress: Progress,
     engine: Weak<Shared>,
 }
 
@@ -75,6 +84,7 @@ impl Interrupt {
         Arc::new(Interrupt {
             raised: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            progress: Progress::default(),
             engine: Arc::downgrade(&engine.shared),
         })
     }
@@ -82,11 +92,16 @@ impl Interrupt {
     /// The running pass ends with CANCELLED within one page's time.
     pub fn raise(&self) {
         self.raised.fetch_add(1, Ordering::SeqCst);
-        if let Some(shared) = self.engine.upgrade() {
+        if let Some(shared) = self.engine.upgrade().filter(|shared| shared.home.is_here()) {
             // With the lock held nobody is between checking the count and going to sleep.
             let _state = shared.state.lock();
             shared.changed.notify_all();
         }
+    }
+
+    /// How far the session's running call has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// How often it was raised.
@@ -119,6 +134,17 @@ impl CancelToken<'_> {
 }
 
 impl Shared {
+    /// Fails in a child of the process that opened the model: the threads stayed behind, and locks that they held stay
+    /// locked.
+    pub fn check_process(&self) -> Result<()> {
+        if self.home.is_here() {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "the model was opened by the process that this one was forked from, where its threads are: open it again here",
+        ))
+    }
+
     pub fn wake_loader(&self) {
         if let Some(queue) = &self.queue {
             match queue.try_send(Message::Look) {
@@ -225,6 +251,19 @@ impl Shared {
     }
 }
 
+/// Addresses for the largest ring, or for a smaller one, not below `least`, where the process may not have as many: memory
+/// comes later, and only as far as the budget goes.
+fn reserve_ring(largest: u64, least: u64) -> Result<FrameMemory> {
+    let mut bytes = largest;
+    loop {
+        match FrameMemory::new(bytes as usize, 0) {
+            Ok(memory) => return Ok(memory),
+            Err(_) if bytes > least => bytes = (bytes / 2).next_multiple_of(source::DIRECT_ALIGNMENT).max(least),
+            Err(e) => return Err(Error::out_of_memory(format!("reserving {bytes} bytes of frames: {e}"))),
+        }
+    }
+}
+
 impl Engine {
     /// Frames below which a pass cannot run.
     pub fn min_frames(schedule: &Schedule) -> u64 {
@@ -237,9 +276,16 @@ impl Engine {
     }
 
     /// What `frames` bytes of frames, under the limit of `cache_layers` layers, keep and stream.
-    pub fn plan_frames(schedule: &Schedule, frames: u64, cache_layers: u32, readers: usize) -> Residency {
+    pub fn plan_frames(
+        schedule: &Schedule,
+        frames: u64,
+        cache_layers: u32,
+        readers: usize,
+        kept_experts: KeptExperts,
+    ) -> Residency {
         let most = Engine::frames_limit(schedule, cache_layers);
-        residency::plan(schedule, residency::usable(schedule, frames, most), Fixed::in_flight_bytes(readers))
+        let frames = residency::usable(schedule, frames, most);
+        residency::plan(schedule, frames, Fixed::in_flight_bytes(readers), kept_experts)
     }
 
     /// Memory the engine takes beside frames: book-keeping and threads' stacks.
@@ -247,6 +293,8 @@ impl Engine {
         let threads = if prefetch { readers + 1 } else { 0 };
         (schedule.memory_bytes()
             + schedule.pages.len() * State::bytes_per_page()
+            + schedule.experts.len() * State::bytes_per_expert()
+            + (schedule.routed_end - schedule.sweep_len) * SharedFrame::bytes_per_part()
             + threads * super::loader::STACK_BYTES) as u64
     }
 
@@ -259,8 +307,7 @@ impl Engine {
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
-        let ring_memory = FrameMemory::new(largest_ring as usize, 0)
-            .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
+        let ring_memory = reserve_ring(largest_ring, residency::min_ring(&config.schedule))?;
         let fixed = Fixed {
             max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
             schedule: config.schedule,
@@ -268,6 +315,7 @@ impl Engine {
             max_outstanding: config.readers + 2,
             readers: config.readers,
             prefetch_distance: config.prefetch_distance,
+            kept_experts: config.kept_experts,
         };
         let state = State::new(&fixed, config.accounting, Ring::new(ring_memory))?;
         let prefetch = config.prefetch && cfg!(feature = "prefetch");
@@ -279,6 +327,7 @@ impl Engine {
             events: Condvar::new(),
             notifier: Notifier::new().map_err(|e| Error::io(format!("making the event descriptor: {e}")))?,
             queue: prefetch.then_some(sender),
+            home: HomeProcess::default(),
             #[cfg(test)]
             work_gate: Default::default(),
         });
@@ -288,11 +337,18 @@ impl Engine {
             budget_share.attach(&shared);
         }
         shared.wake_loader();
-        Ok(Engine { shared, loader, budget_share: config.budget_share })
+        let schedule = &shared.fixed.schedule;
+        let sweep_bytes = schedule.pages[..schedule.sweep_len].iter().map(|p| p.bytes).sum();
+        Ok(Engine { shared, loader, sweep_bytes, budget_share: config.budget_share })
     }
 
     pub fn schedule(&self) -> &Schedule {
         &self.shared.fixed.schedule
+    }
+
+    /// Bytes of the pages that a whole sweep goes over.
+    pub fn sweep_bytes(&self) -> u64 {
+        self.sweep_bytes
     }
 
     // --- sweeps -----------------------------------------------------------------------------------------------------
@@ -301,6 +357,7 @@ impl Engine {
     /// was `since`, ends it and the waiting for it.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
         let cancel = CancelToken { interrupt, since };
+        self.shared.check_process()?;
         // Pages of a mapping that are ready are not loaded again, so a file that has become shorter is noticed here.
         self.shared.fixed.sources.iter().filter(|s| s.mapping().is_some()).try_for_each(|s| s.check_intact())?;
         let mut state = self.shared.state.lock();
@@ -328,10 +385,11 @@ impl Engine {
             stalled: Duration::ZERO,
             read_before,
             access: LayerAccess::default(),
+            passed: 0,
         })
     }
 
-    /// Waits until the page is there and users it; how long it waited, if it did.
+    /// Waits until the page is there and acquires it; how long it waited, if it did.
     ///
     /// A page that is not there is the loader's next; one whose reading failed is tried once more on this thread, and
     /// without a loader every page is read on this thread.
@@ -344,7 +402,7 @@ impl Engine {
         let mut retried = false;
         loop {
             if let Some(bytes) = state.acquire_page(fixed, p) {
-                let held = PageGuard::new(self, p, bytes, !state.is_pinned(p), true);
+                let held = PageGuard::new(self, p, bytes, !state.stays(p), true);
                 return Ok((held, since.map(|s: Instant| s.elapsed())));
             }
             since.get_or_insert_with(Instant::now);
@@ -391,7 +449,7 @@ impl Engine {
     }
 
     /// Runs `use_row` on one row of a matrix, wherever it is: in memory, or read for this alone into `buffer`, which
-    /// users at least [`Engine::row_buffer_bytes`].
+    /// has at least [`Engine::row_buffer_bytes`].
     pub fn with_row<R>(
         &self,
         matrix: MatrixId,
@@ -416,7 +474,7 @@ impl Engine {
         bytes.map(use_row).map_err(|e| e.context(format!("{}: row {row}", m.name)))
     }
 
-    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which users at least
+    /// Reads `length` bytes from an absolute offset of a file into `buffer`, which has at least
     /// [`Engine::row_buffer_bytes`] of them.
     pub fn read_stretch<'b>(&self, file: usize, offset: u64, length: u64, buffer: &'b mut Memory) -> Result<&'b [u8]> {
         let source = &self.shared.fixed.sources[file];
@@ -425,7 +483,8 @@ impl Engine {
         let to = (offset + length).next_multiple_of(alignment);
         let started = Instant::now();
         let bytes = &mut buffer.bytes_mut()[..(to - from) as usize];
-        source.read_full(from, bytes)?;
+        // As for pages, once more where it failed: storage may have been disturbed for a moment.
+        source.read_full(from, bytes).or_else(|_| source.read_full(from, bytes))?;
         let mut state = self.shared.state.lock();
         let stats = state.stats_mut();
         stats.read_ns += started.elapsed().as_nanos() as u64;
@@ -436,7 +495,7 @@ impl Engine {
 
     /// Room for a row of `row_bytes` with unaligned ends.
     pub fn row_buffer_bytes(row_bytes: usize) -> usize {
-        row_bytes + 2 * super::source::DIRECT_ALIGNMENT as usize
+        row_bytes + 2 * source::DIRECT_ALIGNMENT as usize
     }
 
     // --- the budget -------------------------------------------------------------------------------------------------
@@ -452,6 +511,7 @@ impl Engine {
     /// [`Engine::await_room`]. On a shared budget, what other models must give for it is waited for.
     pub fn claim(&self, bytes: u64) -> Result<()> {
         let shared = &*self.shared;
+        shared.check_process()?;
         let take = || shared.state.lock().reserve(bytes);
         match &self.budget_share {
             Some(budget_share) => budget_share.change(|| shared.state.lock().needs(bytes), take)?,
@@ -471,6 +531,9 @@ impl Engine {
     /// Gives back what [`Engine::reserve`] or [`Engine::claim`] took.
     pub fn release(&self, bytes: u64) {
         let shared = &*self.shared;
+        if !shared.home.is_here() {
+            return;
+        }
         shared.state.lock().release(bytes);
         if let Some(budget_share) = &self.budget_share {
             // Needing less always fits.
@@ -495,6 +558,7 @@ impl Engine {
             return Err(Error::invalid("the model lives on a shared budget: change that one"));
         }
         let shared = &*self.shared;
+        shared.check_process()?;
         let mut state = shared.state.lock();
         state.set_budget(bytes)?;
         let mut state = shared.do_work(state);
@@ -548,6 +612,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if !self.shared.home.is_here() {
+            // Nobody is left to wait for. A shared budget's lock may be held by a thread that is not here.
+            std::mem::forget(self.budget_share.take());
+            return;
+        }
         self.shared.state.lock().close();
         self.shared.wake_loader();
         if let Some(loader) = self.loader.take() {

@@ -1,4 +1,4 @@
-//! A pass over the schedule, and the pages it users.
+//! A pass over the schedule, and the pages it uses.
 
 use super::*;
 use crate::weights::state::PageBytes;
@@ -19,6 +19,8 @@ pub struct Sweep<'a> {
     pub(super) stalled: Duration,
     pub(super) read_before: u64,
     pub(super) access: LayerAccess,
+    /// Pages before this one were gone past, as the session's progress counts them.
+    pub(super) passed: usize,
 }
 
 impl<'a> Sweep<'a> {
@@ -32,10 +34,12 @@ impl<'a> Sweep<'a> {
         self.engine.shared.state.lock().stats().read_bytes - self.read_before
     }
 
-    /// Says which pages of experts will be taken after what their layer always uses, so that they are read meanwhile.
-    pub fn route(&mut self, pages: impl Iterator<Item = usize>) {
+    /// Says which experts of a layer will be taken after what it always uses, so that they are read meanwhile. With
+    /// `first_ready` those that are there come first; else their order stays. Their pages are taken in the order in which
+    /// `experts` then stands.
+    pub fn route(&mut self, experts: &mut [RoutedExpert], first_ready: bool) {
         let shared = &*self.engine.shared;
-        shared.state.lock().route(&shared.fixed, pages);
+        shared.state.lock().route(&shared.fixed, experts, first_ready);
         shared.wake_loader();
     }
 
@@ -45,6 +49,7 @@ impl<'a> Sweep<'a> {
         self.check()?;
         self.access(self.engine.schedule().pages[p].layer);
         let (held, waited) = self.engine.acquire(self.cancel, p)?;
+        self.go_past(p);
         self.access.streamed |= held.streamed;
         if let Some(waited) = waited {
             self.access.stalled = true;
@@ -53,25 +58,35 @@ impl<'a> Sweep<'a> {
         Ok(held)
     }
 
-    /// Holds pages of the circle together, in schedule order, if all of them stay and are there. `None`: they must be taken
-    /// one at a time. Nobody waits for the frame of a page that stays, so a sweep that users several of them, and waits for
+    /// Acquires pages of the cyclic part together, in schedule order, if all of them stay and are there. `None`: they must be taken
+    /// one at a time. Nobody waits for the frame of a page that stays, so a sweep that uses several of them, and waits for
     /// none, is in nobody's way.
     pub fn acquire_pinned(&mut self, pages: impl Iterator<Item = usize> + Clone) -> Result<Option<Vec<PageGuard<'a>>>> {
         self.check()?;
         let engine = self.engine;
         let fixed = &engine.shared.fixed;
         let mut state = engine.shared.state.lock();
-        let stays = |p: usize| p < fixed.schedule.sweep_len && state.is_pinned(p) && state.is_ready(p);
+        let stays = |p: usize| p < fixed.schedule.sweep_len && state.stays(p) && state.is_ready(p);
         let Some(first) = pages.clone().next().filter(|_| pages.clone().all(stays)) else { return Ok(None) };
         state.move_to(fixed, first);
         let mut acquire_page = |page| {
             let bytes = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
             PageGuard::new(engine, page, bytes, false, true)
         };
-        let held = pages.map(&mut acquire_page).collect();
+        let held: Vec<PageGuard<'a>> = pages.map(&mut acquire_page).collect();
         drop(state);
         self.access(engine.schedule().pages[first].layer);
+        held.iter().for_each(|page| self.go_past(page.page));
         Ok(Some(held))
+    }
+
+    /// Counts pages up to `p`. Those of experts are taken in another order than they lie in, or left out.
+    fn go_past(&mut self, p: usize) {
+        let pages = &self.engine.schedule().pages;
+        if p >= self.passed && p < self.engine.schedule().sweep_len {
+            self.cancel.interrupt.progress().passed(pages[self.passed..=p].iter().map(|page| page.bytes).sum());
+            self.passed = p + 1;
+        }
     }
 
     fn access(&mut self, layer: u32) {
@@ -163,7 +178,7 @@ mod tests {
     use crate::weights::tests::open;
 
     #[test]
-    fn pages_are_held_together_where_all_of_them_stay_and_given_up_after_it_when_the_budget_falls() {
+    fn pinned_pages_are_used_together_and_evicted_after_it_when_the_budget_falls() {
         let schedule = || schedule_of(&[(0, 4096, 16), (0, 4096, 400), (0, 4096, 16), (1, 4096, 700), (1, 4096, 300)]);
         let (floor, full) = (Engine::min_frames(&schedule()), Engine::full_frames(&schedule()));
         let b = open(schedule(), full, true, |_| {});

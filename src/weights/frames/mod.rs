@@ -5,6 +5,7 @@
 //! still lent in the other, or to take back what is lent, panics. So no caller has a rule to keep.
 
 mod ring;
+mod shared;
 
 use std::io;
 use std::ptr::NonNull;
@@ -14,6 +15,7 @@ use crate::sys::mapping::{FileMapping, RawMapping, map_anonymous};
 use crate::sys::pages::{self, HUGE};
 
 pub use ring::Ring;
+pub use shared::SharedFrame;
 
 /// Addresses and sizes of frames are multiples of this.
 pub const GRANULE: u64 = 4096;
@@ -81,6 +83,8 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for f32 {}
 // SAFETY: a whole number.
 unsafe impl Plain for u16 {}
+// SAFETY: a whole number.
+unsafe impl Plain for u64 {}
 // SAFETY: a byte.
 unsafe impl Plain for u8 {}
 
@@ -123,7 +127,8 @@ impl FrameMemory {
     /// As long as this frame, or what is lent of it, lives, no other frame has a byte of the stretch.
     unsafe fn frame(self: &Arc<Self>, offset: usize, len: usize, returned: bool) -> Frame {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.0.len));
-        Frame { stretch: Arc::new(Stretch { memory: self.clone(), offset, len, returned }), filling: false }
+        let stretch = Stretch { memory: self.clone(), offset, len, returned, whole: None };
+        Frame { stretch: Arc::new(stretch), filling: false }
     }
 }
 
@@ -133,6 +138,8 @@ struct Stretch {
     offset: usize,
     len: usize,
     returned: bool,
+    /// What it is a part of, which stays as long as it does.
+    whole: Option<Arc<Stretch>>,
 }
 
 impl Stretch {
@@ -287,11 +294,11 @@ mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    fn fill(frame: &mut Frame, byte: u8) {
+    pub fn fill(frame: &mut Frame, byte: u8) {
         frame.pieces(frame.stretch.len, HUGE).iter_mut().for_each(|piece| piece.bytes_mut().fill(byte));
     }
 
-    fn refused(f: impl FnOnce()) -> bool {
+    pub fn refused(f: impl FnOnce()) -> bool {
         catch_unwind(AssertUnwindSafe(f)).is_err()
     }
 

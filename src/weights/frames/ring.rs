@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Frame, FrameMemory};
 
-/// Places pages in the ring: first fit from where the last one went, so that it fills and empties like a circle.
+/// Places pages in the ring: first fit from where the last one went, so that it fills and empties in one direction.
 pub struct Ring {
     memory: Arc<FrameMemory>,
     /// Allocations end at or below this.

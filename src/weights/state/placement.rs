@@ -7,6 +7,8 @@ use crate::sys::heap;
 pub(super) enum Place {
     /// A frame of its own; without memory where the file is mapped and only the accounting is needed.
     Own(Option<Frame>),
+    /// A part of a frame of the cache of experts, and that frame's number; without memory as above.
+    Cached { frame: u32, part: Option<Frame> },
     /// A frame of the ring.
     Ring(Frame),
 }
@@ -14,7 +16,7 @@ pub(super) enum Place {
 impl Place {
     pub fn frame(&mut self) -> Option<&mut Frame> {
         match self {
-            Place::Own(frame) => frame.as_mut(),
+            Place::Own(frame) | Place::Cached { part: frame, .. } => frame.as_mut(),
             Place::Ring(frame) => Some(frame),
         }
     }
@@ -31,6 +33,8 @@ pub(super) struct Slot {
     pub place: Option<Place>,
     /// A frame of its own that waits for the page to be read.
     pub reserved: Option<Frame>,
+    /// Its expert has a frame of the cache.
+    pub cached: bool,
     /// Sweeps and row readers that use the page now.
     pub users: u32,
     /// Tickets that keep the page until it is used or they are cancelled.
@@ -105,6 +109,7 @@ impl Placement {
             presence: Presence::Absent,
             place: None,
             reserved: None,
+            cached: false,
             users: 0,
             protectors: Vec::new(),
             failure: None,
@@ -120,6 +125,7 @@ impl Placement {
             residency: Arc::new(Residency {
                 pinned: heap::filled(false, count, "the plan of pages")?,
                 pinned_bytes: 0,
+                cached: heap::filled(0, schedule.expert_groups.len(), "the plan of experts")?,
                 ring_bytes: 0,
                 streamed_bytes: 0,
             }),
@@ -143,7 +149,7 @@ impl Placement {
     pub fn reindex(&mut self, schedule: &Schedule, p: usize, place: Option<i64>, above: bool) {
         let slot = &self.slots[p];
         let swept = p < schedule.sweep_len;
-        let pinned = self.residency.pinned[p];
+        let pinned = self.stays(p);
         let ready = matches!(slot.presence, Presence::Ready);
         let absent = matches!(slot.presence, Presence::Absent);
         let in_ring = matches!(slot.place, Some(Place::Ring(_)));
@@ -187,6 +193,11 @@ impl Placement {
             counts[before.standing as usize] -= 1;
             counts[now.standing as usize] += 1;
         }
+    }
+
+    /// Whether the page stays: by the plan, or with its expert.
+    pub fn stays(&self, p: usize) -> bool {
+        self.residency.pinned[p] || self.slots[p].cached
     }
 
     fn wanted(&mut self, pinned: bool) -> &mut OrderedPages {

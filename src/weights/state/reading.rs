@@ -50,7 +50,7 @@ impl State {
                     return Some(requests);
                 }
                 // Frames are filled in order: a farther page must not take the room of a nearer one.
-                let full = if self.is_pinned(p) { Kinds::Passing } else { Kinds::Pinned };
+                let full = if self.stays(p) { Kinds::Passing } else { Kinds::Pinned };
                 if kinds != Kinds::Both && kinds != full {
                     return None;
                 }
@@ -105,12 +105,16 @@ impl State {
 
     /// Starts to read a page where the plan puts it; room in the ring is made of pages needed later than it.
     ///
-    /// What lies beyond a route_point is read ahead only above the least ring, which is for the experts that the route_point will ask for.
-    /// These, until the sweep stands still for them, take no room from pages that are there: giving one up would be to read
+    /// What lies beyond a route point is read ahead only above the least ring, which is for the experts that the route point will ask for.
+    /// These, until the sweep stands still for them, take no room from pages that are there: evicting one would be to read
     /// it twice.
     pub fn start_for_sweep(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
-        if self.is_pinned(p) {
+        if self.pages.residency.pinned[p] {
             return self.start_own(fixed, p).found();
+        }
+        if self.pages.slots[p].cached {
+            let place = self.cache_place(fixed, p)?;
+            return Some(self.start(fixed, p, place));
         }
         let (page, sweep_len) = (fixed.page(p), fixed.schedule.sweep_len);
         let needed = self.cursor.needed() == Some(p);
@@ -127,7 +131,7 @@ impl State {
     }
 
     fn start_for_host(&mut self, fixed: &Fixed, p: usize) -> Start {
-        if self.is_pinned(p) {
+        if self.stays(p) {
             return self.start_own(fixed, p);
         }
         let bytes = fixed.page(p).extent_bytes;

@@ -41,7 +41,7 @@ impl State {
             })
             .collect();
         let id = self.requests.tickets.open(layers)?;
-        // The plan that follows from it is made by whoever looks for reads next.
+        // The plan that follows from it is made by the next thread that looks for reads.
         self.requests.host_depth = self.requests.host_depth.max(self.sizes.host_bytes);
         self.stats.prefetch_requests += 1;
         Ok(id)

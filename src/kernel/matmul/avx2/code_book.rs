@@ -1,8 +1,10 @@
 //! IQ1, IQ2 and IQ3 taken apart: points of a grid are looked up in tables that stay in the first cache, eight or four codes
 //! at a time, and take their signs.
 
-use super::block256::{Block256, odd_nibbles, odd_of_words};
+use super::block32::each_bit;
+use super::block256::{Block256, Offset, odd_nibbles, odd_of_words, wide};
 use super::{and, load};
+use crate::kernel::matmul::avx512::points::{self, Levels};
 use crate::quant::{grids, tables};
 use std::arch::x86_64::*;
 
@@ -48,7 +50,7 @@ static IQ2_XXS: [u64; 256] = eights(&grids::IQ2_XXS, tables::IQ2);
 static IQ2_XS: [u64; 512] = eights(&grids::IQ2_XS, tables::IQ2);
 static IQ2_S: [u64; 1024] = eights(&grids::IQ2_S, tables::IQ2);
 /// -1, 0 and 1 times eight, plus eight.
-static IQ1: [u64; 2048] = eights(&grids::IQ1, [0, 8, 16]);
+pub(in super::super) static IQ1: [u64; 2048] = eights(&grids::IQ1, [0, 8, 16]);
 static IQ3_XXS: [u32; 256] = fours(&grids::IQ3_XXS, tables::IQ3_XXS);
 static IQ3_S: [u32; 512] = fours(&grids::IQ3_S, tables::IQ3_S);
 
@@ -72,11 +74,7 @@ fn eight_points<const N: usize>(table: &[u32; N], at: impl Fn(usize) -> usize) -
 #[inline]
 #[target_feature(enable = "avx2")]
 fn signed(levels: __m256i, signs: u32, offset: i32) -> __m256i {
-    let word = _mm256_set1_epi32(signs as i32);
-    // Each byte gets the byte of the word that holds its bit, then only that bit.
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-    let minus = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit), bit);
+    let minus = each_bit(signs as i32);
     _mm256_add_epi8(_mm256_xor_si256(levels, minus), _mm256_sub_epi8(_mm256_set1_epi8(offset as i8), minus))
 }
 
@@ -123,59 +121,36 @@ unsafe fn iq2_xxs_words(block: *const u8) -> __m256i {
     _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)))
 }
 
-/// The packed points of a grid of IQ2 at 32 places, found in registers.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-fn packed_points<const N: usize>(grid: &[u16; N], at: __m512i) -> __m512i {
-    const { assert!(N.is_multiple_of(64)) };
-    let table = _mm512_srli_epi16::<6>(at);
-    let mut points = _mm512_setzero_si512();
-    for (i, part) in grid.as_chunks::<64>().0.iter().enumerate() {
-        // SAFETY: 64 words.
-        let (low, high) =
-            unsafe { (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[32..].as_ptr().cast())) };
-        let here = _mm512_cmpeq_epi16_mask(table, _mm512_set1_epi16(i as i16));
-        points = _mm512_mask_mov_epi16(points, here, _mm512_permutex2var_epi16(low, at, high));
-    }
-    points
+/// Codes by [`points`], where the processor gathers fast.
+macro_rules! wide_codes {
+    ($points:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+        unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+            // SAFETY: the caller's promise.
+            unsafe { if points::gathers() { points::$points(block) } else { wide(Self::codes(block)) } }
+        }
+    };
 }
 
-/// The codes of 32 packed points of IQ2 with their signs, plus [`Iq2Xxs::OFFSET`].
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-fn wide_signed(points: __m512i, signs: [u32; 8]) -> [__m512i; 4] {
-    let [a, b, c] = tables::IQ2.map(|level| level as i8);
-    let offset = Iq2Xxs::OFFSET as i8;
-    let levels = |f: fn(i8, i8) -> i8| {
-        let [a, b, c] = [f(offset, a), f(offset, b), f(offset, c)];
-        _mm512_broadcast_i32x4(_mm_setr_epi8(a, b, c, 0, a, b, c, 0, a, b, c, 0, a, b, c, 0))
+/// Levels by [`points`].
+macro_rules! wide_levels {
+    ($points:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+        unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
+            // SAFETY: the caller's promise.
+            unsafe { points::$points(blocks) }
+        }
     };
-    let (plus, minus) = (levels(|a, b| a + b), levels(|a, b| a - b));
-    // Two bits of a point to each of its eight bytes.
-    let shifts = _mm512_set1_epi64(0x0e0c_0a08_0604_0200);
-    let eight = |points: __m128i, first: usize| {
-        let pairs = _mm512_multishift_epi64_epi8(shifts, _mm512_cvtepu16_epi64(points));
-        let pairs = _mm512_and_si512(pairs, _mm512_set1_epi8(3));
-        let minuses = signs[first] as u64 | (signs[first + 1] as u64) << 32;
-        _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(plus, pairs), minuses, minus, pairs)
-    };
-    [
-        eight(_mm512_castsi512_si128(points), 0),
-        eight(_mm512_extracti32x4_epi32::<1>(points), 2),
-        eight(_mm512_extracti32x4_epi32::<2>(points), 4),
-        eight(_mm512_extracti32x4_epi32::<3>(points), 6),
-    ]
 }
 
 impl Block256 for Iq1S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 50;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -193,6 +168,8 @@ impl Block256 for Iq1S {
         codes
     }
 
+    wide_codes!(iq1_s);
+
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
@@ -205,14 +182,11 @@ impl Block256 for Iq1S {
 }
 
 impl Block256 for Iq1M {
+    type Kind = Offset<16, 4>;
     const BYTES: usize = 56;
     const D: usize = 48;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -230,6 +204,8 @@ impl Block256 for Iq1M {
         }
         codes
     }
+
+    wide_codes!(iq1_m);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -281,14 +257,12 @@ impl Block256 for Iq1M {
 }
 
 impl Block256 for Iq2Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 66;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -303,15 +277,7 @@ impl Block256 for Iq2Xxs {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: 64 bytes follow the half.
-        let (packed, words) = unsafe { (_mm512_loadu_si512(block.add(2).cast()), iq2_xxs_words(block)) };
-        let even = _mm512_castsi512_si256(_mm512_maskz_compress_epi32(0x5555, packed));
-        let points = packed_points(&grids::IQ2_XXS, _mm512_cvtepu8_epi16(even));
-        wide_signed(points, even_signs(sevens(words)))
-    }
+    wide_levels!(iq2_xxs);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -322,14 +288,12 @@ impl Block256 for Iq2Xxs {
 }
 
 impl Block256 for Iq2Xs {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 74;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -346,6 +310,8 @@ impl Block256 for Iq2Xs {
         codes
     }
 
+    wide_levels!(iq2_xs);
+
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
@@ -355,14 +321,12 @@ impl Block256 for Iq2Xs {
 }
 
 impl Block256 for Iq2S {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 82;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -380,6 +344,8 @@ impl Block256 for Iq2S {
         codes
     }
 
+    wide_levels!(iq2_s);
+
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
@@ -389,14 +355,12 @@ impl Block256 for Iq2S {
 }
 
 impl Block256 for Iq3Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 98;
     const D: usize = 0;
     const UNIT: f32 = 0.25;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 62;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -411,6 +375,8 @@ impl Block256 for Iq3Xxs {
         codes
     }
 
+    wide_levels!(iq3_xxs);
+
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
@@ -420,13 +386,11 @@ impl Block256 for Iq3Xxs {
 }
 
 impl Block256 for Iq3S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 110;
     const D: usize = 0;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 15;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -447,6 +411,8 @@ impl Block256 for Iq3S {
         }
         codes
     }
+
+    wide_levels!(iq3_s);
 
     #[inline]
     #[target_feature(enable = "avx2")]
