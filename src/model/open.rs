@@ -161,6 +161,8 @@ fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpre
     let tokenizer = match Tokenizer::from_metadata(&mut directory.metadata) {
         Ok(Some(tokenizer)) => Ok(tokenizer),
         Ok(None) => Err(Error::unsupported("the file has no tokenizer")),
+        // Another time there may be memory for it.
+        Err(e) if e.status() == Status::OutOfMemory => return Err(e),
         Err(e) => Err(e),
     };
     let (rows, tokens) = (compiled.description.shape.vocab, tokenizer.as_ref().map_or(0, Tokenizer::vocab_size));
