@@ -33,12 +33,13 @@ pub struct Tensors<'a> {
     matrices: Builder,
     vectors: Vec<VectorSource>,
     used: HashSet<&'a str>,
+    unused: HashSet<&'a str>,
 }
 
 impl<'a> Tensors<'a> {
     pub fn new(directory: &'a Directory, starts: Vec<u64>) -> Self {
         let matrices = Builder::new(starts.clone());
-        Tensors { directory, starts, matrices, vectors: Vec::new(), used: HashSet::new() }
+        Tensors { directory, starts, matrices, vectors: Vec::new(), used: HashSet::new(), unused: HashSet::new() }
     }
 
     fn take(&mut self, name: &str, dims: &[u64]) -> Result<&'a Tensor> {
@@ -49,6 +50,16 @@ impl<'a> Tensors<'a> {
 
     pub fn has(&self, name: &str) -> bool {
         self.directory.tensor(name).is_some()
+    }
+
+    /// The outputs of a matrix, where no key tells; 0: there is no such matrix.
+    pub fn rows(&self, name: &str) -> usize {
+        self.directory.tensor(name).map_or(0, |tensor| tensor.dims[1] as usize)
+    }
+
+    /// Tensors that some files have and no pass reads.
+    pub fn leave(&mut self, names: &[String]) {
+        self.unused.extend(names.iter().filter_map(|name| Some(self.directory.tensor(name)?.name.as_str())));
     }
 
     /// A matrix with `rows` outputs and `columns` inputs.
@@ -90,15 +101,56 @@ impl<'a> Tensors<'a> {
                 biases[i] = Some(self.vector_of(&name, &[rows as u64, count as u64])?);
             }
         }
+        let first = self.expert_matrices(
+            layer,
+            count,
+            tensors.iter().map(|(name, tensor, rows)| (name, *tensor, 0, *rows, *rows)),
+        )?;
+        Ok((first, scales, biases))
+    }
+
+    /// The same where each expert's gate and way up are one matrix, in this order, of `length` rows each.
+    #[allow(clippy::type_complexity)] // As above.
+    pub fn fused_experts(
+        &mut self,
+        layer: u32,
+        count: usize,
+        [width, length]: [usize; 2],
+        [gate_up, down]: [String; 2],
+    ) -> Result<(MatrixId, [Option<VectorId>; 3], [Option<VectorId>; 3])> {
+        let dims = [(&gate_up, width, 2 * length), (&down, length, width)];
+        let [gate_up_tensor, down_tensor] =
+            dims.map(|(name, columns, rows)| (format!("{name}.weight"), [columns as u64, rows as u64, count as u64]));
+        let names = [&gate_up_tensor.0, &down_tensor.0].map(|name| Arc::from(name.as_str()));
+        let [gate_up_tensor, down_tensor] =
+            [self.take(&gate_up_tensor.0, &gate_up_tensor.1)?, self.take(&down_tensor.0, &down_tensor.1)?];
+        let both = self.optional_vector(&format!("{gate_up}.scale"), count)?;
+        let scales = [both, both, self.optional_vector(&format!("{down}.scale"), count)?];
+        let (length, width) = (length as u64, width as u64);
+        let parts = [
+            (&names[0], gate_up_tensor, 0, length, 2 * length),
+            (&names[0], gate_up_tensor, length, length, 2 * length),
+            (&names[1], down_tensor, 0, width, width),
+        ];
+        Ok((self.expert_matrices(layer, count, parts.into_iter())?, scales, [None; 3]))
+    }
+
+    /// The matrices of each expert after the other's; that of the first. Of a tensor, the first row that is the first
+    /// expert's, how many are, and how many further those of the next are.
+    fn expert_matrices<'t>(
+        &mut self,
+        layer: u32,
+        count: usize,
+        parts: impl Iterator<Item = (&'t Arc<str>, &'t Tensor, u64, u64, u64)> + Clone,
+    ) -> Result<MatrixId> {
         let mut first = None;
         for expert in 0..count as u64 {
-            for (name, tensor, rows) in &tensors {
-                let id = self.matrices.add(name, tensor, expert * rows, *rows)?;
+            for (name, tensor, row, rows, stride) in parts.clone() {
+                let id = self.matrices.add(name, tensor, expert * stride + row, rows)?;
                 first.get_or_insert(id);
             }
         }
-        let none = || Error::format(format!("layer {layer} has no experts"));
-        Ok((first.ok_or_else(none)?, scales, biases))
+        first.ok_or_else(|| Error::format(format!("layer {layer} has no experts")))
     }
 
     /// `NAME.weight`, and `NAME.scale` and `NAME.bias` where there are any.
@@ -178,7 +230,7 @@ impl<'a> Tensors<'a> {
     pub fn finish(self, description: Description, predicting: Range<usize>) -> Result<Described> {
         let (mut unread_tensors, mut unread_bytes) = (0, 0);
         for stray in self.directory.tensors().iter().filter(|t| !self.used.contains(t.name.as_str())) {
-            if is_of_another_part(&stray.name, &predicting) {
+            if self.unused.contains(stray.name.as_str()) || is_of_another_part(&stray.name, &predicting) {
                 unread_tensors += 1;
                 unread_bytes += stray.bytes;
                 continue;

@@ -23,7 +23,17 @@ pub struct Architecture {
     pub(super) norm_by_key: bool,
     pub(super) norms: Norms,
     pub(super) query_key_norm: QueryKeyNorm,
+    /// Whether values are normed by head, without weights.
+    pub(super) value_norm: bool,
     pub(super) norm_after_rotation: bool,
+    /// What q·k is multiplied by, where that is not 1/√(length of a head).
+    pub(super) attention_scale: Option<f32>,
+    /// Whether the last layers read the keys and values of earlier ones.
+    pub(super) sharing: Sharing,
+    /// Elements of the inputs that each layer has of its own, where no key tells. `None`: layers have none.
+    pub(super) layer_inputs: Option<usize>,
+    /// Whether there are several residual streams, a block of low rank beside attention, and sparse gates.
+    pub(super) streams: bool,
     /// Whether keys and values are compressed.
     pub(super) latent: bool,
     pub(super) activation: Activation,
@@ -35,6 +45,12 @@ pub struct Architecture {
     pub(super) experts_as_wide_as_blocks: bool,
     /// Whether experts and the block beside them are averaged, not added.
     pub(super) experts_averaged: bool,
+    /// Whether the weights of experts multiply their inputs, and the block beside them is as wide as one of them.
+    pub(super) experts_weigh_inputs: bool,
+    /// Whether the router reads what its layer begins with.
+    pub(super) routed_early: bool,
+    /// Whether experts stand beside the block that every layer has, with norms of their own.
+    pub(super) experts_apart: bool,
     pub(super) windows: Option<Windows>,
     /// Whether the layers before the first with experts are rotated like those with windows.
     pub(super) leading_rotated: bool,
@@ -91,7 +107,9 @@ pub(super) enum QueryKeyNorm {
     None,
     /// Of each head, all with the same weights.
     Heads,
-    /// The same, in files that have them.
+    /// The same without weights, in rotated layers of models with other than 128 experts.
+    HeadsUnweighted,
+    /// As `Heads`, in files that have them.
     HeadsWhereGiven,
     /// Of each head with weights of its own, in files that have them.
     EachHead,
@@ -108,12 +126,23 @@ pub(super) struct Windows {
     pub only_with_layers: Option<usize>,
     /// How long they are where no key tells, 0: there are none. `None`: a key must tell.
     pub length: Option<usize>,
+    /// How long they are where there are some, whatever the key says.
+    pub fixed: Option<usize>,
+    /// Whether what a token sees begins at a multiple of the length.
+    pub sections: bool,
     pub rotation: WindowRotation,
 }
 
 /// Every second layer, of a length that a key tells, rotated as the others are.
-const WINDOWS: Windows =
-    Windows { pattern: 2, full_first: false, only_with_layers: None, length: None, rotation: WindowRotation::Same };
+const WINDOWS: Windows = Windows {
+    pattern: 2,
+    full_first: false,
+    only_with_layers: None,
+    length: None,
+    fixed: None,
+    sections: false,
+    rotation: WindowRotation::Same,
+};
 
 /// Which keys say that queries grow with their position.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,6 +152,11 @@ pub(super) enum TemperatureKeys {
     Own,
     /// `attention.temperature_scale`; the length is the context before scaling.
     OriginalContext,
+    /// None: those of layers that are not rotated, by this scale and length, position 0 counting as 1.
+    Unrotated {
+        scale: f32,
+        length: usize,
+    },
 }
 
 /// What the key m of YaRN's scaling means.
@@ -134,6 +168,16 @@ pub(super) enum YarnMultiplier {
     OfScores,
     /// Cosines and sines are divided by 1 + 0.1·m·ln(factor).
     OfAngles,
+}
+
+/// Which of the last layers read the keys and values of the last layer of their kind (with or without a window) that has
+/// its own. The key `attention.shared_kv_layers` says how many.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Sharing {
+    None,
+    ByKey,
+    /// Where there is no key, all but so many.
+    ByKeyOrFrom(usize),
 }
 
 /// How the layers with windows are rotated.
@@ -209,13 +253,21 @@ const LLAMA: Architecture = Architecture {
     norm_by_key: false,
     norms: PRE_NORMS,
     query_key_norm: QueryKeyNorm::None,
+    value_norm: false,
     norm_after_rotation: false,
+    attention_scale: None,
+    sharing: Sharing::None,
+    layer_inputs: None,
+    streams: false,
     latent: false,
     activation: Activation::Silu,
     gated: true,
     experts: RENORMALISED,
     experts_as_wide_as_blocks: false,
     experts_averaged: false,
+    experts_weigh_inputs: false,
+    routed_early: false,
+    experts_apart: false,
     windows: None,
     leading_rotated: false,
     stretched_base: false,
@@ -260,6 +312,42 @@ const GEMMA: Architecture = Architecture {
     ..NEOX
 };
 
+/// As Gemma 3, with normed values that the last layers share, and inputs of each layer's own.
+const GEMMA_3N: Architecture = Architecture {
+    name: "gemma3n",
+    models: "Gemma 3n, text",
+    norms: SANDWICH,
+    query_key_norm: QueryKeyNorm::Heads,
+    value_norm: true,
+    attention_scale: Some(1.0),
+    sharing: Sharing::ByKeyOrFrom(20),
+    layer_inputs: Some(256),
+    streams: true,
+    windows: Some(Windows { pattern: 5, rotation: WindowRotation::Base(10_000.0), ..WINDOWS }),
+    softcaps: [None, Some(30.0)],
+    ..GEMMA
+};
+
+/// Layers see the tokens since the last multiple of 8192, and every fourth, which is not rotated, all.
+const LLAMA_4: Architecture = Architecture {
+    name: "llama4",
+    models: "Llama 4, text",
+    query_key_norm: QueryKeyNorm::HeadsUnweighted,
+    norm_after_rotation: true,
+    experts: Some(RouterDefaults { gating: Gating::SigmoidOfChosen, renormalised: false }),
+    experts_weigh_inputs: true,
+    windows: Some(Windows {
+        pattern: 4,
+        length: Some(8192),
+        fixed: Some(8192),
+        sections: true,
+        rotation: WindowRotation::Alone,
+        ..WINDOWS
+    }),
+    temperature: TemperatureKeys::Unrotated { scale: 0.1, length: 8192 },
+    ..LLAMA
+};
+
 const COMMAND_R: Architecture = Architecture {
     name: "command-r",
     models: "Command R and R+",
@@ -290,6 +378,7 @@ const HUNYUAN: Architecture = Architecture {
 /// All that is built in, in the order of the README's table.
 pub const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
+    LLAMA_4,
     Architecture { name: "qwen2", models: "Qwen 2 and 2.5", ..NEOX },
     Architecture { name: "qwen2moe", models: "Qwen 1.5 and 2 with experts", experts: SOFTMAX, ..NEOX },
     Architecture { name: "qwen3", models: "Qwen 3", query_key_norm: QueryKeyNorm::Heads, ..NEOX },
@@ -318,6 +407,19 @@ pub const ARCHITECTURES: &[Architecture] = &[
         windows: Some(Windows { pattern: 6, length: Some(0), rotation: WindowRotation::Base(10_000.0), ..WINDOWS }),
         scaled_by_width: Some(62),
         ..GEMMA
+    },
+    GEMMA_3N,
+    Architecture {
+        name: "gemma4",
+        models: "Gemma 4, text",
+        sharing: Sharing::ByKey,
+        layer_inputs: Some(0),
+        streams: false,
+        windows: Some(Windows { pattern: 6, rotation: WindowRotation::Base(10_000.0), ..WINDOWS }),
+        softcaps: [None, None],
+        experts: RENORMALISED,
+        experts_apart: true,
+        ..GEMMA_3N
     },
     Architecture {
         name: "gpt-oss",
@@ -349,6 +451,22 @@ pub const ARCHITECTURES: &[Architecture] = &[
         temperature: TemperatureKeys::Own,
         yarn_multiplier: YarnMultiplier::OfScores,
         ..DENSE
+    },
+    Architecture {
+        name: "smallthinker",
+        models: "SmallThinker",
+        activation: Activation::Relu,
+        experts: RENORMALISED,
+        routed_early: true,
+        windows: Some(Windows {
+            pattern: 4,
+            full_first: true,
+            length: Some(0),
+            fixed: Some(4096),
+            rotation: WindowRotation::Alone,
+            ..WINDOWS
+        }),
+        ..NEOX
     },
     Architecture { name: "smollm3", models: "SmolLM 3", rotation_skips: Some(4), ..DENSE },
     Architecture { name: "exaone", models: "EXAONE 3", ..NEOX },

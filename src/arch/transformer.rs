@@ -1,5 +1,9 @@
 //! The description of a model, from what its architecture, its metadata and its tensors say.
 
+mod beside;
+mod heads;
+mod latent;
+
 use super::build::Tensors;
 use super::metadata::Keys;
 use super::table::{
@@ -7,12 +11,11 @@ use super::table::{
     YarnMultiplier,
 };
 use super::{
-    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Latent, Layer, Linear, Mlp, Norm,
-    NormKind, Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
+    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Heads, Layer, Linear, Mlp, Norm,
+    NormKind, Projection, Rope, RouterConfig, RouterInput, Shape, Shared, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
-use crate::kernel::attention::MAX_HEAD_DIM;
 use crate::kernel::rope::{Pairing, Scaling};
 
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
@@ -40,24 +43,23 @@ pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<
     let shape = shape(architecture, &keys, directory)?;
     let tensors = Tensors::new(directory, starts);
     let layers = layer_count(&keys)?;
-    let maker = Maker { architecture, keys, shape, layers, window: 0, ropes: Vec::new(), tensors };
+    let maker = Maker {
+        architecture,
+        keys,
+        shape,
+        layers,
+        window: 0,
+        windowed: Vec::new(),
+        own_memory: layers,
+        ropes: Vec::new(),
+        tensors,
+    };
     maker.describe()
 }
 
 fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Result<Shape> {
     let embedding = keys.count("embedding_length")?;
-    let heads = keys.count("attention.head_count")?;
-    let kv_heads = keys.count_or("attention.head_count_kv", heads)?;
-    if !heads.is_multiple_of(kv_heads) {
-        return Err(Error::format(format!("{heads} query heads are no multiple of {kv_heads} key heads")));
-    }
-    let key_dim = keys.count_or("attention.key_length", embedding / heads)?;
-    let value_dim = keys.count_or("attention.value_length", embedding / heads)?;
-    for dim in [key_dim, value_dim] {
-        if dim == 0 || dim > MAX_HEAD_DIM {
-            return Err(Error::unsupported(format!("heads of {dim} elements; 1 to {MAX_HEAD_DIM} are built in")));
-        }
-    }
+    let Heads { count: heads, kv_count: kv_heads, key_dim, value_dim } = heads::of_layer(keys, embedding, 0, false)?;
     let by_key = architecture.norm_by_key && keys.has("attention.layer_norm_rms_epsilon");
     let norm = if by_key { NormKind::Rms } else { architecture.norm };
     if by_key {
@@ -98,6 +100,10 @@ struct Maker<'a> {
     layers: usize,
     /// Positions that a layer with a window sees; 0: no layer has one.
     window: usize,
+    /// Which layers have one.
+    windowed: Vec<bool>,
+    /// The first layers, which have keys and values of their own.
+    own_memory: usize,
     ropes: Vec<Rope>,
     tensors: Tensors<'a>,
 }
@@ -122,13 +128,17 @@ impl Maker<'_> {
         let token_type = self.tensors.optional_first_row("token_types.weight", embedding)?;
         let norms = self.architecture.norms;
         let embedding_norm = norms.embedding.map(|name| self.norm(name, embedding)).transpose()?;
-        let windowed = self.windows()?;
+        self.windowed = self.windows()?;
         if self.window > 0 && !causal {
             return Err(Error::unsupported("windows that look both ways are not built in"));
         }
+        self.own_memory = self.own_memory()?;
+        let layer_inputs = self.layer_inputs()?;
+        let streams = self.streams()?;
+        let input_width = layer_inputs.map_or(0, |inputs| inputs.width);
         let mut layers = Vec::new();
-        for (i, windowed) in windowed.into_iter().enumerate() {
-            layers.push(self.layer(i as u32, windowed)?);
+        for i in 0..self.layers as u32 {
+            layers.push(self.layer(i, input_width)?);
         }
         let output_norm = norms.output.map(|name| self.norm(name, embedding)).transpose()?;
         self.keys.ignore(LENGTH_KEYS);
@@ -160,6 +170,8 @@ impl Maker<'_> {
             token_type,
             positions,
             embedding_norm,
+            layer_inputs,
+            streams,
             layers,
             residual_scale,
             causal,
@@ -188,6 +200,14 @@ impl Maker<'_> {
             Some(_) => self.keys.number("attention.sliding_window")?,
             None => self.keys.count("attention.sliding_window")?,
         };
+        if windows.sections && self.window == 0 {
+            return Err(Error::unsupported(
+                "llama4 without chunks of attention (attention.sliding_window 0) is not built in",
+            ));
+        }
+        if self.window > 0 {
+            self.window = windows.fixed.unwrap_or(self.window);
+        }
         const PATTERN: &str = "attention.sliding_window_pattern";
         if let Some(flags) = self.keys.flags(PATTERN, self.layers)? {
             return Ok(flags);
@@ -261,9 +281,9 @@ impl Maker<'_> {
         let given = self.keys.float("rope.freq_base_swa")?.map(f64::from);
         let own = given.unwrap_or(base);
         match windows.rotation {
-            WindowRotation::Base(default) => self.own_rope(given.unwrap_or(default), Scaling::None),
-            WindowRotation::Unscaled => self.own_rope(own, Scaling::None),
-            WindowRotation::Same if own != base => self.own_rope(own, scaling),
+            WindowRotation::Base(default) => self.own_rope(given.unwrap_or(default), Scaling::None)?,
+            WindowRotation::Unscaled => self.own_rope(own, Scaling::None)?,
+            WindowRotation::Same if own != base => self.own_rope(own, scaling)?,
             WindowRotation::Same => {}
             WindowRotation::Alone => self.ropes[0].base = own,
         }
@@ -271,19 +291,27 @@ impl Maker<'_> {
     }
 
     /// Adds a rotation for the layers with windows alone.
-    fn own_rope(&mut self, base: f64, scaling: Scaling) {
+    fn own_rope(&mut self, base: f64, scaling: Scaling) -> Result<()> {
         let Rope { pairing, dims, divisors, beyond, .. } = self.ropes[0];
         let (divisors, beyond) = if scaling == Scaling::None { (None, None) } else { (divisors, beyond) };
+        let dims = self.keys.count_or("rope.dimension_count_swa", dims)?;
+        if dims > self.heads(None)?.key_dim {
+            return Err(Error::format(format!("{dims} rotated elements of heads of {}", self.heads(None)?.key_dim)));
+        }
         self.ropes.push(Rope { pairing, dims, base, scaling, divisors, beyond });
+        Ok(())
     }
 
-    fn layer(&mut self, i: u32, windowed: bool) -> Result<Layer> {
+    fn layer(&mut self, i: u32, input_width: usize) -> Result<Layer> {
         let norms = self.architecture.norms;
         let feed_forward_norm = self.first_of(i, norms.feed_forward);
         let same_norm = feed_forward_norm.is_some_and(|name| norms.attention.contains(&name));
         Ok(Layer {
-            attention: self.attention(i, windowed)?,
+            attention: self.attention(i)?,
             feed_forward: self.feed_forward(i, feed_forward_norm)?,
+            input: if input_width > 0 { Some(self.layer_input(i, input_width)?) } else { None },
+            streams: if self.architecture.streams { Some(self.layer_streams(i)?) } else { None },
+            output_scale: self.tensors.optional_vector(&format!("blk.{i}.layer_output_scale.weight"), 1)?,
             parallel: same_norm || self.keys.flag("use_parallel_residual", false)?,
         })
     }
@@ -307,39 +335,21 @@ impl Maker<'_> {
         Ok(Norm { weight, bias })
     }
 
-    fn attention(&mut self, i: u32, windowed: bool) -> Result<Attention> {
-        let Shape { embedding, heads, kv_heads, key_dim, value_dim, .. } = self.shape;
+    fn attention(&mut self, i: u32) -> Result<Attention> {
+        let heads = self.heads(Some(i))?;
+        let (embedding, Heads { count, kv_count, key_dim, value_dim }) = (self.shape.embedding, heads);
         let a = self.architecture;
         let name = |part: &str| format!("blk.{i}.{part}");
         let norm = self.layer_norm(i, self.first_of(i, a.norms.attention))?;
-        let rows = [heads * key_dim, kv_heads * key_dim, kv_heads * value_dim];
         let mut seen = value_dim;
         let projection = if a.latent {
-            let latent = self.latent(i)?;
-            seen = latent.head_value;
-            Projection::Latent(latent)
-        } else if self.tensors.has(&name("attn_qkv.weight")) {
-            let [query, key, value] = self.tensors.fused(&name("attn_qkv"), embedding, rows)?;
-            Projection::Direct { query, key, value }
+            let (latent, head_value) = self.latent(i, heads)?;
+            seen = head_value;
+            latent
         } else {
-            let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(name);
-            let t = &mut self.tensors;
-            Projection::Direct {
-                query: t.linear(&q, embedding, rows[0])?,
-                key: t.linear(&k, embedding, rows[1])?,
-                value: t.linear(&v, embedding, rows[2])?,
-            }
+            self.projection(i, heads)?
         };
-        let query_norm = self.span_norm(&name("attn_q_norm"), heads)?;
-        let key_norm = self.span_norm(&name("attn_k_norm"), kv_heads)?;
-        let output = self.tensors.linear(&name("attn_output"), heads * seen, embedding)?;
-        let layers = self.layers;
-        let default_scale = match a.scaled_by_width {
-            _ if a.latent => self.latent_scale()?,
-            Some(count) if count == layers => 1.0 / (embedding as f32 / heads as f32).sqrt(),
-            _ => 1.0 / (key_dim as f32).sqrt(),
-        };
-        let windowed = windowed && self.window > 0;
+        let windowed = self.has_window(i);
         let skipped = a.rotation_skips.is_some_and(|n| (i as usize + 1).is_multiple_of(n));
         let rope = match a.windows.map(|w| w.rotation) {
             _ if self.ropes.is_empty() || skipped => None,
@@ -347,21 +357,41 @@ impl Maker<'_> {
             Some(_) if windowed => Some(self.ropes.len() - 1),
             _ => Some(0),
         };
+        let [query_norm, key_norm] = if a.query_key_norm == QueryKeyNorm::HeadsUnweighted {
+            let normed = rope.is_some() && self.keys.number("expert_count")? != 128;
+            [normed.then_some(SpanNorm { norm: None, span: key_dim }); 2]
+        } else {
+            let query_norm = self.span_norm(&name("attn_q_norm"), count, key_dim)?;
+            let has_keys = !matches!(projection, Projection::Shared { .. });
+            [query_norm, if has_keys { self.span_norm(&name("attn_k_norm"), kv_count, key_dim)? } else { None }]
+        };
+        let has_values = a.value_norm && !matches!(projection, Projection::Shared { .. });
+        let output = self.tensors.linear(&name("attn_output"), count * seen, embedding)?;
+        let default_scale = match a.scaled_by_width {
+            _ if a.latent => self.latent_scale()?,
+            Some(layers) if layers == self.layers => 1.0 / (embedding as f32 / count as f32).sqrt(),
+            _ => a.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
+        };
+        let sections = a.windows.is_some_and(|windows| windows.sections);
         Ok(Attention {
             norm,
+            heads,
             projection,
             query_norm,
             key_norm,
+            value_norm: has_values.then_some(SpanNorm { norm: None, span: value_dim }),
             norm_after_rotation: a.norm_after_rotation,
             rope,
             scale: self.keys.factor("attention.scale")?.unwrap_or(default_scale),
             softcap: self.softcaps()?[0],
-            temperature: self.temperature()?,
-            sinks: self.tensors.optional_vector(&name("attn_sinks.weight"), heads)?,
-            window: windowed.then_some(self.window),
+            temperature: self.temperature(rope.is_some())?,
+            sinks: self.tensors.optional_vector(&name("attn_sinks.weight"), count)?,
+            window: (windowed && !sections).then_some(self.window),
+            section: (windowed && sections).then_some(self.window),
             output,
             post_norm: self.layer_norm(i, self.first_of(i, a.norms.after_attention))?,
             sum_norm: self.layer_norm(i, self.first_of(i, a.norms.sums[0]))?,
+            low_rank: if a.streams { Some(self.low_rank(i)?) } else { None },
         })
     }
 
@@ -372,77 +402,22 @@ impl Maker<'_> {
     }
 
     /// How queries grow with their position, in the architectures that have it.
-    fn temperature(&self) -> Result<Option<Temperature>> {
+    fn temperature(&self, rotated: bool) -> Result<Option<Temperature>> {
         let length = match self.architecture.temperature {
             TemperatureKeys::None => return Ok(None),
+            TemperatureKeys::Unrotated { scale, length } => {
+                return Ok((!rotated).then_some(Temperature { scale, offset: 1, length }));
+            }
             TemperatureKeys::Own => "attention.temperature_length",
             TemperatureKeys::OriginalContext => "rope.scaling.original_context_length",
         };
         let Some(scale) = self.keys.factor("attention.temperature_scale")? else { return Ok(None) };
-        Ok(Some(Temperature { scale, length: self.keys.count(length)? }))
+        Ok(Some(Temperature { scale, offset: 0, length: self.keys.count(length)? }))
     }
 
-    fn latent(&mut self, i: u32) -> Result<Latent> {
-        let Shape { embedding, heads, kv_heads, key_dim, value_dim: latent, .. } = self.shape;
-        let name = |part: &str| format!("blk.{i}.{part}");
-        let whole = self.latent_head()?;
-        let head_value = self.keys.count("attention.value_length_mla")?;
-        let rotated = self.ropes.first().map_or(0, |rope| rope.dims);
-        if kv_heads != 1 || key_dim != latent + rotated || whole <= rotated {
-            return Err(Error::format(format!(
-                "latent attention with {kv_heads} key heads of {key_dim} elements, {rotated} of them rotated, and values of {latent}; heads of {whole}"
-            )));
-        }
-        let rank = self.keys.number("attention.q_lora_rank")?;
-        let direct = self.tensors.has(&name("attn_q.weight"));
-        let queries = heads.saturating_mul(whole);
-        let (part, rows) = if direct { ("attn_q", queries) } else { ("attn_q_a", rank) };
-        let first = self.tensors.linear(&name(part), embedding, rows)?;
-        let key_value = self.tensors.linear(&name("attn_kv_a_mqa"), embedding, key_dim)?;
-        let (query, query_down) = if direct {
-            (first, None)
-        } else {
-            let query = self.tensors.linear(&name("attn_q_b"), rank, queries)?;
-            (query, Some((first, self.norm(&name("attn_q_a_norm"), rank)?)))
-        };
-        let plain = whole - rotated;
-        Ok(Latent {
-            query_down,
-            query,
-            key_value,
-            norm: self.norm(&name("attn_kv_a_norm"), latent)?,
-            key: self.tensors.heads(&name("attn_k_b.weight"), plain, latent, heads)?,
-            value: self.tensors.heads(&name("attn_v_b.weight"), latent, head_value, heads)?,
-            plain,
-            rotated,
-            head_value,
-        })
-    }
-
-    /// Elements of a head's query before it is taken into the space of the latents.
-    fn latent_head(&self) -> Result<usize> {
-        if !self.keys.has("attention.key_length_mla") {
-            return Err(Error::unsupported(
-                "latent attention in a file from before key_length_mla is not built in: convert the model anew",
-            ));
-        }
-        self.keys.count("attention.key_length_mla")
-    }
-
-    /// 1/√(length of a head), and with YaRN (1 + m·ln(factor))² more, m being `yarn_log_multiplier`.
-    fn latent_scale(&self) -> Result<f32> {
-        let scale = 1.0 / (self.latent_head()? as f32).sqrt();
-        let multiplier = self.keys.float(LOG_MULTIPLIER)?.unwrap_or(0.0);
-        Ok(match self.ropes.first().map(|rope| rope.scaling) {
-            Some(Scaling::Yarn { factor, .. }) => scale * (1.0 + multiplier * factor.ln() as f32).powi(2),
-            _ => scale,
-        })
-    }
-
-    fn span_norm(&mut self, name: &str, heads: usize) -> Result<Option<SpanNorm>> {
-        let dim = self.shape.key_dim;
+    fn span_norm(&mut self, name: &str, heads: usize, dim: usize) -> Result<Option<SpanNorm>> {
         let (span, dims): (usize, &[u64]) = match self.architecture.query_key_norm {
-            QueryKeyNorm::None => return Ok(None),
+            QueryKeyNorm::None | QueryKeyNorm::HeadsUnweighted => return Ok(None),
             QueryKeyNorm::HeadsWhereGiven if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
             QueryKeyNorm::Heads | QueryKeyNorm::HeadsWhereGiven => (dim, &[dim as u64]),
             QueryKeyNorm::Whole => (heads * dim, &[(heads * dim) as u64]),
@@ -450,7 +425,7 @@ impl Maker<'_> {
             QueryKeyNorm::EachHead => (dim, &[dim as u64, heads as u64]),
         };
         let weight = self.tensors.vector_of(&format!("{name}.weight"), dims)?;
-        Ok(Some(SpanNorm { norm: Norm { weight, bias: None }, span }))
+        Ok(Some(SpanNorm { norm: Some(Norm { weight, bias: None }), span }))
     }
 
     fn feed_forward(&mut self, i: u32, norm: Option<&'static str>) -> Result<FeedForward> {
@@ -460,7 +435,8 @@ impl Maker<'_> {
         let block = match (self.keys.number("expert_count")?, self.architecture.experts) {
             (count, _) if count == 0 || dense => {
                 let length = self.keys.count_at("feed_forward_length", i as usize)?;
-                Block::Dense(self.mlp(["ffn_gate", "ffn_up", "ffn_down"].map(name), length)?)
+                let sparsity = self.sparsity(i)?;
+                Block::Dense(Mlp { sparsity, ..self.mlp(["ffn_gate", "ffn_up", "ffn_down"].map(name), length)? })
             }
             (count, Some(rule)) => Block::Experts(self.experts(i, count, rule)?),
             (count, None) => {
@@ -492,12 +468,25 @@ impl Maker<'_> {
         if self.keys.has("expert_feed_forward_length") && !self.architecture.experts_as_wide_as_blocks {
             length = "expert_feed_forward_length";
         }
-        let length = self.keys.count(length)?;
-        let router = self.tensors.linear(&name("ffn_gate_inp"), width, count)?;
-        let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i, length)?) } else { None };
-        let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
-        let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
-        let (first, scales, biases) = self.tensors.experts(i, count, parts)?;
+        let length = self.keys.count_at(length, i as usize)?;
+        let apart = if self.architecture.experts_apart { Some(self.apart(i)?) } else { None };
+        let usual = if self.architecture.routed_early { RouterInput::Layer } else { RouterInput::Same };
+        let (router, router_input) = match apart {
+            None => (self.tensors.linear(&name("ffn_gate_inp"), width, count)?, usual),
+            Some(_) => self.apart_router(i, count)?,
+        };
+        let shared = match apart {
+            Some(_) => Some(self.apart_shared(i)?),
+            None if self.tensors.has(&name("ffn_up_shexp.weight")) => Some(self.shared(i, length)?),
+            None => None,
+        };
+        let (first, scales, biases) = if self.tensors.has(&name("ffn_gate_up_exps.weight")) {
+            self.tensors.fused_experts(i, count, [width, length], ["ffn_gate_up_exps", "ffn_down_exps"].map(name))?
+        } else {
+            let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
+            let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
+            self.tensors.experts(i, count, parts)?
+        };
         let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
         let gating = match self.keys.number("expert_gating_func")? {
             0 if self.is_glm_lite()? => Gating::Sigmoid,
@@ -514,10 +503,24 @@ impl Maker<'_> {
             bias => bias,
         };
         let groups = self.groups(count, used)?;
-        let router_config = RouterConfig { gating, renormalised, scale, groups, bias };
+        let weighs_inputs = self.architecture.experts_weigh_inputs;
+        let router_config = RouterConfig { gating, renormalised, scale, weighs_inputs, groups, bias };
         let activation = self.architecture.activation;
         let output_scale = if self.architecture.experts_averaged && shared.is_some() { 0.5 } else { 1.0 };
-        Ok(Experts { router, router_config, count, used, first, scales, biases, activation, shared, output_scale })
+        Ok(Experts {
+            router,
+            router_config,
+            count,
+            used,
+            first,
+            scales,
+            biases,
+            activation,
+            shared,
+            router_input,
+            apart,
+            output_scale,
+        })
     }
 
     fn groups(&self, experts: usize, used_experts: usize) -> Result<Option<Groups>> {
@@ -544,12 +547,14 @@ impl Maker<'_> {
     /// `expert`: the length of an expert.
     fn shared(&mut self, i: u32, expert: usize) -> Result<Shared> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let length = if self.keys.has("expert_shared_feed_forward_length") {
+        let length = if self.architecture.experts_weigh_inputs {
+            expert
+        } else if self.keys.has("expert_shared_feed_forward_length") {
             self.keys.count("expert_shared_feed_forward_length")?
         } else if self.keys.has("expert_shared_count") {
             self.keys.count("expert_shared_count")?.saturating_mul(expert)
         } else {
-            self.keys.count("feed_forward_length")?
+            self.keys.count_at("feed_forward_length", i as usize)?
         };
         let gate = self.tensors.optional_vector(&name("ffn_gate_inp_shexp.weight"), self.shape.embedding)?;
         let mlp = self.mlp(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(name), length)?;
@@ -571,6 +576,6 @@ impl Maker<'_> {
             }
         };
         let down = t.linear(&down, length, width)?;
-        Ok(Mlp { gate, up, down, activation: self.architecture.activation })
+        Ok(Mlp { gate, up, down, activation: self.architecture.activation, sparsity: None })
     }
 }

@@ -54,3 +54,19 @@ fn the_floor_budget_streams_and_gives_the_same_bits_as_everything_resident() {
         assert!(floor.stats().read_bytes > least.weight_bytes, "{name}: nothing was read twice");
     }
 }
+
+/// Rows of the table that layers have their own inputs from: 160 tokens, 22 layers, 256 floats each.
+#[test]
+fn inputs_of_each_layer_are_read_by_rows_and_never_held() {
+    let path = golden("peer/gemma3n.gguf");
+    let full = Options { memory_budget: plan(&path, &options()).full_bytes, ..options() };
+    let plan = plan(&path, &full);
+    let table = 160 * 22 * 256 * 4;
+    assert_eq!(plan.streamed_bytes, 0);
+    assert!(plan.pinned_bytes <= plan.weight_bytes - table, "{} of {} bytes", plan.pinned_bytes, plan.weight_bytes);
+    let model = open(&path, &full);
+    logits_of(&model, &[1, 2, 3], 3);
+    let after_one = model.stats().read_bytes;
+    logits_of(&model, &[1, 2, 3], 3);
+    assert!(model.stats().read_bytes - after_one >= 3 * 22 * 256 * 4, "no rows were read");
+}

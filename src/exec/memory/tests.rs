@@ -38,7 +38,7 @@ fn memory(kinds: &[(Kind, usize)], kv_type: KvType) -> SequenceMemory {
 }
 
 const PARAMETERS: AttentionParameters =
-    AttentionParameters { scale: 0.3, softcap: None, sinks: None, window: None, until: None };
+    AttentionParameters { scale: 0.3, softcap: None, sinks: None, window: None, section: None, until: None };
 
 /// What tokens `positions` see in a layer, after their keys and values were added.
 fn take(

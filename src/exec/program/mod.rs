@@ -1,6 +1,7 @@
 //! A program: what a pass does, as a list of steps over buffers. A description is compiled into one at open. The order of
 //! the weights' pages and the layout of the scratch memory follow from the same steps that are executed.
 
+mod beside;
 mod compile;
 pub mod liveness;
 mod step;
@@ -9,6 +10,7 @@ use crate::arch::{Description, Experts, Shape};
 use crate::error::Result;
 use crate::weights::{Builder, MatrixId, Schedule, Use};
 
+pub use beside::Beside;
 pub use liveness::{Life, Placement};
 pub use step::{ALIGNMENT, Attend, Buffer, Contents, Embed, Finish, Head, Input, Step, Stretches, Turn, Usage, Weight};
 
@@ -56,6 +58,7 @@ impl Program {
                 uses.push((table, Use::Table));
             }
         }
+        uses.extend(self.steps.iter().filter_map(Step::unheld_tables).map(|m| (m, Use::Rows)));
         let head = self.steps.iter().find_map(|step| match step {
             Step::Head(head) => Some(head.linear.weight),
             _ => None,

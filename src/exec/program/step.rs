@@ -1,5 +1,6 @@
 //! The steps of a program and the buffers that they work on.
 
+use super::beside::Beside;
 use crate::arch::{Experts, Latent, Linear, Norm, SpanNorm, Temperature, VectorId};
 use crate::kernel::matmul::{Form, activation_bytes};
 use crate::kernel::vector::Activation;
@@ -118,6 +119,7 @@ pub struct Embed {
 pub struct Attend {
     /// Of the sequence's memory.
     pub layer: usize,
+    pub heads: usize,
     /// [tokens][heads][key_dim]
     pub queries: Buffer,
     /// [tokens][heads][value_dim]
@@ -126,6 +128,7 @@ pub struct Attend {
     pub softcap: Option<f32>,
     pub sinks: Option<VectorId>,
     pub window: Option<usize>,
+    pub section: Option<usize>,
 }
 
 /// The last step of passes that leave logits.
@@ -210,9 +213,10 @@ pub enum Step {
         to: Buffer,
         target: Stretches,
     },
-    /// Norms and turns the heads of every token.
+    /// Norms and turns the heads of every token, which have `dim` elements each.
     PrepareHeads {
         heads: Buffer,
+        dim: usize,
         norm: Option<SpanNorm>,
         turn: Option<Turn>,
     },
@@ -263,15 +267,17 @@ pub enum Step {
         experts: Experts,
         body: Vec<Step>,
     },
-    /// The rows of the tokens that are routed to the expert.
+    /// The rows of the tokens that are routed to the expert, times their weights if `weighted`.
     Gather {
         from: Buffer,
         to: Buffer,
+        weighted: bool,
     },
-    /// Adds the expert's rows, times their weights, to those of its tokens.
+    /// Adds the expert's rows, times their weights if `weighted`, to those of its tokens.
     Scatter {
         from: Buffer,
         to: Buffer,
+        weighted: bool,
     },
     /// The hidden states of the last positions, normed where there is a norm, and the embeddings that are wanted of them.
     Hidden {
@@ -279,6 +285,7 @@ pub enum Step {
         from: Buffer,
     },
     Head(Head),
+    Beside(Beside),
 }
 
 /// How a step uses a buffer.
@@ -297,14 +304,14 @@ impl Step {
         match self {
             Step::Embed(e) => e.positions.map(|(_, row)| (row, Write)).into_iter().chain([(e.to, Write)]).collect(),
             Step::Angles(turn) => vec![(turn.cos, Write), (turn.sin, Write)],
-            Step::Copy { from, to } | Step::Norm { from, to, .. } | Step::Gather { from, to } => {
+            Step::Copy { from, to } | Step::Norm { from, to, .. } | Step::Gather { from, to, .. } => {
                 vec![(*from, Read), (*to, Write)]
             }
             Step::Clear { to } => vec![(*to, Write)],
             Step::NormInPlace { rows, .. } | Step::Scale { rows, .. } | Step::ScaleByPosition { rows, .. } => {
                 vec![(*rows, Update)]
             }
-            Step::Add { from, to, .. } | Step::Scatter { from, to } => vec![(*from, Read), (*to, Update)],
+            Step::Add { from, to, .. } | Step::Scatter { from, to, .. } => vec![(*from, Read), (*to, Update)],
             Step::Quantize { from, to } => {
                 [(*from, Read)].into_iter().chain(to.buffers().map(|buffer| (buffer, Write))).collect()
             }
@@ -340,6 +347,7 @@ impl Step {
             Step::ForEachExpert { .. } => Vec::new(),
             Step::Hidden { norm, from } => [(*from, Read)].into_iter().chain(norm.map(|(_, to)| (to, Write))).collect(),
             Step::Head(h) => vec![(h.from, Read), (h.input, Write)],
+            Step::Beside(step) => step.buffers(),
         }
     }
 
@@ -370,6 +378,14 @@ impl Step {
         match self {
             Step::Embed(e) => [e.table].into_iter().chain(e.positions.map(|(table, _)| table)).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// The tables that are never held: of which a row is read from the file whenever one is needed.
+    pub fn unheld_tables(&self) -> Option<MatrixId> {
+        match self {
+            Step::Beside(Beside::AddTableRows { table, .. }) => Some(*table),
+            _ => None,
         }
     }
 

@@ -55,21 +55,25 @@ impl Run<'_> {
         self.expert.map_or(&[], |chosen| chosen.routes)
     }
 
-    /// The rows of the expert's tokens.
-    pub(super) fn gather(&self, from: Buffer, to: Buffer, arena: &mut Arena) {
+    /// The rows of the expert's tokens, weighted or not.
+    pub(super) fn gather(&self, from: Buffer, to: Buffer, weighted: bool, arena: &mut Arena) {
         let width = arena.width(to);
         let [from, to] = arena.slices(self.chunk.len(), [from, to]);
         for (route, row) in self.routes().iter().zip(to.chunks_exact_mut(width)) {
             row.copy_from_slice(&from[route.token as usize * width..][..width]);
+            if weighted {
+                vector::scale(self.isa, row, route.weight);
+            }
         }
     }
 
-    /// Adds the expert's rows, weighted, to those of its tokens.
-    pub(super) fn scatter(&self, from: Buffer, to: Buffer, arena: &mut Arena) {
+    /// Adds the expert's rows, weighted or not, to those of its tokens.
+    pub(super) fn scatter(&self, from: Buffer, to: Buffer, weighted: bool, arena: &mut Arena) {
         let width = arena.width(to);
         let [from, to] = arena.slices(self.chunk.len(), [from, to]);
         for (route, row) in self.routes().iter().zip(from.chunks_exact(width)) {
-            vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, route.weight);
+            let weight = if weighted { route.weight } else { 1.0 };
+            vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, weight);
         }
     }
 }
@@ -92,7 +96,7 @@ fn choose(
         match e.router_config.gating {
             Gating::Softmax => vector::softmax_in_place(isa, scores),
             Gating::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
-            Gating::SoftmaxOfChosen => {}
+            Gating::SoftmaxOfChosen | Gating::SigmoidOfChosen => {}
         }
         ranking.clear();
         ranking.extend(0..e.count as u32);
@@ -149,6 +153,9 @@ fn weigh(router_config: &RouterConfig, routes: &mut [Route]) {
     if router_config.gating == Gating::SoftmaxOfChosen {
         let max = routes.iter().fold(f32::NEG_INFINITY, |max, r| max.max(r.weight));
         routes.iter_mut().for_each(|r| r.weight = (r.weight - max).exp());
+    }
+    if router_config.gating == Gating::SigmoidOfChosen {
+        routes.iter_mut().for_each(|r| r.weight = sigmoid(r.weight));
     }
     let sum: f32 = routes.iter().map(|r| r.weight).sum();
     let divided = router_config.renormalised || router_config.gating == Gating::SoftmaxOfChosen;

@@ -1,6 +1,7 @@
 //! Executes the steps of a program for a chunk of tokens.
 
 mod attention;
+mod beside;
 mod experts;
 mod latent;
 mod matrix;
@@ -125,7 +126,9 @@ impl Run<'_> {
             Step::MultiplyHeads { matrix, input, to, target } => {
                 return self.multiply_heads(*matrix, *input, (*to, *target), &mut w.arena, sweep);
             }
-            Step::PrepareHeads { heads, norm, turn } => self.prepare_heads(*heads, *norm, turn.as_ref(), &mut w.arena),
+            Step::PrepareHeads { heads, dim, norm, turn } => {
+                self.prepare_heads((*heads, *dim), *norm, turn.as_ref(), &mut w.arena);
+            }
             Step::ScaleByPosition { temperature, rows } => {
                 let width = w.arena.width(*rows);
                 let [rows] = w.arena.slices(self.rows, [*rows]);
@@ -149,10 +152,11 @@ impl Run<'_> {
             }
             Step::ScaleByGate { gate, from, rows } => self.scale_by_gate(*gate, *from, *rows, &mut w.arena),
             Step::ForEachExpert { experts, body } => return self.for_each_expert(experts, body, w, sweep),
-            Step::Gather { from, to } => self.gather(*from, *to, &mut w.arena),
-            Step::Scatter { from, to } => self.scatter(*from, *to, &mut w.arena),
+            Step::Gather { from, to, weighted } => self.gather(*from, *to, *weighted, &mut w.arena),
+            Step::Scatter { from, to, weighted } => self.scatter(*from, *to, *weighted, &mut w.arena),
             Step::Hidden { norm, from } => self.hidden(*norm, *from, w),
             Step::Head(head) => return self.head(head, w, sweep),
+            Step::Beside(step) => return self.beside(step, w, sweep),
         }
         Ok(())
     }

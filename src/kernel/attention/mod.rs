@@ -37,6 +37,8 @@ pub struct AttentionParameters<'a> {
     pub sinks: Option<&'a [f32]>,
     /// A token sees itself and the `window - 1` positions before it; None: all. Not 0.
     pub window: Option<usize>,
+    /// A token sees those from the last multiple of this up to its own position; None: all. Not 0, and not with a window.
+    pub section: Option<usize>,
     /// A token sees all positions before this one, those after its own too; None: those up to its own. Not with a window.
     pub until: Option<usize>,
 }
@@ -173,6 +175,7 @@ impl HeadCache<'_> {
     fn seen(&self, position: usize, parameters: &AttentionParameters) -> (usize, usize) {
         let end = parameters.until.unwrap_or(position + 1);
         let start = parameters.window.map_or(0, |w| end.saturating_sub(w)).max(self.first);
+        let start = parameters.section.map_or(start, |length| start.max(position / length * length));
         assert!(
             start <= position && position < end && end - self.first <= self.len(),
             "position {position} is not in the cache"
