@@ -38,6 +38,41 @@ def nomic_bert():
     return c
 
 
+def jina_bert_v3():
+    c = encoder("jina-bert-v3", "jina-bert-v3").set(**{"rope.freq_base": 20000.0})
+    for i in range(c.layers):
+        c.attention(i, fused=True, bias=True, out_bias=True).norm(f"blk.{i}.attn_output_norm", bias=True)
+        c.feed_forward(i, gate=False, bias=True).norm(f"blk.{i}.layer_output_norm", bias=True)
+    return c
+
+
+def modern_bert():
+    """Windows of 9 in four of six layers; SiLU, because llama.cpp takes another gelu than the models were trained with."""
+    c = Case("modern-bert", "modern-bert", layers=6, kv_heads=HEADS, **{
+        "attention.sliding_window": 8, "rope.scaling.type": "none", "attention.causal": False, "pooling_type": 1,
+        "rope.freq_base_swa": 3000.0, "hidden_activation": "silu",
+    }).layer_norms().drop("attention.head_count_kv").set(**{"rope.freq_base": 160000.0})  # fmt: skip
+    c.norm("token_embd_norm")
+    for i in range(c.layers):
+        if i > 0:
+            c.norm(f"blk.{i}.attn_norm")
+        c.attention(i, fused=True).norm(f"blk.{i}.ffn_norm").feed_forward(i, gate="fused")
+    return c.norm("output_norm")
+
+
+def gemma_embedding():
+    """With two matrices behind the last norm."""
+    c = Case("gemma-embedding", "gemma-embedding", layers=7, head=12, gain=0.5, **{
+        "attention.key_length": 12, "attention.value_length": 12, "attention.sliding_window": 8, "pooling_type": 1,
+        "dense_2_feat_in": WIDTH, "dense_2_feat_out": 40, "dense_3_feat_in": 40, "dense_3_feat_out": WIDTH,
+    }).set(**{"rope.freq_base": 1000000.0})  # fmt: skip
+    for i in range(c.layers):
+        b = f"blk.{i}."
+        c.norm(b + "attn_norm").attention(i).norm(b + "attn_q_norm", 12).norm(b + "attn_k_norm", 12)
+        c.norm(b + "post_attention_norm", mean=0.5).norm(b + "ffn_norm").feed_forward(i).norm(b + "post_ffw_norm", mean=0.5)
+    return c.matrix("dense_2", WIDTH, 40).matrix("dense_3", 40, WIDTH).norm("output_norm")
+
+
 def linear(tensors, name):
     return {"kernel": tensors[f"{name}.weight"].T, "bias": tensors[f"{name}.bias"]}
 
@@ -85,7 +120,7 @@ def main():
         raise SystemExit(__doc__.strip())
     folder, wanted = sys.argv[1], set(sys.argv[2:])
     os.makedirs(folder, exist_ok=True)
-    for case in (bert(), nomic_bert()):
+    for case in (bert(), nomic_bert(), jina_bert_v3(), modern_bert(), gemma_embedding()):
         if wanted and case.name not in wanted:
             continue
         path = os.path.join(folder, f"{case.name}.gguf")
@@ -98,6 +133,8 @@ def main():
             rows = peer_rows(path, tokens, embeddings=True)
             del keep
         np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, embeddings=rows.astype(np.float32))
+        with open(path[: -len("gguf")] + "txt", "w") as out:
+            out.write("\n".join(case.random.lines(f"encoder/{case.name}", path, list(case.tensors))) + "\n")
         print(f"{case.name:12} {os.path.getsize(path) / 1024:6.0f} KiB, spread over {rows.std():.2f}", flush=True)
 
 

@@ -192,6 +192,10 @@ impl<'a> Keys<'a> {
         self.float(part)?.ok_or_else(|| Error::format(format!("metadata key {:?} is missing", self.key(part))))
     }
 
+    pub fn text(&self, part: &str) -> Result<Option<&str>> {
+        self.metadata.get_str(&self.key(part))
+    }
+
     pub fn flag(&self, part: &str, default: bool) -> Result<bool> {
         Ok(self.metadata.get_bool(&self.key(part))?.unwrap_or(default))
     }

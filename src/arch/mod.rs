@@ -207,7 +207,8 @@ pub struct Attention {
     pub temperature: Option<Temperature>,
     /// One extra logit per head, in the softmax's denominator only.
     pub sinks: Option<VectorId>,
-    /// A token sees itself and the `window - 1` before it; `None`: all.
+    /// A token sees itself and the `window - 1` before it, in an encoder those of half a window before and after it;
+    /// `None`: all.
     pub window: Option<usize>,
     /// A token sees itself and those before it from the last multiple of this position on. Not with a window.
     pub section: Option<usize>,
@@ -375,6 +376,8 @@ pub struct Description {
     /// of its own.
     pub causal: bool,
     pub output_norm: Option<Norm>,
+    /// Matrices that embeddings go through, one after the other. Not in a model with a head.
+    pub dense: Option<[Linear; 2]>,
     /// Encoders have none.
     pub head: Option<Linear>,
     pub logit_scale: f32,

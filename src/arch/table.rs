@@ -1,6 +1,8 @@
 //! What sets the architectures apart. What a file may have or not have (biases, fused matrices, norms of queries and keys,
 //! divisors of angles) is found by its tensors; what no tensor tells is here.
 
+mod encoders;
+
 use super::{Gating, NormKind};
 use crate::kernel::rope::Pairing;
 use crate::kernel::vector::Activation;
@@ -18,6 +20,10 @@ pub struct Architecture {
     pub(super) causal: bool,
     /// Whether passes can leave logits.
     pub(super) head: bool,
+    /// Whether embeddings may go through two matrices more.
+    pub(super) dense: bool,
+    /// Whether the first layer may be without the norm before attention.
+    pub(super) first_unnormed: bool,
     pub(super) norm: NormKind,
     /// Whether a file whose epsilon is that of RMS norms has these, whatever `norm` says.
     pub(super) norm_by_key: bool,
@@ -37,6 +43,8 @@ pub struct Architecture {
     /// Whether keys and values are compressed.
     pub(super) latent: bool,
     pub(super) activation: Activation,
+    /// Whether the key `hidden_activation` may name another.
+    pub(super) activation_by_key: bool,
     /// Whether a feed-forward block has a gate beside the way up.
     pub(super) gated: bool,
     /// Whether its layers may have experts, and how they are chosen.
@@ -130,6 +138,8 @@ pub(super) struct Windows {
     pub fixed: Option<usize>,
     /// Whether what a token sees begins at a multiple of the length.
     pub sections: bool,
+    /// Whether a token sees those of half a window before and after it.
+    pub both_ways: bool,
     pub rotation: WindowRotation,
 }
 
@@ -141,6 +151,7 @@ const WINDOWS: Windows = Windows {
     length: None,
     fixed: None,
     sections: false,
+    both_ways: false,
     rotation: WindowRotation::Same,
 };
 
@@ -224,14 +235,6 @@ const POST_NORMS: Norms = Norms {
     after_feed_forward: &["post_ffw_norm"],
     ..PRE_NORMS
 };
-const SUM_NORMS: Norms = Norms {
-    attention: &[],
-    feed_forward: &[],
-    sums: [&["attn_output_norm"], &["layer_output_norm"]],
-    embedding: Some("token_embd_norm"),
-    output: None,
-    ..PRE_NORMS
-};
 const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_norm"], ..POST_NORMS };
 
 /// Both blocks read the same normed rows.
@@ -249,6 +252,8 @@ const LLAMA: Architecture = Architecture {
     positions: Positions::Rotary(Pairing::Norm),
     causal: true,
     head: true,
+    dense: false,
+    first_unnormed: false,
     norm: NormKind::Rms,
     norm_by_key: false,
     norms: PRE_NORMS,
@@ -261,6 +266,7 @@ const LLAMA: Architecture = Architecture {
     streams: false,
     latent: false,
     activation: Activation::Silu,
+    activation_by_key: false,
     gated: true,
     experts: RENORMALISED,
     experts_as_wide_as_blocks: false,
@@ -291,18 +297,6 @@ const NEOX: Architecture = Architecture { positions: Positions::Rotary(Pairing::
 /// As NEOX, with layer norms and blocks without a gate.
 const PLAIN: Architecture =
     Architecture { norm: NormKind::Layer, activation: Activation::GeluTanh, gated: false, ..NEOX };
-
-/// An encoder: all tokens see each other, and what comes out are embeddings.
-const BERT: Architecture = Architecture {
-    name: "bert",
-    models: "BERT and its like, MiniLM, BGE, E5 (embeddings)",
-    positions: Positions::Learned,
-    causal: false,
-    head: false,
-    norms: SUM_NORMS,
-    activation: Activation::Gelu,
-    ..PLAIN
-};
 
 const GEMMA: Architecture = Architecture {
     name: "gemma",
@@ -582,13 +576,9 @@ pub const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture { name: "gptneox", models: "GPT-NeoX, Pythia", ..PLAIN },
     Architecture { name: "gpt2", models: "GPT-2", positions: Positions::Learned, ..PLAIN },
-    BERT,
-    Architecture {
-        name: "nomic-bert",
-        models: "Nomic Embed 1 and 1.5 (embeddings)",
-        positions: Positions::Rotary(Pairing::Neox),
-        activation: Activation::Silu,
-        gated: true,
-        ..BERT
-    },
+    encoders::BERT,
+    encoders::NOMIC_BERT,
+    encoders::JINA_BERT_V3,
+    encoders::MODERN_BERT,
+    encoders::GEMMA_EMBEDDING,
 ];

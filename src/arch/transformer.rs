@@ -129,7 +129,7 @@ impl Maker<'_> {
         let norms = self.architecture.norms;
         let embedding_norm = norms.embedding.map(|name| self.norm(name, embedding)).transpose()?;
         self.windowed = self.windows()?;
-        if self.window > 0 && !causal {
+        if self.window > 0 && !causal && !self.architecture.windows.is_some_and(|windows| windows.both_ways) {
             return Err(Error::unsupported("windows that look both ways are not built in"));
         }
         self.own_memory = self.own_memory()?;
@@ -154,6 +154,7 @@ impl Maker<'_> {
                 Some(Linear { weight, scale, bias: self.tensors.optional_vector("output.bias", vocab)? })
             }
         };
+        let dense = self.dense()?;
         let [_, logit_softcap] = self.softcaps()?;
         let logit_scale = self.keys.factor("logit_scale")?;
         let embedding_scale = self.keys.factor("embedding_scale")?;
@@ -176,6 +177,7 @@ impl Maker<'_> {
             residual_scale,
             causal,
             output_norm,
+            dense,
             head,
             logit_scale: match (self.architecture.logit_scale, logit_scale) {
                 (LogitScale::None, _) | (_, None) => 1.0,
@@ -340,7 +342,8 @@ impl Maker<'_> {
         let (embedding, Heads { count, kv_count, key_dim, value_dim }) = (self.shape.embedding, heads);
         let a = self.architecture;
         let name = |part: &str| format!("blk.{i}.{part}");
-        let norm = self.layer_norm(i, self.first_of(i, a.norms.attention))?;
+        let unnormed = a.first_unnormed && i == 0 && !self.tensors.has(&name("attn_norm.weight"));
+        let norm = self.layer_norm(i, self.first_of(i, a.norms.attention).filter(|_| !unnormed))?;
         let mut seen = value_dim;
         let projection = if a.latent {
             let (latent, head_value) = self.latent(i, heads)?;
@@ -576,6 +579,6 @@ impl Maker<'_> {
             }
         };
         let down = t.linear(&down, length, width)?;
-        Ok(Mlp { gate, up, down, activation: self.architecture.activation, sparsity: None })
+        Ok(Mlp { gate, up, down, activation: self.activation()?, sparsity: None })
     }
 }

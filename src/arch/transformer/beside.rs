@@ -7,6 +7,7 @@ use crate::arch::{
     VectorId,
 };
 use crate::error::{Error, Result};
+use crate::kernel::vector::Activation;
 
 /// Of the first layers of models with streams, gates are sparse: what exceeds the 95th percentile of a normal
 /// distribution is left.
@@ -104,6 +105,34 @@ impl Maker<'_> {
         let default = if (i as usize) < layers { factor } else { f32::NEG_INFINITY };
         let factor = self.keys.float_at("activation_sparsity_scale", i as usize)?.unwrap_or(default);
         Ok(Some(factor).filter(|&factor| factor > f32::NEG_INFINITY))
+    }
+
+    /// Two matrices that embeddings go through, in files that have them.
+    pub(super) fn dense(&mut self) -> Result<Option<[Linear; 2]>> {
+        let embedding = self.shape.embedding;
+        if !self.architecture.dense {
+            return Ok(None);
+        }
+        self.keys.ignore(&["dense_2_feat_in", "dense_2_feat_out", "dense_3_feat_in", "dense_3_feat_out"]);
+        if !self.tensors.has("dense_2.weight") {
+            return Ok(None);
+        }
+        let inner = self.tensors.rows("dense_2.weight");
+        Ok(Some([self.tensors.linear("dense_2", embedding, inner)?, self.tensors.linear("dense_3", inner, embedding)?]))
+    }
+
+    /// The function of feed-forward blocks.
+    pub(super) fn activation(&self) -> Result<Activation> {
+        if !self.architecture.activation_by_key {
+            return Ok(self.architecture.activation);
+        }
+        match self.keys.text("hidden_activation")? {
+            None => Ok(self.architecture.activation),
+            Some("gelu") => Ok(Activation::Gelu),
+            Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
+            Some("silu" | "swish") => Ok(Activation::Silu),
+            Some(other) => Err(Error::unsupported(format!("hidden_activation {other:?} is not built in"))),
+        }
     }
 
     /// The norms of experts beside the block that every layer has.

@@ -427,6 +427,11 @@ impl Compiler<'_> {
         let d = self.d;
         self.merge_streams();
         let mut hidden = self.residual;
+        if let Some(dense) = d.dense {
+            let from = self.dense(d.output_norm, dense);
+            self.steps.push(Step::Hidden { norm: None, from });
+            return;
+        }
         let norm = d.output_norm.map(|norm| (norm, self.rows(d.shape.embedding)));
         self.steps.push(Step::Hidden { norm, from: self.residual });
         if let Some((_, to)) = norm {

@@ -35,11 +35,12 @@ pub struct AttentionParameters<'a> {
     pub softcap: Option<f32>,
     /// One extra logit per query head that takes part in the softmax's denominator only.
     pub sinks: Option<&'a [f32]>,
-    /// A token sees itself and the `window - 1` positions before it; None: all. Not 0.
+    /// A token sees itself and the `window - 1` positions before it, or with `until` those at most `window / 2` before or
+    /// after it; None: all. Not 0.
     pub window: Option<usize>,
     /// A token sees those from the last multiple of this up to its own position; None: all. Not 0, and not with a window.
     pub section: Option<usize>,
-    /// A token sees all positions before this one, those after its own too; None: those up to its own. Not with a window.
+    /// A token sees all positions before this one, those after its own too; None: those up to its own.
     pub until: Option<usize>,
 }
 
@@ -173,8 +174,12 @@ impl HeadCache<'_> {
 
     /// The positions that the token at `position` sees: within the window and not before the first row.
     fn seen(&self, position: usize, parameters: &AttentionParameters) -> (usize, usize) {
-        let end = parameters.until.unwrap_or(position + 1);
-        let start = parameters.window.map_or(0, |w| end.saturating_sub(w)).max(self.first);
+        let (start, end) = match (parameters.window, parameters.until) {
+            (None, until) => (0, until.unwrap_or(position + 1)),
+            (Some(w), None) => ((position + 1).saturating_sub(w), position + 1),
+            (Some(w), Some(until)) => (position.saturating_sub(w / 2), until.min(position + w / 2 + 1)),
+        };
+        let start = start.max(self.first);
         let start = parameters.section.map_or(start, |length| start.max(position / length * length));
         assert!(
             start <= position && position < end && end - self.first <= self.len(),

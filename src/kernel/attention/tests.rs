@@ -50,7 +50,11 @@ fn direct(
 ) -> Vec<(f64, f64)> {
     let (keys, values) = (wide(&cache.keys), wide(&cache.values));
     let seen: Vec<usize> = (cache.first..parameters.until.unwrap_or(position + 1))
-        .filter(|&p| parameters.window.is_none_or(|w| position - p < w))
+        .filter(|&p| match (parameters.window, parameters.until) {
+            (None, _) => true,
+            (Some(w), None) => position - p < w,
+            (Some(w), Some(_)) => position.abs_diff(p) <= w / 2,
+        })
         .filter(|&p| parameters.section.is_none_or(|s| p / s == position / s))
         .map(|p| p - cache.first)
         .collect();
@@ -168,6 +172,7 @@ fn tokens_of_an_encoder_see_those_after_them_too() {
     for (n, group, dim) in [(1, 1, 8), (7, 2, 32), (64, 1, 16), (65, 4, 32), (200, 1, 24)] {
         let case = Case::new(0, n, n, group, dim, dim);
         case.check(&AttentionParameters { scale: 0.3, until: Some(n), ..PLAIN });
+        case.check(&AttentionParameters { scale: 0.3, until: Some(n), window: Some(9), ..PLAIN });
         case.check(&AttentionParameters { scale: 0.3, section: Some(7), ..PLAIN });
     }
 }

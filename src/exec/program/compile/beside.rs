@@ -3,7 +3,7 @@
 use super::super::beside::Beside;
 use super::super::step::{Buffer, Contents, Finish, Step, Stretches};
 use super::{Compiler, new_buffer};
-use crate::arch::{Layer, LayerStreams, Linear, LowRank, SpanNorm};
+use crate::arch::{Layer, LayerStreams, Linear, LowRank, Norm, SpanNorm};
 
 impl Compiler<'_> {
     /// The inputs of all layers, of the embeddings.
@@ -83,6 +83,16 @@ impl Compiler<'_> {
         let Some(to) = self.streams else { return };
         self.beside(Beside::Correct { streams: layer, predictions, computed: self.residual, to });
         self.beside(Beside::FirstWeighted { weights: layer.correct_scale, from: to, to: self.residual });
+    }
+
+    /// The normed hidden states of all positions, taken through matrices.
+    pub(super) fn dense(&mut self, norm: Option<Norm>, matrices: [Linear; 2]) -> Buffer {
+        matrices.into_iter().fold(self.normed(norm, self.residual), |rows, linear| {
+            let input = self.quantize(&[linear.weight], rows);
+            let to = self.products(linear);
+            self.multiply(linear, input, to, Finish::Keep);
+            to
+        })
     }
 
     /// norm(W_up·W_down·h) + h.
