@@ -16,10 +16,11 @@ from arch_cases import HEADS, TOKENS, VOCAB, WIDTH, Case, peer_rows, quiet_peer
 
 
 def encoder(name, arch, context=64, **keys):
-    c = Case(name, arch, kv_heads=HEADS, **keys).layer_norms().drop("attention.head_count_kv")
+    keys.setdefault("kv_heads", keys.get("heads", HEADS))
+    c = Case(name, arch, **keys).layer_norms().drop("attention.head_count_kv")
     c.set(context_length=context, pooling_type=1, **{"attention.causal": False, "tokenizer.ggml.token_type_count": 2})
     c.context = context
-    return c.matrix("token_types", WIDTH, 2, scale=1.0).norm("token_embd_norm", bias=True)
+    return c.matrix("token_types", c.width, 2, scale=1.0).norm("token_embd_norm", bias=True)
 
 
 def bert():
@@ -43,6 +44,20 @@ def jina_bert_v3():
     for i in range(c.layers):
         c.attention(i, fused=True, bias=True, out_bias=True).norm(f"blk.{i}.attn_output_norm", bias=True)
         c.feed_forward(i, gate=False, bias=True).norm(f"blk.{i}.layer_output_norm", bias=True)
+    return c
+
+
+def jina_bert_v2(code):
+    """`code`: norms of queries and keys, gates apart from the way up, and a number of heads that is no power of 2."""
+    name, heads = ("jina-bert-v2-code", 6) if code else ("jina-bert-v2", HEADS)
+    c = encoder(name, "jina-bert-v2", heads=heads, width=48 if code else WIDTH).drop("rope.freq_base")
+    c.set(**{"attention.head_count": heads})
+    for i in range(c.layers):
+        b = f"blk.{i}."
+        c.attention(i, bias=True, out_bias=True).norm(b + "attn_output_norm", bias=True)
+        if code:
+            c.norm(b + "attn_q_norm", bias=True).norm(b + "attn_k_norm", bias=True)
+        c.feed_forward(i, gate=True if code else "fused").norm(b + "layer_output_norm", bias=True).bias(b + "ffn_down", c.width)
     return c
 
 
@@ -120,7 +135,7 @@ def main():
         raise SystemExit(__doc__.strip())
     folder, wanted = sys.argv[1], set(sys.argv[2:])
     os.makedirs(folder, exist_ok=True)
-    for case in (bert(), nomic_bert(), jina_bert_v3(), modern_bert(), gemma_embedding()):
+    for case in (bert(), nomic_bert(), jina_bert_v2(False), jina_bert_v2(True), jina_bert_v3(), modern_bert(), gemma_embedding()):
         if wanted and case.name not in wanted:
             continue
         path = os.path.join(folder, f"{case.name}.gguf")

@@ -187,6 +187,24 @@ pub struct LowRank {
     pub norm: Norm,
 }
 
+/// Attention with linear biases (arXiv 2108.12409): a score is lessened by a slope, which is the head's, for each position
+/// between key and query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slopes {
+    /// Slopes fall from 2^(−bias / heads) to 2^(−bias).
+    pub max_bias: f32,
+}
+
+impl Slopes {
+    /// The slope of a head. Of heads whose number is no power of 2 those beyond the next lower one have slopes between.
+    pub fn of(&self, head: usize, heads: usize) -> f32 {
+        let whole = 1usize << heads.max(1).ilog2();
+        let (bias, exponent) =
+            if head < whole { (self.max_bias, head + 1) } else { (self.max_bias / 2.0, 2 * (head - whole) + 1) };
+        (-bias / whole as f32).exp2().powi(exponent as i32)
+    }
+}
+
 /// attention(rope(norm(query)), rope(norm(key)), norm(value)) of h = norm(x); what is `None` is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
@@ -212,6 +230,7 @@ pub struct Attention {
     pub window: Option<usize>,
     /// A token sees itself and those before it from the last multiple of this position on. Not with a window.
     pub section: Option<usize>,
+    pub slopes: Option<Slopes>,
     pub output: Linear,
     pub post_norm: Option<Norm>,
     pub sum_norm: Option<Norm>,

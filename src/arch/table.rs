@@ -47,6 +47,8 @@ pub struct Architecture {
     pub(super) activation_by_key: bool,
     /// Whether a feed-forward block has a gate beside the way up.
     pub(super) gated: bool,
+    /// Whether a way up without a second half of rows means that a file has no gates.
+    pub(super) gate_by_rows: bool,
     /// Whether its layers may have experts, and how they are chosen.
     pub(super) experts: Option<RouterDefaults>,
     /// Whether an expert is as wide as `feed_forward_length` says, whatever the key for experts does.
@@ -85,6 +87,8 @@ pub struct Architecture {
 pub(super) enum Positions {
     Rotary(Pairing),
     Learned,
+    /// By slopes: see [`super::Slopes`].
+    Slopes,
 }
 
 /// The names of a layer's norms. Of several the first that the file has is taken; an empty list means none. A
@@ -123,6 +127,8 @@ pub(super) enum QueryKeyNorm {
     EachHead,
     /// Of all heads together.
     Whole,
+    /// The same, with a bias, in files that have them.
+    WholeWhereGiven,
 }
 
 /// Of so many layers the last, or the first, sees everything, the others a window.
@@ -268,6 +274,7 @@ const LLAMA: Architecture = Architecture {
     activation: Activation::Silu,
     activation_by_key: false,
     gated: true,
+    gate_by_rows: false,
     experts: RENORMALISED,
     experts_as_wide_as_blocks: false,
     experts_averaged: false,
@@ -578,6 +585,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "gpt2", models: "GPT-2", positions: Positions::Learned, ..PLAIN },
     encoders::BERT,
     encoders::NOMIC_BERT,
+    encoders::JINA_BERT_V2,
     encoders::JINA_BERT_V3,
     encoders::MODERN_BERT,
     encoders::GEMMA_EMBEDDING,

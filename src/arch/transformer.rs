@@ -120,6 +120,7 @@ impl Maker<'_> {
                 self.ropes(pairing)?;
                 None
             }
+            Positions::Slopes => None,
             Positions::Learned => {
                 let context = self.shape.context as usize;
                 Some(self.tensors.table("position_embd.weight", embedding, context)?)
@@ -391,6 +392,7 @@ impl Maker<'_> {
             sinks: self.tensors.optional_vector(&name("attn_sinks.weight"), count)?,
             window: (windowed && !sections).then_some(self.window),
             section: (windowed && sections).then_some(self.window),
+            slopes: self.slopes()?,
             output,
             post_norm: self.layer_norm(i, self.first_of(i, a.norms.after_attention))?,
             sum_norm: self.layer_norm(i, self.first_of(i, a.norms.sums[0]))?,
@@ -426,6 +428,10 @@ impl Maker<'_> {
             QueryKeyNorm::Whole => (heads * dim, &[(heads * dim) as u64]),
             QueryKeyNorm::EachHead if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
             QueryKeyNorm::EachHead => (dim, &[dim as u64, heads as u64]),
+            QueryKeyNorm::WholeWhereGiven if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
+            QueryKeyNorm::WholeWhereGiven => {
+                return Ok(Some(SpanNorm { norm: Some(self.norm(name, heads * dim)?), span: heads * dim }));
+            }
         };
         let weight = self.tensors.vector_of(&format!("{name}.weight"), dims)?;
         Ok(Some(SpanNorm { norm: Some(Norm { weight, bias: None }), span }))
@@ -570,6 +576,12 @@ impl Maker<'_> {
         let t = &mut self.tensors;
         let (gate, up) = match self.architecture.gated {
             false => (None, t.linear(&up, width, length)?),
+            true if self.architecture.gate_by_rows
+                && t.rows(&format!("{up}.weight")) == length
+                && !t.has(&format!("{gate}.weight")) =>
+            {
+                (None, t.linear(&up, width, length)?)
+            }
             true if t.has(&format!("{gate}.weight")) => {
                 (Some(t.linear(&gate, width, length)?), t.linear(&up, width, length)?)
             }

@@ -35,6 +35,16 @@ pub const NOMIC_BERT: Architecture = Architecture {
     ..ROTATED
 };
 
+pub const JINA_BERT_V2: Architecture = Architecture {
+    name: "jina-bert-v2",
+    models: "Jina Embeddings 2 (embeddings)",
+    positions: Positions::Slopes,
+    query_key_norm: QueryKeyNorm::WholeWhereGiven,
+    gated: true,
+    gate_by_rows: true,
+    ..BERT
+};
+
 pub const JINA_BERT_V3: Architecture =
     Architecture { name: "jina-bert-v3", models: "Jina Embeddings 3 (embeddings)", ..ROTATED };
 

@@ -2,9 +2,10 @@
 //! experts beside the block that every layer has.
 
 use super::Maker;
+use crate::arch::table::Positions;
 use crate::arch::{
-    Apart, LayerInput, LayerInputs, LayerStreams, Linear, LowRank, MAX_STREAMS, Norm, RouterInput, Shared, Streams,
-    VectorId,
+    Apart, LayerInput, LayerInputs, LayerStreams, Linear, LowRank, MAX_STREAMS, Norm, RouterInput, Shared, Slopes,
+    Streams, VectorId,
 };
 use crate::error::{Error, Result};
 use crate::kernel::vector::Activation;
@@ -119,6 +120,15 @@ impl Maker<'_> {
         }
         let inner = self.tensors.rows("dense_2.weight");
         Ok(Some([self.tensors.linear("dense_2", embedding, inner)?, self.tensors.linear("dense_3", inner, embedding)?]))
+    }
+
+    /// How scores are lessened by distance, where positions get in by that.
+    pub(super) fn slopes(&self) -> Result<Option<Slopes>> {
+        if self.architecture.positions != Positions::Slopes {
+            return Ok(None);
+        }
+        let max_bias = self.keys.factor("attention.max_alibi_bias")?.unwrap_or(8.0);
+        Ok(Some(Slopes { max_bias }))
     }
 
     /// The function of feed-forward blocks.

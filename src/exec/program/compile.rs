@@ -213,6 +213,7 @@ impl Compiler<'_> {
             sinks: a.sinks,
             window: a.window,
             section: a.section,
+            slopes: a.slopes,
         }));
         if let Projection::Latent(latent) = &a.projection {
             seen = self.latent_result(latent, seen);

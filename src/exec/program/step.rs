@@ -1,7 +1,7 @@
 //! The steps of a program and the buffers that they work on.
 
 use super::beside::Beside;
-use crate::arch::{Experts, Latent, Linear, Norm, SpanNorm, Temperature, VectorId};
+use crate::arch::{Experts, Latent, Linear, Norm, Slopes, SpanNorm, Temperature, VectorId};
 use crate::kernel::matmul::{Form, activation_bytes};
 use crate::kernel::vector::Activation;
 use crate::weights::MatrixId;
@@ -129,6 +129,7 @@ pub struct Attend {
     pub sinks: Option<VectorId>,
     pub window: Option<usize>,
     pub section: Option<usize>,
+    pub slopes: Option<Slopes>,
 }
 
 /// The last step of passes that leave logits.

@@ -56,8 +56,11 @@ impl Run<'_> {
         let cache = w.memory.memory.view(a.layer);
         let sinks = a.sinks.map(|sinks| self.loaded.vector(sinks));
         let until = (!self.loaded.program.causal).then_some(position + self.rows);
+        let slopes: Option<Vec<f32>> =
+            a.slopes.map(|slopes| (0..a.heads).map(|head| slopes.of(head, a.heads)).collect());
+        let slopes = slopes.as_deref();
         let Attend { scale, softcap, window, section, .. } = *a;
-        let parameters = AttentionParameters { scale, softcap, sinks, window, section, until };
+        let parameters = AttentionParameters { scale, softcap, sinks, window, section, slopes, until };
         let [queries, to] = w.arena.slices(self.rows, [a.queries, a.to]);
         attend_layer(self.pool, self.isa, &cache, &parameters, a.heads, position, queries, to);
     }

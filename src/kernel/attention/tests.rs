@@ -1,8 +1,15 @@
 use super::*;
 use crate::kernel::vector::{f16_to_f32, f32_to_f16};
 
-const PLAIN: AttentionParameters =
-    AttentionParameters { scale: 1.0, softcap: None, sinks: None, window: None, section: None, until: None };
+const PLAIN: AttentionParameters = AttentionParameters {
+    scale: 1.0,
+    softcap: None,
+    sinks: None,
+    window: None,
+    section: None,
+    slopes: None,
+    until: None,
+};
 
 /// Values from -1 to 1, the same in each run.
 fn noise(seed: u64, count: usize) -> Vec<f32> {
@@ -63,6 +70,9 @@ fn direct(
         .map(|&p| {
             let key = &keys[p * cache.keys.dim..][..cache.keys.dim];
             let score = q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(parameters.scale);
+            let score = parameters
+                .slopes
+                .map_or(score, |slopes| score - f64::from(slopes[0]) * (p + cache.first).abs_diff(position) as f64);
             parameters.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         })
         .collect();
@@ -174,6 +184,8 @@ fn tokens_of_an_encoder_see_those_after_them_too() {
         case.check(&AttentionParameters { scale: 0.3, until: Some(n), ..PLAIN });
         case.check(&AttentionParameters { scale: 0.3, until: Some(n), window: Some(9), ..PLAIN });
         case.check(&AttentionParameters { scale: 0.3, section: Some(7), ..PLAIN });
+        let slopes = vec![0.25; group];
+        case.check(&AttentionParameters { scale: 0.3, until: Some(n), slopes: Some(&slopes), ..PLAIN });
     }
 }
 
@@ -215,7 +227,15 @@ fn softcap_sinks_and_windows_agree_with_f64() {
             for softcap in [None, Some(5.0)] {
                 for sinks in [None, Some(case.sinks.as_slice())] {
                     for window in [None, Some(1), Some(7), Some(64), Some(100), Some(4096)] {
-                        case.check(&AttentionParameters { scale, softcap, sinks, window, section: None, until: None });
+                        case.check(&AttentionParameters {
+                            scale,
+                            softcap,
+                            sinks,
+                            window,
+                            section: None,
+                            slopes: None,
+                            until: None,
+                        });
                     }
                 }
             }
@@ -256,6 +276,7 @@ fn rows_computed_together_have_the_bits_of_rows_computed_singly() {
                     sinks: Some(&case.sinks),
                     window,
                     section: None,
+                    slopes: None,
                     until: None,
                 };
                 assert_eq!(bits(&case.run(isa, &parameters)), bits(&case.run_singly(isa, &parameters)));
@@ -315,6 +336,7 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
                 sinks: Some(&sinks),
                 window: Some(120),
                 section: None,
+                slopes: None,
                 until: None,
             };
             let q = noise(4, tokens * heads * key_dim);
@@ -436,6 +458,7 @@ fn a_quantized_cache_gives_the_bits_of_the_half_floats_it_stands_for() {
                 sinks: Some(&sinks),
                 window: Some(100),
                 section: None,
+                slopes: None,
                 until: None,
             };
             let run = |keys, values| {
