@@ -373,6 +373,24 @@ pub struct Layer {
     pub parallel: bool,
 }
 
+/// A head that makes a few numbers of a whole sequence, as rerankers have: W_out·norm(f(W·p + b)) + b_out, p being pooled
+/// hidden states; what is `None` is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier {
+    /// Whether p is the mean of all hidden states, not the first.
+    pub mean: bool,
+    pub inner: Option<(Linear, ClassifierActivation)>,
+    pub norm: Option<Norm>,
+    pub output: Option<Linear>,
+    pub outputs: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ClassifierActivation {
+    Tanh,
+    Of(Activation),
+}
+
 /// What a model computes.
 #[derive(Debug)]
 pub struct Description {
@@ -397,6 +415,8 @@ pub struct Description {
     pub output_norm: Option<Norm>,
     /// Matrices that embeddings go through, one after the other. Not in a model with a head.
     pub dense: Option<[Linear; 2]>,
+    /// Of encoders alone.
+    pub classifier: Option<Classifier>,
     /// Encoders have none.
     pub head: Option<Linear>,
     pub logit_scale: f32,

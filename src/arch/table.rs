@@ -22,6 +22,8 @@ pub struct Architecture {
     pub(super) head: bool,
     /// Whether embeddings may go through two matrices more.
     pub(super) dense: bool,
+    /// Whether a classifier has a mean and a GELU, where others have the first hidden state and a tanh.
+    pub(super) own_classifier: bool,
     /// Whether the first layer may be without the norm before attention.
     pub(super) first_unnormed: bool,
     pub(super) norm: NormKind,
@@ -259,6 +261,7 @@ const LLAMA: Architecture = Architecture {
     causal: true,
     head: true,
     dense: false,
+    own_classifier: false,
     first_unnormed: false,
     norm: NormKind::Rms,
     norm_by_key: false,

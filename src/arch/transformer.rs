@@ -1,6 +1,7 @@
 //! The description of a model, from what its architecture, its metadata and its tensors say.
 
 mod beside;
+mod classifier;
 mod heads;
 mod latent;
 
@@ -156,6 +157,7 @@ impl Maker<'_> {
             }
         };
         let dense = self.dense()?;
+        let classifier = self.classifier()?;
         let [_, logit_softcap] = self.softcaps()?;
         let logit_scale = self.keys.factor("logit_scale")?;
         let embedding_scale = self.keys.factor("embedding_scale")?;
@@ -179,6 +181,7 @@ impl Maker<'_> {
             causal,
             output_norm,
             dense,
+            classifier,
             head,
             logit_scale: match (self.architecture.logit_scale, logit_scale) {
                 (LogitScale::None, _) | (_, None) => 1.0,

@@ -57,6 +57,7 @@ pub const MODERN_BERT: Architecture = Architecture {
     norm: NormKind::Layer,
     norms: Norms { embedding: Some("token_embd_norm"), ..PRE_NORMS },
     first_unnormed: true,
+    own_classifier: true,
     activation_by_key: true,
     gated: true,
     windows: Some(Windows { pattern: 3, full_first: true, ..BOTH_WAYS }),

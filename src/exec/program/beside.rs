@@ -17,6 +17,12 @@ pub enum Beside {
     CopyStretches { from: Buffer, source: Stretches, to: Buffer, target: Stretches, len: usize, count: usize },
     /// Of each row what exceeds its mean by `factor` standard deviations is left, less that, and 0 of the rest.
     Sparsify { factor: f32, rows: Buffer },
+    /// The first row of `to` = the mean of all rows, or the first.
+    Pool { from: Buffer, mean: bool, to: Buffer },
+    /// rows = tanh(rows).
+    Tanh { rows: Buffer },
+    /// Leaves the first row as the pass's result.
+    Score { from: Buffer },
     /// rows ·= a number of the model.
     ScaleByNumber { number: VectorId, rows: Buffer },
     /// streams = [from | others], each of the others brought to the length of `from`.
@@ -45,7 +51,11 @@ impl Beside {
             Beside::CopyStretches { from, to, target, .. } => {
                 vec![(from, Read), (to, if target.first == 0 { Write } else { Update })]
             }
-            Beside::Sparsify { rows, .. } | Beside::ScaleByNumber { rows, .. } => vec![(rows, Update)],
+            Beside::Pool { from, to, .. } => vec![(from, Read), (to, Write)],
+            Beside::Score { from } => vec![(from, Read)],
+            Beside::Tanh { rows } | Beside::Sparsify { rows, .. } | Beside::ScaleByNumber { rows, .. } => {
+                vec![(rows, Update)]
+            }
             Beside::Spread { from, others, to } => vec![(from, Read), (others, Read), (to, Write)],
             Beside::Predict { from, to, .. } | Beside::First { from, to } | Beside::FirstWeighted { from, to, .. } => {
                 vec![(from, Read), (to, Write)]

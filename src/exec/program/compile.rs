@@ -438,6 +438,9 @@ impl Compiler<'_> {
         if let Some((_, to)) = norm {
             hidden = to;
         }
+        if let Some(classifier) = d.classifier {
+            self.classify(classifier, hidden);
+        }
         if let Some(linear) = d.head {
             let Matrix { format, columns, .. } = *self.matrix(linear.weight);
             let contents = Contents::Activations { form: Form::of(format), columns, count: 1 };

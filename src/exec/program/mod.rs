@@ -61,6 +61,7 @@ impl Program {
         uses.extend(self.steps.iter().filter_map(Step::unheld_tables).map(|m| (m, Use::Rows)));
         let head = self.steps.iter().find_map(|step| match step {
             Step::Head(head) => Some(head.linear.weight),
+            Step::Classify { .. } => step.matrices().first().copied(),
             _ => None,
         });
         let mut schedule = matrices.finish(&uses, self.layer_ends.len() as u32, head, alignment)?;

@@ -287,6 +287,10 @@ pub enum Step {
     },
     Head(Head),
     Beside(Beside),
+    /// Runs `body` on the first rows of its buffers, in passes that leave a score.
+    Classify {
+        body: Vec<Step>,
+    },
 }
 
 /// How a step uses a buffer.
@@ -345,7 +349,7 @@ impl Step {
             Step::Attend(a) => vec![(a.queries, Read), (a.to, Write)],
             Step::Route { scores, .. } => vec![(*scores, Update)],
             Step::ScaleByGate { from, rows, .. } => vec![(*from, Read), (*rows, Update)],
-            Step::ForEachExpert { .. } => Vec::new(),
+            Step::ForEachExpert { .. } | Step::Classify { .. } => Vec::new(),
             Step::Hidden { norm, from } => [(*from, Read)].into_iter().chain(norm.map(|(_, to)| (to, Write))).collect(),
             Step::Head(h) => vec![(h.from, Read), (h.input, Write)],
             Step::Beside(step) => step.buffers(),
@@ -360,6 +364,7 @@ impl Step {
             Step::MultiplyGated { gate, up, .. } => vec![gate.weight, up.weight],
             Step::MultiplyHeads { matrix, .. } => vec![*matrix],
             Step::Head(head) => vec![head.linear.weight],
+            Step::Classify { body } => body.iter().flat_map(Step::matrices).collect(),
             _ => Vec::new(),
         }
     }
@@ -393,7 +398,7 @@ impl Step {
     /// The steps that it runs itself.
     pub fn body(&self) -> &[Step] {
         match self {
-            Step::ForEachExpert { body, .. } => body,
+            Step::ForEachExpert { body, .. } | Step::Classify { body } => body,
             _ => &[],
         }
     }

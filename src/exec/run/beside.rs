@@ -36,6 +36,25 @@ impl Run<'_> {
                     }
                 }
             }
+            Beside::Pool { from, mean, to } => {
+                let width = w.arena.width(to);
+                let [from, to] = w.arena.slices(self.chunk.len(), [from, to]);
+                let pooled = &mut to[..width];
+                pooled.copy_from_slice(&from[..width]);
+                if mean {
+                    from.chunks_exact(width).skip(1).for_each(|row| vector::add_assign(self.isa, pooled, row));
+                    vector::scale(self.isa, pooled, 1.0 / self.chunk.len() as f32);
+                }
+            }
+            Beside::Tanh { rows } => {
+                let [rows] = w.arena.slices(self.rows, [rows]);
+                // The cap of a softcap of 1.
+                vector::softcap(self.isa, rows, 1.0);
+            }
+            Beside::Score { from } => {
+                let [from] = w.arena.slices(self.rows, [from]);
+                w.wanted.embeddings.copy_from_slice(from);
+            }
             Beside::Sparsify { factor, rows } => {
                 let width = w.arena.width(rows);
                 let [rows] = w.arena.slices(self.rows, [rows]);

@@ -29,13 +29,14 @@ pub struct KeyValues<'a> {
 }
 
 impl Loaded {
-    /// Begins a sweep over the weights; one that leaves no logits ends before the output head.
+    /// Begins a sweep over the weights; one that leaves no logits and no score ends before the head.
     ///
     /// # Errors
     /// `CANCELLED`: `interrupt` was raised since its count was `since`.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, wanted: &Wanted) -> Result<Sweep<'a>> {
         let schedule = self.engine.schedule();
-        let end = if wanted.logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
+        let headless = wanted.logits.is_empty() && wanted.which != Embeddings::Score;
+        let end = if headless { schedule.head_start } else { schedule.sweep_len };
         self.engine.sweep(interrupt, since, end)
     }
 
@@ -157,6 +158,10 @@ impl Run<'_> {
             Step::Hidden { norm, from } => self.hidden(*norm, *from, w),
             Step::Head(head) => return self.head(head, w, sweep),
             Step::Beside(step) => return self.beside(step, w, sweep),
+            Step::Classify { body } if w.wanted.which == Embeddings::Score => {
+                return Run { rows: 1, ..*self }.steps(body, w, sweep);
+            }
+            Step::Classify { .. } => {}
         }
         Ok(())
     }
@@ -251,7 +256,7 @@ impl Run<'_> {
         };
         let out = &mut *w.wanted.embeddings;
         match w.wanted.which {
-            Embeddings::None => {}
+            Embeddings::None | Embeddings::Score => {}
             Embeddings::All => out.copy_from_slice(hidden),
             Embeddings::Last => out.copy_from_slice(&hidden[hidden.len() - width..]),
             Embeddings::First => out.copy_from_slice(&hidden[..width]),

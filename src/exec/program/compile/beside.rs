@@ -3,7 +3,7 @@
 use super::super::beside::Beside;
 use super::super::step::{Buffer, Contents, Finish, Step, Stretches};
 use super::{Compiler, new_buffer};
-use crate::arch::{Layer, LayerStreams, Linear, LowRank, Norm, SpanNorm};
+use crate::arch::{Classifier, ClassifierActivation, Layer, LayerStreams, Linear, LowRank, Norm, SpanNorm};
 
 impl Compiler<'_> {
     /// The inputs of all layers, of the embeddings.
@@ -93,6 +93,33 @@ impl Compiler<'_> {
             self.multiply(linear, input, to, Finish::Keep);
             to
         })
+    }
+
+    /// The outputs of a classifier, of hidden states.
+    pub(super) fn classify(&mut self, c: Classifier, hidden: Buffer) {
+        let outside = std::mem::take(&mut self.steps);
+        let mut rows = self.rows(self.shape().embedding);
+        self.beside(Beside::Pool { from: hidden, mean: c.mean, to: rows });
+        if let Some((linear, activation)) = c.inner {
+            let input = self.quantize(&[linear.weight], rows);
+            rows = self.products(linear);
+            match activation {
+                ClassifierActivation::Tanh => {
+                    self.multiply(linear, input, rows, Finish::Keep);
+                    self.beside(Beside::Tanh { rows });
+                }
+                ClassifierActivation::Of(f) => self.multiply(linear, input, rows, Finish::Activate(f)),
+            }
+        }
+        self.norm_in_place(c.norm, rows);
+        if let Some(linear) = c.output {
+            let input = self.quantize(&[linear.weight], rows);
+            rows = self.products(linear);
+            self.multiply(linear, input, rows, Finish::Keep);
+        }
+        self.beside(Beside::Score { from: rows });
+        let body = std::mem::replace(&mut self.steps, outside);
+        self.steps.push(Step::Classify { body });
     }
 
     /// norm(W_up·W_down·h) + h.
