@@ -13,6 +13,7 @@
 #   make bench-streaming   speed under a budget; ARGS="--help" tells the options
 #   make bench-speed       prompts and decoding with everything in memory, beside llama.cpp; ARGS="--help"
 #   make bench-kernels     the products of every format, beside what the machine allows
+#   make bench-experts     what an expert cache finds in memory; ARGS="trace ..."
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
 #   make lint       formatting and clippy
 #   make clean
@@ -42,7 +43,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small lint clean
+.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts lint clean
 all: lib examples
 
 demo: examples
@@ -91,7 +92,7 @@ abi:
 abi-release:
 	scripts/abi.sh release
 
-bench-streaming bench-speed bench-kernels bench-small: bench-%:
+bench-streaming bench-speed bench-kernels bench-small bench-experts: bench-%:
 	$(CARGO) bench --bench $* -- $(ARGS)
 
 lint:

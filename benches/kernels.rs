@@ -1,12 +1,15 @@
-//! Speed of the products: `make bench-kernels`, or `cargo bench --bench kernels [-- --json FILE] [format names]`.
+//! Speed of the products: `make bench-kernels`, or `cargo bench --bench kernels -- [OPTIONS] [format names]`.
 //!
 //! One matrix with rows of 4096 elements, larger than any cache, in huge pages as weights are. For one token the figures are
 //! bytes and weights per second, to be held against the rate at which the same memory can be read at all; for more,
 //! multiply-adds per second, to be held against what the processor's eight-bit products allow when they and the additions
-//! of their results are all it does. Each is the median of several runs of all threads at once.
+//! of their results are all it does. Each is the median of several runs of all threads at once. With `--peer` llama.cpp's
+//! own kernels are measured beside ours instead.
 
 #[path = "streaming/machine.rs"]
 mod machine;
+#[path = "kernels/peer.rs"]
+mod peer;
 #[allow(dead_code)] // What only tests need.
 #[path = "../tests/matmul/support.rs"]
 mod support;
@@ -17,6 +20,8 @@ use layerline::quant::Format;
 use layerline::weights::frames::Memory;
 use serde_json::{Value, json};
 use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Barrier;
 use support::{Blocks, Random};
 
@@ -99,17 +104,16 @@ fn reading(memory: &Memory, threads: usize) -> f64 {
 }
 
 /// Multiply-adds per second of `threads` threads that multiply eight-bit codes in registers and add the results in 16 bits.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 fn multiplying(isa: Isa, threads: usize) -> Option<f64> {
     const TURNS: usize = 1 << 20;
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {
-            // SAFETY: all have AVX2.
-            let time = seconds(threads, 9, |_| unsafe { products(TURNS) });
-            Some((threads * TURNS * CHAINS * 32) as f64 / time)
-        }
-        _ => None,
+    #[cfg(target_arch = "x86_64")]
+    if isa != Isa::SCALAR {
+        // SAFETY: the processor has `isa`, and on x86-64 every one but the scalar has AVX2.
+        let time = seconds(threads, 9, |_| unsafe { products(TURNS) });
+        return Some((threads * TURNS * CHAINS * 32) as f64 / time);
     }
+    None
 }
 
 /// Sums that are made side by side, so that none waits for its last addition.
@@ -133,21 +137,89 @@ fn products(turns: usize) {
     black_box(sums);
 }
 
-fn main() {
-    if std::env::args().len() == 1 {
-        // `cargo test` over all targets starts benches without arguments; a bench is not a test.
-        return println!("usage: cargo bench --bench kernels -- [--json FILE] [format names]");
+const USAGE: &str = "\
+usage: cargo bench --bench kernels -- [OPTIONS] [FORMAT...]      (or make bench-kernels ARGS='OPTIONS')
+  FORMAT...         measure these; default: every format
+  --peer FOLDER     instead: the same products by llama.cpp, whose libggml-base and libggml-cpu lie in that folder, in turns
+                    with ours
+  --threads LIST    of the comparison; default: 1 and the CPUs this process may use, two at most
+  --tokens LIST     of the comparison; default: 1,512
+  --json FILE       the figures";
+
+struct Wanted {
+    formats: Vec<Format>,
+    peer: Option<PathBuf>,
+    threads: Vec<usize>,
+    tokens: Vec<usize>,
+    json: Option<PathBuf>,
+}
+
+fn counts(list: &str) -> Result<Vec<usize>, String> {
+    let count = |n: &str| n.parse().ok().filter(|n| *n > 0).ok_or(format!("{n} is no count"));
+    list.split(',').map(count).collect()
+}
+
+impl Wanted {
+    fn parse(arguments: impl IntoIterator<Item = String>, cores: usize) -> Result<Wanted, String> {
+        let (threads, tokens) = ((1..=cores).collect(), vec![1, 512]);
+        let mut wanted = Wanted { formats: Vec::new(), peer: None, threads, tokens, json: None };
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--peer" => wanted.peer = Some(value()?.into()),
+                "--json" => wanted.json = Some(value()?.into()),
+                "--threads" => wanted.threads = counts(&value()?)?,
+                "--tokens" => wanted.tokens = counts(&value()?)?,
+                name => match Format::ALL.into_iter().find(|format| format.name() == name) {
+                    Some(format) => wanted.formats.push(format),
+                    None => return Err(format!("no format or option {name}\n{USAGE}")),
+                },
+            }
+        }
+        if wanted.formats.is_empty() {
+            wanted.formats = Format::ALL.into();
+        }
+        Ok(wanted)
     }
-    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
-    let (mut wanted, mut path) = (Vec::new(), None);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--json" => path = arguments.next(),
-            _ => wanted.push(argument),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.is_empty() || arguments.iter().any(|argument| argument == "--help") {
+        // `cargo test` over all targets starts benches without arguments; a bench is not a test.
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match run(arguments.into_iter().filter(|argument| argument != "--bench")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn run(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
     let isa = Isa::detect();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get()).min(2);
+    let wanted = Wanted::parse(arguments, cores)?;
+    let formats = match &wanted.peer {
+        Some(folder) => peer::compare(folder, isa, &wanted.formats, &wanted.tokens, &wanted.threads)?,
+        None => alone(isa, &wanted.formats, cores),
+    };
+    if let Some(path) = wanted.json {
+        let record = json!({
+            "date": machine::today(), "machine": machine::describe(), "threads": cores,
+            "rows": ROWS, "columns": K, "formats": formats,
+        });
+        std::fs::write(&path, format!("{record:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Prints the speed of our kernels for each of `formats`.
+fn alone(isa: Isa, formats: &[Format], cores: usize) -> Vec<Value> {
     let memory = filled(Format::Q4_0);
     let one = [reading(&memory, 1), reading(&memory, cores)];
     drop(memory);
@@ -160,18 +232,7 @@ fn main() {
     println!(
         "| | decode GB/s (of reading) | Gweights/s | GMAC/s of {TOKENS:?} tokens | of the products |\n|---|--:|--:|--:|--:|"
     );
-    let formats: Vec<Value> = Format::ALL
-        .into_iter()
-        .filter(|f| wanted.is_empty() || wanted.iter().any(|name| name == f.name()))
-        .map(|format| measure(isa, format, cores))
-        .collect();
-    if let Some(path) = path {
-        let record = json!({
-            "date": machine::today(), "machine": machine::describe(), "threads": cores,
-            "rows": ROWS, "columns": K, "formats": formats,
-        });
-        std::fs::write(&path, format!("{record:#}\n")).unwrap_or_else(|e| panic!("{path}: {e}"));
-    }
+    formats.iter().map(|&format| measure(isa, format, cores)).collect()
 }
 
 fn measure(isa: Isa, format: Format, threads: usize) -> Value {
@@ -183,8 +244,7 @@ fn measure(isa: Isa, format: Format, threads: usize) -> Value {
     let run = |tokens: usize, rows: usize, repeats: usize| {
         let x: Vec<f32> = (0..tokens * K).map(|i| (i * 7919 % 2003) as f32 / 1000.0 - 1.0).collect();
         let mut buf = Memory::new(activation_bytes(form, K, tokens)).expect("memory for the activations");
-        // SAFETY: `isa` is what this processor has.
-        let acts = unsafe { Activations::quantize(isa, form, K, &x, tokens, buf.bytes_mut()) };
+        let acts = Activations::quantize(isa, form, K, &x, tokens, buf.bytes_mut());
         let mut y = vec![0f32; tokens * rows];
         let out = Output { ptr: y.as_mut_ptr(), stride: rows };
         // SAFETY: the threads write different rows of `y`, which holds them all.

@@ -103,8 +103,7 @@ fn quantize(bencher: Bencher, isa: Isa, form: matmul::Form, count: usize) {
     let start = room.as_ptr().align_offset(64);
     let (x, room) = (numbers(count), &mut room[start..start + bytes]);
     bencher.counter(ItemsCount::new(count)).bench_local(|| {
-        // SAFETY: `isa` is one of those this processor has.
-        unsafe { matmul::Activations::quantize(isa, form, count, black_box(&x), 1, room) };
+        matmul::Activations::quantize(isa, form, count, black_box(&x), 1, room);
     });
 }
 

@@ -28,7 +28,7 @@ constexpr bool is_owner = !std::is_copy_constructible_v<T> && !std::is_copy_assi
                           std::is_nothrow_move_constructible_v<T> && std::is_nothrow_move_assignable_v<T> &&
                           sizeof(T) == sizeof(void *);
 static_assert(is_owner<ll::options> && is_owner<ll::budget> && is_owner<ll::model> && is_owner<ll::session> &&
-              is_owner<ll::sampler>);
+              is_owner<ll::sampler> && is_owner<ll::checkpoint>);
 static_assert(std::is_nothrow_copy_constructible_v<ll::error> && std::is_base_of_v<std::exception, ll::error>);
 
 // Spans take what keeps values in a row, and never take const away.
@@ -56,6 +56,7 @@ ll::options small_options()
 {
     ll::options options;
     options.set_context_length(64).set_threads(2).set_chunk_length(16).set_prefetch(true).set_prefetch_distance(0);
+    options.set_kv_type(ll::kv_type::f16);
     options.set_cache_layers(0).set_io(ll::io_mode::buffered).set_memory_budget(std::uint64_t{1} << 30);
     return options;
 }
@@ -267,6 +268,33 @@ void a_session_is_copied_saved_and_loaded(ll::model &model)
     remove(path);
 }
 
+void a_session_goes_to_memory_and_back_to_a_checkpoint(ll::model &model)
+{
+    ll::session session(model, 32), other(model);
+    session.forward(PROMPT);
+    const std::vector<float> last(session.logits().begin(), session.logits().end());
+    std::vector<std::uint8_t> state = session.save_state();
+    other.load_state(state);
+    CHECK(same_logits(other.get(), 0, last.data(), last.size()));
+    state.pop_back();
+    throws(ll::status::format, [&] { other.load_state(state); });
+    throws(ll::status::context_full, [&] { ll::session(model, 2).load_state(session.save_state()); });
+
+    const ll::checkpoint point = session.checkpoint();
+    CHECK(point.position() == PROMPT.size() && point.memory_bytes() > 0);
+    session.forward(PROMPT);
+    session.restore(point);
+    CHECK(session.position() == PROMPT.size());
+    throws(ll::status::invalid_argument, [&] { other.restore(point); });
+    throws(ll::status::invalid_argument, [&] { session.restore(ll::checkpoint::adopt(nullptr)); });
+    CHECK(session.info().kv_type == LAYERLINE_KV_F16 && session.info().cache_bytes < session.info().memory_bytes);
+    throws(ll::status::unsupported, [] {
+        ll::options options = small_options();
+        options.set_kv_type(ll::kv_type::q8_0);
+        ll::model(data_path(TINY_MODEL), options);
+    });
+}
+
 void generation_calls_what_can_be_called(ll::model &model)
 {
     ll::sampler sampler;
@@ -331,6 +359,7 @@ int main()
     events_are_polled_and_waited_for(model);
     a_session_runs_passes(model);
     a_session_is_copied_saved_and_loaded(model);
+    a_session_goes_to_memory_and_back_to_a_checkpoint(model);
     generation_calls_what_can_be_called(model);
     models_share_a_budget();
     return check_result();

@@ -64,6 +64,7 @@ void nothing_throws()
     static_assert(noexcept(s->try_forward(t)) && noexcept(s->try_submit(t)) && noexcept(s->interrupt()));
     static_assert(noexcept(s->try_logits()) && noexcept(s->try_position()) && noexcept(s->try_truncate(0)));
     static_assert(noexcept(s->try_copy()) && noexcept(s->try_save("")) && noexcept(s->try_load("")));
+    static_assert(noexcept(s->try_save_state({})) && noexcept(s->try_load_state({})) && noexcept(s->try_checkpoint()));
     static_assert(noexcept(s->try_generate(*p, t, 1, ignore)));
     static_assert(noexcept(p->try_sample(*s)) && noexcept(p->try_set_seed(1)) && noexcept(o->try_set_threads(1)));
     static_assert(noexcept(ll::try_plan_memory("", *o)) && noexcept(ll::budget::try_make(1)));
@@ -136,6 +137,12 @@ void passes_run_and_events_come(ll::model &model)
     CHECK(fails(ll::status::io, session.try_save("/no/such/folder/state")));
     CHECK(fails(ll::status::io, session.try_load("/no/such/folder/state")));
     CHECK(fails(ll::status::invalid_argument, session.try_save(std::string_view("a\0b", 3))));
+    std::array<std::uint8_t, 8> little{};
+    auto saved = session.try_save_state(little);
+    CHECK(!saved && saved.error().status() == ll::status::buffer_too_small && saved.error().needed() > little.size());
+    CHECK(fails(ll::status::format, session.try_load_state(little)));
+    auto point = session.try_checkpoint();
+    CHECK(point && point->position() == *position && session.try_restore(*point));
     session.interrupt();
     CHECK(fails(ll::status::context_full, session.try_forward(std::array<ll::token, 64>{})));
 }

@@ -10,7 +10,7 @@
 
 /* Where 64-bit numbers are aligned to 32 bits, as on i386, offsets are others. */
 #if UINTPTR_MAX > 0xFFFFFFFF
-SIZE(layerline_plan, 80);
+SIZE(layerline_plan, 96);
 OFFSET(layerline_plan, struct_size, 0);
 OFFSET(layerline_plan, layer_count, 4);
 OFFSET(layerline_plan, file_bytes, 8);
@@ -22,6 +22,8 @@ OFFSET(layerline_plan, scratch_bytes, 48);
 OFFSET(layerline_plan, tables_bytes, 56);
 OFFSET(layerline_plan, pinned_bytes, 64);
 OFFSET(layerline_plan, streamed_bytes, 72);
+OFFSET(layerline_plan, unread_tensors, 80);
+OFFSET(layerline_plan, unread_bytes, 88);
 
 SIZE(layerline_model_info, 56);
 OFFSET(layerline_model_info, struct_size, 0);
@@ -41,11 +43,22 @@ OFFSET(layerline_model_info, has_chat_template, 46);
 OFFSET(layerline_model_info, has_recurrent_memory, 47);
 OFFSET(layerline_model_info, parameter_count, 48);
 
-SIZE(layerline_session_info, 24);
+SIZE(layerline_progress, 40);
+OFFSET(layerline_progress, struct_size, 0);
+OFFSET(layerline_progress, reserved, 4);
+OFFSET(layerline_progress, bytes_done, 8);
+OFFSET(layerline_progress, bytes, 16);
+OFFSET(layerline_progress, tokens_done, 24);
+OFFSET(layerline_progress, tokens, 32);
+
+SIZE(layerline_session_info, 40);
 OFFSET(layerline_session_info, struct_size, 0);
 OFFSET(layerline_session_info, context_length, 4);
 OFFSET(layerline_session_info, position, 8);
 OFFSET(layerline_session_info, memory_bytes, 16);
+OFFSET(layerline_session_info, cache_bytes, 24);
+OFFSET(layerline_session_info, kv_type, 32);
+OFFSET(layerline_session_info, fewest_tokens, 36);
 
 SIZE(layerline_event, 40);
 OFFSET(layerline_event, ticket, 0);
@@ -99,6 +112,8 @@ NUMBER(LAYERLINE_IO_AUTO, 0);
 NUMBER(LAYERLINE_IO_DIRECT, 1);
 NUMBER(LAYERLINE_IO_BUFFERED, 2);
 NUMBER(LAYERLINE_IO_MMAP, 3);
+NUMBER(LAYERLINE_KV_F16, 0);
+NUMBER(LAYERLINE_KV_Q8_0, 1);
 NUMBER(LAYERLINE_EVENT_LAYER, 1);
 NUMBER(LAYERLINE_EVENT_DONE, 2);
 NUMBER(LAYERLINE_LAYER_ABSENT, 0);

@@ -18,6 +18,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_error_free(NULL);
     layerline_options_free(NULL);
     layerline_model_free(NULL);
+    layerline_checkpoint_free(NULL);
     layerline_session_free(NULL);
     layerline_sampler_free(NULL);
     layerline_session_interrupt(NULL);
@@ -40,6 +41,7 @@ static void options(void)
     REFUSED(layerline_options_set_prefetch(NULL, true));
     REFUSED(layerline_options_set_prefetch_distance(NULL, 1));
     REFUSED(layerline_options_set_cache_layers(NULL, 1));
+    REFUSED(layerline_options_set_kv_type(NULL, LAYERLINE_KV_F16));
     REFUSED(layerline_options_set_io(NULL, LAYERLINE_IO_AUTO));
 }
 
@@ -172,7 +174,10 @@ static void chat_functions(const layerline_model *model)
 static void session_functions(layerline_session *session)
 {
     const float *logits = NULL;
-    layerline_session_info info = { sizeof info, 0, 0, 0 };
+    layerline_session_info info = { sizeof info, 0, 0, 0, 0, 0, 0 };
+    layerline_progress progress = { sizeof progress, 0, 0, 0, 0, 0 };
+    layerline_checkpoint *checkpoint = NULL;
+    uint8_t byte = 0;
     size_t count = 0;
     int32_t token = 5;
     uint64_t ticket = 0;
@@ -202,6 +207,8 @@ static void session_functions(layerline_session *session)
     CHECK(logits == NULL && count == 0);
     REFUSED_ERR(layerline_session_get_info(NULL, &info, err));
     REFUSED_ERR(layerline_session_get_info(session, NULL, err));
+    REFUSED_ERR(layerline_session_get_progress(NULL, &progress, err));
+    REFUSED_ERR(layerline_session_get_progress(session, NULL, err));
     REFUSED_ERR(layerline_session_truncate(NULL, 0, err));
     REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
     REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));
@@ -212,6 +219,20 @@ static void session_functions(layerline_session *session)
     REFUSED_ERR(layerline_session_load(NULL, "/no/such/folder/state", err));
     REFUSED_ERR(layerline_session_load(session, NULL, err));
     CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_session_load(session, "/no/such/folder/state", NULL));
+    REFUSED_ERR(layerline_session_save_buffer(NULL, &byte, 1, &count, err));
+    REFUSED_ERR(layerline_session_save_buffer(session, NULL, 1, &count, err));
+    REFUSED_ERR(layerline_session_save_buffer(session, &byte, 1, NULL, err));
+    REFUSED_ERR(layerline_session_load_buffer(NULL, &byte, 1, err));
+    REFUSED_ERR(layerline_session_load_buffer(session, NULL, 1, err));
+    CHECK(count == 0 && byte == 0);
+    REFUSED_ERR(layerline_session_checkpoint(NULL, &checkpoint, err));
+    REFUSED_ERR(layerline_session_checkpoint(session, NULL, err));
+    CHECK(checkpoint == NULL);
+    CHECK_OK(error, layerline_session_checkpoint(session, &checkpoint, &error));
+    REFUSED_ERR(layerline_session_restore(NULL, checkpoint, err));
+    REFUSED_ERR(layerline_session_restore(session, NULL, err));
+    layerline_checkpoint_free(checkpoint);
+    CHECK(layerline_checkpoint_position(NULL) == 0 && layerline_checkpoint_memory_bytes(NULL) == 0);
     CHECK(position_of(session) == 3);
 }
 

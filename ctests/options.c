@@ -24,17 +24,21 @@ static void every_setter_takes_its_default_and_a_value(void)
     for (io = LAYERLINE_IO_AUTO; io <= LAYERLINE_IO_MMAP; io++) {
         CHECK_STATUS(LAYERLINE_OK, layerline_options_set_io(o, io));
     }
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_kv_type(o, LAYERLINE_KV_F16));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_kv_type(o, LAYERLINE_KV_Q8_0));
     layerline_options_free(o);
     layerline_options_free(NULL);
 }
 
-static void an_unknown_io_mode_is_refused(void)
+static void an_unknown_number_is_refused(void)
 {
     layerline_options *o = layerline_options_new();
     REQUIRE(o != NULL);
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_io(o, -1));
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_io(o, LAYERLINE_IO_MMAP + 1));
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_io(o, INT32_MAX));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_kv_type(o, -1));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_kv_type(o, LAYERLINE_KV_Q8_0 + 1));
     layerline_options_free(o);
 }
 
@@ -85,7 +89,7 @@ static void the_context_option_is_the_default_of_sessions(void)
 int main(void)
 {
     every_setter_takes_its_default_and_a_value();
-    an_unknown_io_mode_is_refused();
+    an_unknown_number_is_refused();
     options_serve_many_models_and_may_go_first();
     the_context_option_is_the_default_of_sessions();
     return check_result();

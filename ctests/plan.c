@@ -20,6 +20,7 @@ static void figures_add_up(const char *path)
     CHECK(plan.floor_bytes <= plan.full_bytes);
     CHECK(plan.kv_bytes + plan.scratch_bytes + plan.tables_bytes <= plan.floor_bytes);
     CHECK(plan.streamed_bytes == 0);
+    CHECK(plan.unread_tensors == 0 && plan.unread_bytes == 0);
     /* All stays, counted as the memory it takes: that and the rest is what a full budget holds. */
     CHECK(plan.pinned_bytes + plan.kv_bytes + plan.scratch_bytes + plan.tables_bytes == plan.full_bytes);
 

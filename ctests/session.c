@@ -32,7 +32,8 @@ static void an_interrupt_before_a_call_is_not_lost(layerline_model *model)
     CHECK_OK(err, layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
                                             &err));
     CHECK(position_of(session) == 2 && session_info_of(session).context_length == info_of(model).context_length);
-    CHECK(session_info_of(session).memory_bytes > 0);
+    CHECK(session_info_of(session).memory_bytes > session_info_of(session).cache_bytes);
+    CHECK(session_info_of(session).kv_type == LAYERLINE_KV_F16 && session_info_of(session).fewest_tokens == 1);
     layerline_session_free(session);
 }
 

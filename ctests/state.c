@@ -191,6 +191,43 @@ static void what_does_not_fit_or_is_of_another_model_changes_nothing(layerline_m
     layerline_model_free(another);
 }
 
+static void a_state_goes_to_memory_and_back(layerline_model *model)
+{
+    layerline_session *session = prompted(model, 0, PROMPT), *other = new_session(model, 32);
+    layerline_error *err;
+    unsigned char *state, *file;
+    size_t needed = 0, size = 0;
+    CHECK_ERROR(LAYERLINE_ERROR_BUFFER_TOO_SMALL, err, layerline_session_save_buffer(session, NULL, 0, &needed, &err));
+    REQUIRE(needed > 0);
+    state = malloc(needed + 1);
+    REQUIRE(state != NULL);
+    memset(state, 0xEE, needed + 1);
+    size = needed;
+    CHECK_ERROR(LAYERLINE_ERROR_BUFFER_TOO_SMALL, err, layerline_session_save_buffer(session, state, size - 1, &needed,
+                                                                                     &err));
+    CHECK(needed == size && state[0] == 0xEE);
+    CHECK_OK(err, layerline_session_save_buffer(session, state, size + 1, &needed, &err));
+    CHECK(needed == size && state[size] == 0xEE);
+    /* It is what a file has, and either goes both ways. */
+    save(session);
+    file = read_file(path, &size);
+    CHECK(size == needed && memcmp(file, state, size) == 0);
+    free(file);
+    CHECK_OK(err, layerline_session_load(other, path, &err));
+    CHECK_OK(err, layerline_session_truncate(other, 2, &err));
+    state[size / 2] ^= 1;
+    CHECK_ERROR(LAYERLINE_ERROR_FORMAT, err, layerline_session_load_buffer(other, state, size, &err));
+    state[size / 2] ^= 1;
+    CHECK_ERROR(LAYERLINE_ERROR_FORMAT, err, layerline_session_load_buffer(other, state, size - 1, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_FORMAT, err, layerline_session_load_buffer(other, NULL, 0, &err));
+    CHECK(position_of(other) == 2);
+    CHECK_OK(err, layerline_session_load_buffer(other, state, size, &err));
+    goes_on_as_expected(other);
+    free(state);
+    layerline_session_free(session);
+    layerline_session_free(other);
+}
+
 /* A limit on the size of files stands for storage without room: a write ends short, the next one fails. */
 static void a_full_disk_leaves_the_file_that_was_there(layerline_model *model)
 {
@@ -349,6 +386,7 @@ int main(void)
     a_copy_pays_from_the_budget_and_gives_it_back();
     model = open_model(data_path(TINY_MODEL), &s);
     what_does_not_fit_or_is_of_another_model_changes_nothing(model);
+    a_state_goes_to_memory_and_back(model);
     a_full_disk_leaves_the_file_that_was_there(model);
     a_folder_that_cannot_be_written_is_said(model);
     a_session_in_a_pass_is_busy(model);

@@ -55,7 +55,7 @@ layerline_error *check_unwritten(void)
 }
 
 static bool take_error(const char *file, int line, const char *text, layerline_status expected, layerline_status found,
-                       layerline_error **err, int least_figures)
+                       layerline_error **err, int min_figures)
 {
     char message[2048];
     layerline_error *error = *err;
@@ -99,7 +99,7 @@ static bool take_error(const char *file, int line, const char *text, layerline_s
                 bool before = i > 0 && (isdigit((unsigned char)said[i - 1]) != 0 || said[i - 1] == '.');
                 figures += digit && !before;
             }
-            if (figures < least_figures) {
+            if (figures < min_figures) {
                 snprintf(message, sizeof message, "%s: both figures are missed in: %s", text, said);
                 check_failed(file, line, message);
                 good = false;

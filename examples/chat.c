@@ -280,6 +280,11 @@ static layerline_status generate(chat *c, layerline_error **error)
         same++;
     }
     status = layerline_session_truncate(c->session, same, NULL);
+    if (status == LAYERLINE_ERROR_INVALID_ARGUMENT) {
+        /* Layers with a sliding window have dropped what goes on from there: all of it is run again. */
+        same = 0;
+        status = layerline_session_truncate(c->session, 0, NULL);
+    }
     if (status != LAYERLINE_OK) {
         return status;
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -12,6 +12,8 @@ const SECTIONS: [(&str, &str); 11] = [
     ("model", "model"),
     ("prefetch", "prefetch and completion: only layerline_model_wait waits"),
     ("session", "session: one sequence, its KV cache, its passes"),
+    ("state", "copying, saving and loading what a session holds"),
+    ("checkpoint", "checkpoints: going back where truncation cannot"),
     ("text", "text"),
     ("chat", "chat templates"),
     ("sampler", "sampling and generation"),
@@ -24,20 +26,20 @@ const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory bud
  *
  * Rules that hold for every function
  *
- *   Names       layerline_<noun>_<verb>: the noun is the type of the first parameter. What a _new or _open function makes
- *               is its noun. Functions without parameters tell about the library.
+ *   Names       layerline_<noun>_<verb>: the noun is the type of the first parameter. A _new or _open function has the
+ *               noun of what it makes. Functions without parameters describe the library itself.
  *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only,
  *               except `needed`, see below. A call that fails leaves everything as it was, unless its description says
  *               otherwise.
  *   Errors      Every function that returns a layerline_status has a last parameter `layerline_error **err`, except the
  *               setters of options and samplers, whose only failure is a value out of range. It may be NULL. It is set to
  *               NULL on success, and on failure to an error that the caller frees with layerline_error_free.
- *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT. NULL is allowed for `err`,
- *               `user_data`, arrays of length 0, and `options` where a function reads them: it stands for the defaults.
- *               A free function takes NULL and does nothing.
- *   Ownership   What a _new, _open or _copy function gives, the caller frees with the _free function of the same noun.
- *               Strings and arrays given to a function are not kept after it returns. `const char *` results belong to
- *               the library.
+ *   Pointers    NULL is refused with LAYERLINE_ERROR_INVALID_ARGUMENT, except for `err`, `user_data`, arrays of length
+ *               0, and `options` where a function reads them: there it stands for the defaults. A free function takes
+ *               NULL and does nothing.
+ *   Ownership   A handle that a function gives, as its result or by a `layerline_<noun> **`, belongs to the caller, who
+ *               frees it with layerline_<noun>_free. Strings and arrays given to a function are not kept after it
+ *               returns. `const char *` results belong to the library.
  *   Threads     "Any thread": at any time, at once with any other call except free. "One thread at a time": no two calls
  *               on that handle at once; handles may move between threads. A call that finds its handle in use returns
  *               LAYERLINE_ERROR_BUSY and does not wait. Functions on a const handle may run at once with each other.
@@ -45,8 +47,8 @@ const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory bud
  *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
  *               buffer is too small: then nothing else is written and the call returns LAYERLINE_ERROR_BUFFER_TOO_SMALL.
  *               The text always ends in a NUL, so it fits when `cap` is greater than `*needed`. To learn the length
- *               alone, pass NULL and 0: LAYERLINE_ERROR_BUFFER_TOO_SMALL, as the NUL has no room. Arrays of tokens have
- *               no NUL: they fit when `cap` is at least `*needed`.
+ *               alone, pass NULL and 0: LAYERLINE_ERROR_BUFFER_TOO_SMALL, as the NUL has no room. Arrays of tokens and
+ *               states have no NUL: they fit when `cap` is at least `*needed`.
  *   Structs     Structs that begin with `struct_size` grow at their end in later versions. Set it to sizeof the struct
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then

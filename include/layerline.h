@@ -5,20 +5,20 @@
  *
  * Rules that hold for every function
  *
- *   Names       layerline_<noun>_<verb>: the noun is the type of the first parameter. What a _new or _open function makes
- *               is its noun. Functions without parameters tell about the library.
+ *   Names       layerline_<noun>_<verb>: the noun is the type of the first parameter. A _new or _open function has the
+ *               noun of what it makes. Functions without parameters describe the library itself.
  *   Results     Functions return a layerline_status unless they cannot fail. Out-parameters are written on success only,
  *               except `needed`, see below. A call that fails leaves everything as it was, unless its description says
  *               otherwise.
  *   Errors      Every function that returns a layerline_status has a last parameter `layerline_error **err`, except the
  *               setters of options and samplers, whose only failure is a value out of range. It may be NULL. It is set to
  *               NULL on success, and on failure to an error that the caller frees with layerline_error_free.
- *   Pointers    Every pointer is checked for NULL: LAYERLINE_ERROR_INVALID_ARGUMENT. NULL is allowed for `err`,
- *               `user_data`, arrays of length 0, and `options` where a function reads them: it stands for the defaults.
- *               A free function takes NULL and does nothing.
- *   Ownership   What a _new, _open or _copy function gives, the caller frees with the _free function of the same noun.
- *               Strings and arrays given to a function are not kept after it returns. `const char *` results belong to
- *               the library.
+ *   Pointers    NULL is refused with LAYERLINE_ERROR_INVALID_ARGUMENT, except for `err`, `user_data`, arrays of length
+ *               0, and `options` where a function reads them: there it stands for the defaults. A free function takes
+ *               NULL and does nothing.
+ *   Ownership   A handle that a function gives, as its result or by a `layerline_<noun> **`, belongs to the caller, who
+ *               frees it with layerline_<noun>_free. Strings and arrays given to a function are not kept after it
+ *               returns. `const char *` results belong to the library.
  *   Threads     "Any thread": at any time, at once with any other call except free. "One thread at a time": no two calls
  *               on that handle at once; handles may move between threads. A call that finds its handle in use returns
  *               LAYERLINE_ERROR_BUSY and does not wait. Functions on a const handle may run at once with each other.
@@ -26,8 +26,8 @@
  *   Strings out Into the caller's buffer `buf` of `cap` bytes. `*needed` is the length without the NUL, also when the
  *               buffer is too small: then nothing else is written and the call returns LAYERLINE_ERROR_BUFFER_TOO_SMALL.
  *               The text always ends in a NUL, so it fits when `cap` is greater than `*needed`. To learn the length
- *               alone, pass NULL and 0: LAYERLINE_ERROR_BUFFER_TOO_SMALL, as the NUL has no room. Arrays of tokens have
- *               no NUL: they fit when `cap` is at least `*needed`.
+ *               alone, pass NULL and 0: LAYERLINE_ERROR_BUFFER_TOO_SMALL, as the NUL has no room. Arrays of tokens and
+ *               states have no NUL: they fit when `cap` is at least `*needed`.
  *   Structs     Structs that begin with `struct_size` grow at their end in later versions. Set it to sizeof the struct
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
@@ -98,13 +98,13 @@ typedef int32_t layerline_status;
 /** A missing file, a short read, an error of the device. */
 #define LAYERLINE_ERROR_IO -2
 
-/** The file is not GGUF, truncated, contradictory or out of range. */
+/** A malformed file: not GGUF or not a state, truncated, contradictory, or with values out of range. */
 #define LAYERLINE_ERROR_FORMAT -3
 
-/** A valid file that needs what is not built in; the message names it. */
+/** A valid file or request that needs what this library does not have; the message names it. */
 #define LAYERLINE_ERROR_UNSUPPORTED -4
 
-/** The memory budget is below the floor; the message gives both figures. */
+/** The memory budget has no room for it; the message gives both figures. */
 #define LAYERLINE_ERROR_MEMORY_BUDGET -5
 
 /** The system gave no memory. */
@@ -160,6 +160,15 @@ void layerline_error_free(layerline_error *error);
 /** A mapping of the file. A file that is truncated while it is mapped can kill the process. */
 #define LAYERLINE_IO_MMAP 3
 
+/** Keys and values are half floats. */
+#define LAYERLINE_KV_F16 0
+
+/**
+ * Keys and values are signed bytes with a scale for every 32 of them: 17/32 of the memory of half floats. Results differ
+ * a little.
+ */
+#define LAYERLINE_KV_Q8_0 1
+
 /**
  * Settings for opening a model. The model takes a copy: options may be changed, used again and freed at any time. Where
  * a function takes options, NULL stands for the defaults.
@@ -186,19 +195,17 @@ layerline_status layerline_options_set_memory_budget(layerline_options *options,
                                                      uint64_t bytes);
 
 /**
- * Sets how many tokens a new session can hold where `layerline_session_new` gives no number. Its KV cache grows with them.
+ * Sets how many tokens a new session can hold where `layerline_session_new` is given 0. Its KV cache grows with them.
  * 0, the default: the lesser of 4096 and what the model was trained for.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
-layerline_status layerline_options_set_context_length(layerline_options *options,
-                                                      uint32_t tokens);
+layerline_status layerline_options_set_context_length(layerline_options *options, uint32_t tokens);
 
 /**
  * Sets how many tokens of a prompt share one sweep over the weights: more make a long prompt faster and scratch memory
- * larger. 0, the default: 256. It is never derived from the budget, so that the bits of a result do not depend on the
- * budget. In an encoder all tokens of a sequence share one sweep, whatever this says: there the context length determines
- * the scratch memory.
+ * larger. 0, the default: 256. Results do not depend on it, and the budget never changes it. In an encoder all tokens of a
+ * sequence share one sweep, whatever this says: there the context length determines the scratch memory.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
  */
@@ -240,6 +247,16 @@ layerline_status layerline_options_set_cache_layers(layerline_options *options, 
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is not one of them. One thread at a time.
  */
 layerline_status layerline_options_set_io(layerline_options *options, int32_t io);
+
+/**
+ * Sets how sessions keep keys and values: one of LAYERLINE_KV_. LAYERLINE_KV_F16 is the default. The budget never changes
+ * it. An encoder keeps half floats, whatever this says. Opening refuses LAYERLINE_KV_Q8_0 with
+ * LAYERLINE_ERROR_UNSUPPORTED for a model whose heads are not a multiple of 32 wide.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is not one of them. One thread at a time.
+ */
+layerline_status layerline_options_set_kv_type(layerline_options *options,
+                                               int32_t kv_type);
 
 /* -- a budget for several models ----------------------------------------------------------------------------------- */
 
@@ -294,9 +311,9 @@ typedef struct layerline_plan {
     uint64_t floor_bytes;
     /** The budget at which nothing is streamed. */
     uint64_t full_bytes;
-    /** Part of both: the KV cache of one session. */
+    /** Part of the floor and of full: what one session takes, its KV cache and room for the results of a pass. */
     uint64_t kv_bytes;
-    /** Part of both: activations, logits, the stacks of compute threads. */
+    /** Part of both: the activations of a running pass, and the stacks of threads. */
     uint64_t scratch_bytes;
     /** Part of both: vocabulary, metadata, and small tensors that always stay. */
     uint64_t tables_bytes;
@@ -304,6 +321,10 @@ typedef struct layerline_plan {
     uint64_t pinned_bytes;
     /** Weights read from storage in each forward pass, at these options; experts as for one token. */
     uint64_t streamed_bytes;
+    /** Tensors of parts that a pass over text does not run, such as vision and audio towers: they are never read. */
+    uint64_t unread_tensors;
+    /** Part of the weights: what those tensors take in the file. */
+    uint64_t unread_bytes;
 } layerline_plan;
 
 /**
@@ -360,7 +381,10 @@ typedef struct layerline_model_info {
     bool causal;
     /** `layerline_model_format_chat` and the like have a template. */
     bool has_chat_template;
-    /** The model keeps state that is not kept for each token, so that a session cannot be truncated to every length. */
+    /**
+     * Layers of the model keep one state in place of keys and values for each token. Truncation cannot take such a state
+     * back; a checkpoint can.
+     */
     bool has_recurrent_memory;
     /** Weights, each counted as one whatever its format. */
     uint64_t parameter_count;
@@ -420,8 +444,9 @@ layerline_status layerline_model_get_info(const layerline_model *model,
  * `key`: NUL-terminated, such as "general.name".
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
  *
- * Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or only the tokeniser has it;
- * LAYERLINE_ERROR_UNSUPPORTED when its value is an array; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+ * Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or when it is one of the vocabulary's arrays, which the
+ * tokeniser has taken over; LAYERLINE_ERROR_UNSUPPORTED when its value is another array; LAYERLINE_ERROR_INVALID_ARGUMENT;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
  */
 layerline_status layerline_model_metadata(const layerline_model *model,
                                           const char *key,
@@ -486,24 +511,24 @@ layerline_status layerline_model_set_memory_budget(layerline_model *model,
 /** All of it is in memory. */
 #define LAYERLINE_LAYER_READY 2
 
-/** Ready, and stays. */
+/** All of it is in memory, and it stays there. */
 #define LAYERLINE_LAYER_PINNED 3
 
 /** A completion. Each is given out once, to the thread that polls or waits first. */
 typedef struct layerline_event {
-    /** What the request returned. */
+    /** The ticket that the request gave. */
     uint64_t ticket;
     /** LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE. */
     uint32_t kind;
     /** LAYERLINE_OK, or why it failed; `layerline_model_ticket_error` gives the sentence. */
     layerline_status status;
-    /** For LAYERLINE_EVENT_LAYER. */
+    /** Which layer, for LAYERLINE_EVENT_LAYER. */
     uint32_t layer;
-    /** 0. */
+    /** Always 0. */
     uint32_t reserved;
-    /** Read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one. */
+    /** Bytes read from storage for it. For a pass: while it ran, which includes what was read ahead for the next one. */
     uint64_t bytes;
-    /** Since the request. */
+    /** Nanoseconds since the request. */
     uint64_t elapsed_ns;
 } layerline_event;
 
@@ -535,9 +560,9 @@ typedef struct layerline_stats {
     uint64_t stall_ns;
     /** Time that passes computed. */
     uint64_t compute_ns;
-    /** Summed over all reads; reads overlap. */
+    /** Time of reads, summed over all of them; they overlap. */
     uint64_t read_ns;
-    /** Read from storage, for passes and prefetches. */
+    /** Bytes read from storage, for passes and prefetches. */
     uint64_t read_bytes;
     /** Calls of `layerline_model_prefetch` that returned a ticket. */
     uint64_t prefetch_requests;
@@ -550,7 +575,7 @@ typedef struct layerline_stats {
 /**
  * Asks for layers to be loaded ahead of their use, and returns at once. Each layer gives a LAYERLINE_EVENT_LAYER when it
  * is loaded, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
- * cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
+ * cancelled, as far as memory allows: passes come first. A failed prefetch is an event, and no pass fails
  * because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
  * need, or that earlier prefetches keep them all. Of a layer with experts it loads what every pass uses: which experts a
  * pass needs is known only when it runs.
@@ -684,9 +709,36 @@ typedef struct layerline_session_info {
     uint32_t context_length;
     /** Tokens that it holds now: the next pass begins at this position. */
     uint64_t position;
-    /** Bytes that it takes from the model's budget: its KV cache and the results of a pass, except for rows of all tokens. */
+    /**
+     * Bytes that it takes from the model's budget: its KV cache, room to choose a token in, and the results of a pass, but
+     * for rows of all tokens. Checkpoints are not part of it.
+     */
     uint64_t memory_bytes;
+    /** Part of `memory_bytes`: keys and values, of as many tokens as the session can hold. */
+    uint64_t cache_bytes;
+    /** How keys and values are kept: one of LAYERLINE_KV_. */
+    int32_t kv_type;
+    /** The fewest tokens, beside 0, to which `layerline_session_truncate` can go back now. */
+    uint32_t fewest_tokens;
 } layerline_session_info;
+
+/** How far a session's call has come. */
+typedef struct layerline_progress {
+    /** Set by the caller to sizeof(layerline_progress) before the call. */
+    uint32_t struct_size;
+    uint32_t reserved;
+    /**
+     * Bytes of weights that the pass has gone past, from memory or from storage. Experts that no token chose count with
+     * their layer.
+     */
+    uint64_t bytes_done;
+    /** Bytes of weights that it goes past in all: those of the model for each chunk of tokens. */
+    uint64_t bytes;
+    /** Tokens whose chunk is done. */
+    uint64_t tokens_done;
+    /** Tokens of the pass. */
+    uint64_t tokens;
+} layerline_progress;
 
 /**
  * Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when the session is freed.
@@ -704,8 +756,8 @@ layerline_status layerline_session_new(const layerline_model *model,
 
 /**
  * Frees a session; NULL is a no-op. A submitted pass may be running or waiting: it is ended as by
- * `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when the pass has
- * ended, and then its LAYERLINE_EVENT_DONE is posted. Any thread, once, with no call on the session running.
+ * `layerline_session_interrupt`, but not waited for. When it has ended, what the session holds goes back to the budget, and
+ * then its LAYERLINE_EVENT_DONE is posted. Any thread, once, with no call on the session running.
  */
 void layerline_session_free(layerline_session *session);
 
@@ -783,21 +835,31 @@ layerline_status layerline_session_submit(layerline_session *session,
  * a submitted one that waits for its turn at once. The session is then as before that pass.
  *
  * An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
- * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
- * often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
- * same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+ * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts
+ * that are raised before it ends, also one that came too late to end it. `layerline_session_clear_interrupt` takes back
+ * those that no call has used up.
  *
  * NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
- * It takes a lock, so never from a signal handler: let that one wake a thread, by a pipe.
+ * Do not call it from a signal handler, because it takes a lock: let the handler wake a thread through a pipe.
  */
 void layerline_session_interrupt(const layerline_session *session);
 
 /**
- * Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+ * Takes back interrupts that no call has used up, so that the next pass or generation runs: for a host that begins something
  * new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
  * no-op. Any thread.
  */
 void layerline_session_clear_interrupt(const layerline_session *session);
+
+/**
+ * Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
+ * it is the last one, and all zero before the first. Never waits.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
+ */
+layerline_status layerline_session_get_progress(const layerline_session *session,
+                                                layerline_progress *progress,
+                                                layerline_error **err);
 
 /**
  * Gives the logits of one position of the last pass, before any softmax.
@@ -837,10 +899,19 @@ layerline_status layerline_session_embeddings(const layerline_session *session,
 /**
  * Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs or is
- * submitted. One thread at a time.
+ * A layer with a sliding window keeps little more than the window, and what it has dropped cannot be brought back. The
+ * tokens of the last chunk (`layerline_options_set_chunk_length`) can always be forgotten, and so can all tokens. How far
+ * back truncation goes otherwise is `fewest_tokens` of `layerline_session_info`. To go back farther, make a checkpoint
+ * there: `layerline_session_checkpoint`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer, or a layer has dropped what the next token would
+ * see, and nothing changes; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time.
  */
-layerline_status layerline_session_truncate(layerline_session *session, size_t tokens, layerline_error **err);
+layerline_status layerline_session_truncate(layerline_session *session,
+                                            size_t tokens,
+                                            layerline_error **err);
+
+/* -- copying, saving and loading what a session holds -------------------------------------------------------------- */
 
 /**
  * Begins a second sequence with the tokens of a first one, so that a prompt is run once and continued in many ways. The
@@ -890,20 +961,101 @@ layerline_status layerline_session_save(const layerline_session *session,
  *
  * `path`: NUL-terminated, taken as bytes.
  *
- * After an error the session is as it was before. The file is read twice for that, once to check it all. Only when it
- * changes between the two, which is LAYERLINE_ERROR_IO, the session is left without tokens.
+ * After an error the session is as it was before. For that the file is read twice, first to check it all, and what the
+ * session holds is copied meanwhile, into memory of the model's budget. An empty session needs none. Checkpoints of what
+ * the session held are lost.
  *
- * Errors: LAYERLINE_ERROR_IO; LAYERLINE_ERROR_FORMAT when it is no such file, cut short or damaged;
- * LAYERLINE_ERROR_UNSUPPORTED when another version of the library wrote it in a form that this one does not know,
- * and for an encoder;
- * LAYERLINE_ERROR_INVALID_ARGUMENT when it is of another model, or of a context length at which the model rotates its
- * keys by other angles; LAYERLINE_ERROR_CONTEXT_FULL when it holds more tokens than the session can;
- * LAYERLINE_ERROR_BUSY when another call on the session is running or a pass is submitted;
- * LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time; it waits for storage.
+ * Errors: LAYERLINE_ERROR_IO, also when the file changes while it is read; LAYERLINE_ERROR_FORMAT when it is not a state,
+ * cut short or damaged; LAYERLINE_ERROR_UNSUPPORTED when another version of the library wrote it in a form that this one
+ * does not know, and for an encoder; LAYERLINE_ERROR_INVALID_ARGUMENT when it is of another model, of another LAYERLINE_KV_
+ * type, or of a context length at which the model rotates its keys by other angles; LAYERLINE_ERROR_CONTEXT_FULL when it
+ * holds more tokens than the session can; LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for the copy;
+ * LAYERLINE_ERROR_BUSY when another call on the session is running or a pass is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY.
+ * One thread at a time; it waits for storage.
  */
 layerline_status layerline_session_load(layerline_session *session,
                                         const char *path,
                                         layerline_error **err);
+
+/**
+ * Writes what a session holds to memory of the caller, for `layerline_session_load_buffer`: the bytes that a file of
+ * `layerline_session_save` would have.
+ *
+ * `buf`, `cap`: where the bytes are written; NULL with 0 asks for their count.
+ * `needed`: set to the count of bytes, also when there is no room for them. It changes with the position of the session.
+ *
+ * Errors: LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED for an encoder;
+ * LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_IO when the model's own file cannot be read, of
+ * which the first state saved or loaded reads a sample; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_session_save_buffer(const layerline_session *session,
+                                               uint8_t *buf,
+                                               size_t cap,
+                                               size_t *needed,
+                                               layerline_error **err);
+
+/**
+ * Replaces what a session holds by a state in memory, which `layerline_session_save_buffer` or `layerline_session_save`
+ * wrote. What is said of `layerline_session_load` holds here, but that nothing is copied.
+ *
+ * `state`, `length`: all bytes of the state. They must not change during the call.
+ *
+ * Errors: those of `layerline_session_load`, but LAYERLINE_ERROR_MEMORY_BUDGET; LAYERLINE_ERROR_IO is for the model's own
+ * file, of which the first state saved or loaded reads a sample. One thread at a time.
+ */
+layerline_status layerline_session_load_buffer(layerline_session *session,
+                                               const uint8_t *state,
+                                               size_t length,
+                                               layerline_error **err);
+
+/* -- checkpoints: going back where truncation cannot --------------------------------------------------------------- */
+
+/**
+ * A point of a session that `layerline_session_restore` can go back to where `layerline_session_truncate` cannot. It keeps
+ * the model alive, not the session, which may be freed before it.
+ */
+typedef struct layerline_checkpoint layerline_checkpoint;
+
+/**
+ * Keeps the point where a session is now, so that it can go on from there again. It holds a copy of what layers with a
+ * sliding window will have dropped later. For a model without such layers it holds next to nothing, and restoring is
+ * truncation.
+ *
+ * `checkpoint`: set to a checkpoint that the caller owns: `layerline_checkpoint_free`. Its memory is taken from the model's
+ * budget until it is freed: of each layer with a window at most the window.
+ *
+ * Errors: LAYERLINE_ERROR_MEMORY_BUDGET; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which keeps nothing between passes;
+ * LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_INVALID_ARGUMENT.
+ * One thread at a time.
+ */
+layerline_status layerline_session_checkpoint(layerline_session *session,
+                                              layerline_checkpoint **checkpoint,
+                                              layerline_error **err);
+
+/**
+ * Frees a checkpoint, and gives its memory back to the model's budget; NULL is a no-op. The session is not affected. Any
+ * thread, once, with no call on the checkpoint running.
+ */
+void layerline_checkpoint_free(layerline_checkpoint *checkpoint);
+
+/** Returns how many tokens the session held when the checkpoint was made; 0 for NULL. Cannot fail; any thread. */
+uint64_t layerline_checkpoint_position(const layerline_checkpoint *checkpoint);
+
+/** Returns the bytes that the checkpoint takes from the model's budget; 0 for NULL. Cannot fail; any thread. */
+uint64_t layerline_checkpoint_memory_bytes(const layerline_checkpoint *checkpoint);
+
+/**
+ * Goes back to a checkpoint of this session. It can be done any number of times. Where the session holds more tokens, they
+ * are forgotten, and the rows of the last pass with them; checkpoints of later positions are then lost: they can only be
+ * freed.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the checkpoint is of another session, or lost, because the session was
+ * truncated to fewer tokens, restored to an earlier checkpoint or loaded since; nothing changes then.
+ * LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time for the session; any for the checkpoint.
+ */
+layerline_status layerline_session_restore(layerline_session *session,
+                                           const layerline_checkpoint *checkpoint,
+                                           layerline_error **err);
 
 /* -- text ---------------------------------------------------------------------------------------------------------- */
 
@@ -1035,8 +1187,9 @@ typedef struct layerline_message {
  *
  * A template is rendered as the `transformers` package does it, so that the model sees what it was trained with. The
  * same messages give the same text, except for templates that ask for the date, which is that of UTC. A call parses the
- * template, takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the
- * text, and frees all of it.
+ * template, takes at most a second, 128 MiB and 512 KiB of stack whatever the template does, mostly a millisecond and
+ * little more than the text, and frees all of it. Each further MiB of messages allows for as much again. The text has at
+ * most 2 MiB and 16 bytes for each of the messages.
  *
  * Errors: LAYERLINE_ERROR_NOT_FOUND when the model has no template; LAYERLINE_ERROR_UNSUPPORTED when it uses a function
  * that is not built in; LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its
@@ -1128,8 +1281,9 @@ layerline_status layerline_model_tokenize_chat_json(const layerline_model *model
  * The repeat penalty looks at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
  * at what `layerline_sampler_accept` shows; not at what was given to `layerline_session_forward`.
  *
- * A sampler belongs to no model and its memory is outside every budget: a few hundred bytes, 4 for each token that the
- * repeat penalty looks at, and from its first choice that is not greedy 16 for each token of the vocabulary.
+ * What it needs to choose by a session's logits is part of the session's memory. Its own memory belongs to no model and is
+ * outside every budget: a few hundred bytes, 4 for each token that the repeat penalty looks at, and 16 for each logit once
+ * `layerline_sampler_sample_logits` has made a choice that is not greedy.
  */
 typedef struct layerline_sampler layerline_sampler;
 
@@ -1203,8 +1357,7 @@ layerline_status layerline_sampler_set_seed(layerline_sampler *sampler, uint64_t
  *
  * `copy`: set to a sampler that the caller owns: `layerline_sampler_free`.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
- * time.
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call changes the sampler. Any thread.
  */
 layerline_status layerline_sampler_copy(const layerline_sampler *sampler,
                                         layerline_sampler **copy,
@@ -1241,7 +1394,7 @@ layerline_status layerline_sampler_accept(layerline_sampler *sampler,
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session has no logits; LAYERLINE_ERROR_FORMAT when no logit is a
  * number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time for
- * the sampler.
+ * the sampler; any for the session, whose samplers take turns.
  */
 layerline_status layerline_sampler_sample(layerline_sampler *sampler,
                                           const layerline_session *session,
@@ -1274,7 +1427,8 @@ layerline_status layerline_sampler_sample_logits(layerline_sampler *sampler,
  * cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
  *
  * The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
- * Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
+ * Where a token has ended the text, all that the callback was given have been fed. The position of the session tells which
+ * is the case: `layerline_session_get_info`.
  *
  * Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
  * tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;

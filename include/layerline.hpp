@@ -75,6 +75,12 @@ enum class io_mode : std::int32_t {
     mmap = LAYERLINE_IO_MMAP,         /**< A mapping; a file truncated meanwhile can kill the process. */
 };
 
+/** How sessions keep keys and values. */
+enum class kv_type : std::int32_t {
+    f16 = LAYERLINE_KV_F16,   /**< Half floats. */
+    q8_0 = LAYERLINE_KV_Q8_0, /**< Signed bytes with a scale for every 32: 17/32 of the memory, results differ a little. */
+};
+
 /** Which tokens of a pass get logits. */
 enum class logit_rows : std::int32_t {
     last = LAYERLINE_LOGITS_LAST, /**< The last one. */
@@ -152,6 +158,7 @@ using message = layerline_message;       /**< What one says in a conversation: r
 using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
 using session_info = layerline_session_info; /**< Facts of a session. */
+using progress = layerline_progress;         /**< How far a pass has come. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
 
 /** A view of `size` values in a row that somebody else owns, as std::span of C++20. Valid as long as they are. */
@@ -452,6 +459,11 @@ public:
     {
         return failure(layerline_options_set_io(get(), static_cast<std::int32_t>(io)));
     }
+    /** layerline_options_set_kv_type: how sessions keep keys and values. */
+    result<void> try_set_kv_type(kv_type kind) noexcept
+    {
+        return failure(layerline_options_set_kv_type(get(), static_cast<std::int32_t>(kind)));
+    }
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make`. */
     options() : options(try_make().value()) {}
@@ -475,6 +487,8 @@ public:
     options &set_cache_layers(std::uint32_t layers) { return try_set_cache_layers(layers).value(), *this; }
     /** As `try_set_io`. */
     options &set_io(io_mode io) { return try_set_io(io).value(), *this; }
+    /** As `try_set_kv_type`. */
+    options &set_kv_type(kv_type kind) { return try_set_kv_type(kind).value(), *this; }
 #endif
 };
 
@@ -931,6 +945,19 @@ public:
 #endif
 };
 
+/** A point of a session that it can go back to: layerline_checkpoint. It keeps the model alive, not the session. */
+class checkpoint : public detail::handle<layerline_checkpoint, layerline_checkpoint_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static checkpoint adopt(layerline_checkpoint *owned) noexcept { return checkpoint(owned); }
+    /** layerline_checkpoint_position: tokens the session held; 0 for an empty one. */
+    std::size_t position() const noexcept { return static_cast<std::size_t>(layerline_checkpoint_position(get())); }
+    /** layerline_checkpoint_memory_bytes: what it takes from the model's budget; 0 for an empty one. */
+    std::uint64_t memory_bytes() const noexcept { return layerline_checkpoint_memory_bytes(get()); }
+};
+
 /** One sequence of tokens on a model: layerline_session. One thread at a time, but for `interrupt`. */
 class session : public detail::handle<layerline_session, layerline_session_free> {
     using handle::handle;
@@ -970,6 +997,36 @@ public:
         if (name.status() != LAYERLINE_OK) return failure(name.status());
         layerline_error *err = nullptr;
         const layerline_status status = layerline_session_load(get(), name.get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_session_save_buffer: writes the same to `room`; how many bytes. */
+    result<std::size_t> try_save_state(span<std::uint8_t> room) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_save_buffer(get(), room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
+    /** layerline_session_load_buffer: takes what `try_save_state` or `try_save` wrote in place of what it holds. */
+    result<void> try_load_state(span<const std::uint8_t> state) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_load_buffer(get(), state.data(), state.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_session_checkpoint: keeps the point where it is now. */
+    result<layerline::checkpoint> try_checkpoint() noexcept
+    {
+        layerline_checkpoint *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_checkpoint(get(), &made, &err);
+        return detail::made(status, layerline::checkpoint::adopt(made), err);
+    }
+    /** layerline_session_restore: goes back to a checkpoint of this session. */
+    result<void> try_restore(const layerline::checkpoint &point) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_restore(get(), point.get(), &err);
         return failure(status, err);
     }
     /** layerline_session_forward: runs tokens through the model, after those it holds. */
@@ -1016,6 +1073,15 @@ public:
         return detail::made(status, span<const float>(values, count), err);
     }
     /** layerline_session_get_info: facts of the session. */
+    /** layerline_session_get_progress: how far the running pass has come, from any thread. */
+    result<layerline::progress> try_progress() const noexcept
+    {
+        layerline::progress now{};
+        now.struct_size = sizeof now;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_get_progress(get(), &now, &err);
+        return detail::made(status, now, err);
+    }
     result<session_info> try_info() const noexcept
     {
         session_info info{};
@@ -1063,6 +1129,24 @@ public:
     void save(std::string_view path) const { try_save(path).value(); }
     /** As `try_load`. */
     void load(std::string_view path) { try_load(path).value(); }
+    /** As `try_save_state`, of any length. */
+    std::vector<std::uint8_t> save_state() const
+    {
+        std::vector<std::uint8_t> state;
+        auto written = try_save_state(state);
+        if (!written && written.error().status() == status::buffer_too_small) {
+            state.resize(written.error().needed());
+            written = try_save_state(state);
+        }
+        state.resize(written.value());
+        return state;
+    }
+    /** As `try_load_state`. */
+    void load_state(span<const std::uint8_t> state) { try_load_state(state).value(); }
+    /** As `try_checkpoint`. */
+    layerline::checkpoint checkpoint() { return try_checkpoint().value(); }
+    /** As `try_restore`. */
+    void restore(const layerline::checkpoint &point) { try_restore(point).value(); }
     /** As `try_forward`. */
     void forward(span<const token> tokens, logit_rows rows = logit_rows::last,
                  embedding_rows embeddings = embedding_rows::none)
@@ -1081,6 +1165,8 @@ public:
     span<const float> embeddings(std::size_t row = 0) const { return try_embeddings(row).value(); }
     /** As `try_info`. */
     session_info info() const { return try_info().value(); }
+    /** As `try_progress`. */
+    layerline::progress progress() const { return try_progress().value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */

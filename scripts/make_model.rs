@@ -111,7 +111,7 @@ impl Mix {
         Some(Mix { file_type, base, better, mixed: name.ends_with("_m") })
     }
 
-    /// The values and the way down matter most in the first and last eighth of the layers, and in every third between.
+    /// The values and the down projection matter most in the first and last eighth of the layers, and in every third between.
     fn of_layer(&self, layer: u32, layers: u32, sensitive: bool) -> Format {
         let eighth = layers / 8;
         let chosen = layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;

@@ -54,6 +54,7 @@
 //! interface's: they change with any version.
 
 #![deny(unsafe_op_in_unsafe_fn)]
+#![deny(clippy::undocumented_unsafe_blocks)]
 
 #[doc(hidden)]
 pub mod arch;
@@ -94,4 +95,4 @@ pub use session::{Checkpoint, Session, SharedSession};
 #[doc(inline)]
 pub use text::{Chat, Conversation, Tokenizer};
 #[doc(inline)]
-pub use weights::{Interrupt, SharedBudget};
+pub use weights::{Interrupt, ProgressReport, SharedBudget};

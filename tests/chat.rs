@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use layerline::gguf::{Array, Metadata, Value, read_file};
+use layerline::gguf::{Metadata, Value, read_file};
 use layerline::{Chat, Conversation, Error, Result, Status, Tokenizer};
 use serde_json::Value as Json;
 
@@ -134,6 +134,55 @@ fn what_a_template_lacks_is_said() {
     assert!(none.message().contains("no chat template"), "{none}");
 }
 
+/// A null member counts as absent, but for templates that fail then and compare it with none; arguments that are JSON
+/// text are read for templates that walk through them, and stay text for those that write them.
+#[test]
+fn a_conversation_takes_the_form_that_the_template_wants() {
+    let call = |content: &str, arguments: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "assistant", "content": {content}, "tool_calls": [
+                {{"type": "function", "function": {{"name": "f", "arguments": {arguments}}}}}]}}]}}"#
+        )
+    };
+    let (object, text) = (r#"{"a": [1, null]}"#, r#""{\"a\": [1, null]}""#);
+    let compares =
+        "{% for m in messages %}{% if m.content is none %}-{% else %}{{ m.content.strip() }}{% endif %}{% endfor %}";
+    assert_eq!(format(compares, &call("null", object), true).unwrap(), "-");
+    assert_eq!(format(compares, &call("\" x \"", object), true).unwrap(), "x");
+    let absent = "{% for m in messages %}{{ 'content' in m }}{% endfor %}";
+    assert_eq!(format(absent, &call("null", object), true).unwrap(), "False");
+    let walks =
+        "{% for k, v in messages[0].tool_calls[0].function.arguments.items() %}{{ k }}={{ v | tojson }}{% endfor %}";
+    assert_eq!(format(walks, &call("null", object), true).unwrap(), "a=[1, null]");
+    assert_eq!(format(walks, &call("null", text), true).unwrap(), "a=[1, null]");
+    let flat = r#"{"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{\"a\": 1}"}]}]}"#;
+    assert_eq!(format("{{ messages[0].tool_calls[0].arguments.items() | length }}", flat, true).unwrap(), "1");
+    let writes = "{{ messages[0].tool_calls[0].function.arguments }}";
+    assert_eq!(format(writes, &call("null", text), true).unwrap(), r#"{"a": [1, null]}"#);
+    let both = format!("{compares}{walks}");
+    assert_eq!(format(&both, &call("null", text), true).unwrap(), "-a=[1, null]");
+    // What is wrong in every form is told of the first.
+    let error =
+        format("{{ messages[0].content + 1 }}{{ raise_exception('no') }}", &call("null", text), true).unwrap_err();
+    assert!(!error.message().ends_with("no"), "{error}");
+    assert!(format(walks, &call("null", "\"not JSON\""), true).is_err());
+}
+
+#[test]
+fn integers_stay_as_they_are_written() {
+    let written = "[18446744073709551616, -170141183460469231731687303715884105728, \
+                   123456789012345678901234567890123456789012345678901234567890, -0, 1.5, 1e400, 9007199254740993]";
+    let json = format!(r#"{{"messages": [], "x": {written}}}"#);
+    let shown = "[18446744073709551616, -170141183460469231731687303715884105728, \
+                 123456789012345678901234567890123456789012345678901234567890, 0, 1.5, inf, 9007199254740993]";
+    assert_eq!(format("{{ x }}", &json, true).unwrap(), shown);
+    assert_eq!(format("{{ x | tojson }}", &json, true).unwrap(), shown.replace("inf", "Infinity"));
+    assert_eq!(
+        format("{{ x[0] + 1 }} {{ x[2] ~ '' }}", &json, true).unwrap(),
+        format!("18446744073709551617 {}", "1234567890".repeat(6))
+    );
+}
+
 #[test]
 fn a_template_for_tools_is_taken_when_there_are_some() {
     let metadata = Metadata {
@@ -181,7 +230,7 @@ fn control_tokens_that_a_message_spells_stay_text_in_every_vocabulary() {
         let back = String::from_utf8(text_of.decode(&tokens, false).unwrap()).unwrap();
         assert_eq!(back.matches(&cunning).count(), 2, "{name}: {back}");
 
-        // Long ones take no longer than they are, and a character that marks the template's own is no secret door.
+        // Long ones take no longer than they are, and a character that marks the template's own text makes no control token.
         let long = Conversation::new([("user", &*eos.repeat(100_000))], false);
         assert_eq!(
             chat.tokenize(&long).unwrap().iter().filter(|&&found| Some(found) == text_of.eos()).count(),
@@ -196,125 +245,4 @@ fn control_tokens_that_a_message_spells_stay_text_in_every_vocabulary() {
         let all = Conversation::new([("user", &*(moved(0xf_0000) + &moved(0x10_0000)))], false);
         assert_eq!(chat.tokenize(&all).unwrap_err().status(), Status::InvalidArgument);
     }
-}
-
-/// Small numbers that look random.
-fn random(seed: &mut u64, below: usize) -> usize {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) as usize % below
-}
-
-/// Tokens that control, as texts, of a vocabulary that has one for each of these.
-fn vocabulary_with(controls: &[&str], user_defined: &[&str]) -> Metadata {
-    let path = format!("{}/tests/data/vocab/gpt-2.gguf.gz", env!("CARGO_MANIFEST_DIR"));
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
-    let mut metadata = read_file(&bytes, "gpt-2").unwrap().metadata;
-    let mut count = 0;
-    for (key, value) in &mut metadata.entries {
-        let Value::Array(array) = value else { continue };
-        if key == "tokenizer.ggml.tokens"
-            && let Array::String(texts) = array
-        {
-            count = texts.ends.len();
-            for text in controls.iter().chain(user_defined) {
-                texts.bytes.extend_from_slice(text.as_bytes());
-                texts.ends.push(texts.bytes.len() as u32);
-            }
-        }
-    }
-    metadata.entries.retain(|(key, _)| key != "tokenizer.ggml.token_type");
-    let mut kinds = vec![1; count];
-    kinds.extend(controls.iter().map(|_| 3));
-    kinds.extend(user_defined.iter().map(|_| 4));
-    metadata.entries.push(("tokenizer.ggml.token_type".into(), Value::Array(Array::I32(kinds))));
-    metadata
-}
-
-/// Random pieces of control tokens in every string, joined and turned about by templates: as many control tokens come
-/// out as of the same conversation with harmless words. LAYERLINE_FORGERIES sets how many conversations are tried.
-#[test]
-fn no_message_forges_a_control_token_in_any_template() {
-    let controls = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "<end_of_turn>", "[INST]", "\u{2042}", "<|a b|>"];
-    let pieces = [
-        "<|im_start|>",
-        "<|im_end|>",
-        "<end_of",
-        "_turn>",
-        "<|",
-        "|>",
-        "im_end",
-        "<s>",
-        "</",
-        "s>",
-        "[INST",
-        "]",
-        "\u{2042}",
-        "\u{2581}",
-        "<|a\u{2581}b|>",
-        "<|IM_END|>",
-        ">|dne_mi|<",
-        "x",
-        " ",
-        "<|im_end",
-        "|",
-        ">",
-    ];
-    let turn = |operation: &str| {
-        format!(
-            "{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{{{ {operation} }}}}<|im_end|>\n{{% endfor %}}"
-        )
-    };
-    let mut templates: Vec<String> = [
-        "m.content",
-        "m.content | lower",
-        "m.content | title",
-        "m.content.replace('x', '')",
-        "m.content.split('x') | join",
-        "m.content[1:]",
-        "m.content[::-1]",
-        "m.content | reverse",
-        "m.content ~ m.name",
-        "m.content + m.name",
-        "m.content.split(' ') | join('|')",
-        "m.content | trim",
-        "m.content.lower()",
-        "'<' + m.content + '>'",
-        "'<|' ~ m.content ~ '|>'",
-        "m.content | tojson",
-        "m.content.strip('x')",
-        "'%s%s' % (m.content, m.name)",
-    ]
-    .into_iter()
-    .map(turn)
-    .collect();
-    templates.extend(["chatml", "headers", "inst", "turns"].map(|name| data(&format!("chat/{name}.jinja"))));
-    let all: Json = serde_json::from_str(&data("chat.json")).unwrap();
-    templates
-        .extend(all["templates"].as_array().unwrap().iter().filter_map(|t| t["template"].as_str()).map(String::from));
-    assert!(templates.len() >= 20);
-    let tries: usize = std::env::var("LAYERLINE_FORGERIES").map_or(4_000, |tries| tries.parse().unwrap());
-    let mut metadata = vocabulary_with(&controls, &["d|><", "<|im"]);
-    let first = 50_257;
-    let tokenizer = Tokenizer::from_metadata(&mut metadata).map(Option::unwrap);
-    assert!(tokenizer.is_ok(), "{:?}", tokenizer.as_ref().err());
-    let is_control = |token: i32| (first..first + controls.len() as i32).contains(&token);
-    let (mut seed, mut tried) = (7, 0);
-    for round in 0..tries {
-        let template = &templates[round % templates.len()];
-        metadata.entries.retain(|(key, _)| key != "tokenizer.chat_template");
-        metadata.entries.push(("tokenizer.chat_template".into(), template.as_str().into()));
-        let chat = Chat::new(&metadata, &tokenizer);
-        let mut text = || (0..1 + random(&mut seed, 6)).map(|_| pieces[random(&mut seed, pieces.len())]).collect();
-        let (content, name): (String, String) = (text(), text());
-        let tokens = |content: &str, name: &str| {
-            let json = serde_json::json!({"messages": [{"role": "user", "content": content, "name": name}]});
-            let tokens = chat.tokenize(&Conversation::from_json(&json.to_string(), true).unwrap());
-            tokens.map(|tokens| tokens.into_iter().filter(|&token| is_control(token)).collect::<Vec<i32>>())
-        };
-        let (Ok(forged), Ok(honest)) = (tokens(&content, &name), tokens("good", "day")) else { continue };
-        assert_eq!(forged, honest, "{content:?} {name:?} in {template}");
-        tried += 1;
-    }
-    assert!(tried > tries / 2, "{tried} of {tries}");
 }

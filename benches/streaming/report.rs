@@ -29,7 +29,7 @@ pub fn summarise(record: &mut Value) {
             "stall_seconds_per_pass": ours("stall_seconds_per_pass"),
             "layers_stalled_per_pass": ours("layers_stalled_per_pass"),
             "peak_bytes": ours("peak_bytes"),
-            "most_bytes": ours("most_bytes"),
+            "max_bytes": ours("max_bytes"),
         });
         let settings = ["mapped", "repacked"].map(|name| {
             let figures = of(&|run| run["peer"][name]["tokens_per_second"].as_f64());

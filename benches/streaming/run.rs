@@ -140,7 +140,7 @@ impl<'a> Runner<'a> {
         match last_line(&out) {
             Some(mut result) if out.status.success() => {
                 if limit.is_some() {
-                    result["most_bytes"] = most_used(&out).into();
+                    result["max_bytes"] = max_used(&out).into();
                 }
                 Ok(result)
             }
@@ -180,7 +180,7 @@ fn last_line(out: &Output) -> Option<Value> {
 }
 
 /// The most the group held, of the line that the script ends with.
-fn most_used(out: &Output) -> Option<u64> {
+fn max_used(out: &Output) -> Option<u64> {
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     let line = text.lines().rev().find(|l| l.starts_with("cgroup: limit"))?;
     line.split("most used ").nth(1)?.split(',').next()?.parse().ok()

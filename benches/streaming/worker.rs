@@ -72,28 +72,26 @@ fn storage(path: &Path) -> Result<Value> {
     }))
 }
 
-/// The files of a model, and how they are read.
-fn files(path: &Path) -> Result<(gguf::Directory, Vec<FileSource>, Io)> {
+/// The files of a model.
+fn files(path: &Path) -> Result<(gguf::Directory, Vec<FileSource>)> {
     let text = |e: layerline::Error| e.to_string();
     let first = source::open_path(path).map_err(text)?;
     let name = path.display().to_string();
     let open = |sibling: &str| source::open_path(Path::new(sibling));
-    let (directory, files) = gguf::open_split(&name, first, u64::MAX, open).map_err(text)?;
-    let io = if files.iter().all(FileSource::takes_direct) { Io::Direct } else { Io::Buffered };
-    Ok((directory, files, io))
+    gguf::open_split(&name, first, u64::MAX, open).map_err(text)
 }
 
 /// Bytes per second of an engine that sweeps and computes nothing.
 fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
     let text = |e: layerline::Error| e.to_string();
-    let (directory, files, io) = files(path)?;
+    let (directory, files) = files(path)?;
     let starts = files.iter().map(FileSource::start).collect();
     let Described { description, matrices, .. } = arch::describe(&directory, starts).map_err(text)?;
     let program = Program::new(&description, &matrices);
     let schedule = program.schedule(matrices, DIRECT_ALIGNMENT).map_err(text)?;
     let end = schedule.sweep_len;
     let accounting = Accounting::new(frames(&schedule), 0, 0);
-    let sources = files.into_iter().map(|f| f.with_mode(io)).collect::<layerline::Result<_>>().map_err(text)?;
+    let (sources, _) = source::in_mode(files, Io::Auto).map_err(text)?;
     let config = Config {
         accounting,
         schedule,
@@ -140,8 +138,9 @@ fn plain(path: &Path) -> Result<f64> {
 
 /// The first file of a model, as the engine reads it.
 fn plain_source(path: &Path) -> Result<Box<dyn Source>> {
-    let (_, mut files, io) = files(path)?;
-    files.swap_remove(0).with_mode(io).map_err(|e| e.to_string())
+    let (_, files) = files(path)?;
+    let (mut sources, _) = source::in_mode(files, Io::Auto).map_err(|e| e.to_string())?;
+    Ok(sources.swap_remove(0))
 }
 
 /// Reads pieces with as many threads as the library has readers until `next` gives none; how many bytes.

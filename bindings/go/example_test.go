@@ -63,7 +63,7 @@ func ExampleSession_Generate() {
 		panic(err)
 	}
 	defer session.Close()
-	// Everything has a minute: reading, computing, and whoever takes the tokens.
+	// Everything has a minute: reading, computing, and the consumer of the tokens.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	count := 0

@@ -30,11 +30,12 @@ func TestHeaderThatTravelsIsTheLibrarys(t *testing.T) {
 func TestStructsHaveTheFieldsOfTheHeader(t *testing.T) {
 	header := regexp.MustCompile(`(?s)/\*.*?\*/`).ReplaceAllString(read(t, "layerline.h"), "")
 	for name, value := range map[string]any{
-		"plan":       layerline.Plan{},
-		"model_info": layerline.Info{},
-		"stats":      layerline.Stats{},
-		"event":      layerline.Event{},
-		"message":    layerline.Message{},
+		"plan":         layerline.Plan{},
+		"model_info":   layerline.Info{},
+		"session_info": layerline.SessionInfo{},
+		"stats":        layerline.Stats{},
+		"event":        layerline.Event{},
+		"message":      layerline.Message{},
 	} {
 		body := regexp.MustCompile(`(?s)typedef struct layerline_` + name + ` \{(.*?)\}`).FindStringSubmatch(header)
 		if body == nil {

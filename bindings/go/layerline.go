@@ -79,7 +79,7 @@ func VersionNumber() uint32 { return uint32(C.layerline_version_number()) }
 func BuildInfo() string { return C.GoString(C.layerline_build_info()) }
 
 // handle owns a pointer P of the C interface. It counts the calls that use it, so that it may be closed at any time and
-// is freed by whoever is last.
+// is freed by the last one.
 type handle[P comparable] struct {
 	free    func(P)
 	closing chan struct{} // closed by close

@@ -153,11 +153,11 @@ type Stats struct {
 	Passes uint64
 	// Tokens of those passes.
 	Tokens uint64
-	// LayersResident is layer visits that found every page pinned and there.
+	// LayersResident counts accesses of a layer that found every page pinned and there.
 	LayersResident uint64
-	// LayersPrefetched is layer visits with streamed pages, all there in time.
+	// LayersPrefetched counts accesses of a layer with streamed pages, all there in time.
 	LayersPrefetched uint64
-	// LayersStalled is layer visits that had to wait.
+	// LayersStalled counts accesses of a layer that had to wait.
 	LayersStalled uint64
 	// StallTime is how long passes waited for pages.
 	StallTime time.Duration
@@ -171,7 +171,7 @@ type Stats struct {
 	PrefetchRequests uint64
 	// PrefetchFailures is layers of them that failed.
 	PrefetchFailures uint64
-	// Evictions is pages given up to make room for others.
+	// Evictions counts pages evicted to make room for others.
 	Evictions uint64
 }
 

@@ -24,6 +24,20 @@ const (
 	IOMmap IOMode = C.LAYERLINE_IO_MMAP
 )
 
+// KVType is how sessions keep keys and values.
+type KVType int32
+
+const (
+	// KVF16: half floats.
+	KVF16 KVType = C.LAYERLINE_KV_F16
+	// KVQ80: signed bytes with a scale for every 32 of them, which takes 17/32 of the memory and changes results a
+	// little.
+	KVQ80 KVType = C.LAYERLINE_KV_Q8_0
+)
+
+// String is the type's name: "f16" or "q8_0".
+func (k KVType) String() string { return name(int(k), "f16", "q8_0") }
+
 // String is the mode's name: "auto", "direct", "buffered" or "mmap".
 func (m IOMode) String() string { return name(int(m), "auto", "direct", "buffered", "mmap") }
 
@@ -58,6 +72,9 @@ type Options struct {
 	CacheLayers int
 	// IO is how weights are read.
 	IO IOMode
+	// KVType is how sessions keep keys and values. ErrUnsupported for KVQ80 where the model's heads are not a multiple
+	// of 32 wide.
+	KVType KVType
 	// SharedBudget is a budget that several models live on, in place of a MemoryBudget of their own.
 	SharedBudget *Budget
 }
@@ -99,6 +116,9 @@ func (o Options) with(f func(*C.layerline_options) error) error {
 		}
 	}
 	if err := refused(C.layerline_options_set_io(options, C.int32_t(o.IO)), "IO is %v", o.IO); err != nil {
+		return err
+	}
+	if err := refused(C.layerline_options_set_kv_type(options, C.int32_t(o.KVType)), "KVType is %v", o.KVType); err != nil {
 		return err
 	}
 	status := C.layerline_options_set_memory_budget(options, C.uint64_t(o.MemoryBudget))
@@ -171,9 +191,9 @@ type Plan struct {
 	FloorBytes uint64
 	// FullBytes is the budget at which nothing is streamed.
 	FullBytes uint64
-	// KVBytes, part of both, is the KV cache of one session.
+	// KVBytes, part of both, is what one session takes: its KV cache, and room for the results of a pass.
 	KVBytes uint64
-	// ScratchBytes, part of both, is activations, logits, the stacks of compute threads.
+	// ScratchBytes, part of both, is the activations of a running pass, and the stacks of threads.
 	ScratchBytes uint64
 	// TablesBytes, part of both, is vocabulary, metadata, and small tensors that always stay.
 	TablesBytes uint64
@@ -181,6 +201,10 @@ type Plan struct {
 	PinnedBytes uint64
 	// StreamedBytes is what each forward pass reads from storage, at these options.
 	StreamedBytes uint64
+	// UnreadTensors is how many tensors of the file are never read: those of parts that a pass over text does not run.
+	UnreadTensors uint64
+	// UnreadBytes is what they take in the file.
+	UnreadBytes uint64
 }
 
 // PlanMemory says what the model at path would need at these options. It reads the directory of the file, no weights; a
@@ -205,6 +229,8 @@ func PlanMemory(path string, options Options) (Plan, error) {
 				TablesBytes:   uint64(filled.tables_bytes),
 				PinnedBytes:   uint64(filled.pinned_bytes),
 				StreamedBytes: uint64(filled.streamed_bytes),
+				UnreadTensors: uint64(filled.unread_tensors),
+				UnreadBytes:   uint64(filled.unread_bytes),
 			}
 			return nil
 		})

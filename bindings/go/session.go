@@ -222,14 +222,47 @@ func (s *Session) row(
 	return copied, err
 }
 
+// Progress is how far a pass has come.
+type Progress struct {
+	// BytesDone is the bytes of weights that the pass has gone past, from memory or from storage; Bytes is all of them.
+	BytesDone, Bytes uint64
+	// TokensDone is the tokens whose chunk is done; Tokens is all of them.
+	TokensDone, Tokens uint64
+}
+
+// Progress is how far the running pass of the session has come, or the last one where none runs. It never waits and may
+// be called from any goroutine.
+func (s *Session) Progress() (Progress, error) {
+	session, err := s.h.use()
+	if err != nil {
+		return Progress{}, err
+	}
+	defer s.h.done()
+	filled := C.layerline_progress{struct_size: C.sizeof_layerline_progress}
+	var told *C.layerline_error
+	err = check(C.layerline_session_get_progress(session, &filled, &told), told)
+	return Progress{
+		BytesDone:  uint64(filled.bytes_done),
+		Bytes:      uint64(filled.bytes),
+		TokensDone: uint64(filled.tokens_done),
+		Tokens:     uint64(filled.tokens),
+	}, err
+}
+
 // SessionInfo is facts of a session.
 type SessionInfo struct {
 	// ContextLength is the tokens it can hold.
 	ContextLength int
 	// Position is the tokens it holds.
 	Position int
-	// MemoryBytes is what it takes from the model's budget.
+	// MemoryBytes is what it takes from the model's budget, without its checkpoints.
 	MemoryBytes uint64
+	// CacheBytes is the part of MemoryBytes that keys and values take.
+	CacheBytes uint64
+	// KVType is how keys and values are kept.
+	KVType KVType
+	// FewestTokens is the fewest tokens, beside 0, to which Truncate can go back now.
+	FewestTokens int
 }
 
 // Info is facts of the session. ErrBusy while a pass runs or is submitted.
@@ -243,6 +276,9 @@ func (s *Session) Info() (SessionInfo, error) {
 		ContextLength: int(filled.context_length),
 		Position:      int(filled.position),
 		MemoryBytes:   uint64(filled.memory_bytes),
+		CacheBytes:    uint64(filled.cache_bytes),
+		KVType:        KVType(filled.kv_type),
+		FewestTokens:  int(filled.fewest_tokens),
 	}, err
 }
 
@@ -253,7 +289,8 @@ func (s *Session) Position() (int, error) {
 }
 
 // Truncate forgets all tokens after the first so many, so that the sequence can go on differently from there.
-// ErrInvalidArgument when the session holds fewer.
+// ErrInvalidArgument when the session holds fewer, or when a layer with a sliding window has dropped what the next token
+// would see: SessionInfo.FewestTokens says how far back it goes, and Checkpoint keeps a point that is farther back.
 func (s *Session) Truncate(tokens int) error {
 	count, err := size(tokens, "tokens")
 	if err != nil {

@@ -105,6 +105,90 @@ func TestWhatCannotBeCopiedSavedOrLoadedChangesNothing(t *testing.T) {
 	refused(t, err, layerline.ErrClosed)
 }
 
+func TestStatesGoToMemoryAndBack(t *testing.T) {
+	model := open(t, small)
+	session, other := begin(t, model), sized(t, model, 16)
+	must(t, session.Forward(context.Background(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
+	last := logits(t, session)
+	state, err := session.SaveState(nil)
+	must(t, err)
+	must(t, other.LoadState(state))
+	if position(t, other) != len(prompt) || !reflect.DeepEqual(logits(t, other), last) {
+		t.Error("the session is not as the first one was")
+	}
+	// Memory that is there is used again.
+	again, err := other.SaveState(make([]byte, 3, 2*len(state)))
+	must(t, err)
+	if cap(again) != 2*len(state) || !reflect.DeepEqual(again, state) {
+		t.Errorf("%d bytes with room for %d", len(again), cap(again))
+	}
+	refused(t, other.LoadState(state[:len(state)-1]), layerline.ErrFormat)
+	refused(t, other.LoadState(nil), layerline.ErrFormat)
+	refused(t, sized(t, model, 2).LoadState(state), layerline.ErrContextFull)
+	if position(t, other) != len(prompt) {
+		t.Error("a refusal has changed the session")
+	}
+	must(t, session.Close())
+	refused(t, session.LoadState(state), layerline.ErrClosed)
+	_, err = session.SaveState(nil)
+	refused(t, err, layerline.ErrClosed)
+}
+
+func TestASessionGoesBackToACheckpoint(t *testing.T) {
+	model := open(t, small)
+	session := begin(t, model)
+	must(t, session.Forward(context.Background(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone))
+	before := used(t, model)
+	checkpoint, err := session.Checkpoint()
+	must(t, err)
+	if checkpoint.Position() != len(prompt) || used(t, model) != before+checkpoint.MemoryBytes() {
+		t.Errorf("a checkpoint at %d of %d bytes", checkpoint.Position(), checkpoint.MemoryBytes())
+	}
+	want := continued(t, session)
+	for i := 0; i < 2; i++ {
+		must(t, session.Restore(checkpoint))
+		if position(t, session) != len(prompt) || !reflect.DeepEqual(continued(t, session), want) {
+			t.Error("the session goes on otherwise")
+		}
+	}
+	refused(t, begin(t, model).Restore(checkpoint), layerline.ErrInvalidArgument)
+	before = used(t, model)
+	must(t, session.Truncate(1))
+	refused(t, session.Restore(checkpoint), layerline.ErrInvalidArgument)
+	bytes := checkpoint.MemoryBytes()
+	must(t, checkpoint.Close())
+	refused(t, session.Restore(checkpoint), layerline.ErrClosed)
+	if used(t, model) != before-bytes || checkpoint.Position() != 0 {
+		t.Error("a closed checkpoint is still there")
+	}
+}
+
+func TestKeysAndValuesAreKeptAsTheOptionsSay(t *testing.T) {
+	const wide = "../../tests/data/golden/quant2/Q1_0.gguf"
+	infos := map[layerline.KVType]layerline.SessionInfo{}
+	for _, kind := range []layerline.KVType{layerline.KVF16, layerline.KVQ80} {
+		options := small
+		options.KVType = kind
+		model, err := layerline.Open(wide, options)
+		must(t, err)
+		closing(t, model)
+		infos[kind], err = begin(t, model).Info()
+		must(t, err)
+		if info := infos[kind]; info.KVType != kind || info.CacheBytes >= info.MemoryBytes || info.FewestTokens != 1 {
+			t.Errorf("%v: %+v", kind, info)
+		}
+	}
+	if infos[layerline.KVQ80].CacheBytes*32 != infos[layerline.KVF16].CacheBytes*17 {
+		t.Errorf("%+v", infos)
+	}
+	for kind, status := range map[layerline.KVType]error{
+		layerline.KVQ80: layerline.ErrUnsupported, 7: layerline.ErrInvalidArgument,
+	} {
+		_, err := layerline.Open(modelPath, layerline.Options{KVType: kind})
+		refused(t, err, status)
+	}
+}
+
 func TestManyContinueOnePromptAtOnce(t *testing.T) {
 	first := begin(t, open(t, small))
 	must(t, first.Forward(context.Background(), prompt, layerline.LogitsLast, layerline.EmbeddingsNone))

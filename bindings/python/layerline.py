@@ -34,8 +34,8 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Budget", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "LayerState", "Logits", "Message", "Model", "Options",
-    "Plan", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
+    "Budget", "Checkpoint", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "KvType", "LayerState", "Logits",
+    "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -72,6 +72,14 @@ class Io(enum.IntEnum):
     DIRECT = 1
     BUFFERED = 2
     MMAP = 3
+
+
+class KvType(enum.IntEnum):
+    """How sessions keep keys and values: F16 as half floats, Q8_0 as signed bytes with a scale for every 32 of them, which
+    takes 17/32 of the memory and changes results a little."""
+
+    F16 = 0
+    Q8_0 = 1
 
 
 class Logits(enum.IntEnum):
@@ -147,6 +155,7 @@ class Options:
     prefetch_distance: layers that are read ahead; 0: as far as the budget allows.
     cache_layers: layers held at most; 0: by budget alone.
     io: how weights are read.
+    kv_type: how sessions keep keys and values.
     shared_budget: a budget that several models live on, in place of memory_budget.
     """
 
@@ -158,6 +167,7 @@ class Options:
     prefetch_distance: int = 0
     cache_layers: int = 0
     io: Io = Io.AUTO
+    kv_type: KvType = KvType.F16
     shared_budget: Optional[Budget] = None
 
 
@@ -179,14 +189,15 @@ class Plan(_Versioned):
     """What a model needs at given options, in bytes but for layer_count.
 
     floor_bytes is the least budget that works, full_bytes the one at which nothing is streamed; kv_bytes (one session's
-    cache), scratch_bytes and tables_bytes are parts of both. pinned_bytes of weights stay at these options, and
-    streamed_bytes are read in each pass.
+    memory), scratch_bytes and tables_bytes are parts of both. pinned_bytes of weights stay at these options, and
+    streamed_bytes are read in each pass. unread_tensors of the file, of unread_bytes, are never read.
     """
 
     _fields_ = [("struct_size", ctypes.c_uint32), ("layer_count", ctypes.c_uint32)] + [
         (name, ctypes.c_uint64)
         for name in (
-            "file_bytes weight_bytes floor_bytes full_bytes kv_bytes scratch_bytes tables_bytes pinned_bytes streamed_bytes"
+            "file_bytes weight_bytes floor_bytes full_bytes kv_bytes scratch_bytes tables_bytes pinned_bytes "
+            "streamed_bytes unread_tensors unread_bytes"
         ).split()
     ]
 
@@ -211,21 +222,34 @@ class Info(_Versioned):
     )
 
 
+class Progress(_Versioned):
+    """How far a pass has come: bytes of weights it has gone past, from memory or from storage, of how many; tokens whose
+    chunk is done, of how many."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in "struct_size reserved".split()] + [
+        (name, ctypes.c_uint64) for name in "bytes_done bytes tokens_done tokens".split()
+    ]
+
+
 class SessionInfo(_Versioned):
-    """Facts of a session: tokens it can hold, tokens it holds, bytes it takes from the model's budget."""
+    """Facts of a session: tokens it can hold, tokens it holds, bytes it takes from the model's budget, and those of them
+    that keys and values take. kv_type is a KvType; fewest_tokens is how far back `truncate` can go now, beside 0."""
 
     _fields_ = [
         ("struct_size", ctypes.c_uint32),
         ("context_length", ctypes.c_uint32),
         ("position", ctypes.c_uint64),
         ("memory_bytes", ctypes.c_uint64),
+        ("cache_bytes", ctypes.c_uint64),
+        ("kv_type", ctypes.c_int32),
+        ("fewest_tokens", ctypes.c_uint32),
     ]
 
 
 class Stats(_Versioned):
     """Counters since the model was opened; times in nanoseconds.
 
-    layers_resident, layers_prefetched and layers_stalled count layer visits: with every page pinned, with streamed pages
+    layers_resident, layers_prefetched and layers_stalled count accesses of layers: with every page pinned, with streamed pages
     all there in time, and those that had to wait. read_ns is summed over reads that overlap.
     """
 
@@ -289,6 +313,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_options_set_prefetch_distance": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_cache_layers": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_io": (_STATUS, [_HANDLE, _I32]),
+    "layerline_options_set_kv_type": (_STATUS, [_HANDLE, _I32]),
     "layerline_options_set_shared_budget": (_STATUS, [_HANDLE, _HANDLE]),
     "layerline_budget_new": (_HANDLE, [_U64]),
     "layerline_budget_free": (None, [_HANDLE]),
@@ -317,10 +342,18 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_copy": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_session_save": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_session_load": (_STATUS, [_HANDLE, _TEXT, _OUT]),
+    "layerline_session_save_buffer": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_session_load_buffer": (_STATUS, [_HANDLE, _TEXT, _SIZE, _OUT]),
+    "layerline_session_checkpoint": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_restore": (_STATUS, [_HANDLE, _HANDLE, _OUT]),
+    "layerline_checkpoint_free": (None, [_HANDLE]),
+    "layerline_checkpoint_position": (_U64, [_HANDLE]),
+    "layerline_checkpoint_memory_bytes": (_U64, [_HANDLE]),
     "layerline_session_interrupt": (None, [_HANDLE]),
     "layerline_session_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_get_info": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_get_progress": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_session_clear_interrupt": (None, [_HANDLE]),
     "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE, _OUT]),
     "layerline_model_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
@@ -582,6 +615,7 @@ class _OptionsHandle(_Handle):
         _check(c.layerline_options_set_memory_budget(own, _u64(options.memory_budget, "memory_budget")))
         _check(c.layerline_options_set_prefetch(own, bool(options.prefetch)))
         _check(c.layerline_options_set_io(own, _i32(options.io, "io")))
+        _check(c.layerline_options_set_kv_type(own, _i32(options.kv_type, "kv_type")))
         if options.shared_budget is not None:
             with options.shared_budget._use() as shared:
                 _check(c.layerline_options_set_shared_budget(own, shared))
@@ -834,6 +868,21 @@ class Sampler(_Handle):
         return token.value
 
 
+class Checkpoint(_Handle):
+    """A point of a session that it can go back to: `Session.checkpoint` makes one. It keeps the model alive, not the
+    session, and gives its memory back to the model's budget when it is closed."""
+
+    def position(self) -> int:
+        """How many tokens the session held."""
+        with self._use() as own:
+            return int(_c().layerline_checkpoint_position(own))
+
+    def memory_bytes(self) -> int:
+        """What it takes from the model's budget."""
+        with self._use() as own:
+            return int(_c().layerline_checkpoint_memory_bytes(own))
+
+
 class Session(_Handle):
     """One sequence of tokens on a model, with room for `context_length` of them; 0: what the model's options say.
 
@@ -869,10 +918,46 @@ class Session(_Handle):
 
     def load(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
         """Takes what `save` wrote on a session of the same model in place of what the session holds. After an error it is
-        as it was before, unless the file was changed meanwhile, which leaves it without tokens."""
+        as it was before. Checkpoints of what it held are lost."""
         name = _path(path)
         with self._use() as own:
             _call(_c().layerline_session_load, own, name)
+
+    def save_state(self) -> bytes:
+        """The bytes that `save` would write to a file."""
+        needed, room = ctypes.c_size_t(), 0
+        with self._use() as own:
+            while True:
+                state, error = bytearray(room), ctypes.c_void_p()
+                place = (ctypes.c_uint8 * room).from_buffer(state) if room else None
+                out = (place, room, ctypes.byref(needed), ctypes.byref(error))
+                status = _c().layerline_session_save_buffer(own, *out)
+                if status != Status.BUFFER_TOO_SMALL:
+                    _check(status, error)
+                    return bytes(state)
+                _c().layerline_error_free(error)
+                room = needed.value
+
+    def load_state(self, state: bytes) -> None:
+        """Takes what `save_state` gave, or `save` wrote, on a session of the same model in place of what the session holds.
+        After an error it is as it was before."""
+        with self._use() as own:
+            _call(_c().layerline_session_load_buffer, own, state, len(state))
+
+    def checkpoint(self) -> Checkpoint:
+        """Keeps the point where the session is, so that `restore` can go back to it where `truncate` cannot."""
+        made = ctypes.c_void_p()
+        with self._use() as own:
+            _call(_c().layerline_session_checkpoint, own, ctypes.byref(made))
+        checkpoint = Checkpoint.__new__(Checkpoint)
+        checkpoint._own(made.value, _c().layerline_checkpoint_free)
+        return checkpoint
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Goes back to a checkpoint of this session, as often as wanted. Raises Error for one of another session, or where
+        the session has gone back to fewer tokens or was loaded since."""
+        with self._use() as own, checkpoint._use() as point:
+            _call(_c().layerline_session_restore, own, point)
 
     def forward(
         self, tokens: Iterable[int], logits: Logits = Logits.LAST, embeddings: Embeddings = Embeddings.NONE
@@ -900,6 +985,13 @@ class Session(_Handle):
         from `on_token`."""
         with self._use() as own:
             _c().layerline_session_interrupt(own)
+
+    def progress(self) -> Progress:
+        """How far the running pass has come, or the last one where none runs. Never waits; any thread."""
+        filled = Progress()
+        with self._use() as own:
+            _call(_c().layerline_session_get_progress, own, ctypes.byref(filled))
+        return filled
 
     def clear_interrupt(self) -> None:
         """Takes back an interrupt that no pass has seen."""
@@ -934,7 +1026,8 @@ class Session(_Handle):
         return int(self.info().position)
 
     def truncate(self, tokens: int) -> None:
-        """Forgets all tokens after the first `tokens`."""
+        """Forgets all tokens after the first `tokens`. Raises Error where a layer with a sliding window has dropped what the
+        next token would see: `info().fewest_tokens` says how far back it goes."""
         with self._use() as own:
             _call(_c().layerline_session_truncate, own, _size(tokens, "tokens"))
 

@@ -18,7 +18,7 @@ import unittest
 from typing import Any, List
 
 import layerline
-from layerline import Budget, Embeddings, Error, EventKind, Info, LayerState, Logits, Model, Options, Plan, Sampler, Session
+from layerline import Budget, Embeddings, Error, EventKind, Info, KvType, LayerState, Logits, Model, Options, Plan, Sampler, Session
 from layerline import Stats, Status
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -59,7 +59,8 @@ class Interface(Case):
         # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
         text = (ROOT / "ctests/layout.c").read_text()
         structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event),
-                   ("message", layerline._Message), ("session_info", layerline.SessionInfo))  # fmt: skip
+                   ("message", layerline._Message), ("session_info", layerline.SessionInfo),
+                   ("progress", layerline.Progress))  # fmt: skip
         for name, layout in structs:
             size = re.search(rf"SIZE\(layerline_{name}, (\d+)\)", text)
             assert size is not None
@@ -72,7 +73,7 @@ class Interface(Case):
         header = (ROOT / "include/layerline.h").read_text()
         defines = dict(re.findall(r"^#define LAYERLINE_(\w+) (-?\d+)$", header, re.M))
         for prefix, names in (("ERROR_", Status), ("IO_", layerline.Io), ("LOGITS_", Logits), ("LAYER_", LayerState),
-                              ("EMBEDDINGS_", Embeddings), ("TOKEN_", layerline.TokenAttributes)):  # fmt: skip
+                              ("EMBEDDINGS_", Embeddings), ("KV_", KvType), ("TOKEN_", layerline.TokenAttributes)):  # fmt: skip
             found = {name[len(prefix):]: int(value) for name, value in defines.items() if name.startswith(prefix)}
             unnamed = (Status.OK,) if prefix == "ERROR_" else ()
             self.assertEqual(found, {name.name: name.value for name in names if name not in unnamed})
@@ -246,6 +247,52 @@ class WithModel(Case):
             self.assertEqual(os.listdir(folder), ["state"])
             copy.close()
             self.assertRaises(ValueError, copy.load, path)
+
+    def test_states_go_to_memory_and_back(self) -> None:
+        with Session(self.model) as session, Session(self.model, 16) as other, Session(self.model, 2) as tight:
+            session.forward(PROMPT)
+            last, state = session.logits(), session.save_state()
+            other.load_state(state)
+            self.assertEqual((other.position(), other.logits()), (3, last))
+            self.assertEqual(other.save_state(), state)
+            self.refused(Status.FORMAT, other.load_state, state[:-1])
+            self.refused(Status.FORMAT, other.load_state, b"")
+            self.refused(Status.CONTEXT_FULL, tight.load_state, state)
+            self.assertEqual(other.position(), 3)
+
+    def test_a_session_goes_back_to_a_checkpoint(self) -> None:
+        with Session(self.model) as session, Session(self.model) as other:
+            session.forward(PROMPT)
+            used = self.model.stats().used_bytes
+            with session.checkpoint() as checkpoint:
+                self.assertEqual(checkpoint.position(), 3)
+                self.assertEqual(self.model.stats().used_bytes, used + checkpoint.memory_bytes())
+                session.forward(PROMPT)
+                after = session.logits()
+                for _ in range(2):
+                    session.restore(checkpoint)
+                    self.assertEqual(session.position(), 3)
+                    session.forward(PROMPT)
+                    self.assertEqual(session.logits(), after)
+                self.refused(Status.INVALID_ARGUMENT, other.restore, checkpoint)
+                session.truncate(1)
+                self.refused(Status.INVALID_ARGUMENT, session.restore, checkpoint)
+            self.assertEqual(self.model.stats().used_bytes, used)
+            self.assertRaises(ValueError, session.restore, checkpoint)
+
+    def test_keys_and_values_are_kept_as_the_options_say(self) -> None:
+        wide = ROOT / "tests/data/golden/quant2/Q1_0.gguf"
+        infos = []
+        for kv_type in KvType:
+            with Model(wide, Options(context_length=64, kv_type=kv_type)) as model, Session(model) as session:
+                infos.append(session.info())
+        halves, blocks = infos
+        self.assertEqual((halves.kv_type, blocks.kv_type), (KvType.F16, KvType.Q8_0))
+        self.assertEqual(blocks.cache_bytes * 32, halves.cache_bytes * 17)
+        self.assertLess(halves.cache_bytes, halves.memory_bytes)
+        self.assertEqual(halves.fewest_tokens, 1)
+        self.assertEqual(layerline.plan(wide).unread_tensors, 0)
+        self.refused(Status.UNSUPPORTED, Model, MODEL, Options(kv_type=KvType.Q8_0))
 
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []

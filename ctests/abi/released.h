@@ -37,13 +37,14 @@ void layerline_error_free(layerline_error *error);
 #define LAYERLINE_IO_DIRECT 1
 #define LAYERLINE_IO_BUFFERED 2
 #define LAYERLINE_IO_MMAP 3
+#define LAYERLINE_KV_F16 0
+#define LAYERLINE_KV_Q8_0 1
 typedef struct layerline_options layerline_options;
 layerline_options *layerline_options_new(void);
 void layerline_options_free(layerline_options *options);
 layerline_status layerline_options_set_memory_budget(layerline_options *options,
                                                      uint64_t bytes);
-layerline_status layerline_options_set_context_length(layerline_options *options,
-                                                      uint32_t tokens);
+layerline_status layerline_options_set_context_length(layerline_options *options, uint32_t tokens);
 layerline_status layerline_options_set_chunk_length(layerline_options *options,
                                                     uint32_t tokens);
 layerline_status layerline_options_set_threads(layerline_options *options, uint32_t threads);
@@ -51,6 +52,8 @@ layerline_status layerline_options_set_prefetch(layerline_options *options, bool
 layerline_status layerline_options_set_prefetch_distance(layerline_options *options, uint32_t layers);
 layerline_status layerline_options_set_cache_layers(layerline_options *options, uint32_t layers);
 layerline_status layerline_options_set_io(layerline_options *options, int32_t io);
+layerline_status layerline_options_set_kv_type(layerline_options *options,
+                                               int32_t kv_type);
 typedef struct layerline_budget layerline_budget;
 layerline_budget *layerline_budget_new(uint64_t bytes);
 void layerline_budget_free(layerline_budget *budget);
@@ -69,6 +72,8 @@ typedef struct layerline_plan {
     uint64_t tables_bytes;
     uint64_t pinned_bytes;
     uint64_t streamed_bytes;
+    uint64_t unread_tensors;
+    uint64_t unread_bytes;
 } layerline_plan;
 layerline_status layerline_options_plan(const layerline_options *options,
                                         const char *path,
@@ -202,6 +207,9 @@ typedef struct layerline_session_info {
     uint32_t context_length;
     uint64_t position;
     uint64_t memory_bytes;
+    uint64_t cache_bytes;
+    int32_t kv_type;
+    uint32_t fewest_tokens;
 } layerline_session_info;
 layerline_status layerline_session_new(const layerline_model *model,
                                        uint32_t context_length,
@@ -236,7 +244,9 @@ layerline_status layerline_session_embeddings(const layerline_session *session,
                                               const float **embedding,
                                               size_t *length,
                                               layerline_error **err);
-layerline_status layerline_session_truncate(layerline_session *session, size_t tokens, layerline_error **err);
+layerline_status layerline_session_truncate(layerline_session *session,
+                                            size_t tokens,
+                                            layerline_error **err);
 layerline_status layerline_session_copy(const layerline_session *session,
                                         uint32_t context_length,
                                         layerline_session **copy,
@@ -247,6 +257,25 @@ layerline_status layerline_session_save(const layerline_session *session,
 layerline_status layerline_session_load(layerline_session *session,
                                         const char *path,
                                         layerline_error **err);
+layerline_status layerline_session_save_buffer(const layerline_session *session,
+                                               uint8_t *buf,
+                                               size_t cap,
+                                               size_t *needed,
+                                               layerline_error **err);
+layerline_status layerline_session_load_buffer(layerline_session *session,
+                                               const uint8_t *state,
+                                               size_t length,
+                                               layerline_error **err);
+typedef struct layerline_checkpoint layerline_checkpoint;
+layerline_status layerline_session_checkpoint(layerline_session *session,
+                                              layerline_checkpoint **checkpoint,
+                                              layerline_error **err);
+void layerline_checkpoint_free(layerline_checkpoint *checkpoint);
+uint64_t layerline_checkpoint_position(const layerline_checkpoint *checkpoint);
+uint64_t layerline_checkpoint_memory_bytes(const layerline_checkpoint *checkpoint);
+layerline_status layerline_session_restore(layerline_session *session,
+                                           const layerline_checkpoint *checkpoint,
+                                           layerline_error **err);
 #define LAYERLINE_TOKENIZE_SPECIAL 1
 #define LAYERLINE_TOKENIZE_BOS 2
 #define LAYERLINE_TOKENIZE_EOS 4

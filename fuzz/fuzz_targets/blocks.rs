@@ -27,14 +27,14 @@ fuzz_target!(|data: &[u8]| {
     bytes.chunks_exact(row).for_each(|row| decode_row(format, row, &mut values));
 
     let x: Vec<f32> = (0..tokens * k).map(|i| (i * 7919 % 2003) as f32 / 1000.0 - 1.0).collect();
-    let products: Vec<Vec<f32>> = [Isa::Scalar]
+    let products: Vec<Vec<f32>> = [Isa::SCALAR]
         .into_iter()
         .chain(Isa::available())
         .map(|isa| {
             let form = Form::of(format);
             let mut room = vec![Line([0; 64]); activation_bytes(form, k, tokens).div_ceil(64)];
             let mut y = vec![0.0; tokens * rows];
-            // SAFETY: a line is an array of bytes; the instruction set is available; `y` holds all results.
+            // SAFETY: a line is an array of bytes; `y` holds all results.
             unsafe {
                 let buf = std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), room.len() * 64);
                 let acts = Activations::quantize(isa, form, k, &x, tokens, buf);

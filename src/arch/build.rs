@@ -109,7 +109,7 @@ impl<'a> Tensors<'a> {
         Ok((first, scales, biases))
     }
 
-    /// The same where each expert's gate and way up are one matrix, in this order, of `length` rows each.
+    /// The same where each expert's gate and up projection are one matrix, in this order, of `length` rows each.
     #[allow(clippy::type_complexity)] // As above.
     pub fn fused_experts(
         &mut self,
@@ -224,13 +224,21 @@ impl<'a> Tensors<'a> {
         Ok(VectorId(self.vectors.len() as u32 - 1))
     }
 
+    /// Whether a tensor says by what the inputs of a matrix in use are divided before they are rounded to four bits. Products
+    /// here take inputs of eight bits with scales of their own, as llama.cpp's do, which leaves these unread too.
+    fn is_input_scale(&self, name: &str) -> bool {
+        let matrix = name.strip_suffix(".input_scale");
+        matrix.is_some_and(|matrix| self.used.contains(format!("{matrix}.weight").as_str()))
+    }
+
     /// Ends the description. A tensor that was not used means that the file computes something else than described:
     /// leaving it out would give wrong results without a word.
     /// `predicting`: blocks that predict further tokens, which no pass runs.
     pub fn finish(self, description: Description, predicting: Range<usize>) -> Result<Described> {
         let (mut unread_tensors, mut unread_bytes) = (0, 0);
         for stray in self.directory.tensors().iter().filter(|t| !self.used.contains(t.name.as_str())) {
-            if self.unused.contains(stray.name.as_str()) || is_of_another_part(&stray.name, &predicting) {
+            let unread = self.unused.contains(stray.name.as_str()) || self.is_input_scale(&stray.name);
+            if unread || is_of_another_part(&stray.name, &predicting) {
                 unread_tensors += 1;
                 unread_bytes += stray.bytes;
                 continue;

@@ -53,7 +53,7 @@ pub struct Norm {
     pub bias: Option<VectorId>,
 }
 
-/// A norm of each stretch of `span` elements of a row. Its weights go on through the stretches and begin again where
+/// A norm of each run of `span` elements of a row. Its weights go on through the runs and begin again where
 /// they end: one set for all heads, a set for each, or one for the row as a whole.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanNorm {
@@ -262,11 +262,11 @@ pub struct Experts {
     pub router_config: RouterConfig,
     pub count: usize,
     pub used: usize,
-    /// The gate of expert 0; its way up and down follow, then those of the other experts.
+    /// The gate of expert 0; its up and down projections follow, then those of the other experts.
     pub first: MatrixId,
-    /// One number for each expert's gate, way up and way down: see [`Linear::scale`].
+    /// One number for each expert's gate, up and down projection: see [`Linear::scale`].
     pub scales: [Option<VectorId>; 3],
-    /// Of all experts' gates, ways up and ways down, end to end.
+    /// Of all experts' gates, up projections and down projections, end to end.
     pub biases: [Option<VectorId>; 3],
     pub activation: Activation,
     pub shared: Option<Shared>,
@@ -296,7 +296,7 @@ pub struct Apart {
 }
 
 impl Experts {
-    /// The gate, way up and way down of an expert.
+    /// The gate, up projection and down projection of an expert.
     pub fn matrices(&self, expert: usize) -> [MatrixId; 3] {
         let first = self.first.0 + 3 * expert as u32;
         [first, first + 1, first + 2].map(MatrixId)

@@ -47,9 +47,9 @@ pub struct Architecture {
     pub(super) activation: Activation,
     /// Whether the key `hidden_activation` may name another.
     pub(super) activation_by_key: bool,
-    /// Whether a feed-forward block has a gate beside the way up.
+    /// Whether a feed-forward block has a gate beside the up projection.
     pub(super) gated: bool,
-    /// Whether a way up without a second half of rows means that a file has no gates.
+    /// Whether an up projection without a second half of rows means that a file has no gates.
     pub(super) gate_by_rows: bool,
     /// Whether its layers may have experts, and how they are chosen.
     pub(super) experts: Option<RouterDefaults>,

@@ -573,7 +573,7 @@ impl Maker<'_> {
         Ok(Shared { mlp, gate })
     }
 
-    /// A block by the names of its matrices; without one for the gate, that is the first half of the way up.
+    /// A block by the names of its matrices; without one for the gate, that is the first half of the up projection.
     fn mlp(&mut self, [gate, up, down]: [String; 3], length: usize) -> Result<Mlp> {
         let width = self.shape.embedding;
         let t = &mut self.tensors;

@@ -8,23 +8,29 @@
 //! | `run` | executes the steps of a chunk of tokens |
 //! | `results` | what a chunk leaves |
 //! | `memory` | what a sequence remembers: keys and values, of all kinds |
+//! | `candidates` | what a sampler compares tokens in |
 //! | `loaded` | all that passes need of an open model |
+//! | `queue` | passes that wait for their turn, and the thread that runs them |
 //!
 //! A new kind of block needs a step in `program::step`, the lines in `program::compile` that emit it, and an arm in `run`
 //! that calls its kernel. A block with a state of its own, as recurrent ones have, names its layer in its step, as
 //! [`program::Step::WriteKeyValues`] and [`program::Step::Attend`] do, and finds its state in the sequence's memory.
 
+pub mod candidates;
 pub mod loaded;
 pub mod memory;
 pub mod program;
+pub mod queue;
 pub mod results;
 pub mod rotation;
 mod run;
 pub mod scratch;
 
+pub use candidates::Candidates;
 pub use loaded::Loaded;
 pub use program::Program;
-pub use results::{Embeddings, Logits, Outputs, Wanted};
+pub use queue::{PassQueue, SubmittedPass};
+pub use results::{Embeddings, Logits, Outputs, Wanted, session_bytes};
 pub use rotation::Rotation;
 pub use run::KeyValues;
 pub use scratch::{Layout, Scratch};

@@ -1,5 +1,9 @@
 //! What a chunk of a pass leaves.
 
+use super::Candidates;
+use super::memory::MemoryLayout;
+use crate::arch::Description;
+
 /// Which positions of a pass yield logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
@@ -62,4 +66,14 @@ impl Wanted<'_> {
             Embeddings::All | Embeddings::Mean | Embeddings::First | Embeddings::Score => tokens,
         }
     }
+}
+
+/// Bytes that a session takes from the budget: its memory, a row of logits and an embedding, twice because those of the
+/// last pass stay until the next one has succeeded, what samplers compare its tokens in, and the tokens of a submitted
+/// pass.
+pub fn session_bytes(d: &Description, layout: &MemoryLayout) -> u64 {
+    let rows = (d.shape.vocab + d.shape.embedding) as u64 * size_of::<f32>() as u64;
+    let tokens = (layout.context as u64).saturating_mul(size_of::<i32>() as u64);
+    let candidates = if d.head.is_some() { Candidates::bytes(d.shape.vocab) } else { 0 };
+    layout.bytes().saturating_add(2 * rows).saturating_add(candidates).saturating_add(tokens)
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char};
+use std::io;
 use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -300,16 +301,53 @@ pub(super) struct OutArray<'a, T> {
 }
 
 impl<T: Copy> OutArray<'_, T> {
+    fn has_room(&self, count: usize) -> Result<()> {
+        if count <= self.cap {
+            return Ok(());
+        }
+        let message = format!("the buffer has room for {}, the result is {count} long", self.cap);
+        Err(Error::new(Status::BufferTooSmall, message))
+    }
+
     /// Writes all of `values`, or nothing.
     pub(super) fn set(&self, values: &[T]) -> Result<()> {
-        if values.len() > self.cap {
-            let message = format!("the buffer has room for {}, the result is {} long", self.cap, values.len());
-            return Err(Error::new(Status::BufferTooSmall, message));
-        }
+        self.has_room(values.len())?;
         if !values.is_empty() {
             // SAFETY: not more than the `cap` elements that may be written; and no value of ours lies in it.
             unsafe { self.pointer.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
         }
+        Ok(())
+    }
+}
+
+impl<'a> OutArray<'a, u8> {
+    /// Writes `count` bytes piece by piece, if there is room for them all.
+    pub(super) fn writer(self, count: usize) -> Result<ArrayWriter<'a>> {
+        self.has_room(count)?;
+        Ok(ArrayWriter { array: self, used: 0 })
+    }
+}
+
+/// Fills an array from its beginning, as far as it has room.
+pub(super) struct ArrayWriter<'a> {
+    array: OutArray<'a, u8>,
+    used: usize,
+}
+
+impl io::Write for ArrayWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let OutArray { pointer, cap, call } = self.array;
+        let count = bytes.len().min(cap - self.used);
+        if count > 0 {
+            // `used` is less than `cap`, so that the place is inside the array.
+            let rest = OutArray { pointer: pointer.wrapping_add(self.used), cap: cap - self.used, call };
+            rest.set(&bytes[..count]).map_err(io::Error::other)?;
+        }
+        self.used += count;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -338,6 +376,20 @@ pub(super) unsafe trait Versioned: Copy {
     /// Size of the struct as first released: no caller's is smaller.
     const FIRST_SIZE: usize;
 }
+
+/// Makes a struct [`Versioned`]: what messages call it, and the last field that it had when it was first released.
+macro_rules! versioned {
+    ($type:ident as $name:literal, up to $last:ident: $last_type:ty) => {
+        const _: fn(&$type) -> (u32, $last_type) = |value| (value.struct_size, value.$last);
+        const _: () = assert!(std::mem::offset_of!($type, struct_size) == 0);
+        // SAFETY: `struct_size` is a u32 and lies first, as the lines above say, and cbindgen takes `repr(C)` structs only.
+        unsafe impl $crate::ffi::boundary::Versioned for $type {
+            const NAME: &'static str = $name;
+            const FIRST_SIZE: usize = std::mem::offset_of!($type, $last) + size_of::<$last_type>();
+        }
+    };
+}
+pub(super) use versioned;
 
 /// A struct to be filled, as long as the caller knows it.
 pub(super) struct OutStruct<'a, T> {

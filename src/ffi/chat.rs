@@ -77,8 +77,9 @@ fn tokenize(
 ///
 /// A template is rendered as the `transformers` package does it, so that the model sees what it was trained with. The
 /// same messages give the same text, except for templates that ask for the date, which is that of UTC. A call parses the
-/// template, takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the
-/// text, and frees all of it.
+/// template, takes at most a second, 128 MiB and 512 KiB of stack whatever the template does, mostly a millisecond and
+/// little more than the text, and frees all of it. Each further MiB of messages allows for as much again. The text has at
+/// most 2 MiB and 16 bytes for each of the messages.
 ///
 /// Errors: LAYERLINE_ERROR_NOT_FOUND when the model has no template; LAYERLINE_ERROR_UNSUPPORTED when it uses a function
 /// that is not built in; LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its

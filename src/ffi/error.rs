@@ -15,11 +15,11 @@ pub const LAYERLINE_OK: layerline_status = 0;
 pub const LAYERLINE_ERROR_INVALID_ARGUMENT: layerline_status = -1;
 /// A missing file, a short read, an error of the device.
 pub const LAYERLINE_ERROR_IO: layerline_status = -2;
-/// The file is not GGUF, truncated, contradictory or out of range.
+/// A malformed file: not GGUF or not a state, truncated, contradictory, or with values out of range.
 pub const LAYERLINE_ERROR_FORMAT: layerline_status = -3;
-/// A valid file that needs what is not built in; the message names it.
+/// A valid file or request that needs what this library does not have; the message names it.
 pub const LAYERLINE_ERROR_UNSUPPORTED: layerline_status = -4;
-/// The memory budget is below the floor; the message gives both figures.
+/// The memory budget has no room for it; the message gives both figures.
 pub const LAYERLINE_ERROR_MEMORY_BUDGET: layerline_status = -5;
 /// The system gave no memory.
 pub const LAYERLINE_ERROR_OUT_OF_MEMORY: layerline_status = -6;

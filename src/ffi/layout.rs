@@ -37,7 +37,7 @@ macro_rules! numbers {
 }
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_plan: 80 {
+layout!(layerline_plan: 96 {
     struct_size: 0,
     layer_count: 4,
     file_bytes: 8,
@@ -49,6 +49,8 @@ layout!(layerline_plan: 80 {
     tables_bytes: 56,
     pinned_bytes: 64,
     streamed_bytes: 72,
+    unread_tensors: 80,
+    unread_bytes: 88,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -72,11 +74,24 @@ layout!(layerline_model_info: 56 {
 });
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_session_info: 24 {
+layout!(layerline_progress: 40 {
+    struct_size: 0,
+    reserved: 4,
+    bytes_done: 8,
+    bytes: 16,
+    tokens_done: 24,
+    tokens: 32,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_session_info: 40 {
     struct_size: 0,
     context_length: 4,
     position: 8,
     memory_bytes: 16,
+    cache_bytes: 24,
+    kv_type: 32,
+    fewest_tokens: 36,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -136,6 +151,8 @@ numbers!(
     LAYERLINE_IO_DIRECT = 1,
     LAYERLINE_IO_BUFFERED = 2,
     LAYERLINE_IO_MMAP = 3,
+    LAYERLINE_KV_F16 = 0,
+    LAYERLINE_KV_Q8_0 = 1,
     LAYERLINE_EVENT_LAYER = 1,
     LAYERLINE_EVENT_DONE = 2,
     LAYERLINE_LAYER_ABSENT = 0,

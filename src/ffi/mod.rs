@@ -8,6 +8,7 @@
 mod boundary;
 pub mod budget;
 pub mod chat;
+pub mod checkpoint;
 pub mod error;
 mod layout;
 pub mod model;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod prefetch;
 pub mod sampler;
 pub mod session;
+pub mod state;
 pub mod text;
 pub mod version;
 

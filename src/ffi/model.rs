@@ -3,10 +3,9 @@
 use std::ffi::{c_char, c_int};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::mem::offset_of;
 use std::sync::Arc;
 
-use super::boundary::{Handle, Poison, Versioned, caller};
+use super::boundary::{Handle, Poison, caller, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
 use crate::error::{Error, Result};
@@ -128,17 +127,14 @@ pub struct layerline_model_info {
     pub causal: bool,
     /// `layerline_model_format_chat` and the like have a template.
     pub has_chat_template: bool,
-    /// The model keeps state that is not kept for each token, so that a session cannot be truncated to every length.
+    /// Layers of the model keep one state in place of keys and values for each token. Truncation cannot take such a state
+    /// back; a checkpoint can.
     pub has_recurrent_memory: bool,
     /// Weights, each counted as one whatever its format.
     pub parameter_count: u64,
 }
 
-// SAFETY: repr(C), `struct_size` first.
-unsafe impl Versioned for layerline_model_info {
-    const NAME: &'static str = "info";
-    const FIRST_SIZE: usize = offset_of!(layerline_model_info, parameter_count) + size_of::<u64>();
-}
+versioned!(layerline_model_info as "info", up to parameter_count: u64);
 
 impl From<Info> for layerline_model_info {
     fn from(info: Info) -> layerline_model_info {
@@ -184,8 +180,9 @@ pub unsafe extern "C" fn layerline_model_get_info(
 /// `key`: NUL-terminated, such as "general.name".
 /// `buf`, `cap`, `needed`: the text, as described for strings at the top.
 ///
-/// Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or only the tokeniser has it;
-/// LAYERLINE_ERROR_UNSUPPORTED when its value is an array; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
+/// Errors: LAYERLINE_ERROR_NOT_FOUND when the file has no such key, or when it is one of the vocabulary's arrays, which the
+/// tokeniser has taken over; LAYERLINE_ERROR_UNSUPPORTED when its value is another array; LAYERLINE_ERROR_INVALID_ARGUMENT;
+/// LAYERLINE_ERROR_BUFFER_TOO_SMALL. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_metadata(
     model: *const layerline_model,

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use super::boundary::{Caller, Handle, Poison, busy, caller};
 use super::error::{LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_status};
 use crate::error::Result;
-use crate::model::{Io, Options};
+use crate::model::{Io, KvType, Options};
 
 /// Direct reads where the file system supports them, else buffered ones; `layerline_stats.io` says which.
 pub const LAYERLINE_IO_AUTO: i32 = 0;
@@ -15,6 +15,12 @@ pub const LAYERLINE_IO_DIRECT: i32 = 1;
 pub const LAYERLINE_IO_BUFFERED: i32 = 2;
 /// A mapping of the file. A file that is truncated while it is mapped can kill the process.
 pub const LAYERLINE_IO_MMAP: i32 = 3;
+
+/// Keys and values are half floats.
+pub const LAYERLINE_KV_F16: i32 = 0;
+/// Keys and values are signed bytes with a scale for every 32 of them: 17/32 of the memory of half floats. Results differ
+/// a little.
+pub const LAYERLINE_KV_Q8_0: i32 = 1;
 
 /// Settings for opening a model. The model takes a copy: options may be changed, used again and freed at any time. Where
 /// a function takes options, NULL stands for the defaults.
@@ -56,6 +62,13 @@ pub(super) fn io_number(io: Io) -> i32 {
     }
 }
 
+pub(super) fn kv_number(kv_type: KvType) -> i32 {
+    match kv_type {
+        KvType::F16 => LAYERLINE_KV_F16,
+        KvType::Q8_0 => LAYERLINE_KV_Q8_0,
+    }
+}
+
 /// Makes options with every setting at its default. The caller owns them: `layerline_options_free`. NULL when there is
 /// no memory. Any thread.
 #[unsafe(no_mangle)]
@@ -84,7 +97,7 @@ pub unsafe extern "C" fn layerline_options_set_memory_budget(
     set(&caller!(), options, |options| options.memory_budget = bytes)
 }
 
-/// Sets how many tokens a new session can hold where `layerline_session_new` gives no number. Its KV cache grows with them.
+/// Sets how many tokens a new session can hold where `layerline_session_new` is given 0. Its KV cache grows with them.
 /// 0, the default: the lesser of 4096 and what the model was trained for.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
@@ -97,9 +110,8 @@ pub unsafe extern "C" fn layerline_options_set_context_length(
 }
 
 /// Sets how many tokens of a prompt share one sweep over the weights: more make a long prompt faster and scratch memory
-/// larger. 0, the default: 256. It is never derived from the budget, so that the bits of a result do not depend on the
-/// budget. In an encoder all tokens of a sequence share one sweep, whatever this says: there the context length determines
-/// the scratch memory.
+/// larger. 0, the default: 256. Results do not depend on it, and the budget never changes it. In an encoder all tokens of a
+/// sequence share one sweep, whatever this says: there the context length determines the scratch memory.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
 #[unsafe(no_mangle)]
@@ -167,6 +179,22 @@ pub unsafe extern "C" fn layerline_options_set_io(options: *mut layerline_option
     set(&caller!(), options, |options| options.io = io)
 }
 
+/// Sets how sessions keep keys and values: one of LAYERLINE_KV_. LAYERLINE_KV_F16 is the default. The budget never changes
+/// it. An encoder keeps half floats, whatever this says. Opening refuses LAYERLINE_KV_Q8_0 with
+/// LAYERLINE_ERROR_UNSUPPORTED for a model whose heads are not a multiple of 32 wide.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is not one of them. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_options_set_kv_type(
+    options: *mut layerline_options,
+    kv_type: i32,
+) -> layerline_status {
+    let Some(kv_type) = [KvType::F16, KvType::Q8_0].into_iter().find(|&kind| kv_number(kind) == kv_type) else {
+        return LAYERLINE_ERROR_INVALID_ARGUMENT;
+    };
+    set(&caller!(), options, |options| options.kv_type = kv_type)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::error::LAYERLINE_OK;
@@ -186,15 +214,18 @@ mod tests {
                 layerline_options_set_prefetch_distance(options, 5),
                 layerline_options_set_cache_layers(options, 6),
                 layerline_options_set_io(options, LAYERLINE_IO_MMAP),
+                layerline_options_set_kv_type(options, LAYERLINE_KV_Q8_0),
             ];
-            assert_eq!(statuses, [LAYERLINE_OK; 8]);
+            assert_eq!(statuses, [LAYERLINE_OK; 9]);
             let set = copy(&caller!(), options).unwrap();
             assert_eq!((set.memory_budget, set.context_length, set.chunk_length, set.threads), (1, 2, 3, 4));
             assert_eq!((set.prefetch, set.prefetch_distance, set.cache_layers, set.io), (false, 5, 6, Io::Mmap));
             for bad in [-1, 4] {
                 assert_eq!(layerline_options_set_io(options, bad), LAYERLINE_ERROR_INVALID_ARGUMENT);
+                assert_eq!(layerline_options_set_kv_type(options, bad), LAYERLINE_ERROR_INVALID_ARGUMENT);
             }
-            assert_eq!(copy(&caller!(), options).unwrap().io, Io::Mmap);
+            let set = copy(&caller!(), options).unwrap();
+            assert_eq!((set.io, set.kv_type), (Io::Mmap, KvType::Q8_0));
             layerline_options_free(options);
         }
     }

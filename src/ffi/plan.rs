@@ -1,9 +1,8 @@
 //! What a model needs, before anything is loaded.
 
 use std::ffi::c_char;
-use std::mem::offset_of;
 
-use super::boundary::{Versioned, caller};
+use super::boundary::{caller, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
 use crate::model::{Model, Plan};
@@ -24,9 +23,9 @@ pub struct layerline_plan {
     pub floor_bytes: u64,
     /// The budget at which nothing is streamed.
     pub full_bytes: u64,
-    /// Part of both: the KV cache of one session.
+    /// Part of the floor and of full: what one session takes, its KV cache and room for the results of a pass.
     pub kv_bytes: u64,
-    /// Part of both: activations, logits, the stacks of compute threads.
+    /// Part of both: the activations of a running pass, and the stacks of threads.
     pub scratch_bytes: u64,
     /// Part of both: vocabulary, metadata, and small tensors that always stay.
     pub tables_bytes: u64,
@@ -34,13 +33,13 @@ pub struct layerline_plan {
     pub pinned_bytes: u64,
     /// Weights read from storage in each forward pass, at these options; experts as for one token.
     pub streamed_bytes: u64,
+    /// Tensors of parts that a pass over text does not run, such as vision and audio towers: they are never read.
+    pub unread_tensors: u64,
+    /// Part of the weights: what those tensors take in the file.
+    pub unread_bytes: u64,
 }
 
-// SAFETY: repr(C), `struct_size` first.
-unsafe impl Versioned for layerline_plan {
-    const NAME: &'static str = "plan";
-    const FIRST_SIZE: usize = offset_of!(layerline_plan, streamed_bytes) + size_of::<u64>();
-}
+versioned!(layerline_plan as "plan", up to unread_bytes: u64);
 
 impl From<Plan> for layerline_plan {
     fn from(plan: Plan) -> layerline_plan {
@@ -56,6 +55,8 @@ impl From<Plan> for layerline_plan {
             tables_bytes: plan.tables_bytes,
             pinned_bytes: plan.pinned_bytes,
             streamed_bytes: plan.streamed_bytes,
+            unread_tensors: u64::from(plan.unread_tensors),
+            unread_bytes: plan.unread_bytes,
         }
     }
 }
@@ -81,4 +82,15 @@ pub unsafe extern "C" fn layerline_options_plan(
         plan.set(Model::plan(path, &options)?.into());
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_tells_what_is_never_read() {
+        let plan = layerline_plan::from(Plan { unread_tensors: 3, unread_bytes: 384, ..Plan::default() });
+        assert_eq!((plan.unread_tensors, plan.unread_bytes), (3, 384));
+    }
 }

@@ -1,11 +1,10 @@
 //! Prefetch, completion and statistics.
 
-use std::mem::offset_of;
 use std::time::Duration;
 
 use libc::intptr_t;
 
-use super::boundary::{Caller, Versioned, caller};
+use super::boundary::{Caller, caller, versioned};
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::options::io_number;
@@ -23,26 +22,26 @@ pub const LAYERLINE_LAYER_ABSENT: i32 = 0;
 pub const LAYERLINE_LAYER_LOADING: i32 = 1;
 /// All of it is in memory.
 pub const LAYERLINE_LAYER_READY: i32 = 2;
-/// Ready, and stays.
+/// All of it is in memory, and it stays there.
 pub const LAYERLINE_LAYER_PINNED: i32 = 3;
 
 /// A completion. Each is given out once, to the thread that polls or waits first.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct layerline_event {
-    /// What the request returned.
+    /// The ticket that the request gave.
     pub ticket: u64,
     /// LAYERLINE_EVENT_LAYER or LAYERLINE_EVENT_DONE.
     pub kind: u32,
     /// LAYERLINE_OK, or why it failed; `layerline_model_ticket_error` gives the sentence.
     pub status: layerline_status,
-    /// For LAYERLINE_EVENT_LAYER.
+    /// Which layer, for LAYERLINE_EVENT_LAYER.
     pub layer: u32,
-    /// 0.
+    /// Always 0.
     pub reserved: u32,
-    /// Read from storage for it; for a pass: while it ran, which includes what was read ahead for the next one.
+    /// Bytes read from storage for it. For a pass: while it ran, which includes what was read ahead for the next one.
     pub bytes: u64,
-    /// Since the request.
+    /// Nanoseconds since the request.
     pub elapsed_ns: u64,
 }
 
@@ -65,7 +64,7 @@ impl From<Event> for layerline_event {
 
 /// Asks for layers to be loaded ahead of their use, and returns at once. Each layer gives a LAYERLINE_EVENT_LAYER when it
 /// is loaded, then the ticket a LAYERLINE_EVENT_DONE. What was loaded is kept until a pass has used it or the ticket is
-/// cancelled, as far as memory allows; it never delays a pass for long. A failed prefetch is an event, and no pass fails
+/// cancelled, as far as memory allows: passes come first. A failed prefetch is an event, and no pass fails
 /// because of it: LAYERLINE_ERROR_MEMORY_BUDGET says that the budget has no frames for the layer beside those that passes
 /// need, or that earlier prefetches keep them all. Of a layer with experts it loads what every pass uses: which experts a
 /// pass needs is known only when it runs.
@@ -242,9 +241,9 @@ pub struct layerline_stats {
     pub stall_ns: u64,
     /// Time that passes computed.
     pub compute_ns: u64,
-    /// Summed over all reads; reads overlap.
+    /// Time of reads, summed over all of them; they overlap.
     pub read_ns: u64,
-    /// Read from storage, for passes and prefetches.
+    /// Bytes read from storage, for passes and prefetches.
     pub read_bytes: u64,
     /// Calls of `layerline_model_prefetch` that returned a ticket.
     pub prefetch_requests: u64,
@@ -254,11 +253,7 @@ pub struct layerline_stats {
     pub evictions: u64,
 }
 
-// SAFETY: repr(C), `struct_size` first.
-unsafe impl Versioned for layerline_stats {
-    const NAME: &'static str = "stats";
-    const FIRST_SIZE: usize = offset_of!(layerline_stats, evictions) + size_of::<u64>();
-}
+versioned!(layerline_stats as "stats", up to evictions: u64);
 
 impl From<Stats> for layerline_stats {
     fn from(stats: Stats) -> layerline_stats {

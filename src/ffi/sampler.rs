@@ -4,13 +4,13 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use super::boundary::{Caller, Handle, Poison, busy, caller, outside};
 use super::error::{layerline_error, layerline_status};
 use super::session::layerline_session;
 use crate::error::{Error, Result};
-use crate::generate::{Sampler, Sequence, generate};
+use crate::generate::{Sampler, generate};
 
 /// Chooses tokens for one sequence: greedy by default, and of equal logits the lowest token.
 ///
@@ -21,11 +21,12 @@ use crate::generate::{Sampler, Sequence, generate};
 /// The repeat penalty looks at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
 /// at what `layerline_sampler_accept` shows; not at what was given to `layerline_session_forward`.
 ///
-/// A sampler belongs to no model and its memory is outside every budget: a few hundred bytes, 4 for each token that the
-/// repeat penalty looks at, and from its first choice that is not greedy 16 for each token of the vocabulary.
+/// What it needs to choose by a session's logits is part of the session's memory. Its own memory belongs to no model and is
+/// outside every budget: a few hundred bytes, 4 for each token that the repeat penalty looks at, and 16 for each logit once
+/// `layerline_sampler_sample_logits` has made a choice that is not greedy.
 pub struct layerline_sampler {
     poison: Poison,
-    sampler: Mutex<Sampler>,
+    sampler: RwLock<Sampler>,
 }
 
 impl Handle for layerline_sampler {
@@ -38,11 +39,11 @@ impl Handle for layerline_sampler {
 impl layerline_sampler {
     /// One that the caller owns.
     fn boxed(sampler: Sampler) -> *mut layerline_sampler {
-        Box::into_raw(Box::new(layerline_sampler { poison: Poison::default(), sampler: Mutex::new(sampler) }))
+        Box::into_raw(Box::new(layerline_sampler { poison: Poison::default(), sampler: RwLock::new(sampler) }))
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Sampler>> {
-        self.sampler.try_lock().ok_or_else(busy::<layerline_sampler>)
+    fn lock(&self) -> Result<RwLockWriteGuard<'_, Sampler>> {
+        self.sampler.try_write().ok_or_else(busy::<layerline_sampler>)
     }
 }
 
@@ -138,8 +139,7 @@ pub unsafe extern "C" fn layerline_sampler_set_seed(sampler: *mut layerline_samp
 ///
 /// `copy`: set to a sampler that the caller owns: `layerline_sampler_free`.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
-/// time.
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call changes the sampler. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_copy(
     sampler: *const layerline_sampler,
@@ -148,7 +148,7 @@ pub unsafe extern "C" fn layerline_sampler_copy(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (sampler, copy) = (c.handle(sampler)?, c.out(copy, "copy")?);
-        let sampler = sampler.lock()?.clone();
+        let sampler = sampler.sampler.try_read().ok_or_else(busy::<layerline_sampler>)?.clone();
         copy.set(layerline_sampler::boxed(sampler));
         Ok(())
     })
@@ -204,7 +204,7 @@ pub unsafe extern "C" fn layerline_sampler_accept(
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session has no logits; LAYERLINE_ERROR_FORMAT when no logit is a
 /// number; LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time for
-/// the sampler.
+/// the sampler; any for the session, whose samplers take turns.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_sampler_sample(
     sampler: *mut layerline_sampler,
@@ -215,7 +215,7 @@ pub unsafe extern "C" fn layerline_sampler_sample(
     caller!().run(err, |c| {
         let (sampler, session, token) = (c.handle(sampler)?, c.handle(session)?, c.out(token, "token")?);
         let (mut sampler, session) = (sampler.lock()?, session.read()?);
-        token.set(sampler.sample(session.last_logits()?)?);
+        token.set(sampler.sample_last(&*session)?);
         Ok(())
     })
 }
@@ -268,7 +268,8 @@ pub type layerline_token_callback =
 /// cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
 ///
 /// The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
-/// Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
+/// Where a token has ended the text, all that the callback was given have been fed. The position of the session tells which
+/// is the case: `layerline_session_get_info`.
 ///
 /// Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
 /// tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;

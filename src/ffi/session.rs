@@ -1,12 +1,11 @@
 //! One sequence: its passes, their results, its position.
 
-use std::ffi::c_char;
-use std::mem::offset_of;
 use std::ops::{Deref, DerefMut};
 
-use super::boundary::{Caller, Handle, Poison, Versioned, caller};
+use super::boundary::{Caller, Handle, Poison, caller, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
+use super::options::kv_number;
 use crate::error::{Error, Result};
 use crate::model::{Embeddings, Logits, Outputs};
 use crate::session::{Session, SharedSession};
@@ -53,7 +52,7 @@ const _: () = {
 
 impl layerline_session {
     /// One that the caller owns.
-    fn boxed(session: Session) -> *mut layerline_session {
+    pub(super) fn boxed(session: Session) -> *mut layerline_session {
         let session = SharedSession::new(session);
         Box::into_raw(Box::new(layerline_session { poison: Poison::default(), session }))
     }
@@ -114,8 +113,8 @@ pub unsafe extern "C" fn layerline_session_new(
 }
 
 /// Frees a session; NULL is a no-op. A submitted pass may be running or waiting: it is ended as by
-/// `layerline_session_interrupt`, but not waited for; what the session holds goes back to the budget when the pass has
-/// ended, and then its LAYERLINE_EVENT_DONE is posted. Any thread, once, with no call on the session running.
+/// `layerline_session_interrupt`, but not waited for. When it has ended, what the session holds goes back to the budget, and
+/// then its LAYERLINE_EVENT_DONE is posted. Any thread, once, with no call on the session running.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_free(session: *mut layerline_session) {
     caller!().free(session);
@@ -131,15 +130,18 @@ pub struct layerline_session_info {
     pub context_length: u32,
     /// Tokens that it holds now: the next pass begins at this position.
     pub position: u64,
-    /// Bytes that it takes from the model's budget: its KV cache and the results of a pass, except for rows of all tokens.
+    /// Bytes that it takes from the model's budget: its KV cache, room to choose a token in, and the results of a pass, but
+    /// for rows of all tokens. Checkpoints are not part of it.
     pub memory_bytes: u64,
+    /// Part of `memory_bytes`: keys and values, of as many tokens as the session can hold.
+    pub cache_bytes: u64,
+    /// How keys and values are kept: one of LAYERLINE_KV_.
+    pub kv_type: i32,
+    /// The fewest tokens, beside 0, to which `layerline_session_truncate` can go back now.
+    pub fewest_tokens: u32,
 }
 
-// SAFETY: repr(C), `struct_size` first.
-unsafe impl Versioned for layerline_session_info {
-    const NAME: &'static str = "info";
-    const FIRST_SIZE: usize = offset_of!(layerline_session_info, memory_bytes) + size_of::<u64>();
-}
+versioned!(layerline_session_info as "info", up to fewest_tokens: u32);
 
 /// Fills `info` with facts of the session; set `info->struct_size` before the call.
 ///
@@ -158,6 +160,9 @@ pub unsafe extern "C" fn layerline_session_get_info(
             context_length: session.context_length() as u32,
             position: session.position() as u64,
             memory_bytes: session.memory_bytes(),
+            cache_bytes: session.cache_bytes(),
+            kv_type: kv_number(session.kv_type()),
+            fewest_tokens: session.fewest_tokens() as u32,
         });
         Ok(())
     })
@@ -245,12 +250,12 @@ pub unsafe extern "C" fn layerline_session_submit(
 /// a submitted one that waits for its turn at once. The session is then as before that pass.
 ///
 /// An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
-/// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
-/// often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
-/// same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+/// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts
+/// that are raised before it ends, also one that came too late to end it. `layerline_session_clear_interrupt` takes back
+/// those that no call has used up.
 ///
 /// NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
-/// It takes a lock, so never from a signal handler: let that one wake a thread, by a pipe.
+/// Do not call it from a signal handler, because it takes a lock: let the handler wake a thread through a pipe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_session) {
     caller!().or((), |c| {
@@ -259,7 +264,7 @@ pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_s
     });
 }
 
-/// Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+/// Takes back interrupts that no call has used up, so that the next pass or generation runs: for a host that begins something
 /// new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
 /// no-op. Any thread.
 #[unsafe(no_mangle)]
@@ -268,6 +273,51 @@ pub unsafe extern "C" fn layerline_session_clear_interrupt(session: *const layer
         c.handle(session)?.session.clear_interrupt();
         Ok(())
     });
+}
+
+/// How far a session's call has come.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_progress {
+    /// Set by the caller to sizeof(layerline_progress) before the call.
+    pub struct_size: u32,
+    pub reserved: u32,
+    /// Bytes of weights that the pass has gone past, from memory or from storage. Experts that no token chose count with
+    /// their layer.
+    pub bytes_done: u64,
+    /// Bytes of weights that it goes past in all: those of the model for each chunk of tokens.
+    pub bytes: u64,
+    /// Tokens whose chunk is done.
+    pub tokens_done: u64,
+    /// Tokens of the pass.
+    pub tokens: u64,
+}
+
+versioned!(layerline_progress as "progress", up to tokens: u64);
+
+/// Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
+/// it is the last one, and all zero before the first. Never waits.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_get_progress(
+    session: *const layerline_session,
+    progress: *mut layerline_progress,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, progress) = (c.handle(session)?, c.out_struct(progress)?);
+        let now = session.session.progress();
+        progress.set(layerline_progress {
+            struct_size: size_of::<layerline_progress>() as u32,
+            reserved: 0,
+            bytes_done: now.bytes_done,
+            bytes: now.bytes,
+            tokens_done: now.tokens_done,
+            tokens: now.tokens,
+        });
+        Ok(())
+    })
 }
 
 /// Lets the host look at a row that the last pass left. Out-parameters come with their names.
@@ -334,8 +384,13 @@ pub unsafe extern "C" fn layerline_session_embeddings(
 
 /// Forgets all tokens after the first `tokens`, so that the sequence can go on differently from there.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer; LAYERLINE_ERROR_BUSY while a pass runs or is
-/// submitted. One thread at a time.
+/// A layer with a sliding window keeps little more than the window, and what it has dropped cannot be brought back. The
+/// tokens of the last chunk (`layerline_options_set_chunk_length`) can always be forgotten, and so can all tokens. How far
+/// back truncation goes otherwise is `fewest_tokens` of `layerline_session_info`. To go back farther, make a checkpoint
+/// there: `layerline_session_checkpoint`.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the session holds fewer, or a layer has dropped what the next token would
+/// see, and nothing changes; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_truncate(
     session: *mut layerline_session,
@@ -343,87 +398,4 @@ pub unsafe extern "C" fn layerline_session_truncate(
     err: *mut *mut layerline_error,
 ) -> layerline_status {
     caller!().run(err, |c| c.handle(session)?.write()?.truncate(tokens))
-}
-
-/// Begins a second sequence with the tokens of a first one, so that a prompt is run once and continued in many ways. The
-/// two have nothing in common from then on: each may be changed and freed by itself. What the first one holds is copied,
-/// and with it the logits of its last token where its last pass left some; they are row 0.
-///
-/// `context_length`: tokens the copy can hold; 0: as many as the first one.
-/// `copy`: set to a session that the caller owns: `layerline_session_free`. Its KV cache is taken from the model's budget.
-///
-/// Errors: LAYERLINE_ERROR_CONTEXT_FULL when the first session holds more tokens than the copy could;
-/// LAYERLINE_ERROR_MEMORY_BUDGET when the budget has no room for its cache; LAYERLINE_ERROR_INVALID_ARGUMENT, also for a
-/// context length at which the model rotates its keys by other angles; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which
-/// keeps nothing between passes; LAYERLINE_ERROR_BUSY while a pass of the first session runs or is submitted;
-/// LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_session_copy(
-    session: *const layerline_session,
-    context_length: u32,
-    copy: *mut *mut layerline_session,
-    err: *mut *mut layerline_error,
-) -> layerline_status {
-    caller!().run(err, |c| {
-        let (session, out) = (c.handle(session)?, c.out(copy, "copy")?);
-        let copy = session.read()?.copy(context_length)?;
-        out.set(layerline_session::boxed(copy));
-        Ok(())
-    })
-}
-
-/// Writes what a session holds to a file, so that `layerline_session_load` can go on from there at another time, in
-/// another process: keys and values of its tokens, and the logits of the last one where the last pass left some. The
-/// tokens themselves are not in it, nor embeddings, nor what samplers have seen.
-///
-/// The file is written as `.layerline-*.tmp` beside its place, and gets its name when it is complete and on storage: what
-/// had the name before is replaced whole, or stays. Only its owner can read it. It does not depend on the context length,
-/// the budget, threads or the kind of machine.
-///
-/// `path`: NUL-terminated, taken as bytes.
-///
-/// Errors: LAYERLINE_ERROR_IO, also where the name belongs to something other than a regular file;
-/// LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED for an encoder, which keeps nothing between passes;
-/// LAYERLINE_ERROR_BUSY while a pass runs or is submitted; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits for storage.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_session_save(
-    session: *const layerline_session,
-    path: *const c_char,
-    err: *mut *mut layerline_error,
-) -> layerline_status {
-    caller!().run(err, |c| {
-        let (session, path) = (c.handle(session)?, c.path(path)?);
-        session.read()?.save(path)
-    })
-}
-
-/// Replaces what a session holds by what `layerline_session_save` wrote. Going on from there gives the same bits as going
-/// on in the session that was saved. The two may have different context lengths.
-///
-/// The file must be of the same model: the same architecture and hyper-parameters, vocabulary, tensors and quantisation,
-/// and the same bytes in a sample of the weights; which files hold the model does not matter. A model that differs from
-/// it in a few tensors only may be taken for the same.
-///
-/// `path`: NUL-terminated, taken as bytes.
-///
-/// After an error the session is as it was before. The file is read twice for that, once to check it all. Only when it
-/// changes between the two, which is LAYERLINE_ERROR_IO, the session is left without tokens.
-///
-/// Errors: LAYERLINE_ERROR_IO; LAYERLINE_ERROR_FORMAT when it is no such file, cut short or damaged;
-/// LAYERLINE_ERROR_UNSUPPORTED when another version of the library wrote it in a form that this one does not know,
-/// and for an encoder;
-/// LAYERLINE_ERROR_INVALID_ARGUMENT when it is of another model, or of a context length at which the model rotates its
-/// keys by other angles; LAYERLINE_ERROR_CONTEXT_FULL when it holds more tokens than the session can;
-/// LAYERLINE_ERROR_BUSY when another call on the session is running or a pass is submitted;
-/// LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time; it waits for storage.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_session_load(
-    session: *mut layerline_session,
-    path: *const c_char,
-    err: *mut *mut layerline_error,
-) -> layerline_status {
-    caller!().run(err, |c| {
-        let (session, path) = (c.handle(session)?, c.path(path)?);
-        session.write()?.load(path)
-    })
 }

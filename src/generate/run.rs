@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::Sampler;
 use crate::error::{Error, Result};
+use crate::exec::Candidates;
 use crate::model::Logits;
 use crate::session::Session;
 use crate::text::{Tokenizer, Utf8Stream};
@@ -14,6 +15,8 @@ pub trait Sequence {
     fn forward(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()>;
     /// Logits of the last position of the last pass.
     fn last_logits(&self) -> Result<&[f32]>;
+    /// Lends memory to choose by them in.
+    fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R;
     /// How often the sequence had been interrupted when its last call ended: what came since is meant for this one.
     fn interrupts(&self) -> u64;
     /// The run has ended: interrupts that came until now are used up.
@@ -35,6 +38,10 @@ impl Sequence for Session {
         // Rows of the embedding beyond the vocabulary are padding: they are no tokens, and never chosen.
         let tokens = self.model().tokenizer().map_or(row.len(), Tokenizer::vocab_size);
         Ok(&row[..tokens.min(row.len())])
+    }
+
+    fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+        choose(&mut self.candidates().lock())
     }
 
     fn interrupts(&self) -> u64 {
@@ -109,7 +116,7 @@ fn run<S: Sequence, V: Vocabulary>(
     let mut bytes = Vec::new();
     let mut piece = String::new();
     for left in (0..max_tokens).rev() {
-        let token = sampler.sample(sequence.last_logits()?)?;
+        let token = sampler.sample_last(sequence)?;
         piece.clear();
         if vocabulary.is_end(token)? {
             stream.finish(&mut piece);
@@ -179,6 +186,9 @@ mod tests {
         }
         fn last_logits(&self) -> Result<&[f32]> {
             if self.logits.is_empty() { Err(Error::invalid("no logits")) } else { Ok(&self.logits) }
+        }
+        fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+            choose(&mut Candidates::default())
         }
         fn interrupts(&self) -> u64 {
             self.settled.get()
@@ -320,6 +330,9 @@ mod tests {
             fn last_logits(&self) -> Result<&[f32]> {
                 Ok(&[0.0, 1.0])
             }
+            fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+                choose(&mut Candidates::default())
+            }
             fn interrupts(&self) -> u64 {
                 7
             }
@@ -358,6 +371,9 @@ mod tests {
             }
             fn last_logits(&self) -> Result<&[f32]> {
                 Ok(&[1.3, 1.2, 1.1, 1.0])
+            }
+            fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
+                choose(&mut Candidates::default())
             }
             fn interrupts(&self) -> u64 {
                 0

@@ -1,22 +1,33 @@
 //! From logits to a token: penalty, top-k, top-p, min-p, temperature, draw. The order is llama.cpp's default order.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 
+use super::Sequence;
 use crate::error::{Error, Result};
+use crate::exec::Candidates;
 
-/// A token that may be chosen.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    logit: f32,
-    token: u32,
+/// A token that may be chosen, with its logit, as one number. Of two, the lesser one is likelier, or of the same logit and
+/// the lower token: a total order, as no candidate's logit is NaN.
+type Candidate = u64;
+
+fn candidate((token, logit): (usize, f32)) -> Candidate {
+    // Adding zero makes -0.0 a plain zero, which the total order would else put behind it.
+    u64::from(!ascending((logit + 0.0).to_bits())) << 32 | token as u64
 }
 
-impl Candidate {
-    /// Likelier first, of equals the lower token first: a total order, as no candidate's logit is NaN.
-    fn order(&self, other: &Candidate) -> Ordering {
-        other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
-    }
+fn token_of(candidate: Candidate) -> u32 {
+    candidate as u32
+}
+
+fn logit_of(candidate: Candidate) -> f32 {
+    let ascending = !((candidate >> 32) as u32);
+    // What `ascending` does to the bits, taken back.
+    f32::from_bits(ascending ^ if ascending >> 31 == 1 { 1 << 31 } else { u32::MAX })
+}
+
+/// The bits of a float so that greater floats have greater ones: those of negative floats turned round, behind the others.
+fn ascending(bits: u32) -> u32 {
+    bits ^ if bits >> 31 == 0 { 1 << 31 } else { u32::MAX }
 }
 
 /// Chooses tokens for one sequence. Greedy until told otherwise; of equal logits the lowest token wins.
@@ -46,9 +57,8 @@ pub struct Sampler {
     random: SplitMix64,
     /// The last tokens of the sequence, at most `last_n`.
     history: VecDeque<u32>,
-    /// Reused from token to token.
-    candidates: Vec<Candidate>,
-    weights: Vec<f64>,
+    /// For choices outside a session.
+    candidates: Candidates,
 }
 
 impl Default for Sampler {
@@ -63,8 +73,7 @@ impl Default for Sampler {
             seed: 0,
             random: SplitMix64(0),
             history: VecDeque::new(),
-            candidates: Vec::new(),
-            weights: Vec::new(),
+            candidates: Candidates::default(),
         }
     }
 }
@@ -140,14 +149,42 @@ impl Sampler {
         }
     }
 
-    /// Chooses a token by `logits`, one for each token of the vocabulary, and remembers it for the repeat penalty.
+    /// Chooses a token by `logits`, one for each token of the vocabulary, and remembers it for the repeat penalty. A choice
+    /// that is not greedy takes 16 bytes for each of them, which the sampler keeps and no budget counts.
+    ///
+    /// # Errors
+    /// `FORMAT`: no logit is a number; `OUT_OF_MEMORY`.
     pub fn sample(&mut self, logits: &[f32]) -> Result<i32> {
+        let mut own = std::mem::take(&mut self.candidates);
+        let token = self.sample_in(&mut own, logits);
+        self.candidates = own;
+        token
+    }
+
+    /// As [`Sampler::sample`], by the logits of the sequence's last pass and in its memory.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: the last pass left no logits; as [`Sampler::sample`].
+    pub fn sample_last<S: Sequence>(&mut self, sequence: &S) -> Result<i32> {
+        let logits = sequence.last_logits()?;
+        sequence.with_candidates(|memory| self.sample_in(memory, logits))
+    }
+
+    /// As [`Sampler::sample`], in memory of the caller's.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn sample_in(&mut self, memory: &mut Candidates, logits: &[f32]) -> Result<i32> {
         let token = if self.temperature == 0.0 && self.penalty == 1.0 {
-            likeliest(logits.iter().copied().enumerate().map(candidate))
+            likeliest(logits.iter().copied().enumerate())
         } else {
-            self.reserve(logits.len())?;
-            self.fill(logits);
-            if self.temperature == 0.0 { likeliest(self.candidates.iter().copied()) } else { self.draw() }
+            let (candidates, weights) = memory.numbers(logits.len())?;
+            let candidates = self.fill(candidates, logits);
+            if self.temperature == 0.0 {
+                likeliest(candidates.iter().map(|&c| (token_of(c) as usize, logit_of(c))))
+            } else {
+                self.draw(candidates, weights)
+            }
         };
         let token = token.ok_or_else(|| {
             Error::format(format!("none of the {} logits is a number: the model's weights are damaged", logits.len()))
@@ -157,104 +194,107 @@ impl Sampler {
         Ok(token)
     }
 
-    /// Room for the candidates and their weights: 16 bytes for each token of the vocabulary.
-    fn reserve(&mut self, vocab: usize) -> Result<()> {
-        self.candidates.clear();
-        self.weights.clear();
-        let reserved = self.candidates.try_reserve_exact(vocab).and_then(|()| self.weights.try_reserve_exact(vocab));
-        reserved.map_err(|_| Error::out_of_memory(format!("a sampler's candidates among {vocab} tokens")))
-    }
-
     /// The candidates: every token whose logit is a number, with the penalty applied.
-    fn fill(&mut self, logits: &[f32]) {
-        self.candidates.clear();
-        self.candidates.extend(logits.iter().copied().enumerate().map(candidate));
+    fn fill<'a>(&self, all: &'a mut [Candidate], logits: &[f32]) -> &'a mut [Candidate] {
+        for (place, entry) in all.iter_mut().zip(logits.iter().copied().enumerate()) {
+            *place = candidate(entry);
+        }
         if self.penalty != 1.0 {
             // Each token once, however often it was seen: the value is computed from the given logit, not in place.
             for &token in &self.history {
                 if let Some(&logit) = logits.get(token as usize) {
                     let penalised = if logit > 0.0 { logit / self.penalty } else { logit * self.penalty };
-                    self.candidates[token as usize].logit = penalised;
+                    all[token as usize] = candidate((token as usize, penalised));
                 }
             }
         }
-        self.candidates.retain(|candidate| !candidate.logit.is_nan());
+        keep(all, |logit| !logit.is_nan())
     }
 
     /// Narrows the candidates, then draws one. `None`: there are none.
-    fn draw(&mut self) -> Option<u32> {
+    fn draw(&mut self, mut candidates: &mut [Candidate], weights: &mut [u64]) -> Option<u32> {
         let k = self.top_k as usize;
-        if k > 0 && k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(k - 1, Candidate::order);
-            self.candidates.truncate(k);
+        if k > 0 && k < candidates.len() {
+            candidates.select_nth_unstable(k - 1);
+            candidates = &mut candidates[..k];
         }
         if self.top_p < 1.0 {
-            self.keep_top_p();
+            candidates = keep_top_p(candidates, self.top_p);
         }
-        let max = self.candidates.iter().map(|candidate| candidate.logit).reduce(f32::max)?;
+        let max = candidates.iter().copied().map(logit_of).reduce(f32::max)?;
         if self.min_p > 0.0 {
             // p_i >= min_p · p_max in logits, so that no softmax is needed.
             let least = f64::from(max) + f64::from(self.min_p).ln();
-            self.candidates.retain(|candidate| candidate.logit == max || f64::from(candidate.logit) >= least);
+            candidates = keep(candidates, |logit| logit == max || f64::from(logit) >= least);
         }
         let temperature = f64::from(self.temperature);
-        self.weights.clear();
-        self.weights.extend(self.candidates.iter().map(|candidate| weight(candidate.logit, max, temperature)));
-        let total: f64 = self.weights.iter().sum();
+        let weights = &mut weights[..candidates.len()];
+        for (place, &candidate) in weights.iter_mut().zip(&*candidates) {
+            *place = weight(logit_of(candidate), max, temperature).to_bits();
+        }
+        let total: f64 = weights.iter().copied().map(f64::from_bits).sum();
         let mut left = self.random.unit() * total;
-        for (candidate, weight) in self.candidates.iter().zip(&self.weights) {
-            left -= weight;
+        for (&candidate, &weight) in candidates.iter().zip(&*weights) {
+            left -= f64::from_bits(weight);
             if left < 0.0 {
-                return Some(candidate.token);
+                return Some(token_of(candidate));
             }
         }
         // Rounding left a remainder: the last one that can be drawn.
-        let last = self.weights.iter().rposition(|&weight| weight > 0.0)?;
-        Some(self.candidates[last].token)
-    }
-
-    /// Keeps the fewest likeliest candidates whose probabilities sum to `top_p`, likeliest first.
-    fn keep_top_p(&mut self) {
-        let Some(max) = self.candidates.iter().map(|candidate| candidate.logit).reduce(f32::max) else { return };
-        let total: f64 = self.candidates.iter().map(|candidate| weight(candidate.logit, max, 1.0)).sum();
-        let wanted = f64::from(self.top_p) * total;
-        let mut sum = 0.0;
-        let mut sorted = 0;
-        // The nucleus is small beside the vocabulary: sort the head, and more only if it does not suffice.
-        while sorted < self.candidates.len() {
-            let rest = &mut self.candidates[sorted..];
-            let head = rest.len().min((sorted * 7).max(64));
-            if head < rest.len() {
-                rest.select_nth_unstable_by(head - 1, Candidate::order);
-            }
-            rest[..head].sort_unstable_by(Candidate::order);
-            for (index, candidate) in rest[..head].iter().enumerate() {
-                sum += weight(candidate.logit, max, 1.0);
-                if sum >= wanted {
-                    self.candidates.truncate(sorted + index + 1);
-                    return;
-                }
-            }
-            sorted += head;
-        }
+        let last = weights.iter().rposition(|&weight| f64::from_bits(weight) > 0.0)?;
+        Some(token_of(candidates[last]))
     }
 }
 
-fn candidate((token, logit): (usize, f32)) -> Candidate {
-    // Adding zero makes -0.0 a plain zero, which the total order would else put behind it.
-    Candidate { logit: logit + 0.0, token: token as u32 }
+/// Keeps the fewest likeliest candidates whose probabilities sum to `top_p`, likeliest first.
+fn keep_top_p(candidates: &mut [Candidate], top_p: f32) -> &mut [Candidate] {
+    let Some(max) = candidates.iter().copied().map(logit_of).reduce(f32::max) else { return candidates };
+    let total: f64 = candidates.iter().map(|&candidate| weight(logit_of(candidate), max, 1.0)).sum();
+    let wanted = f64::from(top_p) * total;
+    let mut sum = 0.0;
+    let mut sorted = 0;
+    // The nucleus is small beside the vocabulary: sort the head, and more only if it does not suffice.
+    while sorted < candidates.len() {
+        let rest = &mut candidates[sorted..];
+        let head = rest.len().min((sorted * 7).max(64));
+        if head < rest.len() {
+            rest.select_nth_unstable(head - 1);
+        }
+        rest[..head].sort_unstable();
+        for index in 0..head {
+            sum += weight(logit_of(rest[index]), max, 1.0);
+            if sum >= wanted {
+                return &mut candidates[..sorted + index + 1];
+            }
+        }
+        sorted += head;
+    }
+    candidates
 }
 
-/// The likeliest candidate; of equals the first.
-fn likeliest(candidates: impl Iterator<Item = Candidate>) -> Option<u32> {
-    let mut best: Option<Candidate> = None;
-    for candidate in candidates {
-        // A comparison with NaN is false, so that the first candidate needs its own check.
-        if best.map_or(!candidate.logit.is_nan(), |best| candidate.logit > best.logit) {
-            best = Some(candidate);
+/// Keeps the candidates whose logits `stays` takes, in their order.
+fn keep(candidates: &mut [Candidate], stays: impl Fn(f32) -> bool) -> &mut [Candidate] {
+    let mut kept = 0;
+    for i in 0..candidates.len() {
+        let candidate = candidates[i];
+        if stays(logit_of(candidate)) {
+            candidates[kept] = candidate;
+            kept += 1;
         }
     }
-    best.map(|candidate| candidate.token)
+    &mut candidates[..kept]
+}
+
+/// The token of the greatest logit; of equals the first.
+fn likeliest(logits: impl Iterator<Item = (usize, f32)>) -> Option<u32> {
+    let mut best: Option<(usize, f32)> = None;
+    for (token, logit) in logits {
+        // A comparison with NaN is false, so that the first one needs its own check.
+        if best.map_or(!logit.is_nan(), |(_, best)| logit > best) {
+            best = Some((token, logit));
+        }
+    }
+    best.map(|(token, _)| token as u32)
 }
 
 /// exp((logit − max) ÷ temperature): 1 for the maximum even where it is infinite.
@@ -401,11 +441,11 @@ mod tests {
     #[test]
     fn top_p_reaches_beyond_the_head_it_sorts_first() {
         // 1000 equal tokens: 0.9 of them stay, the lowest, whatever order the selection leaves behind.
-        let mut sampler = drawing(1);
-        sampler.set_top_p(0.9).unwrap();
-        sampler.fill(&[0.0; 1000]);
-        sampler.keep_top_p();
-        let kept: Vec<u32> = sampler.candidates.iter().map(|candidate| candidate.token).collect();
+        let sampler = drawing(1);
+        let mut memory = Candidates::default();
+        let (candidates, _) = memory.numbers(1000).unwrap();
+        let kept = keep_top_p(sampler.fill(candidates, &[0.0; 1000]), 0.9);
+        let kept: Vec<u32> = kept.iter().copied().map(token_of).collect();
         assert_eq!(kept, (0..900).collect::<Vec<_>>());
     }
 
@@ -445,12 +485,35 @@ mod tests {
     }
 
     #[test]
+    fn candidates_are_ordered_as_their_logits_and_then_as_their_tokens() {
+        let logits = [f32::INFINITY, f32::MAX, 2.5, 1.0, f32::MIN_POSITIVE, 0.0, -1e-40, -1.0, -3.0, f32::NEG_INFINITY];
+        let candidates: Vec<Candidate> = logits.into_iter().map(|logit| candidate((7, logit))).collect();
+        assert!(candidates.is_sorted_by(|a, b| a < b), "{candidates:x?}");
+        for (candidate, logit) in candidates.iter().zip(logits) {
+            assert_eq!((token_of(*candidate), logit_of(*candidate).to_bits()), (7, logit.to_bits()));
+        }
+        assert!(candidate((3, 1.0)) < candidate((4, 1.0)));
+        assert_eq!(candidate((3, -0.0)), candidate((3, 0.0)));
+    }
+
+    #[test]
+    fn a_choice_in_memory_that_is_lent_is_the_same_and_takes_none_of_its_own() {
+        let logits: Vec<f32> = (0..5000).map(|i| (i as f32).cos()).collect();
+        let (mut own, mut lent, mut memory) = (drawing(9), drawing(9), Candidates::default());
+        for _ in 0..20 {
+            assert_eq!(own.sample(&logits).unwrap(), lent.sample_in(&mut memory, &logits).unwrap());
+        }
+        assert!(lent.candidates.is_empty() && !own.candidates.is_empty() && own.clone().candidates.is_empty());
+    }
+
+    #[test]
     fn the_penalty_divides_positive_logits_and_multiplies_the_others_once() {
         let mut sampler = Sampler::new();
         sampler.set_repeat_penalty(2.0, 8).unwrap();
         sampler.accept(&[0, 0, 0, 1]);
-        sampler.fill(&[3.0, -1.0, 0.5]);
-        let logits: Vec<f32> = sampler.candidates.iter().map(|candidate| candidate.logit).collect();
+        let mut memory = Candidates::default();
+        let (candidates, _) = memory.numbers(3).unwrap();
+        let logits: Vec<f32> = sampler.fill(candidates, &[3.0, -1.0, 0.5]).iter().copied().map(logit_of).collect();
         assert_eq!(logits, [1.5, -2.0, 0.5]);
     }
 
@@ -468,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn the_penalty_counts_tokens_sampled_before_it_was_needed_but_forgets_them_when_set() {
+    fn the_penalty_counts_earlier_tokens_and_forgets_them_when_it_is_set() {
         let mut sampler = Sampler::new();
         sampler.accept(&[-1, 7, 1]);
         assert_eq!(sampler.history, [7, 1]);
@@ -516,10 +579,11 @@ mod tests {
         for _ in 0..8 {
             sampler.sample(&logits).unwrap();
         }
-        let before = (sampler.candidates.capacity(), sampler.weights.capacity(), sampler.history.capacity());
+        let before = (sampler.candidates.len(), sampler.history.capacity());
         for _ in 0..100 {
             sampler.sample(&logits).unwrap();
         }
-        assert_eq!(before, (sampler.candidates.capacity(), sampler.weights.capacity(), sampler.history.capacity()));
+        assert_eq!(before, (sampler.candidates.len(), sampler.history.capacity()));
+        assert_eq!(before.0 as u64, Candidates::bytes(logits.len()));
     }
 }

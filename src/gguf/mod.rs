@@ -1,6 +1,6 @@
 //! The GGUF file format: bytes in, checked metadata and tensor directory out. No file access policy.
 //!
-//! [`open_split`] is the door for models: it reads the first file through an [`Input`], asks its caller for the others
+//! [`open_split`] is the entry for models: it reads the first file through an [`Input`], asks its caller for the others
 //! of a split by name, and gives a [`Directory`]. [`read_file`] reads one file. [`write`] makes files, for tests and tools.
 //!
 //! Everything in a file is hostile until checked: nothing here panics on any input, and nothing is allocated for what

@@ -9,4 +9,5 @@ pub mod rope;
 pub mod rows;
 pub mod vector;
 
+use isa::Instructions;
 pub use isa::Isa;

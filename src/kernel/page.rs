@@ -128,7 +128,7 @@ impl<'a> Shared<'a> {
     /// The products of the rows `range`, counted through all pages, and what follows from them.
     ///
     /// # Safety
-    /// `range` lies in the rows, and is this thread's alone. The processor has `isa`.
+    /// `range` lies in the rows, and is this thread's alone.
     unsafe fn multiply(&self, isa: Isa, range: Range<usize>) {
         let mut first = 0;
         for page in self.pages {
@@ -185,8 +185,7 @@ pub fn multiply<'a, const N: usize>(pool: &Pool, isa: Isa, products: [Product<'a
             let here = range.start.max(first)..range.end.min(end);
             if !here.is_empty() {
                 let rows = (here.start - first) * GRAIN..((here.end - first) * GRAIN).min(product.rows);
-                // SAFETY: the pool hands out each unit once, and each product has results of its own; `isa` was found on
-                // this processor.
+                // SAFETY: the pool hands out each unit once, and each product has results of its own.
                 unsafe { product.multiply(isa, rows) };
             }
             first = end;
@@ -202,7 +201,7 @@ pub fn multiply_gated(pool: &Pool, isa: Isa, f: Activation, gate: Product, up: P
     let (gate, up) = (Shared::new(gate), Shared::new(up));
     assert_eq!((gate.rows, gate.acts.tokens()), (up.rows, up.acts.tokens()));
     pool.for_ranges(up.rows, GRAIN, &|range| {
-        // SAFETY: the pool hands out each row once; `isa` was found on this processor.
+        // SAFETY: the pool hands out each row once.
         unsafe {
             gate.multiply(isa, range.clone());
             up.multiply(isa, range.clone());

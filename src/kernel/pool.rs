@@ -7,6 +7,7 @@
 //! joined. A thread that the system delays therefore holds up nothing that it has not begun.
 
 use crate::error::{Error, Result, Status};
+use crate::sys::thread::HomeProcess;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -92,7 +93,7 @@ struct Shared {
     job: UnsafeCell<Job>,
     parts: Box<[Part]>,
     /// Guards nothing but the condition variables: held between a check of `state` and the wait.
-    door: Mutex<()>,
+    sleep: Mutex<()>,
     work_arrived: Condvar,
     all_left: Condvar,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -115,6 +116,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     turn: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
+    home: HomeProcess,
 }
 
 impl Pool {
@@ -135,12 +137,13 @@ impl Pool {
             parks: AtomicU64::new(0),
             job: UnsafeCell::new(Job { work: &nothing, total: 0, grain: 1 }),
             parts: (0..threads).map(|_| Part(AtomicU64::new(0))).collect(),
-            door: Mutex::new(()),
+            sleep: Mutex::new(()),
             work_arrived: Condvar::new(),
             all_left: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let mut pool = Pool { shared, turn: Mutex::new(()), workers: Vec::with_capacity(threads - 1) };
+        let workers = Vec::with_capacity(threads - 1);
+        let mut pool = Pool { shared, turn: Mutex::new(()), workers, home: HomeProcess::default() };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new()
@@ -220,6 +223,10 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if !self.home.is_here() {
+            // The workers stayed in the parent.
+            return;
+        }
         self.shared.publish(STOP);
         for worker in self.workers.drain(..) {
             // A worker catches what it runs and does nothing else that panics.
@@ -239,8 +246,8 @@ impl Shared {
         // With a sequentially consistent fence between the two on both sides, at least one sees the other.
         fence(Ordering::SeqCst);
         if self.parked.load(Ordering::Relaxed) > 0 {
-            // Whoever counted himself is past the door, that is waiting, or has seen the job.
-            drop(self.door.lock());
+            // A thread that counted itself holds the lock until it waits, or has seen the job.
+            drop(self.sleep.lock());
             self.work_arrived.notify_all();
         }
     }
@@ -253,11 +260,11 @@ impl Shared {
         if closed & JOINED == 0 || spin(|| self.state.load(Ordering::Acquire) & JOINED == 0) {
             return;
         }
-        let mut door = self.door.lock();
+        let mut sleep = self.sleep.lock();
         let mut state = self.state.fetch_or(CALLER_PARKED, Ordering::Acquire);
         while state & JOINED != 0 {
-            // The last to leave sees the flag and comes through the door, so the notice cannot fall before the wait.
-            self.all_left.wait(&mut door);
+            // The last to leave sees the flag and takes the lock, so its notice cannot come before the wait.
+            self.all_left.wait(&mut sleep);
             state = self.state.load(Ordering::Acquire);
         }
     }
@@ -288,13 +295,13 @@ impl Shared {
         if spin(&mut is_new) {
             return state;
         }
-        let mut door = self.door.lock();
+        let mut sleep = self.sleep.lock();
         self.parked.fetch_add(1, Ordering::Relaxed);
         // See `publish`.
         fence(Ordering::SeqCst);
         while !is_new() {
             self.parks.fetch_add(1, Ordering::Relaxed);
-            self.work_arrived.wait(&mut door);
+            self.work_arrived.wait(&mut sleep);
         }
         self.parked.fetch_sub(1, Ordering::Relaxed);
         state
@@ -314,7 +321,7 @@ impl Shared {
         // Release: the caller sees what this thread wrote.
         let before = self.state.fetch_sub(1, Ordering::Release);
         if before & CALLER_PARKED != 0 && before & JOINED == 1 {
-            drop(self.door.lock());
+            drop(self.sleep.lock());
             self.all_left.notify_one();
         }
     }

@@ -36,7 +36,7 @@ pub fn quantize<'a>(
 ) -> matmul::Activations<'a> {
     let quantizer = matmul::Quantizer::new(form, k, tokens, buf);
     let shared = &quantizer;
-    // SAFETY: the pool hands out each token once, and `isa` was found on this processor.
+    // SAFETY: the pool hands out each token once.
     pool.for_ranges(tokens, 1, &|range| unsafe { shared.quantize(isa, x, range) });
     quantizer.finish()
 }

@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use crate::arch::Description;
 use crate::error::{Error, Result};
-use crate::exec::Loaded;
+use crate::exec::{Loaded, PassQueue};
 use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
-use crate::session::Passes;
 use crate::text::{Chat, Tokenizer};
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
@@ -41,7 +40,7 @@ pub struct Model {
     default_context: usize,
     kv_type: KvType,
     /// Before the engine, so that its thread is gone first.
-    passes: Passes,
+    passes: PassQueue,
     loaded: Loaded,
 }
 
@@ -63,14 +62,14 @@ impl Model {
         open::open_file(file, offset, length, options)
     }
 
-    /// As [`Model::open`], with each file's source behind one that `door` makes.
+    /// As [`Model::open`], with each file's source behind one that `wrap` makes.
     #[cfg(all(test, feature = "prefetch"))]
     pub(crate) fn open_behind(
         path: &Path,
         options: &Options,
-        door: impl Fn(BoxedSource) -> BoxedSource,
+        wrap: impl Fn(BoxedSource) -> BoxedSource,
     ) -> Result<Arc<Model>> {
-        open::open_behind(path, options, door)
+        open::open_behind(path, options, wrap)
     }
 
     pub fn info(&self) -> Info {
@@ -197,7 +196,7 @@ impl Model {
         self.kv_type
     }
 
-    pub(crate) fn passes(&self) -> &Passes {
+    pub(crate) fn passes(&self) -> &PassQueue {
         &self.passes
     }
 

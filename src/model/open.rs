@@ -11,18 +11,18 @@ use super::types::{Options, Plan};
 use super::{Model, memory};
 use crate::arch::{self, Described, Description, VectorSource};
 use crate::error::{Error, Result, Status};
-use crate::exec::{Layout, Loaded, Program, Rotation, Scratch};
+use crate::exec::memory::MemoryLayout;
+use crate::exec::{Layout, Loaded, PassQueue, Program, Rotation, Scratch, session_bytes};
 use crate::gguf::{self, Directory, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::quant;
-use crate::session::{Passes, session_bytes};
 use crate::sys::file::with_suffix;
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
 use crate::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
-use crate::weights::{Accounting, Io, Schedule};
+use crate::weights::{Accounting, Schedule};
 
 /// Reads that are in flight at once: four of 1–2 MiB reach the speed of direct storage.
 const READERS: usize = 4;
@@ -80,9 +80,9 @@ pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
 pub fn open_behind(
     path: &Path,
     options: &Options,
-    door: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
+    wrap: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
 ) -> Result<Arc<Model>> {
-    open(read_path(path, metadata_limit(options))?, options, door)
+    open(read_path(path, metadata_limit(options))?, options, wrap)
 }
 
 pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
@@ -197,8 +197,8 @@ fn needs(read: &Read, options: &Options) -> Result<Needs> {
         + d.ropes.iter().map(Rotation::memory_bytes).sum::<usize>() as u64
         + (d.layers.capacity() * size_of::<arch::Layer>() + program.memory_bytes()) as u64
         + Engine::overhead_bytes(schedule, options.prefetch && cfg!(feature = "prefetch"), READERS);
-    let scratch = layout.memory_bytes() + (Pool::memory_needed(threads) + Passes::memory_needed()) as u64;
-    let session = session_bytes(d, context, chunk, options.kv_type)?;
+    let scratch = layout.memory_bytes() + (Pool::memory_needed(threads) + PassQueue::memory_needed()) as u64;
+    let session = session_bytes(d, &MemoryLayout::new(d, context, chunk, options.kv_type)?);
     Ok(Needs { tables, scratch, session, threads, chunk, context, layout })
 }
 
@@ -232,8 +232,8 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
     })
 }
 
-/// `door` may put something in front of each source.
-fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
+/// `wrap` may put something in front of each source.
+fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn Source>) -> Result<Arc<Model>> {
     let needs = needs(&read, options).map_err(|e| e.context(&read.name))?;
     let floor = min_budget(&needs, &read.compiled.schedule);
     let automatic = options.memory_budget == 0;
@@ -267,14 +267,14 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
     let Compiled { description, program, schedule, .. } = read.compiled;
     let rotation = |rope| Rotation::new(rope, |id| &vectors[id.0 as usize]).map_err(|e| e.context(&read.name));
     let rotations = description.ropes.iter().map(rotation).collect::<Result<Vec<_>>>()?;
-    let (sources, io) = in_mode(read.files, options.io)?;
+    let (sources, io) = source::in_mode(read.files, options.io)?;
     let scratch = Scratch::new(needs.layout.clone())
         .map_err(|e| Error::out_of_memory(format!("{}: {} bytes of scratch memory: {e}", read.name, needs.scratch)))?;
     let pool = Pool::new(needs.threads)?;
     let engine = Engine::start(Config {
         accounting: Accounting::new(budget, needs.fixed(), needs.session),
         schedule,
-        sources: sources.into_iter().map(door).collect(),
+        sources: sources.into_iter().map(wrap).collect(),
         prefetch: options.prefetch,
         readers: READERS,
         prefetch_distance: options.prefetch_distance,
@@ -291,20 +291,9 @@ fn open(read: Read, options: &Options, door: impl Fn(Box<dyn Source>) -> Box<dyn
         chunk_length: needs.chunk,
         default_context: needs.context,
         kv_type: options.kv_type,
-        passes: Passes::default(),
+        passes: PassQueue::default(),
         loaded: Loaded { program, vectors, rotations, isa, pool, scratch: Mutex::new(scratch), engine },
     }))
-}
-
-/// All files in one mode: where one of them cannot be read directly, none is.
-fn in_mode(files: Vec<FileSource>, io: Io) -> Result<(Vec<Box<dyn Source>>, Io)> {
-    let io = match io {
-        Io::Auto if files.iter().all(FileSource::takes_direct) => Io::Direct,
-        Io::Auto => Io::Buffered,
-        other => other,
-    };
-    let sources = files.into_iter().map(|f| f.with_mode(io)).collect::<Result<_>>()?;
-    Ok((sources, io))
 }
 
 fn read_vectors(files: &[FileSource], vectors: &[VectorSource]) -> Result<Vec<Box<[f32]>>> {

@@ -1,7 +1,6 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
 mod checkpoint;
-mod replace;
 mod results;
 mod state;
 mod submit;
@@ -10,17 +9,18 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::arch::Description;
+use parking_lot::Mutex;
+
 use crate::error::{Error, Result, Status};
 use crate::exec::memory::{Held, KvType, MemoryLayout, SequenceMemory};
-use crate::exec::{KeyValues, Wanted};
+use crate::exec::{Candidates, KeyValues, Wanted, session_bytes};
 use crate::model::{Logits, Model, Outputs};
 use checkpoint::Marks;
 use results::{Results, Spare};
 
 pub use crate::weights::Interrupt;
 pub use checkpoint::Checkpoint;
-pub use submit::{Passes, SharedSession};
+pub use submit::SharedSession;
 
 /// A sequence of tokens and what the model remembers of it. Of a model whose tokens see each other both ways, each pass is
 /// a sequence of its own, taken in from position 0, and nothing is remembered. Takes its cache from the model's budget and gives it back
@@ -35,6 +35,8 @@ pub struct Session {
     /// What the last pass left.
     results: Results,
     spare: Spare,
+    /// Lent to the sampler that chooses by the last pass's logits.
+    candidates: Mutex<Candidates>,
     interrupt: Arc<Interrupt>,
     /// What was taken from the budget, beside results of more than one row.
     reserved: u64,
@@ -65,7 +67,7 @@ impl Session {
             )));
         }
         let layout = MemoryLayout::new(model.description(), context, model.chunk_length(), model.kv_type())?;
-        let reserved = bytes_with(model.description(), context, &layout);
+        let reserved = session_bytes(model.description(), &layout);
         model.engine().reserve(reserved).map_err(|e| e.context(format!("a session of {context} tokens")))?;
         let memory = SequenceMemory::new(layout).map_err(|e| {
             model.engine().release(reserved);
@@ -80,6 +82,7 @@ impl Session {
             marks: Marks::default(),
             results: Results::none(model),
             spare: Spare::default(),
+            candidates: Mutex::default(),
             interrupt,
             reserved,
             pass_bytes: 0,
@@ -103,6 +106,16 @@ impl Session {
     /// Bytes that the session has taken from the model's budget, beside rows of results after the first.
     pub fn memory_bytes(&self) -> u64 {
         self.reserved
+    }
+
+    /// The part of it that its keys and values take.
+    pub fn cache_bytes(&self) -> u64 {
+        self.memory.cell_bytes()
+    }
+
+    /// How its keys and values are kept: as the model's options say, where the model remembers any.
+    pub fn kv_type(&self) -> KvType {
+        if self.model.description().causal { self.model.kv_type() } else { KvType::F16 }
     }
 
     /// Ends passes of this session from any thread: the one that runs, or the next one where none runs. One that was submitted and waits for its turn ends when that comes;
@@ -170,6 +183,9 @@ impl Session {
             true => Some(self.memory.snapshot(Held::Droppable, start)?),
             false => None,
         };
+        let sweep_bytes = self.model.engine().sweep_bytes();
+        let chunks = tokens.len().div_ceil(chunk) as u64;
+        self.interrupt.progress().begin(tokens.len() as u64, sweep_bytes.saturating_mul(chunks));
         let before = std::mem::replace(&mut self.position, start);
         for (i, part) in tokens.chunks(chunk).enumerate() {
             let wanted = fresh.of_chunk(outputs, i * chunk, part.len(), tokens.len());
@@ -184,6 +200,7 @@ impl Session {
                 return Err(e);
             }
             self.position += part.len();
+            self.interrupt.progress().swept(part.len() as u64, sweep_bytes);
         }
         fresh.finish(outputs, tokens.len());
         self.spare.keep(&mut self.results);
@@ -229,6 +246,12 @@ impl Session {
         self.results.embeddings.row(row, "embeddings")
     }
 
+    /// Memory to choose a token in by [`Session::logits`], a part of what the session takes from the budget. It is lent to
+    /// one sampler at a time.
+    pub(crate) fn candidates(&self) -> &Mutex<Candidates> {
+        &self.candidates
+    }
+
     /// Forgets all tokens after the first `tokens`. What the last pass left is forgotten with them.
     ///
     /// A layer with a sliding window keeps little more than the window. The tokens of the last chunk can always be
@@ -264,22 +287,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.results = Results::none(&self.model);
+        *self.candidates.get_mut() = Candidates::default();
         // Where this fails, the memory is given back a moment after it was accounted for.
         let _ = self.memory.free();
         self.model.engine().release(self.reserved);
     }
-}
-
-/// Bytes a session with room for `context` tokens takes from the budget: its memory, a row of logits and an embedding,
-/// twice because those of the last pass stay until the next one has succeeded, and the tokens of a submitted pass.
-///
-/// # Errors
-/// `UNSUPPORTED`: the model's keys and values cannot be kept in this type.
-pub fn session_bytes(d: &Description, context: usize, chunk: usize, kv_type: KvType) -> Result<u64> {
-    Ok(bytes_with(d, context, &MemoryLayout::new(d, context, chunk, kv_type)?))
-}
-
-fn bytes_with(d: &Description, context: usize, layout: &MemoryLayout) -> u64 {
-    let tokens = (context as u64).saturating_mul(size_of::<i32>() as u64);
-    layout.bytes().saturating_add(2 * results::row_bytes(d)).saturating_add(tokens)
 }

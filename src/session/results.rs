@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::arch::Description;
 use crate::error::{Error, Result};
 use crate::exec::{Embeddings, Logits, Outputs, Wanted};
 use crate::kernel::vector;
 use crate::model::Model;
 use crate::weights::Interrupt;
+use crate::weights::frames::Memory;
 
 /// What a pass leaves. That of the last pass stays until the next one has succeeded. One row of each kind is part of the
 /// session's memory; more are taken from the budget, and given back when this is dropped.
@@ -19,7 +19,8 @@ pub struct Results {
 
 /// [count][width]
 pub struct Rows {
-    values: Vec<f32>,
+    /// Memory of its own, not the heap's: what the heap is given back it may keep, beyond the budget.
+    values: Option<Memory>,
     pub count: usize,
     width: usize,
 }
@@ -27,13 +28,13 @@ pub struct Rows {
 /// The memory of single rows that have been replaced, for the next pass.
 #[derive(Default)]
 pub struct Spare {
-    logits: Vec<f32>,
-    embeddings: Vec<f32>,
+    logits: Option<Memory>,
+    embeddings: Option<Memory>,
 }
 
 impl Rows {
     fn new(count: usize, width: usize) -> Rows {
-        Rows { values: Vec::new(), count, width }
+        Rows { values: None, count, width }
     }
 
     /// # Errors
@@ -42,25 +43,34 @@ impl Rows {
         if row >= self.count {
             return Err(Error::invalid(format!("row {row} of {} rows of {what}", self.count)));
         }
-        Ok(&self.values[row * self.width..][..self.width])
+        Ok(&self.all()[row * self.width..][..self.width])
+    }
+
+    fn all(&self) -> &[f32] {
+        self.values.as_ref().map_or(&[], |values| &values.as_slice()[..self.count * self.width])
     }
 
     pub fn all_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        let count = self.count * self.width;
+        self.values.as_mut().map_or(&mut [], |values| &mut values.as_slice_mut()[..count])
     }
 
     fn rows(&mut self, first: usize, count: usize) -> &mut [f32] {
-        &mut self.values[first * self.width..][..count * self.width]
+        let width = self.width;
+        &mut self.all_mut()[first * width..][..count * width]
     }
 
-    fn allocate(&mut self, spare: &mut Vec<f32>, what: &str) -> Result<()> {
-        self.values = std::mem::take(spare);
-        let values = self.count.saturating_mul(self.width);
-        self.values.truncate(values);
-        if self.values.try_reserve_exact(values - self.values.len()).is_err() {
-            return Err(Error::out_of_memory(format!("{what} of {} positions", self.count)));
+    fn allocate(&mut self, spare: &mut Option<Memory>, what: &str) -> Result<()> {
+        let bytes = self.count.saturating_mul(self.width).saturating_mul(size_of::<f32>());
+        if bytes == 0 {
+            return Ok(());
         }
-        self.values.resize(values, 0.0);
+        self.values = spare.take().filter(|spare| spare.len() == bytes);
+        if self.values.is_none() {
+            let memory = Memory::new(bytes)
+                .map_err(|e| Error::out_of_memory(format!("{what} of {} positions: {e}", self.count)))?;
+            self.values = Some(memory);
+        }
         Ok(())
     }
 
@@ -114,7 +124,7 @@ impl Results {
         self.logits.allocate(&mut spare.logits, "logits")?;
         self.embeddings.allocate(&mut spare.embeddings, "embeddings")?;
         // A sum may begin here, in a row that was used before.
-        self.embeddings.values.fill(0.0);
+        self.embeddings.all_mut().fill(0.0);
         Ok(())
     }
 
@@ -144,7 +154,7 @@ impl Results {
     /// After all chunks, `tokens` tokens in all: a sum becomes the mean.
     pub fn finish(&mut self, outputs: Outputs, tokens: usize) {
         if outputs.embeddings == Embeddings::Mean {
-            vector::scale(self.model.isa(), &mut self.embeddings.values, 1.0 / tokens as f32);
+            vector::scale(self.model.isa(), self.embeddings.all_mut(), 1.0 / tokens as f32);
         }
     }
 }
@@ -152,7 +162,7 @@ impl Results {
 impl Drop for Results {
     fn drop(&mut self) {
         let extra = extra_bytes(&self.logits, &self.embeddings);
-        (self.logits.values, self.embeddings.values) = (Vec::new(), Vec::new());
+        (self.logits.values, self.embeddings.values) = (None, None);
         if extra > 0 {
             self.model.engine().release(extra);
         }
@@ -165,15 +175,10 @@ impl Spare {
         for (spare, rows) in [(&mut self.logits, &mut results.logits), (&mut self.embeddings, &mut results.embeddings)]
         {
             if rows.count == 1 {
-                *spare = std::mem::take(&mut rows.values);
+                *spare = rows.values.take();
             }
         }
     }
-}
-
-/// Bytes of one row of each kind.
-pub fn row_bytes(d: &Description) -> u64 {
-    (d.shape.vocab + d.shape.embedding) as u64 * 4
 }
 
 /// What is taken from the budget beside a row of each kind.

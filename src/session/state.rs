@@ -33,20 +33,21 @@ use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek, Write};
 use std::path::Path;
 
+use super::Session;
 use super::results::Results;
-use super::{Session, replace::replace};
 use crate::error::{Error, Result, Status};
 use crate::exec::memory::{Held, Layer, Row, RowMut, Snapshot};
 use crate::model::Logits;
 use crate::sys::file::open_for_reading;
+use crate::sys::replace::replace;
 use form::{CHECKSUM_BYTES, HEADER_BYTES, Header, LAYER_BYTES, LayerEntry};
 use stream::{Reader, Writer};
 
 impl Session {
-    /// Writes what the session remembers to a file, which [`Session::load`] reads into a session of the same model. It is
-    /// written beside `path` and gets the name when it is complete and on storage; only its owner can read it. Where
-    /// `path` is a symbolic link, the file that it leads to is replaced. A killed process may leave the file
-    /// `.layerline-*.tmp` there.
+    /// Writes what the session remembers to a file, which [`Session::load`] reads into a session of the same model. The
+    /// file gets its name when it is complete and on storage; only its owner can read it. Where `path` is a symbolic link,
+    /// the file that it leads to is replaced. A killed process may leave a file `.layerline-*.tmp` there, which the next
+    /// save in that folder removes.
     ///
     /// # Errors
     /// `IO`, after which a file that was there is as before; `UNSUPPORTED`: the model remembers nothing.

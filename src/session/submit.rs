@@ -2,23 +2,20 @@
 //! announced by an event.
 //!
 //! A submitted pass takes its session along. Until it is done nobody else can have the session, and when the host has
-//! let go of it meanwhile, it ends with the pass. The session is given back before the event is posted, so that a host
+//! freed it meanwhile, it ends with the pass. The session is given back before the event is posted, so that a host
 //! which sees the event can go on at once.
 
-use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Interrupt, Results, Session};
 use crate::error::{Error, Result, Status};
+use crate::exec::SubmittedPass;
 use crate::model::{Model, Outputs};
-
-/// A pass needs what a worker of the compute pool needs, and a little for the way there.
-const STACK_BYTES: usize = 320 << 10;
+use crate::weights::ProgressReport;
 
 /// A session that may run passes in the background. Calls never wait for a pass: what needs the session while it is
 /// away is told `BUSY`. Dropping it ends its pass, without waiting for that.
@@ -128,7 +125,7 @@ impl SharedSession {
         };
         drop(place);
         let job = Job { ticket, session, home: Arc::downgrade(&self.slot), tokens: copy, outputs, results, since };
-        self.model.passes().push(job);
+        self.model.passes().push(ticket, self.number(), Box::new(job));
         if self.interrupt.count() != since {
             // An interrupt that came before the pass was in the queue has not found it there: it ends the pass now.
             self.model.passes().withdraw(ticket);
@@ -140,7 +137,17 @@ impl SharedSession {
     /// for its turn at once. Where there is none, the next pass or generation ends as soon as it begins.
     pub fn interrupt(&self) {
         self.interrupt.raise();
-        self.model.passes().withdraw_of(&self.slot);
+        self.model.passes().withdraw_of(self.number());
+    }
+
+    /// A number that no other session has as long as this one, or a pass of it, is there: where its slot lies.
+    fn number(&self) -> usize {
+        Arc::as_ptr(&self.slot).addr()
+    }
+
+    /// How far the running call has come, or the last one where none runs; from any thread, without waiting.
+    pub fn progress(&self) -> ProgressReport {
+        self.interrupt.progress().report()
     }
 
     /// Takes back an interrupt that no pass has seen. A pass that is running or waiting is ended all the same.
@@ -166,9 +173,9 @@ struct Job {
     since: u64,
 }
 
-impl Job {
-    fn run(self) {
-        let Job { ticket, mut session, home, tokens, outputs, results, since } = self;
+impl SubmittedPass for Job {
+    fn run(self: Box<Self>) {
+        let Job { ticket, mut session, home, tokens, outputs, results, since } = *self;
         let model = session.model.clone();
         let run = || {
             let result = session.pass(&tokens, outputs, results, since);
@@ -186,9 +193,8 @@ impl Job {
         }
     }
 
-    /// Ends a pass that has not begun.
-    fn evict(self) {
-        let Job { ticket, mut session, home, results, .. } = self;
+    fn cancel(self: Box<Self>) {
+        let Job { ticket, mut session, home, results, .. } = *self;
         drop(results);
         session.pass_bytes = 0;
         let model = session.model.clone();
@@ -207,109 +213,10 @@ fn finish(model: &Model, ticket: u64, home: Weak<Slot>, session: Option<Session>
     match home.upgrade() {
         Some(slot) => {
             *slot.0.write() = session.map_or(Place::Lost, Place::Home);
-            // The owner may have let go meanwhile: then the session ends here, and its memory is free before the event.
+            // The owner may have freed it meanwhile: then the session ends here, and its memory is free before the event.
             drop(slot);
         }
         None => drop(session),
     }
     model.engine().pass_done(ticket, failure, bytes);
-}
-
-/// The submitted passes of a model, and the thread that runs them.
-#[derive(Default)]
-pub struct Passes {
-    queue: Arc<Queue>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    arrived: Condvar,
-}
-
-#[derive(Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
-    closing: bool,
-}
-
-impl Passes {
-    /// Memory for the thread, which the first submitted pass starts.
-    pub fn memory_needed() -> usize {
-        if cfg!(feature = "prefetch") { STACK_BYTES } else { 0 }
-    }
-
-    fn start(&self) -> Result<()> {
-        let mut thread = self.thread.lock();
-        if thread.is_none() {
-            let queue = self.queue.clone();
-            // The thread owns nothing of the model between passes, so that it keeps no model alive.
-            let builder = std::thread::Builder::new().name("layerline-pass".into()).stack_size(STACK_BYTES);
-            let spawned = builder.spawn(move || queue.serve());
-            *thread = Some(spawned.map_err(|e| Error::out_of_memory(format!("starting the thread of passes: {e}")))?);
-        }
-        Ok(())
-    }
-
-    fn push(&self, job: Job) {
-        self.queue.waiting.lock().jobs.push_back(job);
-        self.queue.arrived.notify_one();
-    }
-
-    /// Ends the pass of this ticket with CANCELLED, if it waits for its turn.
-    pub(crate) fn withdraw(&self, ticket: u64) {
-        self.withdraw_where(|job| job.ticket == ticket);
-    }
-
-    fn withdraw_of(&self, slot: &Arc<Slot>) {
-        self.withdraw_where(|job| std::ptr::eq(job.home.as_ptr(), Arc::as_ptr(slot)));
-    }
-
-    fn withdraw_where(&self, is_meant: impl Fn(&Job) -> bool) {
-        let mut waiting = self.queue.waiting.lock();
-        let found = waiting.jobs.iter().position(is_meant);
-        let job = found.and_then(|at| waiting.jobs.remove(at));
-        drop(waiting);
-        if let Some(job) = job {
-            job.evict();
-        }
-    }
-
-    #[cfg(all(test, feature = "prefetch"))]
-    pub(super) fn watch_thread(&self) -> Weak<impl Sized + use<>> {
-        Arc::downgrade(&self.queue)
-    }
-}
-
-impl Queue {
-    /// The life of the pass thread.
-    fn serve(&self) {
-        let mut waiting = self.waiting.lock();
-        loop {
-            if let Some(job) = waiting.jobs.pop_front() {
-                drop(waiting);
-                job.run();
-                waiting = self.waiting.lock();
-            } else if waiting.closing {
-                return;
-            } else {
-                self.arrived.wait(&mut waiting);
-            }
-        }
-    }
-}
-
-impl Drop for Passes {
-    fn drop(&mut self) {
-        // Every pass keeps its model alive, so none is left: the thread has nothing to do but to end.
-        self.queue.waiting.lock().closing = true;
-        self.queue.arrived.notify_one();
-        if let Some(thread) = self.thread.get_mut().take()
-            // The last pass may have been the model's last user: then this is its thread, and ends by itself.
-            && thread.thread().id() != std::thread::current().id()
-        {
-            let _ = thread.join();
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Session, SharedSession};
+use super::{Held, Session, SharedSession};
 use crate::arch::Block;
 use crate::error::Status;
 use crate::model::{Embeddings, Logits, Model, Options, Outputs};
@@ -43,9 +43,9 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let control = Control::default();
-        let door = control.clone();
+        let script = control.clone();
         let model =
-            Model::open_behind(&path(), &options(), |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+            Model::open_behind(&path(), &options(), |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
         let mut session = Session::new(&model, CONTEXT).unwrap();
         session.forward(&FIRST, Logits::All).unwrap();
         model.engine().settle();
@@ -104,13 +104,13 @@ fn experts_in(model: &Model, reads: &[Range<u64>]) -> std::collections::BTreeSet
 }
 
 #[test]
-fn at_the_floor_a_token_reads_its_own_experts_and_a_chunk_each_of_its_tokens_experts_once() {
+fn at_the_floor_a_pass_reads_each_expert_of_its_tokens_once() {
     let path = drawn::golden("arch/qwen3moe.gguf");
     let mut options = Options { context_length: CONTEXT, threads: 2, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();
-    let door = control.clone();
-    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let script = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
     let (count, used) = model.description().experts().map(|e| (e.count, e.used)).unwrap();
     let layers = model.description().layers.len();
     let read = |tokens: &[i32]| {
@@ -136,6 +136,33 @@ fn at_the_floor_a_token_reads_its_own_experts_and_a_chunk_each_of_its_tokens_exp
     let together = read(&FIRST);
     assert!(together.is_superset(&read(&FIRST[..1])), "{together:?}");
     assert!(together.len() > layers * used && together.len() <= layers * count && all.len() > used, "{together:?}");
+}
+
+#[test]
+fn what_undoes_a_pass_and_what_a_sampler_needs_are_counted_in_what_a_session_takes() {
+    let path = drawn::golden("arch/gemma3.gguf");
+    let options = Options { context_length: 400, chunk_length: 16, threads: 1, ..Options::default() };
+    let plan = Model::plan(&path, &options).unwrap();
+    let model = Model::open(&path, &options).unwrap();
+    let mut session = Session::new(&model, 0).unwrap();
+    let mut dropping = 0;
+    for _ in 0..20 {
+        dropping += usize::from(session.memory.may_drop(session.position(), 17));
+        let undo = session.memory.snapshot_bytes(Held::Droppable, session.position());
+        assert!(session.cache_bytes() + undo <= session.memory.bytes(), "{undo} bytes at {}", session.position());
+        session.forward(&[5; 17], Logits::Last).unwrap();
+    }
+    assert!(dropping > 0);
+    let candidates = crate::exec::Candidates::bytes(model.info().vocab_size as usize);
+    assert!(session.memory_bytes() > session.memory.bytes() + candidates);
+    assert_eq!(session.memory_bytes(), plan.kv_bytes);
+    // The sampler works in that memory: the account is the same, and the sampler's own memory is none.
+    let used = model.stats().used_bytes;
+    let mut sampler = crate::generate::Sampler::new();
+    sampler.set_temperature(1.0).unwrap();
+    sampler.sample_last(&session).unwrap();
+    assert_eq!(session.candidates().lock().len() as u64, candidates);
+    assert_eq!(model.stats().used_bytes, used);
 }
 
 #[test]
@@ -205,8 +232,8 @@ fn a_long_pass_that_fails_late_brings_back_what_its_chunks_dropped() {
     let mut options = Options { context_length: 600, chunk_length: 16, threads: 1, ..Options::default() };
     options.memory_budget = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
     let control = Control::default();
-    let door = control.clone();
-    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+    let script = control.clone();
+    let model = Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&script, source))).unwrap();
     let tokens: Vec<i32> = (0..450).map(|i| i * 37 % 200).collect();
     // The row of a token that the last chunk alone has.
     let (last, rare) = (449, 201);
@@ -256,6 +283,31 @@ fn a_pass_on_the_callers_thread_is_interrupted_while_storage_is_blocked() {
     assert_unharmed(&mut b.session);
 }
 
+#[cfg(feature = "prefetch")]
+#[test]
+fn progress_stands_where_storage_is_blocked_and_is_complete_at_the_end() {
+    let mut b = Bench::new();
+    let handle = b.session.interrupt_handle();
+    let whole = b.model.engine().sweep_bytes();
+    let report = || handle.progress().report();
+    assert_eq!((report().bytes_done, report().bytes), (whole, whole));
+    b.control.block_within(b.needed.clone());
+    std::thread::scope(|scope| {
+        let pass = scope.spawn(|| b.session.forward(&SECOND, Logits::All));
+        b.control.await_blocked(1);
+        // The page that is waited for is near the end, and those before it come by and by.
+        while report().bytes_done == 0 || report().bytes_done == whole {
+            std::thread::yield_now();
+        }
+        let now = report();
+        assert!(now.bytes_done < now.bytes, "{now:?}");
+        assert_eq!((now.tokens_done, now.tokens), (0, SECOND.len() as u64));
+        b.control.unblock();
+        pass.join().unwrap().unwrap();
+    });
+    assert_eq!((report().bytes_done, report().tokens_done), (whole, SECOND.len() as u64));
+}
+
 #[cfg(not(feature = "prefetch"))]
 #[test]
 fn without_threads_passes_cannot_be_submitted() {
@@ -301,7 +353,7 @@ mod submitted {
 
     /// What sessions have taken from the budget.
     fn session_bytes_of(model: &Model) -> u64 {
-        model.engine().shared().state.lock().accounting.sessions
+        model.engine().shared().state.lock().session_bytes()
     }
 
     fn no_events(model: &Model) {
@@ -311,7 +363,7 @@ mod submitted {
     }
 
     #[test]
-    fn submitting_returns_while_storage_is_blocked_and_nothing_that_asks_meanwhile_waits() {
+    fn submitting_returns_while_storage_is_blocked_and_no_query_waits() {
         let (model, control, shared, ticket) = blocked();
         no_events(&model);
         assert_eq!(shared.read().err().unwrap().status(), Status::Busy);
@@ -463,7 +515,7 @@ mod submitted {
     }
 
     #[test]
-    fn dropping_a_session_ends_its_running_pass_and_its_memory_is_back_before_the_event() {
+    fn dropping_a_session_ends_its_pass_and_frees_its_memory_before_the_event() {
         let (model, control, shared, ticket) = blocked();
         assert!(session_bytes_of(&model) > 0);
         drop(shared);

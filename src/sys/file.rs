@@ -43,6 +43,22 @@ pub fn reopen_direct(file: &File, probe: u64) -> io::Result<File> {
     }
 }
 
+/// The same file for reads of any length at any offset, which a descriptor opened for direct reads refuses.
+pub fn reopen_buffered(file: File) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    return super::linux::file::reopen_buffered(file);
+    #[cfg(not(target_os = "linux"))]
+    Ok(file)
+}
+
+/// Whether an error means that direct reads are not possible here, not that something is wrong.
+pub fn refuses_direct(e: &io::Error) -> bool {
+    #[cfg(unix)]
+    return super::unix::file::refuses_direct(e);
+    #[cfg(not(unix))]
+    return e.kind() == io::ErrorKind::Unsupported;
+}
+
 /// Duplicates a file descriptor of the host, who keeps and closes its own.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ pub mod file;
 pub mod mapping;
 pub mod memory;
 pub mod pages;
+pub mod replace;
 pub mod thread;
 
 #[cfg(target_os = "linux")]

@@ -175,7 +175,8 @@ fn bytes_of(vocabulary: &mut Vocabulary, spelt: TextTable, definition: &Definiti
     drop(spelt);
     let exact = respell(vocabulary);
     let whole = definition.whole_words.then(|| {
-        let tokens = (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token));
+        let tokens =
+            (0..vocabulary.len() as u32).filter(|&token| exact(vocabulary, token) && !vocabulary.is_doubled(token));
         TextTable::of(&vocabulary.texts, tokens)
     });
     Ok(Units::Bytes { pretokenizer: Pretokenizer::new(definition)?, bytes, whole })
@@ -191,7 +192,7 @@ fn characters_of(vocabulary: &Vocabulary, spaces: Spaces, unknown: Option<u32>) 
 }
 
 /// The merges and where those of each left side start. A pair that is listed twice counts where it stands first; one
-/// that would make a control token out of ordinary text is left out.
+/// that would make a control token out of ordinary text, or a token that the vocabulary does not have, is left out.
 fn read_merges(vocabulary: &Vocabulary, spelt: &TextTable, list: Strings) -> Result<(Vec<Merge>, Vec<u32>)> {
     let mut sorted = Vec::with_capacity(list.ends.len());
     let mut both = Vec::new();
@@ -207,10 +208,8 @@ fn read_merges(vocabulary: &Vocabulary, spelt: &TextTable, list: Strings) -> Res
         both.clear();
         both.extend_from_slice(left);
         both.extend_from_slice(right);
-        let token = |text: &[u8]| {
-            spelt.get(&vocabulary.texts, text).ok_or_else(|| fault("names a token that the vocabulary has not"))
-        };
-        let (left, right, joined) = (token(left)?, token(right)?, token(&both)?);
+        let token = |text: &[u8]| spelt.get(&vocabulary.texts, text);
+        let (Some(left), Some(right), Some(joined)) = (token(left), token(right), token(&both)) else { continue };
         if !matches!(vocabulary.kind(joined), Kind::Control | Kind::Unknown) {
             sorted.push((left, right, rank, joined));
         }
@@ -235,7 +234,7 @@ fn read_merges(vocabulary: &Vocabulary, spelt: &TextTable, list: Strings) -> Res
 /// not spelt in the byte alphabet stays. Returns which tokens' texts are exactly what they stand for.
 fn respell(vocabulary: &mut Vocabulary) -> impl Fn(&Vocabulary, u32) -> bool + use<> {
     let mut foreign = Vec::new();
-    let Vocabulary { texts, kinds } = vocabulary;
+    let Vocabulary { texts, kinds, .. } = vocabulary;
     let (mut from, mut to) = (0, 0);
     let mut decoded = Vec::new();
     for (token, end) in texts.ends.iter_mut().enumerate() {

@@ -90,6 +90,17 @@ pub(super) fn find(
     if AFTER_MESSAGES.iter().any(|pair| pair.iter().all(|text| token(vocabulary, text).is_some())) {
         ends.retain(|&end| vocabulary.text(end) != b"<|end|>" || Some(end) == eos);
     }
+    // What has the text of an end is one too, and no text makes it.
+    ends.sort_unstable();
+    let mut more = Vec::new();
+    for &double in &vocabulary.doubled {
+        let taken = texts.get(&vocabulary.texts, vocabulary.text(double));
+        if let Some(taken) = taken.filter(|taken| ends.binary_search(taken).is_ok()) {
+            vocabulary.kinds[double as usize] = vocabulary.kinds[taken as usize];
+            more.push(double);
+        }
+    }
+    ends.extend(more);
     ends.sort_unstable();
     ends.dedup();
     ends.shrink_to_fit();

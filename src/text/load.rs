@@ -50,10 +50,10 @@ impl Tokenizer {
         if count == 0 || i32::try_from(count).is_err() {
             return Err(Error::format(format!("{TOKENS} has {count} entries")));
         }
-        let mut vocabulary = Vocabulary { texts, kinds: read_kinds(kinds, count)? };
+        let mut vocabulary = Vocabulary { texts, kinds: read_kinds(kinds, count)?, doubled: Vec::new() };
         vocabulary.texts.bytes.shrink_to_fit();
         vocabulary.texts.ends.shrink_to_fit();
-        let spelt = table_of_all(&vocabulary)?;
+        let spelt = table_of_all(&mut vocabulary);
         let defaults = family.defaults();
         let id = |metadata: &Metadata, name: &str| read_id(metadata, name, defaults.id(name), count);
         let flag = |name: &str, default: bool| {
@@ -229,19 +229,28 @@ fn at_least(key: &str, found: usize, tokens: usize) -> Result<()> {
     Ok(())
 }
 
-/// All texts but the empty ones. Two tokens with one text cannot be told apart.
-fn table_of_all(vocabulary: &Vocabulary) -> Result<TextTable> {
+/// All texts but the empty ones. Of several tokens with one text a control token is taken for it, so that no text makes
+/// the others, else a normal one, else the first; the others are noted as doubled.
+fn table_of_all(vocabulary: &mut Vocabulary) -> TextTable {
+    let place = |kind: Kind| match kind {
+        Kind::Control | Kind::Unknown => 0,
+        Kind::Normal | Kind::UserDefined => 1,
+        Kind::Byte => 2,
+        Kind::Unused | Kind::Undefined => 3,
+    };
     let mut table = TextTable::new(vocabulary.len());
-    for token in 0..vocabulary.len() as u32 {
-        if vocabulary.text(token).is_empty() {
-            continue;
-        }
-        if let Some(earlier) = table.insert(&vocabulary.texts, token) {
-            let text = String::from_utf8_lossy(vocabulary.text(token));
-            return Err(Error::format(format!("{TOKENS}: {earlier} and {token} are both {text:?}")));
+    let mut doubled = Vec::new();
+    for turn in 0..4 {
+        for token in 0..vocabulary.len() as u32 {
+            if place(vocabulary.kind(token)) == turn && !vocabulary.text(token).is_empty() {
+                doubled.extend(table.insert(&vocabulary.texts, token).map(|_| token));
+            }
         }
     }
-    Ok(table)
+    doubled.sort_unstable();
+    doubled.shrink_to_fit();
+    vocabulary.doubled = doubled;
+    table
 }
 
 /// A special token by its key. One that the vocabulary has not counts as not given, as files say 2^32 - 1 for none.

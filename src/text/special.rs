@@ -23,7 +23,7 @@ impl Specials {
     /// than 256 bytes.
     pub fn new(vocabulary: &Vocabulary, kinds: &[Kind]) -> Specials {
         let mut tokens: Vec<u32> = (0..vocabulary.len() as u32)
-            .filter(|&token| kinds.contains(&vocabulary.kind(token)))
+            .filter(|&token| kinds.contains(&vocabulary.kind(token)) && !vocabulary.is_doubled(token))
             .filter(|&token| (1..=LONGEST).contains(&vocabulary.text(token).len()))
             .filter(|&token| std::str::from_utf8(vocabulary.text(token)).is_ok())
             .collect();

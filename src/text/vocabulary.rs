@@ -2,6 +2,9 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
 use super::work::step;
 use crate::gguf::Strings;
 
@@ -38,6 +41,8 @@ impl Kind {
 pub(super) struct Vocabulary {
     pub texts: Strings,
     pub kinds: Vec<Kind>,
+    /// Tokens whose text another has that is taken for it, in order: they have a text, but no text becomes them.
+    pub doubled: Vec<u32>,
 }
 
 impl Vocabulary {
@@ -53,15 +58,21 @@ impl Vocabulary {
         self.kinds[token as usize]
     }
 
+    /// Whether another token is taken for this one's text.
+    pub fn is_doubled(&self, token: u32) -> bool {
+        self.doubled.binary_search(&token).is_ok()
+    }
+
     /// The tokens that may come of ordinary text: those that have a text and stand for nothing else.
     pub fn of_text(&self) -> impl Iterator<Item = u32> + Clone {
-        (0..self.len() as u32).filter(|&token| {
+        (0..self.len() as u32).filter(|&token| !self.is_doubled(token)).filter(|&token| {
             !matches!(self.kind(token), Kind::Control | Kind::Unknown | Kind::Byte) && !self.text(token).is_empty()
         })
     }
 
     pub fn memory_bytes(&self) -> u64 {
-        (self.texts.bytes.capacity() + self.texts.ends.capacity() * size_of::<u32>() + self.kinds.capacity()) as u64
+        let numbers = self.texts.ends.capacity() + self.doubled.capacity();
+        (self.texts.bytes.capacity() + numbers * size_of::<u32>() + self.kinds.capacity()) as u64
     }
 }
 
@@ -69,12 +80,12 @@ pub(super) fn text_of(texts: &Strings, index: u32) -> &[u8] {
     texts.get(index as usize).unwrap_or_default()
 }
 
-/// From text to token: open addressing over token numbers, the texts stay where they are.
+/// From text to token: a table of token numbers, the texts stay where they are.
 ///
 /// The hash is keyed at random, so that a file cannot be made whose tokens all collide. Lookups are exact: the key
 /// never shows in a result.
 pub(super) struct TextTable {
-    slots: Vec<u32>,
+    tokens: HashTable<u32>,
     hasher: RandomState,
 }
 
@@ -88,53 +99,44 @@ impl TextTable {
         table
     }
 
-    /// Room for `count` tokens at three quarters full.
+    /// Room for `count` tokens.
     pub fn new(count: usize) -> TextTable {
-        TextTable { slots: vec![NONE; count + count / 3 + 1], hasher: RandomState::new() }
-    }
-
-    fn home(&self, text: &[u8]) -> usize {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(text);
-        ((u128::from(hasher.finish()) * self.slots.len() as u128) >> 64) as usize
-    }
-
-    fn next(&self, slot: usize) -> usize {
-        if slot + 1 == self.slots.len() { 0 } else { slot + 1 }
+        TextTable { tokens: HashTable::with_capacity(count), hasher: RandomState::new() }
     }
 
     pub fn get(&self, texts: &Strings, text: &[u8]) -> Option<u32> {
-        let mut slot = self.home(text);
-        loop {
+        step();
+        let is_meant = |&token: &u32| {
             step();
-            match self.slots[slot] {
-                NONE => return None,
-                token if text_of(texts, token) == text => return Some(token),
-                _ => slot = self.next(slot),
-            }
-        }
+            text_of(texts, token) == text
+        };
+        self.tokens.find(hash(&self.hasher, text), is_meant).copied()
     }
 
     /// Enters a token. If its text is there already, the table stays as it is and the earlier token is returned.
-    /// At most as many tokens as `new` was told may be entered.
     pub fn insert(&mut self, texts: &Strings, token: u32) -> Option<u32> {
         let text = text_of(texts, token);
-        let mut slot = self.home(text);
-        loop {
-            match self.slots[slot] {
-                NONE => {
-                    self.slots[slot] = token;
-                    return None;
-                }
-                other if text_of(texts, other) == text => return Some(other),
-                _ => slot = self.next(slot),
+        let hasher = &self.hasher;
+        let is_same = |&other: &u32| text_of(texts, other) == text;
+        let rehash = |&other: &u32| hash(hasher, text_of(texts, other));
+        match self.tokens.entry(hash(hasher, text), is_same, rehash) {
+            Entry::Occupied(earlier) => Some(*earlier.get()),
+            Entry::Vacant(place) => {
+                place.insert(token);
+                None
             }
         }
     }
 
     pub fn memory_bytes(&self) -> u64 {
-        (self.slots.capacity() * size_of::<u32>()) as u64
+        self.tokens.allocation_size() as u64
     }
+}
+
+fn hash(hasher: &RandomState, text: &[u8]) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    hasher.write(text);
+    hasher.finish()
 }
 
 /// The byte that a text of the form `<0xXX>` names.

@@ -37,7 +37,7 @@ fn the_budget_follows_up_and_down_during_passes_and_memory_is_given_back() {
 }
 
 #[test]
-fn a_page_that_comes_for_a_sweep_which_ends_without_it_is_given_up_where_the_plan_has_become_smaller() {
+fn a_page_of_an_ended_sweep_is_evicted_where_the_plan_has_become_smaller() {
     let s = uneven();
     let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
     // The page after the one the sweep ends with: an ordinary one, or a table, which no sweep takes.
@@ -154,4 +154,56 @@ fn models_on_one_budget_share_it_and_never_exceed_it_together() {
     a.pass().unwrap();
     a.engine.settle();
     assert_eq!(a.stats().used_bytes, needs.full);
+}
+
+#[test]
+fn nothing_that_must_not_block_waits_while_memory_is_given_back() {
+    let s = uneven();
+    let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));
+    let b = open(s, full, true, |_| {});
+    b.engine.settle();
+    let gate = &b.engine.shared().work_gate;
+    gate.shut(true);
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| b.engine.set_budget(floor).unwrap());
+        while gate.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        // All of these return: with the lock held over the work they would wait for a gate that opens after them.
+        let mut events = Vec::new();
+        b.engine.poll(&mut events, 10);
+        b.engine.layer_state(3).unwrap();
+        let ticket = b.engine.prefetch(2, 1).unwrap();
+        b.engine.cancel(ticket).unwrap();
+        b.engine.claim(0).unwrap();
+        b.engine.release(0);
+        b.interrupt.raise();
+        // What the system does not have back counts.
+        assert_eq!(b.stats().used_bytes, full);
+        assert!(!change.is_finished());
+        gate.shut(false);
+    });
+    assert!(b.stats().used_bytes <= floor, "{:?}", b.stats());
+}
+
+#[test]
+fn a_mapped_file_that_was_cut_while_everything_is_resident_fails_the_next_pass() {
+    let s = uneven();
+    let end = s.pages.iter().map(|p| p.offset + p.bytes).max().unwrap();
+    let path = std::env::temp_dir().join(format!("layerline-cut-{}", std::process::id()));
+    let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    file.set_len(end).unwrap();
+    let source = super::source::from_file(file.try_clone().unwrap(), 0, 0, "mapped.gguf".into()).unwrap();
+    let source = crate::weights::source::in_mode(vec![source], crate::model::Io::Mmap).unwrap().0.remove(0);
+    let full = Engine::full_frames(&s);
+    let other = ScriptedSource::patterned(&Control::default(), end);
+    let engine = Engine::start(Config { sources: vec![source], ..config(s, other, full) }).unwrap();
+    engine.settle();
+    let interrupt = Interrupt::new(&engine);
+    let pages = engine.schedule().sweep_len;
+    assert!(engine.sweep(&interrupt, 0, pages).unwrap().acquire_pinned(0..pages).unwrap().is_some());
+    file.set_len(end - 376).unwrap();
+    let error = engine.sweep(&interrupt, 0, pages).err().expect("the file is shorter");
+    assert_eq!(error.status(), Status::Io);
 }

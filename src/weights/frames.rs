@@ -1,8 +1,8 @@
 //! The memory of the engine: pages' frames under the budget. The only place in `weights` that touches raw memory.
 //!
 //! Who may touch a frame follows from its page's state, which the engine guards with one lock: while a page is loading,
-//! each byte of its span belongs to exactly one read request; once it is ready nobody writes to it, and it is not given
-//! up while somebody holds it. The functions of [`Window`] that reach
+//! each byte of its extent belongs to exactly one read request; once it is ready nobody writes to it, and it is not
+//! evicted while it is in use. The functions of [`Window`] that reach
 //! the bytes are unsafe: their callers promise that this is so.
 
 use std::io;
@@ -119,7 +119,7 @@ impl FrameMemory {
     pub fn discard(&self, offset: usize, len: usize) {
         let range = self.window(offset, len);
         // SAFETY: the range lies in an anonymous mapping of our own. References to its bytes come from `Window::view` and
-        // `Window::fill` alone, whose callers promise that the range is not given up meanwhile.
+        // `Window::fill` alone, whose callers promise that the range is not evicted meanwhile.
         unsafe { pages::discard(range.ptr, len) };
     }
 }
@@ -163,6 +163,7 @@ pub trait Plain: Copy {}
 impl Plain for f32 {}
 impl Plain for u16 {}
 impl Plain for u8 {}
+impl Plain for u64 {}
 
 /// A stretch of a frame or of a mapping. See the module's rules.
 #[derive(Clone, Copy)]
@@ -222,7 +223,7 @@ pub(super) fn touch(map: &FileMapping, offset: usize, len: usize) {
     }
 }
 
-/// Places pages in the ring: first fit from where the last one went, so that it fills and empties like a circle.
+/// Places pages in the ring: first fit from where the last one went, so that it fills and empties in one direction.
 pub struct Ring {
     /// Allocations end at or below this.
     limit: u64,

@@ -99,11 +99,11 @@ fn dismiss(readers: &Sender<Job>, count: usize) {
 /// Hands to the readers what should be read now. False: the model is being closed.
 fn start_reads(shared: &Shared, readers: &Sender<Job>) -> bool {
     loop {
-        let mut state = shared.state.lock();
-        if state.closing {
+        let state = shared.state.lock();
+        if state.closing() {
             return false;
         }
-        let next = state.next_page(&shared.fixed);
+        let (state, next) = shared.next_page(state);
         shared.signal_events(&state);
         if next.is_none() && state.has_stuck_sweep() {
             shared.notify_sweeps();
@@ -119,7 +119,7 @@ fn start_reads(shared: &Shared, readers: &Sender<Job>) -> bool {
 fn read(shared: &Shared, jobs: &Receiver<Job>, readers: &Sender<Job>) {
     while let Ok(Job::Read(request)) = jobs.recv() {
         // Of a model that is being closed nothing more is read, but every request is answered for.
-        let closing = shared.state.lock().closing;
+        let closing = shared.state.lock().closing();
         shared.perform(request, closing);
         start_reads(shared, readers);
     }

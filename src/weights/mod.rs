@@ -5,6 +5,7 @@ pub mod budget;
 mod budget_tests;
 pub mod engine;
 mod events;
+pub mod experts;
 pub mod frames;
 mod loader;
 mod residency;
@@ -22,7 +23,7 @@ mod types;
 mod tests;
 
 pub use budget::SharedBudget;
-pub use engine::{Config, Engine, Interrupt, PageGuard, Sweep};
+pub use engine::{Config, Engine, Interrupt, PageGuard, Progress, ProgressReport, Sweep};
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
 pub use state::Accounting;
 pub use types::{Event, EventKind, Io, LayerState, Stats};

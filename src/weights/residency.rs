@@ -1,7 +1,7 @@
-//! Which pages stay. The sweep is a circle, so recency says nothing: with room for C of N pages the least reading is
+//! Which pages stay. The schedule is cyclic, so recency says nothing: with room for C of N pages the least reading is
 //! reached by keeping C − ring of them for good and passing the rest through the ring. The kept ones are spread evenly,
 //! so that every stretch of reading has arithmetic to hide behind. Of experts a pass needs a few, so they are kept with
-//! what the circle leaves.
+//! what the cyclic part leaves.
 
 use std::ops::Range;
 
@@ -58,12 +58,12 @@ pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residen
     let ring_bytes = (capacity / 2).clamp(least, good_ring(schedule, in_flight_bytes).max(least)).min(capacity);
     let room = capacity - ring_bytes;
     kept.keep_evenly(0..schedule.sweep_len, room);
-    let circle = kept.bytes;
-    kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - circle);
+    let swept = kept.bytes;
+    kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - swept);
     let (used, of) = schedule.routed_share;
-    let missed = schedule.routed_bytes() - (kept.bytes - circle);
+    let missed = schedule.routed_bytes() - (kept.bytes - swept);
     let missed = (u128::from(missed) * u128::from(used) / u128::from(of.max(1))) as u64;
-    let streamed_bytes = schedule.sweep_bytes() - circle + missed;
+    let streamed_bytes = schedule.sweep_bytes() - swept + missed;
     Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes, streamed_bytes }
 }
 
@@ -132,7 +132,7 @@ mod tests {
             assert!(r.ring_bytes >= least || capacity >= total);
             let kept: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.extent_bytes).sum();
             assert_eq!(kept, r.pinned_bytes);
-            // Evenness: any half of the circle holds about half of the pinned bytes.
+            // Evenness: any half of the schedule holds about half of the pinned bytes.
             let half: u64 = s.pages[..s.sweep_len / 2]
                 .iter()
                 .zip(&r.pinned)

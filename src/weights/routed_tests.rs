@@ -116,7 +116,7 @@ fn a_pass_reads_the_experts_that_it_is_routed_to_and_no_others_at_the_floor() {
 }
 
 #[test]
-fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_routed_pages_are_there_in_time() {
+fn with_fast_storage_routed_pages_are_there_in_time_and_nothing_is_read_twice() {
     let s = routed();
     for frames in budgets(&s) {
         let b = open(routed(), frames, true, |_| {});
@@ -130,7 +130,7 @@ fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_route
             assert!(times <= 1, "{frames}: page {p} was read {times} times");
         }
         // Only the first page of a route_point may be waited for: until the router has spoken nobody knows it. Beside that route_point a
-        // page of the circle is used first, so not even that.
+        // page of the cyclic part is used first, so not even that.
         assert!(b.stats().layers_stalled <= 1, "{frames}: {:?}", b.stats());
         assert!(b.stats().peak_bytes <= frames);
     }
@@ -139,12 +139,12 @@ fn with_storage_faster_than_arithmetic_nothing_is_read_twice_in_a_pass_and_route
 #[test]
 fn experts_are_kept_with_what_the_circle_leaves_and_never_read_again() {
     let s = routed();
-    let circle = s.sweep_bytes() + 2 * Engine::min_frames(&s);
-    for frames in [circle + s.routed_bytes() / 2, Engine::full_frames(&s)] {
+    let swept = s.sweep_bytes() + 2 * Engine::min_frames(&s);
+    for frames in [swept + s.routed_bytes() / 2, Engine::full_frames(&s)] {
         let b = open(routed(), frames, true, |_| {});
         b.engine.settle();
         let plan = b.engine.shared().state.lock().residency().clone();
-        assert!(plan.pinned[..s.sweep_len].iter().all(|&p| p), "{frames}: the circle comes first");
+        assert!(plan.pinned[..s.sweep_len].iter().all(|&p| p), "{frames}: pages of every pass come first");
         let kept = (s.sweep_len..s.routed_end).filter(|&p| plan.pinned[p]).count();
         assert!(kept > 0 && (kept == s.routed_end - s.sweep_len) == (frames == Engine::full_frames(&s)));
         b.control.take_reads();

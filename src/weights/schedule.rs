@@ -1,8 +1,8 @@
 //! The schedule: every page in the order in which a pass uses it.
 //!
 //! A page is a run of whole rows of one matrix, the unit of reading, of residency and of arithmetic. The pages of every
-//! pass come first, layer 0 to the output head: the circle. Those of experts follow, each of one expert: a pass takes those
-//! that its tokens are routed to, at the route_point of their layer. Table pages (a token embedding of its own) come last: no pass
+//! pass come first, layer 0 to the output head: the cyclic part. Those of experts follow, each of one expert: a pass takes those
+//! that its tokens are routed to, at the route point of their layer. Table pages (a token embedding of its own) come last: no pass
 //! sweeps over them, rows are taken from them singly.
 
 use std::ops::Range;
@@ -104,7 +104,7 @@ pub struct Page {
 impl Page {
     pub const TABLE: u32 = u32::MAX;
 
-    /// Where the page's bytes begin in its span.
+    /// Where the page's bytes begin in its extent.
     pub fn padding(&self) -> usize {
         (self.offset - self.extent_offset) as usize
     }
@@ -115,11 +115,11 @@ impl Page {
 pub struct Schedule {
     pub matrices: Vec<Matrix>,
     pub pages: Vec<Page>,
-    /// How many of `pages` every full pass sweeps over: the circle.
+    /// How many of `pages` every full pass sweeps over: the cyclic part.
     pub sweep_len: usize,
-    /// Where the pages of experts end, which follow the circle; the rest are tables.
+    /// Where the pages of experts end, which follow the cyclic part; the rest are tables.
     pub routed_end: usize,
-    /// Places of the circle before which routed pages are taken, ascending.
+    /// Places of the cyclic part before which routed pages are taken, ascending.
     pub route_points: Vec<u32>,
     /// Of how many experts (second) a token is routed to how many (first).
     pub routed_share: (u64, u64),
@@ -145,7 +145,7 @@ impl Schedule {
         self.pages[..self.routed_end].iter().map(|p| p.extent_bytes).max().unwrap_or(0)
     }
 
-    /// Frame bytes that all pages of the circle need.
+    /// Frame bytes that all pages of the cyclic part need.
     pub fn sweep_bytes(&self) -> u64 {
         self.pages[..self.sweep_len].iter().map(|p| p.extent_bytes).sum()
     }
@@ -155,7 +155,7 @@ impl Schedule {
         self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.extent_bytes).sum()
     }
 
-    /// Frame bytes that everything a pass takes pages of needs: the circle and all experts.
+    /// Frame bytes that everything a pass takes pages of needs: the cyclic part and all experts.
     pub fn streamable_bytes(&self) -> u64 {
         self.sweep_bytes() + self.routed_bytes()
     }
@@ -301,13 +301,11 @@ impl Builder {
                 *l = if l.start == l.end { m.pages.clone() } else { l.start..m.pages.end };
             }
         }
-        let mut circle = 0;
+        let mut swept = 0;
         for (id, when) in uses {
             match when {
-                Use::Always { .. } => circle = schedule.matrices[id.0 as usize].pages.end,
-                Use::Routed { .. } if schedule.route_points.last() != Some(&circle) => {
-                    schedule.route_points.push(circle)
-                }
+                Use::Always { .. } => swept = schedule.matrices[id.0 as usize].pages.end,
+                Use::Routed { .. } if schedule.route_points.last() != Some(&swept) => schedule.route_points.push(swept),
                 Use::Routed { .. } | Use::Table | Use::Rows => {}
             }
         }

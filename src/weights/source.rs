@@ -1,9 +1,10 @@
-//! Where weights are read from: a door with three rooms behind it (direct, buffered, mapped) and, in tests, one that
-//! delays, fails and shortens reads on command.
+//! Where weights are read from: direct, buffered or mapped files and, in tests, a source that delays, fails and shortens
+//! reads on command.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use crate::sys::file::{self, open_for_reading};
@@ -11,6 +12,9 @@ use crate::sys::mapping::{FileMapping, map_file};
 use crate::weights::Io;
 
 pub use crate::sys::file::DIRECT_ALIGNMENT;
+
+/// Direct reads in a row that may deliver less than a block.
+const READS_IN_VAIN: usize = 4;
 
 /// One file, or a part of one, that weights are read from. Offsets are absolute in the file.
 pub trait Source: Send + Sync {
@@ -37,6 +41,7 @@ pub trait Source: Send + Sync {
     /// Fills `buf` from `offset`, over short reads and interruptions. Only bytes past [`Source::end`] may be missing.
     fn read_full(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let mut done = 0;
+        let mut in_vain = 0;
         while done < buf.len() {
             match self.read_at(offset + done as u64, &mut buf[done..]) {
                 Ok(0) => break,
@@ -50,8 +55,21 @@ pub trait Source: Send + Sync {
                             break;
                         }
                         let aligned = done - done % self.alignment() as usize;
-                        if aligned + n <= done {
-                            return Err(self.short(offset, buf.len(), done));
+                        // Less than a block each time: the storage may do better the next time, but not for ever.
+                        in_vain = if aligned + n <= done { in_vain + 1 } else { 0 };
+                        if in_vain > READS_IN_VAIN {
+                            // Nothing after this block: the file was cut inside it.
+                            let next = aligned + self.alignment() as usize;
+                            if next < buf.len() && matches!(self.read_at(offset + next as u64, &mut buf[next..]), Ok(0))
+                            {
+                                return Err(self.short(offset, buf.len(), done));
+                            }
+                            return Err(Error::io(format!(
+                                "{}: reading {} bytes at offset {}: the storage delivers {n} bytes, which is less than a block",
+                                self.name(),
+                                buf.len() - aligned,
+                                offset + aligned as u64
+                            )));
                         }
                         done = aligned;
                     }
@@ -83,13 +101,22 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Reads through a file descriptor, with or without the page cache.
+/// Reads through a file descriptor and the page cache.
 pub struct FileSource {
     name: String,
     file: File,
     start: u64,
     end: u64,
-    direct: bool,
+}
+
+/// Reads past the page cache.
+struct DirectSource {
+    file: FileSource,
+    direct: File,
+    /// Whether reads go through the page cache where the file system turns out to refuse direct ones: some grant a small
+    /// one and refuse larger ones, or those of another part of the file.
+    may_fall_back: bool,
+    fell_back: AtomicBool,
 }
 
 /// A mapping of the whole file. A file truncated while it is mapped kills the process that touches the lost part, which
@@ -110,10 +137,38 @@ impl Source for FileSource {
         self.end
     }
     fn alignment(&self) -> u64 {
-        if self.direct { DIRECT_ALIGNMENT } else { 1 }
+        1
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         file::read_at(&self.file, buf, offset)
+    }
+}
+
+impl Source for DirectSource {
+    fn name(&self) -> &str {
+        self.file.name()
+    }
+    fn start(&self) -> u64 {
+        self.file.start
+    }
+    fn end(&self) -> u64 {
+        self.file.end
+    }
+    fn alignment(&self) -> u64 {
+        DIRECT_ALIGNMENT
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        // Relaxed: whoever does not see it yet finds out for himself.
+        if self.fell_back.load(Ordering::Relaxed) {
+            return self.file.read_at(offset, buf);
+        }
+        match file::read_at(&self.direct, buf, offset) {
+            Err(e) if self.may_fall_back && file::refuses_direct(&e) => {
+                self.fell_back.store(true, Ordering::Relaxed);
+                self.file.read_at(offset, buf)
+            }
+            result => result,
+        }
     }
 }
 
@@ -152,6 +207,9 @@ pub fn open_path(path: &Path) -> Result<FileSource> {
 
 /// A part of an open file; `length` 0: to its end.
 pub fn from_file(file: File, start: u64, length: u64, name: String) -> Result<FileSource> {
+    let file = file::reopen_buffered(file).map_err(|e| {
+        Error::io(format!("{name}: its descriptor is for direct reads, and opening it for others failed: {e}"))
+    })?;
     let meta = file.metadata().map_err(|e| Error::io(format!("{name}: {e}")))?;
     if !meta.is_file() {
         return Err(Error::io(format!("{name}: not a regular file")));
@@ -159,7 +217,7 @@ pub fn from_file(file: File, start: u64, length: u64, name: String) -> Result<Fi
     let size = meta.len();
     let end = if length == 0 { Some(size) } else { start.checked_add(length) };
     match end {
-        Some(end) if start <= end && end <= size => Ok(FileSource { name, file, start, end, direct: false }),
+        Some(end) if start <= end && end <= size => Ok(FileSource { name, file, start, end }),
         _ => Err(Error::invalid(format!(
             "{name}: the part from {start} with {length} bytes lies outside the file of {size} bytes"
         ))),
@@ -171,35 +229,57 @@ impl FileSource {
         self.start
     }
 
-    /// Whether the file system grants direct reads of it.
-    pub fn takes_direct(&self) -> bool {
-        self.reopen_direct().is_ok()
-    }
-
-    /// The same file in the mode asked for; [`Io::Auto`] is taken as direct.
-    pub fn with_mode(self, io: Io) -> Result<Box<dyn Source>> {
-        match io {
-            Io::Buffered => Ok(Box::new(self)),
-            Io::Mmap => {
-                let map = map_file(&self.file).map_err(|e| Error::io(format!("{}: {e}", self.name)))?;
-                if (map.len() as u64) < self.end {
-                    return Err(Error::io(format!("{}: became shorter while it was opened", self.name)));
-                }
-                Ok(Box::new(MappedSource { file: self, map }))
-            }
-            Io::Direct | Io::Auto => match self.reopen_direct() {
-                Ok(file) => Ok(Box::new(FileSource { file, direct: true, ..self })),
-                Err(e) => Err(Error::unsupported(format!(
-                    "{}: direct reads are not possible on its file system ({e}); choose automatic or buffered reads",
-                    self.name
-                ))),
-            },
+    /// The same file, mapped.
+    fn mapped(self) -> Result<Box<dyn Source>> {
+        let map = map_file(&self.file).map_err(|e| Error::io(format!("{}: {e}", self.name)))?;
+        if (map.len() as u64) < self.end {
+            return Err(Error::io(format!("{}: became shorter while it was opened", self.name)));
         }
+        Ok(Box::new(MappedSource { file: self, map }))
     }
 
     /// Opens the same file again for direct reads, where they are possible.
     fn reopen_direct(&self) -> io::Result<File> {
         file::reopen_direct(&self.file, self.start)
+    }
+
+    /// What an error of [`FileSource::reopen_direct`] means for a host who asked for direct reads and nothing else.
+    fn no_direct(&self, e: io::Error) -> Error {
+        if file::refuses_direct(&e) {
+            return Error::unsupported(format!(
+                "{}: direct reads are not possible on its file system ({e}); choose automatic or buffered reads",
+                self.name
+            ));
+        }
+        let text = format!("{}: opening it for direct reads: {e}", self.name);
+        if e.kind() == io::ErrorKind::OutOfMemory { Error::out_of_memory(text) } else { Error::io(text) }
+    }
+}
+
+/// All files in one mode, and which that is. [`Io::Auto`]: direct where all of them can be opened so, else buffered.
+///
+/// # Errors
+/// `UNSUPPORTED`: direct reads are asked for and not possible; `IO`, `OUT_OF_MEMORY`: opening or mapping failed.
+pub fn in_mode(files: Vec<FileSource>, io: Io) -> Result<(Vec<Box<dyn Source>>, Io)> {
+    let boxed = |file: FileSource| -> Box<dyn Source> { Box::new(file) };
+    match io {
+        Io::Buffered => Ok((files.into_iter().map(boxed).collect(), io)),
+        Io::Mmap => Ok((files.into_iter().map(FileSource::mapped).collect::<Result<_>>()?, io)),
+        Io::Direct | Io::Auto => {
+            let may_fall_back = io == Io::Auto;
+            let mut opened = Vec::with_capacity(files.len());
+            for file in &files {
+                match file.reopen_direct() {
+                    Ok(direct) => opened.push(direct),
+                    Err(_) if may_fall_back => return in_mode(files, Io::Buffered),
+                    Err(e) => return Err(file.no_direct(e)),
+                }
+            }
+            let direct = files.into_iter().zip(opened).map(|(file, direct)| -> Box<dyn Source> {
+                Box::new(DirectSource { file, direct, may_fall_back, fell_back: AtomicBool::new(false) })
+            });
+            Ok((direct.collect(), Io::Direct))
+        }
     }
 }
 
@@ -213,5 +293,118 @@ impl crate::gguf::Input for FileSource {
             return Err(self.short(at, buf.len(), self.end.saturating_sub(at) as usize));
         }
         self.read_full(at, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::Write;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Delivers as many bytes, or errors, as it is told, one after another; everything afterwards.
+    struct Script {
+        bytes: Vec<u8>,
+        steps: Mutex<VecDeque<io::Result<usize>>>,
+    }
+
+    impl Source for Script {
+        fn name(&self) -> &str {
+            "script"
+        }
+        fn start(&self) -> u64 {
+            0
+        }
+        fn end(&self) -> u64 {
+            self.bytes.len() as u64
+        }
+        fn alignment(&self) -> u64 {
+            DIRECT_ALIGNMENT
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+            assert!(offset.is_multiple_of(DIRECT_ALIGNMENT), "a direct read at {offset}");
+            let rest = &self.bytes[offset as usize..];
+            let most = self.steps.lock().pop_front().unwrap_or(Ok(usize::MAX))?;
+            let n = most.min(buf.len()).min(rest.len());
+            buf[..n].copy_from_slice(&rest[..n]);
+            Ok(n)
+        }
+    }
+
+    /// A file that is gone when this is.
+    struct TestFile(std::path::PathBuf);
+
+    impl TestFile {
+        fn with(name: &str, bytes: &[u8]) -> TestFile {
+            let path = std::env::temp_dir().join(format!("layerline-{name}-{}", std::process::id()));
+            File::create(&path).unwrap().write_all(bytes).unwrap();
+            TestFile(path)
+        }
+    }
+
+    impl Drop for TestFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn read_by(steps: impl IntoIterator<Item = io::Result<usize>>) -> Result<bool> {
+        let bytes: Vec<u8> = (0..20_000u32).map(|i| (i * 7 % 251) as u8).collect();
+        let source = Script { bytes: bytes.clone(), steps: Mutex::new(steps.into_iter().collect()) };
+        let mut read = vec![0; 5 * DIRECT_ALIGNMENT as usize];
+        source.read_full(0, &mut read)?;
+        Ok(read[..bytes.len()] == bytes)
+    }
+
+    #[test]
+    fn short_direct_reads_go_on_at_the_block_and_endless_ones_fail_with_true_figures() {
+        assert!(read_by([Ok(100)]).unwrap());
+        assert!(read_by([Ok(4096), Ok(1), Ok(2), Ok(5000), Ok(3)]).unwrap());
+        let interrupted = || Err(io::Error::from(io::ErrorKind::Interrupted));
+        assert!(read_by([interrupted(), Ok(4096), interrupted()]).unwrap());
+        let e = read_by([Ok(4096)].into_iter().chain((0..99).map(|_| Ok(7)))).unwrap_err();
+        assert_eq!(e.status(), crate::error::Status::Io);
+        let text = e.to_string();
+        assert!(
+            text.contains("at offset 4096") && text.contains("delivers 7 bytes") && !text.contains("ends"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn automatic_reads_fall_back_when_a_direct_one_is_refused_later_and_others_say_so() {
+        let bytes: Vec<u8> = (0..3 * DIRECT_ALIGNMENT).map(|i| (i % 253) as u8).collect();
+        let file = TestFile::with("refused", &bytes);
+        for io in [Io::Auto, Io::Direct] {
+            let Ok((sources, Io::Direct)) = in_mode(vec![open_path(&file.0).unwrap()], io) else {
+                return println!("skipped: no direct reads here");
+            };
+            // An offset that is no multiple of a block stands for what a file system may refuse.
+            let mut some = [0; 10];
+            let read = sources[0].read_at(3, &mut some);
+            if io == Io::Auto {
+                assert_eq!((read.unwrap(), &some[..]), (10, &bytes[3..13]));
+            } else {
+                assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_descriptor_opened_for_direct_reads_is_read_as_any_other() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = TestFile::with("direct", &[5; 1000]);
+        let Ok(direct) = File::options().read(true).custom_flags(libc::O_DIRECT).open(&file.0) else {
+            return println!("skipped: no direct reads here");
+        };
+        let source = from_file(direct, 0, 0, "direct".into()).unwrap();
+        let mut some = [0; 7];
+        source.read_full(11, &mut some).unwrap();
+        assert_eq!(some, [5; 7]);
     }
 }

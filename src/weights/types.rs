@@ -56,11 +56,11 @@ pub struct Stats {
     pub pinned_bytes: u64,
     pub passes: u64,
     pub tokens: u64,
-    /// Layer visits that found every page pinned and there.
+    /// Accesses of a layer that found every page pinned and there.
     pub layers_resident: u64,
-    /// Layer visits with streamed pages, all there in time.
+    /// Accesses of a layer with streamed pages, all there in time.
     pub layers_prefetched: u64,
-    /// Layer visits that had to wait.
+    /// Accesses of a layer that had to wait.
     pub layers_stalled: u64,
     pub stall_ns: u64,
     pub compute_ns: u64,
@@ -69,6 +69,6 @@ pub struct Stats {
     pub read_bytes: u64,
     pub prefetch_requests: u64,
     pub prefetch_failures: u64,
-    /// Pages given up to make room for others.
+    /// Pages evicted to make room for others.
     pub evictions: u64,
 }

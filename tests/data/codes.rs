@@ -19,6 +19,9 @@ pub fn exclusive_or(format: &str, numbers: &[f32], bytes: &mut [u8]) {
         "q5_K" => (256, 176),
         "q6_K" => (256, 210),
         "iq4_xs" => (256, 136),
+        "q2_0" => (64, 18),
+        "tq1_0" => (256, 54),
+        "tq2_0" => (256, 66),
         _ => panic!("the codes of {format} are not known"),
     };
     let mut codes = vec![0; size];
@@ -28,6 +31,7 @@ pub fn exclusive_or(format: &str, numbers: &[f32], bytes: &mut [u8]) {
             "f32" => codes.copy_from_slice(&x[0].to_le_bytes()),
             "f16" => codes.copy_from_slice(&f16::from_f32(x[0]).to_le_bytes()),
             "bf16" => codes.copy_from_slice(&bf16::from_f32(x[0]).to_le_bytes()),
+            "q2_0" | "tq1_0" | "tq2_0" => smallest(format, x, block, &mut codes),
             _ if elements == 32 => small(format, x, block, &mut codes),
             _ => large(format, x, block, &mut codes),
         }
@@ -76,6 +80,32 @@ fn small(format: &str, x: &[f32], block: &[u8], codes: &mut [u8]) {
         codes[low + j % 16] |= (code & 15) << (4 * (j / 16));
         if high > 0 {
             codes[high + j / 8] |= (code >> 4) << (j % 8);
+        }
+    }
+}
+
+/// Formats of two bits and less, whose first code stands for minus the scale.
+fn smallest(format: &str, x: &[f32], block: &[u8], codes: &mut [u8]) {
+    let (scale, top) = match format {
+        "q2_0" => (0, 3),
+        "tq1_0" => (52, 2),
+        _ => (64, 2),
+    };
+    let d = half_at(block, scale);
+    let code = |e: usize| nearest(x[e], -d, d, top);
+    match format {
+        "q2_0" => (0..64).for_each(|e| codes[2 + e / 4] |= code(e) << (2 * (e % 4))),
+        "tq2_0" => (0..256).for_each(|e| codes[32 * (e / 128) + e % 32] |= code(e) << (2 * (e % 128 / 32))),
+        _ => {
+            // Five numbers of three values a byte, four in the last bytes.
+            for (at, first, width, many) in [(0, 0, 32, 5), (32, 160, 16, 5), (48, 240, 4, 4)] {
+                for l in 0..width {
+                    let whole = (0..5).fold(0, |whole, n| {
+                        3 * whole + if n < many { u32::from(code(first + n * width + l)) } else { 0 }
+                    });
+                    codes[at + l] = (whole * 256).div_ceil(243) as u8;
+                }
+            }
         }
     }
 }

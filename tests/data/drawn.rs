@@ -1,11 +1,10 @@
 //! The tiny models of the golden data. Their weights are random numbers, which no compression makes smaller, so the
-//! weights are drawn again by the generator that drew them first (numpy's PCG64 and its ziggurat). Models of `arch2` have weights of 16 bits
-//! instead, and are compressed as they are.
+//! weights are drawn again by the generator that drew them first (numpy's PCG64 and its ziggurat).
 //!
 //! `golden/drawn.txt` has for each model the generator's state and the tensors in the order they were drawn in. A file
 //! `NAME.gguf.gz` is the model with the drawn bits taken out by exclusive or: of a quantised tensor the scales stay, and
-//! the codes are the ones nearest to the drawn numbers. What the prediction misses stays as a difference, so that every
-//! file comes back bit by bit; a hash checks that.
+//! the codes are the ones nearest to the drawn numbers, or drawn bytes. What the prediction misses stays as a difference,
+//! so that every file comes back bit by bit; a hash checks that. `scripts/redraw_models.py` makes such files.
 //!
 //! This file is included by the tests that need models, by `#[path]`.
 
@@ -94,7 +93,10 @@ pub struct Recipe {
 struct Draw {
     /// Where the tensor begins in the file.
     offset: usize,
+    /// Elements; blocks, where bytes are drawn.
     count: usize,
+    /// The format whose codes follow from normal numbers, or `bytes:SIZE:FROM:TO`: of each block of SIZE bytes, those
+    /// from FROM to TO are drawn.
     format: String,
     /// Outputs of the generator that went into something else before.
     skipped: usize,
@@ -138,9 +140,16 @@ impl Recipe {
             for _ in 0..draw.skipped {
                 random.next();
             }
+            let bytes = &mut bytes[draw.offset..];
+            if let Some(part) = draw.format.strip_prefix("bytes:") {
+                let part: Vec<usize> = part.split(':').map(|word| word.parse().unwrap()).collect();
+                let [size, from, to] = part[..] else { panic!("drawn.txt: {}", draw.format) };
+                random.mix_in(bytes.chunks_exact_mut(size).take(draw.count).flat_map(|block| &mut block[from..to]));
+                continue;
+            }
             let numbers: Vec<f32> =
                 (0..draw.count).map(|_| (draw.mean + draw.scale * random.normal(&tables)) as f32).collect();
-            codes::exclusive_or(&draw.format, &numbers, &mut bytes[draw.offset..]);
+            codes::exclusive_or(&draw.format, &numbers, bytes);
         }
     }
 }
@@ -161,6 +170,17 @@ impl Random {
         const MULTIPLIER: u128 = 0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645;
         self.state = self.state.wrapping_mul(MULTIPLIER).wrapping_add(self.increment);
         ((self.state >> 64) as u64 ^ self.state as u64).rotate_right((self.state >> 122) as u32)
+    }
+
+    /// Combines bytes with drawn ones.
+    fn mix_in<'a>(&mut self, bytes: impl Iterator<Item = &'a mut u8>) {
+        let mut drawn = [0; 8];
+        for (i, byte) in bytes.enumerate() {
+            if i % 8 == 0 {
+                drawn = self.next().to_le_bytes();
+            }
+            *byte ^= drawn[i % 8];
+        }
     }
 
     fn unit(&mut self) -> f64 {

@@ -38,7 +38,7 @@ fn run(path: &Path, options: &Options) -> Option<Vec<f32>> {
 }
 
 #[test]
-fn the_small_model_gives_the_same_bits_at_every_budget_way_of_reading_prefetch_and_thread_count() {
+fn the_small_model_gives_the_same_bits_in_every_way_of_running() {
     let Some(path) = small_model(TEST) else { return };
     let base = Options { chunk_length: 16, ..options() };
     let reference = Options { io: Io::Buffered, prefetch: false, threads: 1, ..base.clone() };

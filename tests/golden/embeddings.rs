@@ -57,7 +57,7 @@ fn encoders() -> Vec<PathBuf> {
 }
 
 #[test]
-fn embeddings_of_decoders_are_the_references_and_the_same_bits_however_the_tokens_are_cut() {
+fn embeddings_of_decoders_are_the_references_however_the_tokens_are_cut() {
     let mut failures = Vec::new();
     for path in models_in("peer") {
         let name = stem(&path);
@@ -77,7 +77,7 @@ fn embeddings_of_decoders_are_the_references_and_the_same_bits_however_the_token
 }
 
 #[test]
-fn embeddings_of_encoders_are_the_references_and_the_same_bits_at_the_floor_and_with_any_threads() {
+fn embeddings_of_encoders_are_the_references_at_any_budget_and_thread_count() {
     let mut failures = Vec::new();
     for path in encoders() {
         let name = stem(&path);

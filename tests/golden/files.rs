@@ -141,7 +141,7 @@ fn arrays_of_equal_numbers_are_that_number() {
 }
 
 #[test]
-fn arrays_that_say_too_little_or_what_is_not_built_in_are_refused_with_both_figures() {
+fn arrays_that_are_too_short_or_not_supported_are_refused_with_both_figures() {
     let heads = "llama.attention.head_count_kv";
     let short = Parts::of("arch/llama.gguf").set("llama.feed_forward_length", Array::U32(vec![128])).plain("short");
     assert!(short.refusal().message().contains("layer 1"), "{}", short.refusal().message());
@@ -243,7 +243,7 @@ fn parts_that_a_text_does_not_need_are_left_unread_and_told_by_the_plan() {
 }
 
 #[test]
-fn rows_beyond_the_vocabulary_are_no_tokens_and_missing_ones_are_an_error_at_opening() {
+fn rows_beyond_the_vocabulary_are_no_tokens_and_missing_ones_are_refused() {
     use layerline::generate::Sequence;
     const TOKENS: &str = "tokenizer.ggml.tokens";
     let parts = Parts::of("arch/llama.gguf");

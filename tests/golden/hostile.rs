@@ -178,7 +178,7 @@ fn with_number(model: &str, key: &str, number: [u8; 4]) -> Error {
 }
 
 #[test]
-fn a_description_that_contradicts_the_tensors_or_itself_is_refused_by_name_and_figure() {
+fn a_contradictory_description_is_refused_by_name_and_figure() {
     let moe = "arch/qwen3moe.gguf";
     let cases: [(&str, &str, [u8; 4], &[&str]); 13] = [
         (moe, "qwen3moe.expert_count", 7u32.to_le_bytes(), &["blk.0.ffn_gate_inp.weight", "7"]),

@@ -73,7 +73,7 @@ fn contexts(path: &Path) -> [u32; 3] {
 }
 
 #[test]
-fn a_loaded_and_a_copied_session_go_on_with_the_bits_of_the_first_one_in_every_architecture() {
+fn loaded_and_copied_sessions_go_on_with_the_same_bits_in_every_architecture() {
     let folder = Folder::new("bits");
     for path in models_in("arch").into_iter().chain(models_in("peer")) {
         let model = open(&path, &options());

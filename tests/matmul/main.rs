@@ -18,11 +18,9 @@ fn product(isa: Isa, format: Format, rows: &[u8], k: usize, x: &[f32]) -> Vec<f3
     let form = Form::of(format);
     let mut buf = Aligned::new(activation_bytes(form, k, tokens));
     let mut y = vec![f32::from_bits(0x7fc1_2345); count * tokens];
-    // SAFETY: the instruction set is one of those available; `y` holds all results and nobody else has it.
-    unsafe {
-        let acts = Activations::quantize(isa, form, k, x, tokens, buf.bytes());
-        multiply(isa, format, rows, k, 0..count, &acts, Output { ptr: y.as_mut_ptr(), stride: count });
-    }
+    let acts = Activations::quantize(isa, form, k, x, tokens, buf.bytes());
+    // SAFETY: `y` holds all results and nobody else has it.
+    unsafe { multiply(isa, format, rows, k, 0..count, &acts, Output { ptr: y.as_mut_ptr(), stride: count }) };
     y
 }
 
@@ -61,7 +59,7 @@ fn scalar_products_are_those_of_the_decoded_values() {
         for k in row_lengths(format) {
             let rows = weights(&mut random, format, k, 3, Blocks::Ordinary);
             let x = activations(&mut random, 2 * k);
-            let y = product(Isa::Scalar, format, &rows, k, &x);
+            let y = product(Isa::SCALAR, format, &rows, k, &x);
             for (r, row) in rows.chunks_exact(format.row_bytes(k).unwrap()).enumerate() {
                 let mut w = vec![0.0; k];
                 decode_row(format, row, &mut w);
@@ -85,7 +83,7 @@ fn rounding_activations_costs_less_than_one_part_in_a_hundred() {
         let k = 1024;
         let rows = weights(&mut random, format, k, 16, Blocks::Ordinary);
         let x = activations(&mut random, k);
-        let y = product(Isa::Scalar, format, &rows, k, &x);
+        let y = product(Isa::SCALAR, format, &rows, k, &x);
         let (mut error, mut size) = (0.0, 0.0);
         for (row, y) in rows.chunks_exact(format.row_bytes(k).unwrap()).zip(y) {
             let mut w = vec![0.0; k];
@@ -113,7 +111,7 @@ fn vector_kernels_give_the_bits_of_the_scalar_ones() {
                         let mut x = activations(&mut random, tokens * k);
                         // The largest sums there are: every code of a token at one end.
                         x[..k].fill(if count % 2 == 0 { 1.0 } else { -1.0 });
-                        let expected = product(Isa::Scalar, format, &rows, k, &x);
+                        let expected = product(Isa::SCALAR, format, &rows, k, &x);
                         let what = format!("{} {} {blocks:?} k {k}, {count}x{tokens}", isa.name(), format.name());
                         assert_same_bits(&expected, &product(isa, format, &rows, k, &x), &what);
                     }
@@ -141,17 +139,17 @@ fn every_token_count_gives_each_token_the_bits_it_has_alone() {
     }
 }
 
-/// Kernels keep the results of 256 tokens at hand.
+/// Kernels keep the results of 512 tokens at hand.
 #[test]
 fn tokens_beyond_a_panel_have_the_bits_they_have_alone() {
     for isa in Isa::available() {
         for format in ALL {
             let mut random = Random::new(17);
-            let (k, count, tokens) = (512, 3, 259);
+            let (k, count, tokens) = (512, 3, 515);
             let rows = weights(&mut random, format, k, count, Blocks::Ordinary);
             let x = activations(&mut random, tokens * k);
             let together = product(isa, format, &rows, k, &x);
-            for t in [0, 255, 256, 258] {
+            for t in [0, 255, 511, 512, 514] {
                 let alone = product(isa, format, &rows, k, &x[t * k..][..k]);
                 let what = format!("{} {} token {t}", isa.name(), format.name());
                 assert_same_bits(&alone, &together[t * count..][..count], &what);
@@ -176,9 +174,9 @@ fn cutting_the_rows_changes_no_bits_and_writes_no_other_rows() {
                     let mut buf = Aligned::new(activation_bytes(form, k, tokens));
                     let mut y = vec![f32::INFINITY; count * tokens];
                     let what = format!("{} {} {tokens} tokens cut at {cut}", isa.name(), format.name());
-                    // SAFETY: the instruction set is available; the two calls write different rows of `y`.
+                    let acts = Activations::quantize(isa, form, k, &x, tokens, buf.bytes());
+                    // SAFETY: the two calls write different rows of `y`, which nobody else has.
                     unsafe {
-                        let acts = Activations::quantize(isa, form, k, &x, tokens, buf.bytes());
                         let out = Output { ptr: y.as_mut_ptr(), stride: count };
                         multiply(isa, format, &rows, k, cut..count, &acts, out);
                         for t in 0..tokens {
@@ -236,15 +234,14 @@ fn activations_are_rounded_alike_by_all_instruction_sets_and_cuts() {
         x[2 * k..3 * k].fill(1e-39);
         x[3 * k..4 * k].iter_mut().for_each(|x| *x *= 1e36);
         let mut expected = Aligned::new(activation_bytes(form, k, tokens));
-        // SAFETY: nothing is needed for the scalar instruction set.
-        unsafe { Activations::quantize(Isa::Scalar, form, k, &x, tokens, expected.bytes()) };
+        Activations::quantize(Isa::SCALAR, form, k, &x, tokens, expected.bytes());
         for isa in Isa::available() {
             let mut found = Aligned::new(activation_bytes(form, k, tokens));
             let quantizer = Quantizer::new(form, k, tokens, found.bytes());
             std::thread::scope(|scope| {
                 for range in [0..2, 2..3, 3..5] {
                     let (quantizer, x) = (&quantizer, &x);
-                    // SAFETY: the ranges are apart, and the instruction set is available.
+                    // SAFETY: the ranges are apart.
                     scope.spawn(move || unsafe { quantizer.quantize(isa, x, range) });
                 }
             });
@@ -294,9 +291,8 @@ fn all_zero_activations_give_zero() {
 fn a_range_beyond_the_rows_is_refused() {
     let mut buf = Aligned::new(activation_bytes(Form::Q8x32, 32, 1));
     let mut y = [0.0; 2];
-    // SAFETY: nothing is needed for the scalar instruction set; `y` holds the results.
-    unsafe {
-        let acts = Activations::quantize(Isa::Scalar, Form::Q8x32, 32, &[1.0; 32], 1, buf.bytes());
-        multiply(Isa::Scalar, Format::Q4_0, &[0; 18], 32, 0..2, &acts, Output { ptr: y.as_mut_ptr(), stride: 2 });
-    }
+    let acts = Activations::quantize(Isa::SCALAR, Form::Q8x32, 32, &[1.0; 32], 1, buf.bytes());
+    let out = Output { ptr: y.as_mut_ptr(), stride: 2 };
+    // SAFETY: `y` holds the results.
+    unsafe { multiply(Isa::SCALAR, Format::Q4_0, &[0; 18], 32, 0..2, &acts, out) };
 }

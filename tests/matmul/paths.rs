@@ -46,7 +46,7 @@ fn check(format: Format) {
     let mut isas = Isa::available();
     if cfg!(miri) {
         // Processors run the others themselves.
-        isas.retain(|isa| *isa > Isa::Avx2);
+        isas.retain(|isa| !["scalar", "avx2"].contains(&isa.name()));
         assert!(!isas.is_empty(), "interpreted by scripts/vnni-interpreted only");
     }
     let shapes = if format.block_len() == 256 { &SHAPES_OF_256 } else { &SHAPES_OF_32 };
@@ -62,7 +62,7 @@ fn check(format: Format) {
             let which = |t: usize| t.count_ones() as usize % 2;
             let x: Vec<f32> = (0..tokens).flat_map(|t| &two[which(t) * k..][..k]).copied().collect();
 
-            let alone = [0, 1].map(|i| product(Isa::Scalar, format, &rows, k, before, &two[i * k..][..k]));
+            let alone = [0, 1].map(|i| product(Isa::SCALAR, format, &rows, k, before, &two[i * k..][..k]));
             let expected: Vec<f32> = (0..tokens).flat_map(|t| &alone[which(t)]).copied().collect();
             for &isa in &isas {
                 let what = format!("{} {kind:?} {blocks} blocks, rows {before}+{count}, {tokens} tokens", isa.name());
@@ -81,11 +81,9 @@ fn product(isa: Isa, format: Format, rows: &[u8], k: usize, start: usize, x: &[f
     let rows: Box<[u8]> = rows.into();
     let mut buf = Aligned::new(activation_bytes(form, k, tokens));
     let mut y = vec![f32::INFINITY; tokens * stride];
-    // SAFETY: the instruction set is one of those available; `y` holds all results and nobody else has it.
-    unsafe {
-        let acts = Activations::quantize(isa, form, k, x, tokens, buf.bytes());
-        multiply(isa, format, &rows, k, start..end, &acts, Output { ptr: y.as_mut_ptr(), stride });
-    }
+    let acts = Activations::quantize(isa, form, k, x, tokens, buf.bytes());
+    // SAFETY: `y` holds all results and nobody else has it.
+    unsafe { multiply(isa, format, &rows, k, start..end, &acts, Output { ptr: y.as_mut_ptr(), stride }) };
     y
 }
 

@@ -74,12 +74,11 @@ impl Case {
         let form = Form::of(self.format);
         let mut buf = Aligned::new(activation_bytes(form, self.k, self.tokens));
         let mut y = vec![f32::MAX; self.tokens * self.rows];
-        // SAFETY: the instruction set is one of those available; `y` holds all results and nobody else has it.
-        unsafe {
-            let acts = Activations::quantize(isa, form, self.k, x, self.tokens, buf.bytes());
-            let range = self.start..self.rows - self.after;
-            multiply(isa, self.format, rows, self.k, range, &acts, Output { ptr: y.as_mut_ptr(), stride: self.rows });
-        }
+        let acts = Activations::quantize(isa, form, self.k, x, self.tokens, buf.bytes());
+        let range = self.start..self.rows - self.after;
+        let out = Output { ptr: y.as_mut_ptr(), stride: self.rows };
+        // SAFETY: `y` holds all results and nobody else has it.
+        unsafe { multiply(isa, self.format, rows, self.k, range, &acts, out) };
         y
     }
 }
@@ -97,7 +96,7 @@ proptest! {
         let mut room = Aligned::new(rows.len() + case.shift);
         let placed = &mut room.bytes()[case.shift..];
         placed.copy_from_slice(&rows);
-        let expected = case.product(Isa::Scalar, placed, &x);
+        let expected = case.product(Isa::SCALAR, placed, &x);
         for isa in Isa::available() {
             assert_same_bits(&expected, &case.product(isa, placed, &x), isa.name());
         }

@@ -48,7 +48,7 @@ fn subjects() -> Vec<Subject> {
 }
 
 #[test]
-fn whatever_eight_threads_do_passes_have_the_same_bits_and_nothing_hangs_or_is_lost() {
+fn eight_threads_get_the_same_bits_and_nothing_hangs_or_is_lost() {
     let time = Duration::from_secs(setting("LAYERLINE_STRESS_SECONDS", 4));
     let seed = setting("LAYERLINE_STRESS_SEED", 1);
     println!("{} s from seed {seed}", time.as_secs());

@@ -121,7 +121,7 @@ impl Subject {
         }
     }
 
-    /// Memory beyond the budget is only what a pass is about to let go of.
+    /// Memory beyond the budget is only what a pass is about to release.
     pub fn await_within_budget(&self, each: impl Fn()) {
         let is_within = || {
             let total = *self.purse.total.lock();

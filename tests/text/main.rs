@@ -1,5 +1,6 @@
 //! Tokenisers against the reference ids of real vocabularies, and against files that lie.
 
+mod doubles;
 mod ends;
 mod files;
 mod vocabularies;

@@ -169,7 +169,8 @@ impl MemoryLayout {
     /// All memory of a sequence: what the layers keep, the table of the layers, and what a pass over several chunks keeps
     /// of the windows before it, so that it can be undone.
     pub fn bytes(&self) -> u64 {
-        let table = self.layers.capacity() * size_of::<Layer>();
+        // Of a layer, and of its positions in what undoes a pass.
+        let table = self.layers.capacity() * (size_of::<Layer>() + size_of::<std::ops::Range<usize>>());
         self.words.saturating_add(self.undo_words).saturating_mul(2).saturating_add(table as u64)
     }
 

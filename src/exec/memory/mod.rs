@@ -48,6 +48,11 @@ impl SequenceMemory {
         self.layout.bytes()
     }
 
+    /// The part of it that keys and values take.
+    pub fn cell_bytes(&self) -> u64 {
+        self.layout.words.saturating_mul(2)
+    }
+
     /// What the layers keep.
     pub fn layers(&self) -> &[Layer] {
         &self.layout.layers

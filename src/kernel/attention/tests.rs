@@ -26,7 +26,7 @@ fn noise(seed: u64, count: usize) -> Vec<f32> {
 
 fn half_noise(seed: u64, count: usize) -> Vec<u16> {
     let mut out = vec![0; count];
-    f32_to_f16(Isa::Scalar, &noise(seed, count), &mut out);
+    f32_to_f16(Isa::SCALAR, &noise(seed, count), &mut out);
     out
 }
 
@@ -35,7 +35,7 @@ fn wide(rows: &CacheRows) -> Vec<f64> {
     let out = match rows.elements {
         Elements::F16(halves) => {
             let mut out = vec![0.0; halves.len()];
-            f16_to_f32(Isa::Scalar, halves, &mut out);
+            f16_to_f32(Isa::SCALAR, halves, &mut out);
             out
         }
         Elements::Q8_0(bytes) => {
@@ -409,7 +409,7 @@ fn quantized(isa: Isa, x: &[f32], dim: usize) -> Vec<u8> {
 fn quantized_blocks_are_within_half_a_step_and_the_same_with_every_instruction_set() {
     for size in [1e-3, 1.0, 300.0] {
         let x: Vec<f32> = noise(5, 64 * 32).iter().map(|x| x * size).collect();
-        let want = quantized(Isa::Scalar, &x, 32);
+        let want = quantized(Isa::SCALAR, &x, 32);
         for isa in Isa::available() {
             assert_eq!(quantized(isa, &x, 32), want);
         }
@@ -427,10 +427,10 @@ fn quantized_blocks_are_within_half_a_step_and_the_same_with_every_instruction_s
         let mut x = noise(1, 32);
         x[7] = odd;
         let mut back = vec![0.0; 32];
-        crate::quant::decode_row(crate::quant::Format::Q8_0, &quantized(Isa::Scalar, &x, 32), &mut back);
+        crate::quant::decode_row(crate::quant::Format::Q8_0, &quantized(Isa::SCALAR, &x, 32), &mut back);
         assert!(back[7].is_nan(), "{odd} became {}", back[7]);
     }
-    assert!(quantized(Isa::Scalar, &[0.0; 32], 32).iter().all(|&byte| byte == 0));
+    assert!(quantized(Isa::SCALAR, &[0.0; 32], 32).iter().all(|&byte| byte == 0));
 }
 
 /// A quantised cache is the half-float one of the elements it stands for, where those are half floats: powers of two and
@@ -479,11 +479,11 @@ fn a_quantized_cache_gives_the_bits_of_the_half_floats_it_stands_for() {
 fn a_quantized_cache_agrees_with_f64_and_its_rows_may_be_parts_of_longer_ones() {
     let (n, dim) = (150, 64);
     let rows = noise(9, n * 2 * dim);
-    let bytes = quantized(Isa::Scalar, &rows, dim);
+    let bytes = quantized(Isa::SCALAR, &rows, dim);
     let stride = 2 * dim / Q8_0_BLOCK * Q8_0_BYTES;
     let keys: Vec<f32> = rows.chunks(2 * dim).flat_map(|row| row[..dim].to_vec()).collect();
     let values: Vec<f32> = rows.chunks(2 * dim).flat_map(|row| row[dim..].to_vec()).collect();
-    let (keys, values) = (quantized(Isa::Scalar, &keys, dim), quantized(Isa::Scalar, &values, dim));
+    let (keys, values) = (quantized(Isa::SCALAR, &keys, dim), quantized(Isa::SCALAR, &values, dim));
     let apart = HeadCache { first: 0, keys: CacheRows::q8_0(&keys, dim), values: CacheRows::q8_0(&values, dim) };
     let part = |from| CacheRows { elements: Elements::Q8_0(&bytes[from..]), dim, stride };
     let together = HeadCache { first: 0, keys: part(0), values: part(stride / 2) };

@@ -3,7 +3,7 @@
 //! A form is an array of blocks of 256 columns, all tokens of a block side by side: `[column block][token]`.
 //! Columns beyond `k` are zeros.
 
-use super::Isa;
+use super::{Instructions, Isa};
 use crate::quant::Format;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -156,7 +156,7 @@ impl<'a> Quantizer<'a> {
     /// If `x` is not `tokens * k` long or `range` reaches beyond the tokens.
     ///
     /// # Safety
-    /// No other thread converts a token of `range` meanwhile. The processor has `isa`.
+    /// No other thread converts a token of `range` meanwhile.
     pub unsafe fn quantize(&self, isa: Isa, x: &[f32], range: Range<usize>) {
         assert_eq!(x.len(), self.tokens * self.k, "activations of another shape");
         assert!(range.end <= self.tokens, "tokens {range:?} of {}", self.tokens);
@@ -201,19 +201,9 @@ unsafe impl Sync for Activations<'_> {}
 
 impl<'a> Activations<'a> {
     /// Converts `tokens` rows of `k` activations on this thread; see [`Quantizer::new`] for `buf`.
-    ///
-    /// # Safety
-    /// The processor has `isa`.
-    pub unsafe fn quantize(
-        isa: Isa,
-        form: Form,
-        k: usize,
-        x: &[f32],
-        tokens: usize,
-        buf: &'a mut [u8],
-    ) -> Activations<'a> {
+    pub fn quantize(isa: Isa, form: Form, k: usize, x: &[f32], tokens: usize, buf: &'a mut [u8]) -> Activations<'a> {
         let quantizer = Quantizer::new(form, k, tokens, buf);
-        // SAFETY: no other thread has the quantizer; the processor has `isa` by this function's contract.
+        // SAFETY: no other thread has the quantizer.
         unsafe { quantizer.quantize(isa, x, 0..tokens) };
         quantizer.finish()
     }
@@ -297,13 +287,13 @@ fn codes(isa: Isa, x: &[f32; 32], factor: f32, q: &mut [i8; 32]) -> i32 {
         q.fill(0);
         return 0;
     }
-    match isa {
+    match isa.instructions() {
+        // SAFETY: an `Isa` is the proof that the processor has its instructions, and each of these has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {
-            // SAFETY: only reached where the caller of `quantize` promised that the processor has the instructions.
-            unsafe { super::avx2::quantize::codes(x, factor, q) }
-        }
-        _ => {
+        Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 => unsafe {
+            super::avx2::quantize::codes(x, factor, q)
+        },
+        Instructions::Scalar => {
             for (q, x) in q.iter_mut().zip(x) {
                 *q = (x * factor).round_ties_even() as i8;
             }

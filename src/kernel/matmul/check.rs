@@ -13,7 +13,7 @@ const TOKENS: usize = 5;
 #[derive(Clone, Copy)]
 struct Line([u8; 64]);
 
-/// Whether the kernels of `isa`, which this processor must have, give the bits of the scalar ones for every format, on
+/// Whether the kernels of `isa` give the bits of the scalar ones for every format, on
 /// random blocks, for one token and for several. Takes about a millisecond.
 pub fn agrees(isa: Isa) -> bool {
     let mut seed = 0x9E37_79B9_7F4A_7C15u64;
@@ -28,7 +28,7 @@ pub fn agrees(isa: Isa) -> bool {
         let bytes = format.row_bytes(K).unwrap_or(0) * ROWS;
         let rows: Vec<u8> = (0..bytes).map(|_| (random() >> 32) as u8).collect();
         [1, TOKENS].iter().all(|&tokens| {
-            let [truth, found] = [Isa::Scalar, isa].map(|isa| product(isa, format, &rows, &x[..tokens * K], tokens));
+            let [truth, found] = [Isa::SCALAR, isa].map(|isa| product(isa, format, &rows, &x[..tokens * K], tokens));
             truth.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
         })
     })
@@ -41,11 +41,9 @@ fn product(isa: Isa, format: Format, rows: &[u8], x: &[f32], tokens: usize) -> V
     // SAFETY: a line is an array of bytes, and the slice is as long as all of them.
     let buf =
         unsafe { std::slice::from_raw_parts_mut((&raw mut (*room.as_mut_ptr()).0).cast::<u8>(), room.len() * 64) };
-    // SAFETY: the processor has `isa`; `out` holds all rows of all tokens, and no other thread knows it.
-    unsafe {
-        let acts = Activations::quantize(isa, form, K, x, tokens, buf);
-        multiply(isa, format, rows, K, 0..ROWS, &acts, Output { ptr: out.as_mut_ptr(), stride: ROWS });
-    }
+    let acts = Activations::quantize(isa, form, K, x, tokens, buf);
+    // SAFETY: `out` holds all rows of all tokens, and no other thread knows it.
+    unsafe { multiply(isa, format, rows, K, 0..ROWS, &acts, Output { ptr: out.as_mut_ptr(), stride: ROWS }) };
     out
 }
 

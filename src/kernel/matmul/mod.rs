@@ -23,7 +23,7 @@ mod scalar;
 pub use activations::{Activations, Form, Quantizer, activation_bytes};
 pub use check::agrees;
 
-use super::Isa;
+use super::{Instructions, Isa};
 use crate::quant::Format;
 use std::ops::Range;
 
@@ -84,7 +84,7 @@ impl Job<'_> {
 ///
 /// # Safety
 /// For each token t of `acts` and each r in `range`, `out.ptr + t * out.stride + r` is valid for writing and nobody
-/// else reads or writes it meanwhile. The processor has `isa`.
+/// else reads or writes it meanwhile.
 pub unsafe fn multiply(
     isa: Isa,
     format: Format,
@@ -101,17 +101,18 @@ pub unsafe fn multiply(
         return;
     }
     let job = Job { rows: rows.as_ptr(), row_bytes, k, start: range.start, end: range.end, acts, out };
-    match isa {
-        // SAFETY: the caller's promises about `out` and the instruction set; the rest of a job was checked above.
+    match isa.instructions() {
+        // SAFETY: the caller's promise about `out`; an `Isa` is the proof that the processor has its instructions; the rest of a
+        // job was checked above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { avx2::multiply(format, &job) },
+        Instructions::Avx2 => unsafe { avx2::multiply(format, &job) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => unsafe { avx_vnni::multiply(format, &job) },
+        Instructions::AvxVnni => unsafe { avx_vnni::multiply(format, &job) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::multiply(format, &job) },
-        // SAFETY: as above.
-        _ => unsafe { scalar::multiply(format, &job) },
+        Instructions::Avx512 => unsafe { avx512::multiply(format, &job) },
+        // SAFETY: the caller's promise about `out`; the rest of a job was checked above.
+        Instructions::Scalar => unsafe { scalar::multiply(format, &job) },
     }
 }

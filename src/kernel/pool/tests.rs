@@ -2,7 +2,7 @@ use super::*;
 use std::sync::atomic::AtomicUsize;
 
 /// How often each element of 0..total was visited, and that all ranges keep to the grain.
-fn visits(pool: &Pool, total: usize, grain: usize) -> Vec<usize> {
+fn runs(pool: &Pool, total: usize, grain: usize) -> Vec<usize> {
     let counts: Vec<AtomicUsize> = (0..total).map(|_| AtomicUsize::new(0)).collect();
     pool.for_ranges(total, grain, &|range| {
         assert!(!range.is_empty() && range.start % grain == 0);
@@ -20,7 +20,7 @@ fn every_element_is_visited_once_whatever_the_total_grain_and_threads() {
         let pool = Pool::new(threads).unwrap();
         for total in (0..40).chain([63, 64, 65, 127, 1000, 4097]) {
             for grain in [1, 2, 3, 7, 16, 64, 5000] {
-                assert_eq!(visits(&pool, total, grain), vec![1; total], "{threads} threads, {total} by {grain}");
+                assert_eq!(runs(&pool, total, grain), vec![1; total], "{threads} threads, {total} by {grain}");
             }
         }
     }
@@ -64,7 +64,7 @@ fn calls_from_several_threads_take_turns_and_nested_ones_run_in_place() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for total in 0..200 {
-                    assert_eq!(visits(&pool, total, 3), vec![1; total]);
+                    assert_eq!(runs(&pool, total, 3), vec![1; total]);
                 }
                 let inner = AtomicUsize::new(0);
                 pool.for_ranges(20, 1, &|outer| {
@@ -101,7 +101,7 @@ fn a_panic_reaches_the_caller_after_all_other_ranges_and_the_pool_stays_usable()
             // All but those that shared a range with the bad one: at most half a part.
             let lost = if pool.threads() == 1 { 64 } else { 32 };
             assert!(done.into_inner() >= 64 - lost);
-            assert_eq!(visits(&pool, 100, 1), vec![1; 100]);
+            assert_eq!(runs(&pool, 100, 1), vec![1; 100]);
         }
     }
 }
@@ -111,14 +111,14 @@ fn a_panic_reaches_the_caller_after_all_other_ranges_and_the_pool_stays_usable()
 fn workers_without_work_park_and_stay_parked() {
     let pool = Pool::new(3).unwrap();
     for round in 1..=3 {
-        // Each of the two workers gives up spinning; nothing wakes it but the next job.
+        // Each of the two workers stops spinning; nothing wakes it but the next job.
         while pool.parks() < 2 * round || pool.shared.parked.load(Ordering::SeqCst) < 2 {
             std::thread::yield_now();
         }
         let parks = pool.parks();
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(pool.parks(), parks);
-        assert_eq!(visits(&pool, 50, 1), vec![1; 50]);
+        assert_eq!(runs(&pool, 50, 1), vec![1; 50]);
     }
 }
 

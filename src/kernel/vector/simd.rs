@@ -4,7 +4,7 @@
 //! with AVX2. Eight lanes always, and reductions always in the same tree, so that the order of additions does not
 //! change with the instruction set. What may differ is the last bit where AVX2 fuses a multiplication and an addition.
 
-use crate::kernel::Isa;
+use crate::kernel::{Instructions, Isa};
 
 /// How many lanes a vector has.
 pub(crate) const LANES: usize = 8;
@@ -99,16 +99,10 @@ pub(crate) trait Kernel {
 /// Runs `kernel` with the given instruction set. Those with no lanes of their own use the next one below.
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    match isa {
-        Isa::Scalar => kernel.run(super::portable::Portable),
+    match isa.instructions() {
+        Instructions::Scalar => kernel.run(super::portable::Portable),
+        // SAFETY: an `Isa` is the proof that the processor has its instructions, and each of these has AVX2, FMA and F16C.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {
-            debug_assert!(Isa::available().contains(&isa));
-            // SAFETY: every `Isa` above `Scalar` comes from `Isa::detect` or `Isa::available`, which name it only
-            // after asking the processor for AVX2, FMA and F16C.
-            unsafe { super::avx2::run(kernel) }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => kernel.run(super::portable::Portable),
+        Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 => unsafe { super::avx2::run(kernel) },
     }
 }

@@ -270,7 +270,7 @@ fn plain_activations_are_gates_of_a_neutral_row_bit_for_bit() {
             for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, CLAMPED] {
                 let mut plain = x.clone();
                 activate(isa, f, &mut plain);
-                // What multiplies the clamped one is 1 more than the way up.
+                // What multiplies the clamped one is 1 more than the up projection.
                 let mut gated = vec![if f == CLAMPED { 0.0 } else { 1.0 }; n];
                 gate_assign(isa, f, &x, &mut gated);
                 assert_eq!(plain, gated, "{isa:?} {f:?}");
@@ -464,7 +464,7 @@ fn lanes_are_moved_and_summed_alike_by_every_instruction_set() {
         assert_eq!([first, second].as_flattened(), values);
         assert_eq!(sums, std::array::from_fn(|i| 92.0 * i as f32));
         let uneven: [f32; 16] = noise(9, 16).try_into().unwrap();
-        let scalar = dispatch(Isa::Scalar, Shuffles { values: &uneven });
+        let scalar = dispatch(Isa::SCALAR, Shuffles { values: &uneven });
         assert_eq!(dispatch(isa, Shuffles { values: &uneven }), scalar);
     }
 }

@@ -19,6 +19,25 @@ pub fn reopen_direct(file: &File, probe: u64) -> io::Result<File> {
     }
     // A mapping begins at a system page.
     let mut buffer = map_anonymous(DIRECT_ALIGNMENT as usize)?;
-    direct.read_at(&mut buffer, probe & !(DIRECT_ALIGNMENT - 1))?;
-    Ok(direct)
+    loop {
+        match direct.read_at(&mut buffer, probe & !(DIRECT_ALIGNMENT - 1)) {
+            Ok(_) => return Ok(direct),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The same file for reads of any length, where the host's descriptor was opened for direct ones: the flag belongs to
+/// what both descriptors share, so it is not the library's to clear.
+pub fn reopen_buffered(file: File) -> io::Result<File> {
+    // SAFETY: a query of a descriptor of our own.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & libc::O_DIRECT == 0 {
+        return Ok(file);
+    }
+    File::options().read(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -16,6 +16,10 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     FileExt::read_at(file, buf, offset)
 }
 
+pub fn refuses_direct(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::Unsupported || matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
+
 pub fn duplicate(descriptor: i32) -> io::Result<File> {
     // SAFETY: the call takes any number, and a descriptor of ours is not given to the host.
     let copy = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) };

@@ -23,6 +23,7 @@ impl Conversation {
     }
 
     /// A JSON object whose members become the template's variables: `messages`, an array of objects, must be among them.
+    /// Integers stay as they are written, however long.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` says what is wrong with the JSON, and where.
@@ -39,7 +40,6 @@ impl Conversation {
             let Value::Object(message) = message else {
                 return Err(Error::invalid(format!("message {i} of the conversation is no JSON object")));
             };
-            message.retain(|_, member| !member.is_null());
             name_reasoning(message);
         }
         if !matches!(variables.get("tools"), None | Some(Value::Null | Value::Array(_))) {
@@ -55,6 +55,40 @@ impl Conversation {
             self.variables.entry(absent).or_insert(Value::Null);
         }
         self
+    }
+
+    /// The conversation in the forms in which templates may want it, the likeliest first: members of messages that are
+    /// null left out or kept, and arguments of tool calls as they are or, where they are JSON text, as what it says. As
+    /// transformers does it null members are left out; but some templates compare a member with none, and many take
+    /// arguments for an object.
+    pub(super) fn forms(&self) -> Vec<Conversation> {
+        let messages = |c: &mut Conversation, change: &mut dyn FnMut(&mut Map<String, Value>)| {
+            let list = c.variables.get_mut("messages").and_then(Value::as_array_mut);
+            list.into_iter().flatten().filter_map(Value::as_object_mut).for_each(change);
+        };
+        let without_nulls = |c: &mut Conversation| {
+            let mut found = false;
+            messages(c, &mut |message| {
+                let before = message.len();
+                message.retain(|_, member| !member.is_null());
+                found |= message.len() < before;
+            });
+            found
+        };
+        let mut bare = self.clone();
+        let nulls = without_nulls(&mut bare);
+        let mut read = self.clone();
+        let mut texts = false;
+        messages(&mut read, &mut |message| texts |= read_arguments(message));
+        let mut forms = vec![bare];
+        forms.extend(nulls.then(|| self.clone()));
+        if texts {
+            let mut bare = read.clone();
+            without_nulls(&mut bare);
+            forms.push(bare);
+            forms.extend(nulls.then_some(read));
+        }
+        forms
     }
 
     pub(super) fn has_tools(&self) -> bool {
@@ -98,11 +132,33 @@ impl Conversation {
 /// the two that are read. As transformers does it.
 fn name_reasoning(message: &mut Map<String, Value>) {
     let names = ["reasoning_content", "thinking", "reasoning"];
-    let Some(reasoning) = names.iter().filter_map(|name| message.get(*name)).next().cloned() else {
-        return;
-    };
-    if !message.contains_key("thinking") {
+    let given = |name: &&str| message.get(*name).filter(|member| !member.is_null());
+    let Some(reasoning) = names.iter().find_map(given).cloned() else { return };
+    if message.get("thinking").is_none_or(Value::is_null) {
+        message.shift_remove("thinking");
         message.shift_insert(0, "thinking".into(), reasoning.clone());
     }
     message.insert("reasoning_content".into(), reasoning);
+}
+
+/// Puts what they say in the place of arguments that are given as JSON text, as programs do that pass them on as a model
+/// wrote them; false where there are none. Text that is not a JSON object stays text.
+fn read_arguments(message: &mut Map<String, Value>) -> bool {
+    let mut found = false;
+    let mut read = |call: &mut Map<String, Value>| {
+        let Some(arguments) = call.get_mut("arguments") else { return };
+        let parsed = arguments.as_str().and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+        if let Some(parsed) = parsed {
+            *arguments = Value::Object(parsed);
+            found = true;
+        }
+    };
+    let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
+    for call in calls.into_iter().flatten().filter_map(Value::as_object_mut) {
+        match call.get_mut("function").and_then(Value::as_object_mut) {
+            Some(function) => read(function),
+            None => read(call),
+        }
+    }
+    found
 }

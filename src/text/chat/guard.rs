@@ -3,16 +3,14 @@
 //! The engine counts instructions and the bytes and slots that they make, but takes a value's parts for granted: a list
 //! of a list twice, forty times over, is small, and its text or a comparison is not; one that holds itself has no end, and
 //! one of a hundred thousand levels no room on the stack. So a template is parsed and then rewritten: wherever it keeps a
-//! value, puts one into another, or has the engine walk through one, the value is [measured](measure) first. Chains of
-//! operators, which the parser nests without limit, are cut short before it sees them.
+//! value, puts one into another, or has the engine walk through one, the value is [measured](super::bounds) first. Chains
+//! of operators, which the parser nests without limit, are cut short before it sees them.
 
 use minijinja::machinery::ast::*;
 use minijinja::machinery::{Span, Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, ErrorKind};
 
-use super::python::DEEPEST;
 use super::written::written;
 
 /// Tokens between `{%` or `{{` and its end. Of real templates a few have 300.
@@ -25,15 +23,15 @@ pub(super) const CHECK: &str = " check";
 pub(super) const CHECK_PART: &str = " check part";
 pub(super) const TEXT: &str = " text";
 pub(super) const REMAINDER: &str = " remainder";
+/// Pays for a look at each character or item.
+pub(super) const LENGTH: &str = " length";
+/// Makes a list of what would be made at each look.
+pub(super) const MADE: &str = " made";
 /// Names of the functions that mark what is the template's own.
 pub(super) const OWN: &str = " own";
 pub(super) const ROLE: &str = " role";
 /// Marks a namespace, which alone can come to hold itself.
 pub(super) const NAMESPACE: &str = " namespace";
-
-/// Filters that look at no more than a value's first level, or pay for what they do.
-pub(super) const SHALLOW_FILTERS: &[&str] =
-    &["length", "count", "first", "last", "default", "d", "list", "items", "reverse", "tojson", "string"];
 
 /// Parses a template into its rewritten form.
 pub(super) fn parse_guarded<'a>(source: &'a str, syntax: &SyntaxConfig) -> Result<Stmt<'a>, Error> {
@@ -58,75 +56,6 @@ pub(super) fn parse_guarded<'a>(source: &'a str, syntax: &SyntaxConfig) -> Resul
     parse(source, "chat template", syntax.clone()).map(|template| statement(&template))
 }
 
-/// A bound that the engine does not know.
-#[derive(Debug)]
-pub(super) struct Bound(String);
-
-impl std::fmt::Display for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Bound {}
-
-pub(super) fn beyond(bound: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, "bound").with_source(Bound(bound.into()))
-}
-
-/// Refuses widths that would be paid for only when there is a text of them: of more than three digits, or given by an
-/// argument.
-pub(super) fn check_format(text: &str, opening: char) -> Result<(), Error> {
-    for spec in text.split(opening).skip(1) {
-        let conversion = |c: char| c == '}' || opening == '%' && c.is_alphabetic();
-        let spec = &spec[..spec.find(conversion).unwrap_or(spec.len())];
-        let digits = spec.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
-        if digits > 3 || spec.contains('*') || spec.ends_with(':') && text.contains("{:{") {
-            return Err(beyond("a format has a width of more than 999, or one from an argument"));
-        }
-    }
-    Ok(())
-}
-
-/// Pays for a walk through a value. Fails where it has too many levels, or a part that can come to hold the value again.
-pub(super) fn measure(state: &State, value: &Value) -> Result<(), Error> {
-    let Some(parts) = parts(value) else { return Ok(()) };
-    let mut levels = vec![parts];
-    while let Some(level) = levels.last_mut() {
-        let Some(part) = level.next() else {
-            levels.pop();
-            continue;
-        };
-        state.consume_fuel(1 + part.as_str().map_or(0, str::len) as u64 / 64)?;
-        check_part(&part)?;
-        if let Some(parts) = self::parts(&part) {
-            if levels.len() >= DEEPEST {
-                return Err(beyond(format!("a value has more than {DEEPEST} levels")));
-            }
-            levels.push(parts);
-        }
-    }
-    Ok(())
-}
-
-/// Keys and values, or items. `None` of what has no parts.
-fn parts(value: &Value) -> Option<Box<dyn Iterator<Item = Value>>> {
-    let object = value.as_object()?;
-    match value.kind() {
-        ValueKind::Map => Some(Box::new(object.try_iter_pairs()?.flat_map(|(key, value)| [key, value]))),
-        ValueKind::Seq | ValueKind::Iterable => Some(Box::new(object.try_iter()?)),
-        _ => None,
-    }
-}
-
-/// A namespace changes: inside another value it could close a circle, which would have no end and never be freed.
-pub(super) fn check_part(part: &Value) -> Result<(), Error> {
-    if part.kind() == ValueKind::Map && part.get_attr(NAMESPACE).is_ok_and(|mark| mark.is_true()) {
-        return Err(beyond("a namespace is kept inside another value"));
-    }
-    Ok(())
-}
-
 pub(super) fn call<'a>(function: &'static str, args: Vec<Expr<'a>>, span: Span) -> Expr<'a> {
     let function = Expr::Var(Spanned::new(Var { id: function }, span));
     Expr::Call(Spanned::new(Call { expr: function, args: args.into_iter().map(CallArg::Pos).collect() }, span))
@@ -138,14 +67,32 @@ pub(super) fn checked<'a>(e: &Expr<'a>) -> Expr<'a> {
 }
 
 fn wrapped<'a>(function: &'static str, e: &Expr<'a>) -> Expr<'a> {
-    match e {
-        Expr::Const(_) => expression(e),
-        _ => call(function, vec![expression(e)], e.span()),
-    }
+    if is_scalar(e) { expression(e) } else { call(function, vec![expression(e)], e.span()) }
 }
 
-fn is_scalar(e: &Expr) -> bool {
-    matches!(e, Expr::Const(constant) if constant.value.as_object().is_none())
+/// A number or a short string, which costs no more than the instruction that names it.
+pub(super) fn is_scalar(e: &Expr) -> bool {
+    let short = |text: &str| text.len() <= 64;
+    matches!(e, Expr::Const(constant) if constant.value.as_object().is_none() && constant.value.as_str().is_none_or(short))
+}
+
+/// What is looked at by its length, such as the base of an index.
+pub(super) fn read<'a>(e: Expr<'a>) -> Expr<'a> {
+    let span = e.span();
+    if is_scalar(&e) { e } else { call(LENGTH, vec![e], span) }
+}
+
+/// An operator on two expressions that may come to a list.
+pub(super) fn listing<'a>(operator: Expr<'a>, span: Span) -> Expr<'a> {
+    call(MADE, vec![operator], span)
+}
+
+/// The base of an index: looking up a name costs no length.
+pub(super) fn indexed<'a>(base: Expr<'a>, subscript: &Expr<'a>) -> Expr<'a> {
+    match subscript {
+        Expr::Const(name) if name.value.as_str().is_some() => base,
+        _ => read(base),
+    }
 }
 
 fn all<'a>(expressions: &[Expr<'a>]) -> Vec<Expr<'a>> {
@@ -173,7 +120,8 @@ pub(super) fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
         Expr::Const(constant) => Expr::Const(Spanned::new(Const { value: constant.value.clone() }, span)),
         Expr::Slice(s) => {
             let (start, stop, step) = (optional(&s.start), optional(&s.stop), optional(&s.step));
-            Expr::Slice(Spanned::new(Slice { expr: expression(&s.expr), start, stop, step }, span))
+            let slice = Slice { expr: read(expression(&s.expr)), start, stop, step };
+            listing(Expr::Slice(Spanned::new(slice, span)), span)
         }
         Expr::UnaryOp(unary) => {
             let op = if matches!(unary.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
@@ -191,7 +139,7 @@ pub(super) fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
         }
         Expr::Filter(filter) => Expr::Filter(Spanned::new(self::filter(filter), span)),
         Expr::Test(t) => {
-            let test = Test { name: t.name, expr: checked(&t.expr), args: arguments(&t.args) };
+            let test = Test { name: t.name, expr: expression(&t.expr), args: plain_arguments(&t.args) };
             Expr::Test(Spanned::new(test, span))
         }
         Expr::GetAttr(attr) => {
@@ -199,7 +147,8 @@ pub(super) fn expression<'a>(e: &Expr<'a>) -> Expr<'a> {
         }
         Expr::GetItem(item) => {
             let subscript_expr = checked(&item.subscript_expr);
-            Expr::GetItem(Spanned::new(GetItem { expr: expression(&item.expr), subscript_expr }, span))
+            let expr = indexed(expression(&item.expr), &item.subscript_expr);
+            Expr::GetItem(Spanned::new(GetItem { expr, subscript_expr }, span))
         }
         Expr::Call(c) => Expr::Call(self::called(c)),
         Expr::List(list) => part_of(Expr::List(Spanned::new(List { items: all(&list.items) }, span)), span),
@@ -240,28 +189,31 @@ fn operation<'a>(binary: &Spanned<BinOp<'a>>, span: Span) -> Expr<'a> {
         }
         Concat => with(wrapped(TEXT, left), wrapped(TEXT, right)),
         Rem => call(REMAINDER, vec![checked(left), checked(right)], span),
-        Mul => call(CHECK, vec![with(expression(left), expression(right))], span),
+        Add if !is_scalar(left) && !is_scalar(right) => listing(with(expression(left), expression(right)), span),
+        Mul => listing(with(expression(left), expression(right)), span),
         Eq | Ne | Lt | Lte | Gt | Gte | In | ScAnd | ScOr | Add | Sub | Div | FloorDiv | Pow => {
             with(expression(left), expression(right))
         }
     }
 }
 
+/// Arguments that are measured by what they are given to.
+pub(super) fn plain_arguments<'a>(args: &[CallArg<'a>]) -> Vec<CallArg<'a>> {
+    let argument = |arg: &CallArg<'a>| match arg {
+        CallArg::Pos(e) => CallArg::Pos(expression(e)),
+        CallArg::Kwarg(name, e) => CallArg::Kwarg(name, expression(e)),
+        CallArg::PosSplat(e) => CallArg::PosSplat(checked(e)),
+        CallArg::KwargSplat(e) => CallArg::KwargSplat(checked(e)),
+    };
+    args.iter().map(argument).collect()
+}
+
 fn filter<'a>(filter: &Spanned<Filter<'a>>) -> Filter<'a> {
-    let shallow = SHALLOW_FILTERS.contains(&filter.name);
-    let expr = filter.expr.as_ref().map(if shallow { expression } else { checked });
-    Filter { name: filter.name, expr, args: arguments(&filter.args) }
+    Filter { name: filter.name, expr: optional(&filter.expr), args: plain_arguments(&filter.args) }
 }
 
 fn called<'a>(c: &Spanned<Call<'a>>) -> Spanned<Call<'a>> {
-    let expr = match &c.expr {
-        // Methods that compare a list's items.
-        Expr::GetAttr(method) if matches!(method.name, "count" | "index") => {
-            Expr::GetAttr(Spanned::new(GetAttr { expr: checked(&method.expr), name: method.name }, method.span()))
-        }
-        other => expression(other),
-    };
-    Spanned::new(Call { expr, args: arguments(&c.args) }, c.span())
+    Spanned::new(Call { expr: expression(&c.expr), args: arguments(&c.args) }, c.span())
 }
 
 fn body<'a>(statements: &[Stmt<'a>]) -> Vec<Stmt<'a>> {
@@ -285,8 +237,7 @@ fn statement<'a>(s: &Stmt<'a>) -> Stmt<'a> {
             Stmt::EmitExpr(Spanned::new(EmitExpr { expr: call(OWN, vec![text], raw.span()) }, raw.span()))
         }
         Stmt::ForLoop(l) => {
-            // What a variable holds has been measured.
-            let iter = if matches!(l.iter, Expr::Var(_)) { expression(&l.iter) } else { checked(&l.iter) };
+            let iter = read(expression(&l.iter));
             let (filter_expr, recursive) = (optional(&l.filter_expr), l.recursive);
             let (target, body, else_body) = (target(&l.target), body(&l.body), body(&l.else_body));
             Stmt::ForLoop(Spanned::new(ForLoop { target, iter, filter_expr, recursive, body, else_body }, l.span()))
@@ -313,10 +264,11 @@ fn statement<'a>(s: &Stmt<'a>) -> Stmt<'a> {
             let (target, filter) = (target(&set.target), optional(&set.filter));
             Stmt::SetBlock(Spanned::new(SetBlock { target, filter, body: body(&set.body) }, set.span()))
         }
-        Stmt::AutoEscape(a) => Stmt::AutoEscape(Spanned::new(
-            AutoEscape { enabled: expression(&a.enabled), body: body(&a.body) },
-            a.span(),
-        )),
+        // Nothing here is HTML.
+        Stmt::AutoEscape(a) => {
+            let enabled = Expr::Const(Spanned::new(Const { value: false.into() }, a.span()));
+            Stmt::AutoEscape(Spanned::new(AutoEscape { enabled, body: body(&a.body) }, a.span()))
+        }
         Stmt::FilterBlock(f) => {
             let (filter, filter_span) = (expression(&f.filter), f.filter_span);
             Stmt::FilterBlock(Spanned::new(FilterBlock { filter, filter_span, body: body(&f.body) }, f.span()))

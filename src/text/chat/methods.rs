@@ -4,7 +4,8 @@ use minijinja::value::{Rest, Value, from_args};
 use minijinja::{Error, State};
 use minijinja_contrib::pycompat;
 
-use super::guard;
+use super::bounds::{self, made, measure, pay_bytes};
+use super::python;
 
 /// White space as Python's `str` has it: what Unicode calls so, and four separators of ASCII.
 fn is_space(c: char) -> bool {
@@ -18,7 +19,14 @@ fn is_line_end(c: char) -> bool {
 
 /// A method that the engine itself does not know.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let Some(text) = value.as_str() else { return pycompat::unknown_method_callback(state, value, method, args) };
+    let Some(text) = value.as_str() else {
+        if method == "count" {
+            measure(state, value)?;
+        }
+        let result = pycompat::unknown_method_callback(state, value, method, args)?;
+        return if matches!(method, "keys" | "values" | "items") { made(state, result) } else { Ok(result) };
+    };
+    pay(state, text, method, args)?;
     let bare = args.iter().all(Value::is_none);
     match method {
         "strip" if bare => Ok(text.trim_matches(is_space).into()),
@@ -45,20 +53,42 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
             let (suffix,): (&str,) = from_args(args)?;
             Ok(text.strip_suffix(suffix).unwrap_or(text).into())
         }
-        "format" => {
-            guard::check_format(text, '{')?;
-            pycompat::unknown_method_callback(state, value, method, args)
-        }
         _ => pycompat::unknown_method_callback(state, value, method, args),
     }
 }
 
+/// Pays for what a method reads and makes.
+fn pay(state: &State, text: &str, method: &str, args: &[Value]) -> Result<(), Error> {
+    let string = |at: usize| args.get(at).and_then(Value::as_str);
+    let given: usize = args.iter().filter_map(Value::as_str).map(str::len).sum();
+    state.consume_fuel((text.len() + given) as u64 / 32)?;
+    match method {
+        "replace" => bounds::pay_replace(state, text, string(0).unwrap_or_default(), string(1).unwrap_or_default()),
+        "strip" | "lstrip" | "rstrip" => bounds::pay_trim(state, text, string(0).unwrap_or_default()),
+        "split" => bounds::pay_split(state, text, string(0)),
+        "splitlines" => state.consume_fuel(text.chars().filter(|&c| is_line_end(c)).count() as u64),
+        "format" => bounds::pay_format(state, text, '{', args),
+        "join" => {
+            let Some(list) = args.first() else { return Ok(()) };
+            let count = if list.as_object().is_some() { list.len().unwrap_or(0) } else { given };
+            pay_bytes(state, (count as u64).saturating_mul(text.len() as u64))?;
+            pay_bytes(state, measure(state, list)?.text())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The filter of that name: `strip`, of anything that has a text.
-pub(super) fn trim(value: Value, characters: Rest<Value>) -> Result<Value, Error> {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+pub(super) fn trim(state: &State, value: Value, characters: Rest<Value>) -> Result<Value, Error> {
+    let text = match value.as_str() {
+        Some(text) => text.to_string(),
+        None => python::text(state, &value)?,
+    };
     Ok(match characters.first().filter(|given| !given.is_none()) {
         Some(given) => {
-            let given: Vec<char> = given.as_str().unwrap_or_default().chars().collect();
+            let given = given.as_str().unwrap_or_default();
+            bounds::pay_trim(state, &text, given)?;
+            let given: Vec<char> = given.chars().collect();
             text.trim_matches(&given[..]).into()
         }
         None => text.trim_matches(is_space).into(),

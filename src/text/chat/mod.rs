@@ -3,6 +3,7 @@
 //! The template comes with the model and is as hostile as the rest of its file. It is parsed for each call and freed with
 //! it: parsing takes less than a millisecond, and a model that nobody chats with pays nothing.
 
+mod bounds;
 mod clock;
 mod conversation;
 mod guard;
@@ -12,8 +13,10 @@ mod python;
 mod template;
 mod written;
 
+use std::ops::Range;
+
 use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::gguf::Metadata;
 
 pub use conversation::Conversation;
@@ -50,9 +53,12 @@ impl<'a> Chat<'a> {
     /// `NOT_FOUND`: the model has no template; `UNSUPPORTED`: it uses what is not built in. `INVALID_ARGUMENT`: the template
     /// refuses these messages, or fails on them. `FORMAT`: it cannot be parsed, or goes beyond its bounds.
     pub fn format(&self, conversation: &Conversation) -> Result<String> {
-        let mut variables = conversation.variables.clone();
-        self.name_tokens(&mut variables);
-        template::render(self.template(conversation.has_tools())?, variables, conversation.text_bytes(), None)
+        let template = self.template(conversation.has_tools())?;
+        first_rendered(conversation, |conversation, share| {
+            let mut variables = conversation.variables.clone();
+            self.name_tokens(&mut variables);
+            template::render(template, variables, conversation.text_bytes(), None, share)
+        })
     }
 
     /// The tokens of a conversation. A control token is one only where the template spells it: in what the messages say
@@ -63,6 +69,20 @@ impl<'a> Chat<'a> {
     pub fn tokenize(&self, conversation: &Conversation) -> Result<Vec<i32>> {
         let tokenizer = self.tokenizer.as_ref().map_err(Clone::clone)?;
         let template = self.template(conversation.has_tools())?;
+        let rendered =
+            |conversation: &Conversation, share| self.render_tagged(tokenizer, template, conversation, share);
+        let (text, own) = first_rendered(conversation, rendered)?;
+        Ok(tokenizer.encode_own(&text, &own))
+    }
+
+    /// The text of a conversation, and which bytes of it are the template's own.
+    fn render_tagged(
+        &self,
+        tokenizer: &Tokenizer,
+        template: &str,
+        conversation: &Conversation,
+        share: u64,
+    ) -> Result<(String, Vec<Range<usize>>)> {
         let mut variables = conversation.variables.clone();
         let tagger = Tagger::new(tokenizer.control_texts(), |see| {
             see(template);
@@ -83,9 +103,8 @@ impl<'a> Chat<'a> {
                 *text = tagger.whole(text);
             }
         }
-        let text = template::render(template, variables, conversation.text_bytes(), Some(&tagger))?;
-        let (text, own) = tagger.restore(&text);
-        Ok(tokenizer.encode_own(&text, &own))
+        let text = template::render(template, variables, conversation.text_bytes(), Some(&tagger), share)?;
+        Ok(tagger.restore(&text))
     }
 
     /// The template for conversations with or without tools.
@@ -110,4 +129,18 @@ impl<'a> Chat<'a> {
             }
         }
     }
+}
+
+/// What comes of the first form of a conversation that the template takes; where it takes none, the error of the first.
+/// Of what a template may do the first form has all, each other a quarter.
+fn first_rendered<T>(conversation: &Conversation, render: impl Fn(&Conversation, u64) -> Result<T>) -> Result<T> {
+    let mut first = None;
+    for (form, share) in conversation.forms().iter().zip([1, 4, 4, 4]) {
+        match render(form, share) {
+            Err(e) if matches!(e.status(), Status::InvalidArgument | Status::Unsupported) => first = first.or(Some(e)),
+            other if first.is_none() || other.is_ok() => return other,
+            _ => {}
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::invalid("the conversation has no form")))
 }

@@ -23,6 +23,8 @@ pub(super) struct Tagger {
     controls: Vec<String>,
     /// The same read backwards, sorted.
     backwards: Vec<Vec<u8>>,
+    /// Bytes of the longest.
+    longest: usize,
 }
 
 impl Tagger {
@@ -40,7 +42,8 @@ impl Tagger {
         controls.sort_unstable();
         let mut backwards: Vec<Vec<u8>> = controls.iter().map(|text| text.bytes().rev().collect()).collect();
         backwards.sort_unstable();
-        Some(Tagger { plane, controls, backwards })
+        let longest = controls.iter().map(String::len).max().unwrap_or(0);
+        Some(Tagger { plane, controls, backwards, longest })
     }
 
     /// A literal, with what may be part of a control token moved.
@@ -51,7 +54,7 @@ impl Tagger {
             let length = self.longest_prefix(&bytes[at..]);
             moved[at..at + length].fill(true);
         }
-        let longest = self.controls.iter().map(String::len).max().unwrap_or(0).min(bytes.len());
+        let longest = self.longest.min(bytes.len());
         // A beginning of a control token at the end of the literal, and an end of one at its beginning.
         if let Some(from) = (bytes.len() - longest..bytes.len()).find(|&from| is_prefix(&self.controls, &bytes[from..]))
         {

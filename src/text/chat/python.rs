@@ -1,12 +1,13 @@
 //! Values as Python writes them: templates are written for it, down to the space behind a comma.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use minijinja::value::{Tuple, Value, ValueKind};
+use minijinja::value::{Object, ObjectRepr, Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use super::guard;
+use super::bounds;
 
 /// Levels of lists and maps inside each other. JSON of the conversation has at most 128.
 pub(super) const DEEPEST: usize = 160;
@@ -16,15 +17,39 @@ pub(super) fn from_json(json: serde_json::Value) -> Value {
     match json {
         Json::Null => Value::from(()),
         Json::Bool(value) => value.into(),
-        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => value.into(),
-            (_, Some(value)) => value.into(),
-            _ => number.as_f64().unwrap_or(f64::NAN).into(),
-        },
+        Json::Number(number) => number_from(&number),
         Json::String(text) => text.into(),
         Json::Array(items) => items.into_iter().map(from_json).collect::<Vec<Value>>().into(),
         Json::Object(members) => Value::from_pairs(members.into_iter().map(|(key, value)| (key, from_json(value)))),
     }
+}
+
+/// An integer of more than 128 bits, which the engine cannot compute with: it is written as it was.
+#[derive(Debug)]
+struct LongInteger(String);
+
+impl Object for LongInteger {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn number_from(number: &serde_json::Number) -> Value {
+    if let Some(value) = number.as_i64() {
+        return value.into();
+    }
+    if let Some(value) = number.as_i128() {
+        return value.into();
+    }
+    let written = number.to_string();
+    if written.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return Value::from_object(LongInteger(written));
+    }
+    written.parse().unwrap_or(f64::NAN).into()
 }
 
 /// `str(value)`; what is undefined has no text.
@@ -63,14 +88,22 @@ struct Writer<'a, 'b, 'c> {
 }
 
 impl Writer<'_, '_, '_> {
+    /// Writes an integer that is too long to be a number; false if the value is none.
+    fn long_integer(&mut self, value: &Value) -> Result<bool, Error> {
+        let Some(LongInteger(digits)) = value.downcast_object_ref() else { return Ok(false) };
+        self.state.consume_fuel(digits.len() as u64 / 16)?;
+        self.out.push_str(digits);
+        Ok(true)
+    }
+
     fn pay(&self, value: &Value) -> Result<(), Error> {
-        self.state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 64)
+        self.state.consume_fuel(1 + value.as_str().map_or(0, str::len) as u64 / 16)
     }
 
     fn deeper(&mut self) -> Result<(), Error> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return Err(guard::beyond(format!("a value has more than {DEEPEST} levels")));
+            return Err(bounds::beyond(format!("a value has more than {DEEPEST} levels")));
         }
         Ok(())
     }
@@ -111,6 +144,7 @@ impl Writer<'_, '_, '_> {
                 });
                 self.depth -= 1;
             }
+            _ if self.long_integer(value)? => {}
             kind => return Err(Error::new(ErrorKind::InvalidOperation, format!("{kind} has no text"))),
         }
         Ok(())
@@ -126,7 +160,9 @@ impl Writer<'_, '_, '_> {
             ValueKind::String => push_json(&mut self.out, value.as_str().unwrap_or_default(), style.ensure_ascii),
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
-                self.state.consume_fuel(keys.len() as u64)?;
+                let rounds =
+                    if style.sort_keys { u64::from(u64::BITS - (keys.len() as u64).leading_zeros()) } else { 1 };
+                self.state.consume_fuel(keys.len() as u64 * rounds)?;
                 if style.sort_keys {
                     keys.sort();
                 }
@@ -151,6 +187,7 @@ impl Writer<'_, '_, '_> {
                 }
                 self.end_items(']', empty, style)?;
             }
+            _ if self.long_integer(value)? => {}
             kind => {
                 return Err(Error::new(ErrorKind::BadSerialization, format!("{kind} is not JSON serializable")));
             }
@@ -177,6 +214,7 @@ impl Writer<'_, '_, '_> {
     }
 
     fn begin_item(&mut self, i: usize, style: &JsonStyle) -> Result<(), Error> {
+        bounds::pay_bytes(self.state, (style.separators.0.len() + style.separators.1.len()) as u64)?;
         self.out.push_str(if i > 0 { &style.separators.0 } else { "" });
         self.new_line(style)
     }

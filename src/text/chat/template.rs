@@ -11,7 +11,7 @@ use minijinja::value::{Kwargs, Tuple, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
 
 use super::provenance::Tagger;
-use super::{clock, guard, methods, python};
+use super::{bounds, clock, guard, methods, python};
 use crate::error::{Error, Result, Status};
 
 /// Templates of models have up to 40 KiB.
@@ -21,16 +21,24 @@ const LONGEST_TEMPLATE: usize = 256 << 10;
 const FUEL: u64 = 1_000_000;
 /// More for longer conversations: this much for each of their bytes.
 const FUEL_PER_BYTE: u64 = 1;
+/// What a template may make of no conversation at all, in bytes: what comes after it, tokenising above all, takes time too.
+const LONGEST_TEXT: usize = 2 << 20;
+/// More for longer conversations: this many bytes for each of theirs.
+const TEXT_PER_BYTE: usize = 16;
+/// Bytes of a message of a template's own that an error tells.
+const LONGEST_MESSAGE: usize = 4 << 10;
 /// What messages about a place in the template call it.
 const NAME: &str = "chat template";
 
 type Fallible<T> = std::result::Result<T, minijinja::Error>;
 
+/// Renders a template, with one part in `share` of what it may do.
 pub(super) fn render(
     template: &str,
     variables: serde_json::Map<String, serde_json::Value>,
     conversation_bytes: usize,
     tagger: Option<&Tagger>,
+    share: u64,
 ) -> Result<String> {
     if template.len() > LONGEST_TEMPLATE {
         let length = template.len();
@@ -39,7 +47,7 @@ pub(super) fn render(
     let source = with_blocks_for_generation(template);
     let mut environment = environment();
     add_marks(&mut environment, tagger.cloned());
-    let fuel = FUEL + conversation_bytes as u64 * FUEL_PER_BYTE;
+    let fuel = (FUEL + conversation_bytes as u64 * FUEL_PER_BYTE) / share;
     environment.set_fuel(Some(fuel));
     let statements = guard::parse_guarded(&source, environment.syntax())
         .map_err(|e| Error::format(format!("the chat template cannot be parsed: {e}")))?;
@@ -50,7 +58,23 @@ pub(super) fn render(
     let mut text = String::new();
     let out = &mut make_string_output(&mut text);
     let rendered = eval(&environment, &instructions, context, &blocks, out, AutoEscape::None).map(|_| ());
-    rendered.map_err(|e| failure(&e, fuel)).map(|()| text)
+    rendered.map_err(|e| failure(&e, fuel))?;
+    let longest = LONGEST_TEXT + conversation_bytes.saturating_mul(TEXT_PER_BYTE);
+    if text.len() > longest {
+        let length = text.len();
+        return Err(Error::format(format!("the chat template makes {length} bytes of text, more than {longest}")));
+    }
+    Ok(text)
+}
+
+/// A message with what a template or a conversation put into it cut to a length that can be read.
+fn readable(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        let end = (0..=LONGEST_MESSAGE).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
 }
 
 /// What a template raised by `raise_exception`.
@@ -68,7 +92,7 @@ impl std::error::Error for Raised {}
 fn failure(error: &minijinja::Error, fuel: u64) -> Error {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
     if let Some(raised) = causes.clone().find_map(|e| e.downcast_ref::<Raised>()) {
-        return Error::invalid(format!("the chat template refuses the messages: {raised}"));
+        return Error::invalid(readable(format!("the chat template refuses the messages: {raised}")));
     }
     let kinds = || causes.clone().filter_map(|e| e.downcast_ref::<minijinja::Error>()).map(minijinja::Error::kind);
     if kinds().any(|kind| kind == ErrorKind::OutOfFuel) {
@@ -78,7 +102,7 @@ fn failure(error: &minijinja::Error, fuel: u64) -> Error {
     if causes.clone().filter_map(|e| e.downcast_ref::<minijinja::Error>()).any(deep) {
         return Error::format("the chat template goes beyond its bounds: its macros and loops are nested too deep");
     }
-    if let Some(bound) = causes.clone().find_map(|e| e.downcast_ref::<guard::Bound>()) {
+    if let Some(bound) = causes.clone().find_map(|e| e.downcast_ref::<bounds::Bound>()) {
         return Error::format(format!("the chat template goes beyond its bounds: {bound}"));
     }
     let unknown = |kind| {
@@ -87,7 +111,7 @@ fn failure(error: &minijinja::Error, fuel: u64) -> Error {
     };
     let status = if kinds().any(unknown) { Status::Unsupported } else { Status::InvalidArgument };
     let messages: Vec<String> = causes.map(ToString::to_string).collect();
-    Error::new(status, format!("the chat template fails on these messages: {}", messages.join(": ")))
+    Error::new(status, readable(format!("the chat template fails on these messages: {}", messages.join(": "))))
 }
 
 fn environment() -> Environment<'static> {
@@ -102,8 +126,12 @@ fn environment() -> Environment<'static> {
         }
         .map_err(minijinja::Error::from)
     });
+    bounds::add_filters(&mut environment);
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", strftime_now);
+    environment.add_function("strftime_now", |state: &State, format: &str| {
+        state.consume_fuel(format.len() as u64 / 8)?;
+        strftime_now(format)
+    });
     environment.add_filter("tojson", tojson);
     environment.add_filter("trim", methods::trim);
     environment.add_filter("string", |state: &State, value: &Value| python::text(state, value));
@@ -120,12 +148,12 @@ fn environment() -> Environment<'static> {
 /// The functions that a rewritten template calls.
 fn add_guards(environment: &mut Environment) {
     environment.add_function(guard::CHECK, |state: &State, value: Value| {
-        guard::measure(state, &value)?;
+        bounds::measure(state, &value)?;
         Ok::<_, minijinja::Error>(value)
     });
     environment.add_function(guard::CHECK_PART, |state: &State, value: Value| {
-        guard::check_part(&value)?;
-        guard::measure(state, &value)?;
+        bounds::check_part(&value)?;
+        bounds::measure(state, &value)?;
         Ok::<_, minijinja::Error>(value)
     });
     environment.add_function(guard::TEXT, |state: &State, value: Value| match value.as_str() {
@@ -133,6 +161,11 @@ fn add_guards(environment: &mut Environment) {
         None => python::text(state, &value).map(Value::from),
     });
     environment.add_function(guard::REMAINDER, remainder);
+    environment.add_function(guard::LENGTH, |state: &State, value: Value| {
+        bounds::pay_length(state, &value)?;
+        Ok::<_, minijinja::Error>(value)
+    });
+    environment.add_function(guard::MADE, |state: &State, value: Value| bounds::made(state, value));
     let plain = environment.globals().find(|(name, _)| *name == "namespace").map(|(_, function)| function);
     environment.add_function("namespace", move |state: &mut State, mapping: Option<Value>, attributes: Kwargs| {
         let mut pairs = vec![(Value::from(guard::NAMESPACE), Value::from(true))];
@@ -152,7 +185,7 @@ fn add_marks(environment: &mut Environment, tagger: Option<Tagger>) {
     let literals = tagger.clone();
     environment.add_function(guard::OWN, move |state: &State, value: Value| {
         let Some((tagger, text)) = literals.as_ref().as_ref().zip(value.as_str()) else { return Ok(value) };
-        state.consume_fuel(text.len() as u64 / 16)?;
+        state.consume_fuel(text.len() as u64 / 4)?;
         Ok::<_, minijinja::Error>(tagger.literal(text).into())
     });
     environment.add_function(guard::ROLE, move |value: Value| {
@@ -162,11 +195,12 @@ fn add_marks(environment: &mut Environment, tagger: Option<Tagger>) {
 }
 
 /// `%`, which formats where there is a string on its left.
-fn remainder(left: Value, right: Value) -> Fallible<Value> {
+fn remainder(state: &State, left: Value, right: Value) -> Fallible<Value> {
     if let Some(text) = left.as_str() {
-        guard::check_format(text, '%')?;
         let tuple = right.downcast_object_ref::<Tuple>().map(|tuple| tuple.iter().cloned().collect::<Vec<_>>());
-        return format(FormatStyle::Printf, text, &tuple.unwrap_or_else(|| vec![right])).map(Value::from);
+        let given = tuple.unwrap_or_else(|| vec![right]);
+        bounds::pay_format(state, text, '%', &given)?;
+        return format(FormatStyle::Printf, text, &given).map(Value::from);
     }
     let cannot = || minijinja::Error::new(ErrorKind::InvalidOperation, "% of what is neither number nor string");
     if left.is_integer() && right.is_integer() {
@@ -223,15 +257,20 @@ fn tojson(
 fn with_blocks_for_generation(template: &str) -> Cow<'_, str> {
     let mut out = Cow::Borrowed(template);
     for (tag, block) in [("generation", "with"), ("endgeneration", "endwith")] {
-        let mut from = 0;
-        while let Some(found) = out[from..].find(tag).map(|at| at + from) {
+        let mut parts = String::new();
+        let mut copied = 0;
+        for (found, _) in out.match_indices(tag) {
             let before = out[..found].trim_end().trim_end_matches(['-', '+']);
             let after = out[found + tag.len()..].trim_start().trim_start_matches(['-', '+']);
-            from = found + tag.len();
             if before.ends_with("{%") && after.starts_with("%}") {
-                out.to_mut().replace_range(found..found + tag.len(), block);
-                from = found + block.len();
+                parts.push_str(&out[copied..found]);
+                parts.push_str(block);
+                copied = found + tag.len();
             }
+        }
+        if copied > 0 {
+            parts.push_str(&out[copied..]);
+            out = Cow::Owned(parts);
         }
     }
     out

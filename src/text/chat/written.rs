@@ -3,7 +3,9 @@
 
 use minijinja::machinery::ast::*;
 
-use super::guard::{self, CHECK, OWN, ROLE, SHALLOW_FILTERS, TEXT, call, checked, expression, optional, part_of};
+use super::guard::{
+    self, CHECK, OWN, ROLE, TEXT, call, checked, expression, indexed, is_scalar, listing, optional, part_of, read,
+};
 
 /// An expression rewritten as the guard does it, its literals marked. With `now` it is written at once: then roles are marked too.
 pub(super) fn written<'a>(e: &Expr<'a>, now: bool) -> Expr<'a> {
@@ -16,7 +18,8 @@ pub(super) fn written<'a>(e: &Expr<'a>, now: bool) -> Expr<'a> {
         Expr::GetAttr(attr) if now && attr.name == "role" => call(ROLE, vec![expression(e)], span),
         Expr::GetItem(item) if now && is_role(&item.subscript_expr) => call(ROLE, vec![expression(e)], span),
         Expr::GetItem(item) => {
-            let (expr, subscript_expr) = (written(&item.expr, now), checked(&item.subscript_expr));
+            let expr = indexed(written(&item.expr, now), &item.subscript_expr);
+            let subscript_expr = checked(&item.subscript_expr);
             Expr::GetItem(Spanned::new(GetItem { expr, subscript_expr }, span))
         }
         Expr::BinOp(b) if matches!(b.op, Add | Concat | Mul | ScAnd | ScOr) => {
@@ -24,7 +27,8 @@ pub(super) fn written<'a>(e: &Expr<'a>, now: bool) -> Expr<'a> {
             let with = |left, right| Expr::BinOp(Spanned::new(BinOp { op: b.op, left, right }, span));
             match b.op {
                 Concat => with(call(TEXT, vec![left], span), call(TEXT, vec![right], span)),
-                Mul => call(CHECK, vec![with(left, right)], span),
+                Add if !is_scalar(&b.left) && !is_scalar(&b.right) => listing(with(left, right), span),
+                Mul => listing(with(left, right), span),
                 _ => with(left, right),
             }
         }
@@ -36,15 +40,14 @@ pub(super) fn written<'a>(e: &Expr<'a>, now: bool) -> Expr<'a> {
         }
         Expr::Filter(f) => {
             let given = matches!(f.name, "default" | "d");
-            let args = if given { arguments(&f.args, now) } else { guard::arguments(&f.args) };
-            let shallow = SHALLOW_FILTERS.contains(&f.name);
-            let measured = |e| if shallow { e } else { call(CHECK, vec![e], span) };
-            let expr = f.expr.as_ref().map(|e| measured(written(e, now)));
+            let args = if given { arguments(&f.args, now) } else { guard::plain_arguments(&f.args) };
+            let expr = f.expr.as_ref().map(|e| written(e, now));
             Expr::Filter(Spanned::new(Filter { name: f.name, expr, args }, span))
         }
         Expr::Slice(s) => {
             let (start, stop, step) = (optional(&s.start), optional(&s.stop), optional(&s.step));
-            Expr::Slice(Spanned::new(Slice { expr: written(&s.expr, now), start, stop, step }, span))
+            let slice = Slice { expr: read(written(&s.expr, now)), start, stop, step };
+            listing(Expr::Slice(Spanned::new(slice, span)), span)
         }
         Expr::List(list) => part_of(Expr::List(Spanned::new(List { items: each(&list.items) }, span)), span),
         Expr::Tuple(tuple) => part_of(Expr::Tuple(Spanned::new(Tuple { items: each(&tuple.items) }, span)), span),

@@ -54,7 +54,7 @@ impl Unigram {
     ) -> Result<Unigram> {
         let entries: Vec<u32> = (0..vocabulary.len() as u32)
             .filter(|&token| matches!(vocabulary.kind(token), Kind::Normal | Kind::UserDefined | Kind::Unused))
-            .filter(|&token| !vocabulary.text(token).is_empty())
+            .filter(|&token| !vocabulary.text(token).is_empty() && !vocabulary.is_doubled(token))
             .collect();
         if let Some(long) = entries.iter().find(|&&token| vocabulary.text(token).len() > LONGEST_TOKEN) {
             let length = vocabulary.text(*long).len();

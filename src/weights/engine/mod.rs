@@ -1,5 +1,7 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
+mod host;
+mod progress;
 mod sweep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,17 +11,19 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
 use crate::sys::event::Notifier;
+use crate::sys::thread::HomeProcess;
 use crate::weights::budget::BudgetShare;
 use crate::weights::frames::{self, FrameMemory, Memory, Window};
 use crate::weights::loader::{Loader, Message};
 use crate::weights::residency::{self, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
-use crate::weights::source::Source;
+use crate::weights::source::{self, Source};
 use crate::weights::state::{Accounting, Fixed, Request, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
 use crate::weights::{Event, LayerState, Stats};
 
+pub use progress::{Progress, ProgressReport};
 use sweep::LayerAccess;
 pub use sweep::{PageGuard, Sweep};
 
@@ -48,21 +52,28 @@ pub struct Shared {
     events: Condvar,
     notifier: Notifier,
     queue: Option<Sender<Message>>,
+    home: HomeProcess,
+    /// Where tests stop what takes long.
+    #[cfg(test)]
+    pub work_gate: WorkGate,
 }
 
 pub struct Engine {
     shared: Arc<Shared>,
     loader: Option<Loader>,
+    /// Bytes of all pages of a sweep, those of experts that it may leave out too.
+    sweep_bytes: u64,
     /// Dropped after the frames, so that no other model grows before they are gone.
     budget_share: Option<BudgetShare>,
 }
 
-/// Ends passes of one session, from any thread. It counts how often it was raised, so that an interrupt is not lost
+/// What other threads share with a session's calls: it ends them, and tells how far they have come. It counts how often it was raised, so that an interrupt is not lost
 /// between two passes or before the first one: it ends the call that runs, or the next one where none runs.
 pub struct Interrupt {
     raised: AtomicU64,
     /// The count when the last call ended: what was raised before belonged to that call.
     settled: AtomicU64,
+    progress: Progress,
     engine: Weak<Shared>,
 }
 
@@ -71,6 +82,7 @@ impl Interrupt {
         Arc::new(Interrupt {
             raised: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            progress: Progress::default(),
             engine: Arc::downgrade(&engine.shared),
         })
     }
@@ -78,11 +90,16 @@ impl Interrupt {
     /// The running pass ends with CANCELLED within one page's time.
     pub fn raise(&self) {
         self.raised.fetch_add(1, Ordering::SeqCst);
-        if let Some(shared) = self.engine.upgrade() {
+        if let Some(shared) = self.engine.upgrade().filter(|shared| shared.home.is_here()) {
             // With the lock held nobody is between checking the count and going to sleep.
             let _state = shared.state.lock();
             shared.changed.notify_all();
         }
+    }
+
+    /// How far the session's running call has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// How often it was raised.
@@ -115,6 +132,17 @@ impl CancelToken<'_> {
 }
 
 impl Shared {
+    /// Fails in a child of the process that opened the model: the threads stayed behind, and locks that they held stay
+    /// locked.
+    pub fn check_process(&self) -> Result<()> {
+        if self.home.is_here() {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "the model was opened by the process that this one was forked from, where its threads are: open it again here",
+        ))
+    }
+
     pub fn wake_loader(&self) {
         if let Some(queue) = &self.queue {
             match queue.try_send(Message::Look) {
@@ -126,7 +154,7 @@ impl Shared {
 
     /// Makes waiting events known; to be called after anything that may have posted one.
     pub fn signal_events(&self, state: &State) {
-        if !state.tickets.events.is_empty() {
+        if !state.tickets().events.is_empty() {
             self.events.notify_all();
             self.notifier.ring();
         }
@@ -136,20 +164,55 @@ impl Shared {
     pub fn adopt_budget(&self, bytes: u64) {
         let mut state = self.state.lock();
         // A share always covers the least, so this fails only where the model is about to ask for more.
-        if state.set_budget(&self.fixed, bytes).is_ok() {
-            let _ = self.await_within_budget(&mut state, || Ok(()));
+        if state.set_budget(bytes).is_ok() {
+            let _ = self.await_within_budget(state, || Ok(()));
+        } else {
+            drop(state);
         }
-        drop(state);
         self.wake_loader();
     }
 
     /// Waits for frames that a running pass or a read still uses, which takes one page's time, as long as `go_on` agrees.
-    fn await_within_budget(&self, state: &mut MutexGuard<'_, State>, go_on: impl Fn() -> Result<()>) -> Result<()> {
-        while state.used() > state.accounting.budget && !state.closing {
+    fn await_within_budget(&self, state: MutexGuard<'_, State>, go_on: impl Fn() -> Result<()>) -> Result<()> {
+        let mut state = self.do_work(state);
+        while state.used() > state.budget() && !state.closing() {
             go_on()?;
-            self.changed.wait_for(state, Duration::from_millis(50));
+            self.changed.wait_for(&mut state, Duration::from_millis(50));
+            state = self.do_work(state);
         }
         Ok(())
+    }
+
+    /// Does what takes long, without the lock, and takes it again. Functions that must not block leave it to the loader.
+    pub fn do_work<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let mut any = false;
+        while let Some(work) = state.take_work() {
+            any = true;
+            drop(state);
+            #[cfg(test)]
+            self.work_gate.pass();
+            let outcome = work.run(&self.fixed);
+            state = self.state.lock();
+            state.work_done(&self.fixed, outcome);
+            self.changed.notify_all();
+        }
+        if any {
+            // There may be room now.
+            self.wake_loader();
+        }
+        state
+    }
+
+    /// The reads of the page that should be read next, if one should and can be now. Does what must be done for it first.
+    pub fn next_page<'a>(&'a self, state: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, Option<Vec<Request>>) {
+        let mut state = self.do_work(state);
+        loop {
+            let next = state.next_page(&self.fixed);
+            if next.is_some() || !state.has_work() || state.closing() {
+                return (state, next);
+            }
+            state = self.do_work(state);
+        }
     }
 
     /// Makes waiting sweeps look again.
@@ -181,6 +244,20 @@ impl Shared {
         if state.finish(&self.fixed, request.page, bytes, elapsed, result) {
             self.changed.notify_all();
             self.signal_events(&state);
+        }
+        drop(self.do_work(state));
+    }
+}
+
+/// Addresses for the largest ring, or for a smaller one, not below `least`, where the process may not have as many: memory
+/// comes later, and only as far as the budget goes.
+fn reserve_ring(largest: u64, least: u64) -> Result<FrameMemory> {
+    let mut bytes = largest;
+    loop {
+        match FrameMemory::new(bytes as usize, 0) {
+            Ok(memory) => return Ok(memory),
+            Err(_) if bytes > least => bytes = (bytes / 2).next_multiple_of(source::DIRECT_ALIGNMENT).max(least),
+            Err(e) => return Err(Error::out_of_memory(format!("reserving {bytes} bytes of frames: {e}"))),
         }
     }
 }
@@ -219,8 +296,7 @@ impl Engine {
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
-        let ring_memory = FrameMemory::new(largest_ring as usize, 0)
-            .map_err(|e| Error::out_of_memory(format!("reserving {largest_ring} bytes of frames: {e}")))?;
+        let ring_memory = reserve_ring(largest_ring, residency::min_ring(&config.schedule))?;
         let fixed = Fixed {
             max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),
             schedule: config.schedule,
@@ -240,17 +316,28 @@ impl Engine {
             events: Condvar::new(),
             notifier: Notifier::new().map_err(|e| Error::io(format!("making the event descriptor: {e}")))?,
             queue: prefetch.then_some(sender),
+            home: HomeProcess::default(),
+            #[cfg(test)]
+            work_gate: Default::default(),
         });
+        drop(shared.do_work(shared.state.lock()));
         let loader = if prefetch { Some(Loader::start(&shared, receiver)?) } else { None };
         if let Some(budget_share) = &config.budget_share {
             budget_share.attach(&shared);
         }
         shared.wake_loader();
-        Ok(Engine { shared, loader, budget_share: config.budget_share })
+        let schedule = &shared.fixed.schedule;
+        let sweep_bytes = schedule.pages[..schedule.sweep_len].iter().map(|p| p.bytes).sum();
+        Ok(Engine { shared, loader, sweep_bytes, budget_share: config.budget_share })
     }
 
     pub fn schedule(&self) -> &Schedule {
         &self.shared.fixed.schedule
+    }
+
+    /// Bytes of the pages that a whole sweep goes over.
+    pub fn sweep_bytes(&self) -> u64 {
+        self.sweep_bytes
     }
 
     // --- sweeps -----------------------------------------------------------------------------------------------------
@@ -259,24 +346,25 @@ impl Engine {
     /// was `since`, ends it and the waiting for it.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
         let cancel = CancelToken { interrupt, since };
+        self.shared.check_process()?;
+        // Pages of a mapping that are ready are not loaded again, so a file that has become shorter is noticed here.
+        self.shared.fixed.sources.iter().filter(|s| s.mapping().is_some()).try_for_each(|s| s.check_intact())?;
         let mut state = self.shared.state.lock();
-        state.last_turn += 1;
-        let turn = state.last_turn;
-        state.turns.push_back(turn);
+        let turn = state.cursor_mut().queue_turn();
         loop {
             if let Err(e) = cancel.check() {
-                state.turns.retain(|&t| t != turn);
+                state.cursor_mut().leave_queue(turn);
                 self.shared.changed.notify_all();
                 return Err(e);
             }
-            if !state.sweeping() && state.turns.front() == Some(&turn) {
+            if state.cursor().is_first(turn) {
                 break;
             }
             self.shared.changed.wait(&mut state);
         }
-        state.turns.pop_front();
-        state.begin_sweep(end);
-        let read_before = state.stats.read_bytes;
+        state.cursor_mut().leave_queue(turn);
+        state.begin_sweep(&self.shared.fixed, end);
+        let read_before = state.stats().read_bytes;
         drop(state);
         self.shared.wake_loader();
         Ok(Sweep {
@@ -286,6 +374,7 @@ impl Engine {
             stalled: Duration::ZERO,
             read_before,
             access: LayerAccess::default(),
+            passed: 0,
         })
     }
 
@@ -308,7 +397,7 @@ impl Engine {
             since.get_or_insert_with(Instant::now);
             cancel.check()?;
             if state.is_absent(p) {
-                let failure = state.take_failure(p);
+                let failure = state.take_failure(fixed, p);
                 let failed = failure.is_some();
                 if let Some(e) = failure
                     && retried
@@ -316,8 +405,16 @@ impl Engine {
                     return Err(e);
                 }
                 if failed || shared.queue.is_none() {
-                    if let Some(requests) = state.start_for_sweep(fixed, p) {
-                        retried = failed;
+                    retried |= failed;
+                    let mut requests = state.start_for_sweep(fixed, p);
+                    while requests.is_none() && state.has_work() {
+                        state = shared.do_work(state);
+                        if !state.is_absent(p) {
+                            break;
+                        }
+                        requests = state.start_for_sweep(fixed, p);
+                    }
+                    if let Some(requests) = requests {
                         drop(state);
                         for request in requests {
                             shared.perform(request, false);
@@ -325,8 +422,11 @@ impl Engine {
                         state = shared.state.lock();
                         continue;
                     }
-                    if let Some(e) = state.take_failure(p) {
+                    if let Some(e) = state.take_failure(fixed, p) {
                         return Err(e);
+                    }
+                    if !state.is_absent(p) {
+                        continue;
                     }
                 }
             }
@@ -375,17 +475,19 @@ impl Engine {
         let to = (offset + length).next_multiple_of(alignment);
         let started = Instant::now();
         let bytes = &mut buffer.bytes_mut()[..(to - from) as usize];
-        source.read_full(from, bytes)?;
+        // As for pages, once more where it failed: storage may have been disturbed for a moment.
+        source.read_full(from, bytes).or_else(|_| source.read_full(from, bytes))?;
         let mut state = self.shared.state.lock();
-        state.stats.read_ns += started.elapsed().as_nanos() as u64;
-        state.stats.read_bytes += to - from;
+        let stats = state.stats_mut();
+        stats.read_ns += started.elapsed().as_nanos() as u64;
+        stats.read_bytes += to - from;
         drop(state);
         Ok(&bytes[(offset - from) as usize..][..length as usize])
     }
 
     /// Room for a row of `row_bytes` with unaligned ends.
     pub fn row_buffer_bytes(row_bytes: usize) -> usize {
-        row_bytes + 2 * super::source::DIRECT_ALIGNMENT as usize
+        row_bytes + 2 * source::DIRECT_ALIGNMENT as usize
     }
 
     // --- the budget -------------------------------------------------------------------------------------------------
@@ -394,36 +496,51 @@ impl Engine {
     /// one page's time of a running pass.
     pub fn reserve(&self, bytes: u64) -> Result<()> {
         self.claim(bytes)?;
-        self.shared.await_within_budget(&mut self.shared.state.lock(), || Ok(()))
+        self.shared.await_within_budget(self.shared.state.lock(), || Ok(()))
     }
 
     /// Takes memory from the budget without waiting for the frames that must go for it: it may be used after
     /// [`Engine::await_room`]. On a shared budget, what other models must give for it is waited for.
     pub fn claim(&self, bytes: u64) -> Result<()> {
         let shared = &*self.shared;
-        let take = || shared.state.lock().reserve(&shared.fixed, bytes);
+        shared.check_process()?;
+        let take = || shared.state.lock().reserve(bytes);
         match &self.budget_share {
-            Some(budget_share) => budget_share.change(|| shared.state.lock().needs(&shared.fixed, bytes), take),
-            None => take(),
+            Some(budget_share) => budget_share.change(|| shared.state.lock().needs(bytes), take)?,
+            None => take()?,
         }
+        self.leave_work();
+        Ok(())
     }
 
     /// Waits until frames have made room for all that was claimed. `interrupt`, raised since its count was `since`, ends
     /// the waiting.
     pub fn await_room(&self, interrupt: &Interrupt, since: u64) -> Result<()> {
         let cancel = CancelToken { interrupt, since };
-        self.shared.await_within_budget(&mut self.shared.state.lock(), || cancel.check())
+        self.shared.await_within_budget(self.shared.state.lock(), || cancel.check())
     }
 
     /// Gives back what [`Engine::reserve`] or [`Engine::claim`] took.
     pub fn release(&self, bytes: u64) {
         let shared = &*self.shared;
-        shared.state.lock().release(&shared.fixed, bytes);
+        if !shared.home.is_here() {
+            return;
+        }
+        shared.state.lock().release(bytes);
         if let Some(budget_share) = &self.budget_share {
             // Needing less always fits.
-            let _ = budget_share.change(|| shared.state.lock().needs(&shared.fixed, 0), || Ok(()));
+            let _ = budget_share.change(|| shared.state.lock().needs(0), || Ok(()));
         }
-        shared.wake_loader();
+        self.leave_work();
+    }
+
+    /// Leaves what takes long to the loader, where there is one.
+    fn leave_work(&self) {
+        if self.loader.is_some() {
+            self.shared.wake_loader();
+        } else {
+            drop(self.shared.do_work(self.shared.state.lock()));
+        }
     }
 
     /// Changes the budget, without waiting: frames in use by a running pass or a read are given back as soon as it is done
@@ -432,8 +549,18 @@ impl Engine {
         if self.budget_share.is_some() {
             return Err(Error::invalid("the model lives on a shared budget: change that one"));
         }
-        self.shared.state.lock().set_budget(&self.shared.fixed, bytes)?;
-        self.shared.wake_loader();
+        let shared = &*self.shared;
+        shared.check_process()?;
+        let mut state = shared.state.lock();
+        state.set_budget(bytes)?;
+        let mut state = shared.do_work(state);
+        // Another thread may have taken up giving memory back: it is gone when this returns.
+        while state.is_giving_back() && !state.closing() {
+            shared.changed.wait_for(&mut state, Duration::from_millis(50));
+            state = shared.do_work(state);
+        }
+        drop(state);
+        shared.wake_loader();
         Ok(())
     }
 
@@ -444,129 +571,27 @@ impl Engine {
     /// Counts a finished pass.
     pub fn count_pass(&self, tokens: usize) {
         let mut state = self.shared.state.lock();
-        state.stats.passes += 1;
-        state.stats.tokens += tokens as u64;
-    }
-
-    // --- the host ---------------------------------------------------------------------------------------------------
-
-    /// Asks for layers `first` to `first + count`; returns at once.
-    pub fn prefetch(&self, first: u32, count: u32) -> Result<u64> {
-        let shared = &*self.shared;
-        let layers = shared.fixed.schedule.layer_count;
-        if count == 0 || first.checked_add(count).is_none_or(|end| end > layers) {
-            return Err(Error::invalid(format!("layers {first} to {first} + {count} of a model with {layers} layers")));
-        }
-        if shared.queue.is_none() {
-            return Err(Error::unsupported("this model was opened without prefetching: every load is on demand"));
-        }
-        let ticket = shared.state.lock().prefetch(&shared.fixed, first, count)?;
-        shared.wake_loader();
-        Ok(ticket)
-    }
-
-    /// A ticket for a submitted pass, which `interrupt` ends.
-    pub fn open_pass(&self, interrupt: &Arc<Interrupt>) -> Result<u64> {
-        self.shared.state.lock().tickets.open_pass(interrupt.clone())
-    }
-
-    /// A submitted pass has ended: cancelling its ticket does nothing from now on.
-    pub fn pass_ended(&self, ticket: u64) {
-        self.shared.state.lock().tickets.pass_ended(ticket);
-    }
-
-    /// Posts the DONE of a submitted pass that has ended.
-    pub fn pass_done(&self, ticket: u64, failure: Option<Error>, bytes: u64) {
-        let mut state = self.shared.state.lock();
-        state.tickets.pass_done(ticket, failure, bytes);
-        self.shared.signal_events(&state);
-    }
-
-    /// Ends a prefetch: what is not read yet is not read for it, what is ready is no longer kept for it. Of a submitted
-    /// pass it raises the interrupt.
-    pub fn cancel(&self, ticket: u64) -> Result<()> {
-        let mut state = self.shared.state.lock();
-        if !state.tickets.was_issued(ticket) {
-            return Err(Error::not_found(format!("there is no ticket {ticket}")));
-        }
-        if let Some(interrupt) = state.tickets.interrupt_of(ticket) {
-            // Under the lock, under which passes end too: the pass that this ends is the ticket's own.
-            interrupt.raised.fetch_add(1, Ordering::SeqCst);
-            self.shared.changed.notify_all();
-        }
-        state.tickets.cancel(ticket);
-        state.unprotect(ticket);
-        self.shared.signal_events(&state);
-        drop(state);
-        self.shared.wake_loader();
-        Ok(())
-    }
-
-    /// How the request of this ticket failed; `Ok` where it has not.
-    ///
-    /// # Errors
-    /// The request's own; `NOT_FOUND`: there is no such ticket, or it is too old to tell.
-    pub fn ticket_error(&self, ticket: u64) -> Result<()> {
-        self.shared.state.lock().tickets.outcome(ticket)
-    }
-
-    /// Takes up to `cap` waiting events.
-    pub fn poll(&self, events: &mut Vec<Event>, cap: usize) {
-        self.take_events(&mut self.shared.state.lock(), events, cap);
-    }
-
-    /// Waits for an event, then takes up to `cap`. `None`: without limit.
-    pub fn wait(&self, timeout: Option<Duration>, events: &mut Vec<Event>, cap: usize) {
-        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-        let mut state = self.shared.state.lock();
-        while state.tickets.events.is_empty() {
-            match deadline {
-                None => self.shared.events.wait(&mut state),
-                Some(at) if self.shared.events.wait_until(&mut state, at).timed_out() => break,
-                Some(_) => {}
-            }
-        }
-        self.take_events(&mut state, events, cap);
-    }
-
-    fn take_events(&self, state: &mut MutexGuard<'_, State>, events: &mut Vec<Event>, cap: usize) {
-        let count = cap.min(state.tickets.events.len());
-        events.extend(state.tickets.events.drain(..count));
-        if state.tickets.events.is_empty() {
-            self.shared.notifier.silence();
-        }
-    }
-
-    /// Readable while events wait.
-    pub fn event_fd(&self) -> Option<i32> {
-        self.shared.notifier.descriptor()
-    }
-
-    pub fn layer_state(&self, layer: u32) -> Result<LayerState> {
-        let layers = self.schedule().layer_count;
-        if layer >= layers {
-            return Err(Error::invalid(format!("layer {layer} of a model with {layers} layers")));
-        }
-        Ok(self.shared.state.lock().layer_state(&self.shared.fixed, layer))
+        let stats = state.stats_mut();
+        stats.passes += 1;
+        stats.tokens += tokens as u64;
     }
 
     /// Waits until the loader has nothing to do and nothing is being read.
     #[cfg(test)]
     pub fn settle(&self) {
         loop {
-            let mut state = self.shared.state.lock();
-            if state.outstanding() == 0 {
-                match state.next_page(&self.shared.fixed) {
-                    None => return,
-                    Some(requests) => {
-                        drop(state);
-                        for request in requests {
-                            self.shared.perform(request, false);
-                        }
+            let (mut state, next) = self.shared.next_page(self.shared.state.lock());
+            match next {
+                Some(requests) => {
+                    drop(state);
+                    for request in requests {
+                        self.shared.perform(request, false);
                     }
                 }
-            } else {
-                self.shared.changed.wait_for(&mut state, Duration::from_millis(1));
+                None if state.outstanding() == 0 && !state.is_working() => return,
+                None => {
+                    self.shared.changed.wait_for(&mut state, Duration::from_millis(1));
+                }
             }
         }
     }
@@ -579,10 +604,43 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.state.lock().closing = true;
+        if !self.shared.home.is_here() {
+            // Nobody is left to wait for. A shared budget's lock may be held by a thread that is not here.
+            std::mem::forget(self.budget_share.take());
+            return;
+        }
+        self.shared.state.lock().close();
         self.shared.wake_loader();
         if let Some(loader) = self.loader.take() {
             loader.finish();
         }
+    }
+}
+
+/// Stops what takes long before it begins, on command.
+#[cfg(test)]
+#[derive(Default)]
+pub struct WorkGate {
+    shut: std::sync::atomic::AtomicBool,
+    waiting: AtomicU64,
+}
+
+#[cfg(test)]
+impl WorkGate {
+    pub fn shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::SeqCst);
+    }
+
+    /// How many threads stand at it.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        while self.shut.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -18,6 +18,8 @@ pub struct Sweep<'a> {
     pub(super) stalled: Duration,
     pub(super) read_before: u64,
     pub(super) access: LayerAccess,
+    /// Pages before this one were gone past, as the session's progress counts them.
+    pub(super) passed: usize,
 }
 
 impl<'a> Sweep<'a> {
@@ -28,7 +30,7 @@ impl<'a> Sweep<'a> {
 
     /// What was read from storage since the sweep began: for it, and ahead for what follows it.
     pub fn read_bytes(&self) -> u64 {
-        self.engine.shared.state.lock().stats.read_bytes - self.read_before
+        self.engine.shared.state.lock().stats().read_bytes - self.read_before
     }
 
     /// Says which pages of experts will be taken after what their layer always uses, so that they are read meanwhile.
@@ -44,6 +46,7 @@ impl<'a> Sweep<'a> {
         self.check()?;
         self.access(self.engine.schedule().pages[p].layer);
         let (held, waited) = self.engine.acquire(self.cancel, p)?;
+        self.go_past(p);
         self.access.streamed |= held.streamed;
         if let Some(waited) = waited {
             self.access.stalled = true;
@@ -67,10 +70,20 @@ impl<'a> Sweep<'a> {
             let window = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
             PageGuard { engine, page, window, streamed: false, by_sweep: true }
         };
-        let held = pages.map(&mut acquire_page).collect();
+        let held: Vec<PageGuard<'a>> = pages.map(&mut acquire_page).collect();
         drop(state);
         self.access(engine.schedule().pages[first].layer);
+        held.iter().for_each(|page| self.go_past(page.page));
         Ok(Some(held))
+    }
+
+    /// Counts pages up to `p`. Those of experts are taken in another order than they lie in, or left out.
+    fn go_past(&mut self, p: usize) {
+        let pages = &self.engine.schedule().pages;
+        if p >= self.passed && p < self.engine.schedule().sweep_len {
+            self.cancel.interrupt.progress().passed(pages[self.passed..=p].iter().map(|page| page.bytes).sum());
+            self.passed = p + 1;
+        }
     }
 
     fn access(&mut self, layer: u32) {
@@ -85,7 +98,8 @@ impl<'a> Sweep<'a> {
         if access.layer.is_none() {
             return;
         }
-        let stats = &mut self.engine.shared.state.lock().stats;
+        let mut state = self.engine.shared.state.lock();
+        let stats = state.stats_mut();
         match access {
             LayerAccess { stalled: true, .. } => stats.layers_stalled += 1,
             LayerAccess { streamed: true, .. } => stats.layers_prefetched += 1,
@@ -100,11 +114,11 @@ impl Drop for Sweep<'_> {
         let shared = &*self.engine.shared;
         let mut state = shared.state.lock();
         let stall = self.stalled.as_nanos() as u64;
-        state.stats.stall_ns += stall;
-        state.stats.compute_ns += (self.started.elapsed().as_nanos() as u64).saturating_sub(stall);
+        state.stats_mut().stall_ns += stall;
+        state.stats_mut().compute_ns += (self.started.elapsed().as_nanos() as u64).saturating_sub(stall);
         state.end_sweep(&shared.fixed);
         shared.changed.notify_all();
-        drop(state);
+        drop(shared.do_work(state));
         shared.wake_loader();
     }
 }
@@ -141,7 +155,7 @@ impl Drop for PageGuard<'_> {
         if freed {
             shared.changed.notify_all();
         }
-        drop(state);
+        drop(shared.do_work(state));
         if more {
             shared.wake_loader();
         }
@@ -156,7 +170,7 @@ mod tests {
     use crate::weights::tests::open;
 
     #[test]
-    fn pages_are_held_together_where_all_of_them_stay_and_given_up_after_it_when_the_budget_falls() {
+    fn pinned_pages_are_used_together_and_evicted_after_it_when_the_budget_falls() {
         let schedule = || schedule_of(&[(0, 4096, 16), (0, 4096, 400), (0, 4096, 16), (1, 4096, 700), (1, 4096, 300)]);
         let (floor, full) = (Engine::min_frames(&schedule()), Engine::full_frames(&schedule()));
         let b = open(schedule(), full, true, |_| {});

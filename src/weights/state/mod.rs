@@ -3,12 +3,16 @@
 //! can be tested without threads.
 
 mod accounting;
+mod cursor;
+mod eviction;
+mod placement;
 mod reading;
+mod requests;
+mod upkeep;
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
-use crate::sys::pages::forget_file_range;
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
 use crate::weights::frames::{Frame, FrameMemory, Ring, Window};
@@ -18,6 +22,10 @@ use crate::weights::source::Source;
 use crate::weights::{LayerState, Stats};
 
 pub use accounting::Accounting;
+use cursor::{Cursor, Segment};
+use placement::{Kinds, Place, Placement, Presence};
+use requests::Requests;
+use upkeep::{PlanKey, Upkeep};
 
 /// Reads are about this large: where storage reaches its speed with four of them in flight.
 const REQUEST_BYTES: u64 = 2 << 20;
@@ -69,117 +77,100 @@ pub struct Request {
     pub window: Window,
 }
 
-enum Place {
-    /// A frame of its own; without memory where the file is mapped and only the accounting is needed.
-    Own(Option<Frame>),
-    /// A stretch of the ring, by offset.
-    Ring(u64),
-}
-
-enum Presence {
-    Absent,
-    Loading { left: usize, failure: Option<Error> },
-    Ready,
-}
-
-struct Slot {
-    presence: Presence,
-    place: Option<Place>,
-    /// A frame of its own that waits for the page to be read.
-    reserved: Option<Frame>,
-    /// Sweeps and row readers that use the page now.
-    users: u32,
-    /// Tickets that keep the page until it is used or they are cancelled.
-    protectors: Vec<u64>,
-    /// Why the last reading failed; cleared when it is tried again.
-    failure: Option<Error>,
+/// Sums over the schedule that decisions need.
+struct Sizes {
+    /// The part of the ring that belongs to passes alone.
+    min_ring: u64,
+    /// Frame bytes of everything.
+    full: u64,
+    /// Ring bytes for any one layer.
+    host_bytes: u64,
+    /// Bytes that readers have in flight.
+    in_flight: u64,
 }
 
 pub struct State {
-    slots: Vec<Slot>,
-    residency: Residency,
+    sizes: Sizes,
+    cursor: Cursor,
+    pages: Placement,
     ring: Ring,
-    pub accounting: Accounting,
-    pub tickets: Tickets,
-    pub stats: Stats,
-    /// The page of the circle that the sweep uses or needs next.
-    cursor: usize,
-    /// Pages of experts that the sweep was routed to and has not let go of, in the order in which it takes them.
-    routed: VecDeque<usize>,
-    /// The place of the circle before which it takes them.
-    route_point: usize,
-    /// Where the running sweep ends.
-    end: usize,
-    sweeping: bool,
-    /// Sweeps waiting for their turn, first come first served.
-    pub turns: VecDeque<u64>,
-    pub last_turn: u64,
-    outstanding: usize,
-    /// Pages of the circle, or to be kept, that are neither there nor on their way.
-    absent: usize,
-    /// Ring bytes for layers that the host prefetches. 0 until it asks for one: a deeper ring keeps fewer pages, and every
-    /// pass of a host that never prefetches would pay for it.
-    host_depth: u64,
-    /// Capacity and ring depth of the present plan.
-    planned_for: Option<(u64, u64)>,
-    /// Takes turns between the host's requests and reading ahead, so that neither starves.
-    host_next: bool,
-    pub closing: bool,
+    upkeep: Upkeep,
+    requests: Requests,
+    accounting: Accounting,
+    stats: Stats,
+    /// What the present plan was made for.
+    planned_for: Option<PlanKey>,
+    /// Bytes of frames at most, whatever the budget; 0: no limit.
+    max_frames: u64,
+    /// Bytes that are reserved for the ring.
+    max_ring: u64,
+    closing: bool,
 }
 
 impl State {
+    /// The state at the start. Its first plan, and memory for it, are made by [`State::take_work`].
     pub fn new(fixed: &Fixed, accounting: Accounting) -> State {
-        let slot = || Slot {
-            presence: Presence::Absent,
-            place: None,
-            reserved: None,
-            users: 0,
-            protectors: Vec::new(),
-            failure: None,
-        };
+        let schedule = &fixed.schedule;
         let mut state = State {
-            slots: std::iter::repeat_with(slot).take(fixed.schedule.pages.len()).collect(),
-            residency: Residency {
-                pinned: vec![false; fixed.schedule.pages.len()],
-                pinned_bytes: 0,
-                ring_bytes: 0,
-                streamed_bytes: 0,
+            sizes: Sizes {
+                min_ring: residency::min_ring(schedule),
+                full: residency::full(schedule),
+                host_bytes: Fixed::host_bytes(schedule),
+                in_flight: Fixed::in_flight_bytes(fixed.readers),
             },
+            cursor: Cursor::new(schedule.sweep_len),
+            pages: Placement::new(schedule),
             ring: Ring::new(0),
+            upkeep: Upkeep::default(),
+            requests: Requests::new(),
             accounting,
-            tickets: Tickets::default(),
             stats: Stats::default(),
-            cursor: 0,
-            routed: VecDeque::new(),
-            route_point: 0,
-            end: fixed.schedule.sweep_len,
-            sweeping: false,
-            turns: VecDeque::new(),
-            last_turn: 0,
-            outstanding: 0,
-            absent: fixed.schedule.sweep_len,
-            host_depth: 0,
             planned_for: None,
-            host_next: false,
             closing: false,
+            max_frames: fixed.max_frames,
+            max_ring: fixed.ring_memory.size() as u64,
         };
-        state.replan(fixed);
+        for p in 0..schedule.pages.len() {
+            state.reindex(fixed, p);
+        }
         state
     }
 
     /// Bytes of book-keeping per page, for the budget.
     pub const fn bytes_per_page() -> usize {
-        size_of::<Slot>() + 2
+        Placement::bytes_per_page()
+    }
+
+    /// Brings the indexes up to date after a change of a page.
+    fn reindex(&mut self, fixed: &Fixed, p: usize) {
+        let above = self.ring_end(fixed, p) > self.sizes.min_ring;
+        self.pages.reindex(&fixed.schedule, p, self.cursor.place_of(p), above);
     }
 
     // --- budget ---------------------------------------------------------------------------------------------------
 
     pub fn used(&self) -> u64 {
-        self.accounting.fixed + self.accounting.sessions + self.accounting.own + self.ring.extent()
+        self.accounting.beside_ring() + self.ring.extent().max(self.upkeep.ring_known())
+    }
+
+    /// Whether memory is being given back.
+    #[cfg(all(test, shuttle))]
+    pub fn gives_back(&self) -> bool {
+        self.accounting.returning > 0 || self.upkeep.ring_known() > self.ring.extent() || self.stale_plan().is_some()
+    }
+
+    pub fn budget(&self) -> u64 {
+        self.accounting.budget
+    }
+
+    /// Bytes of sessions.
+    #[cfg(test)]
+    pub fn session_bytes(&self) -> u64 {
+        self.accounting.sessions
     }
 
     pub fn residency(&self) -> &Residency {
-        &self.residency
+        &self.pages.residency
     }
 
     pub fn snapshot(&self) -> Stats {
@@ -187,9 +178,17 @@ impl State {
             budget_bytes: self.accounting.budget,
             used_bytes: self.used(),
             peak_bytes: self.accounting.peak,
-            pinned_bytes: self.residency.pinned_bytes,
+            pinned_bytes: self.pages.residency.pinned_bytes,
             ..self.stats
         }
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
     }
 
     fn note_peak(&mut self) {
@@ -198,59 +197,56 @@ impl State {
         self.accounting.peak = self.accounting.peak.max(self.used().min(self.accounting.budget));
     }
 
-    fn capacity(&self, fixed: &Fixed) -> Option<u64> {
-        let accounting = &self.accounting;
-        let capacity = accounting
-            .budget
-            .checked_sub(accounting.fixed)?
-            .checked_sub(accounting.sessions.max(accounting.session_reserve))?;
-        let least = residency::min_ring(&fixed.schedule);
-        (capacity >= least).then(|| residency::usable(&fixed.schedule, capacity, fixed.max_frames))
+    /// Frame bytes that may be used; `None`: too few for a pass.
+    fn capacity(&self) -> Option<u64> {
+        let capacity = self.accounting.budget.checked_sub(self.accounting.without_frames(0))?;
+        let (least, most) = (self.sizes.min_ring, self.max_frames);
+        (capacity >= least).then(|| if most == 0 { capacity } else { capacity.min(most.max(least)) })
     }
 
     /// What the model needs now, with `more` bytes for sessions.
-    pub fn needs(&self, fixed: &Fixed, more: u64) -> Needs {
-        let l = &self.accounting;
-        let base = l.fixed.saturating_add(l.sessions.saturating_add(more).max(l.session_reserve));
-        Needs {
-            least: base.saturating_add(residency::min_ring(&fixed.schedule)),
-            full: base.saturating_add(residency::full(&fixed.schedule)),
-        }
+    pub fn needs(&self, more: u64) -> Needs {
+        let base = self.accounting.without_frames(more);
+        Needs { least: base.saturating_add(self.sizes.min_ring), full: base.saturating_add(self.sizes.full) }
     }
 
-    /// Changes the budget and the plan with it, or nothing where it is below what is needed now.
-    pub fn set_budget(&mut self, fixed: &Fixed, budget: u64) -> Result<()> {
+    /// Changes the budget, or nothing where it is below what is needed now. The plan follows by [`State::take_work`].
+    pub fn set_budget(&mut self, budget: u64) -> Result<()> {
         let before = std::mem::replace(&mut self.accounting.budget, budget);
-        if self.capacity(fixed).is_none() {
+        if self.capacity().is_none() {
             self.accounting.budget = before;
-            return Err(self.below_floor(fixed, budget, 0));
+            return Err(self.below_floor(budget, 0));
         }
-        self.replan(fixed);
+        self.budget_changed();
         Ok(())
     }
 
-    /// Takes memory for a session out of what frames may use.
-    pub fn reserve(&mut self, fixed: &Fixed, bytes: u64) -> Result<()> {
+    /// Takes memory for a session out of what frames may use. The plan follows by [`State::take_work`].
+    pub fn reserve(&mut self, bytes: u64) -> Result<()> {
         let before = self.accounting.sessions;
         self.accounting.sessions = before.saturating_add(bytes);
-        if self.capacity(fixed).is_none() {
+        if self.capacity().is_none() {
             self.accounting.sessions = before;
-            return Err(self.below_floor(fixed, self.accounting.budget, bytes));
+            return Err(self.below_floor(self.accounting.budget, bytes));
         }
-        self.replan(fixed);
+        self.budget_changed();
         Ok(())
     }
 
-    pub fn release(&mut self, fixed: &Fixed, bytes: u64) {
+    pub fn release(&mut self, bytes: u64) {
         self.accounting.sessions -= bytes;
-        self.replan(fixed);
+        self.budget_changed();
     }
 
-    fn below_floor(&self, fixed: &Fixed, budget: u64, more: u64) -> Error {
+    fn budget_changed(&mut self) {
+        self.fit_ring();
+        self.note_peak();
+    }
+
+    fn below_floor(&self, budget: u64, more: u64) -> Error {
         let l = &self.accounting;
-        let floor = self.needs(fixed, more).least;
+        let (floor, least) = (self.needs(more).least, self.sizes.min_ring);
         let sessions = l.sessions.saturating_add(more).max(l.session_reserve);
-        let least = residency::min_ring(&fixed.schedule);
         Error::new(
             Status::MemoryBudget,
             format!(
@@ -260,100 +256,58 @@ impl State {
         )
     }
 
-    /// Makes the plan for the present budget and gives up at once what it no longer keeps.
-    fn replan(&mut self, fixed: &Fixed) {
-        let Some(capacity) = self.capacity(fixed) else { return };
-        let depth = Fixed::in_flight_bytes(fixed.readers).max(self.host_depth);
-        if self.planned_for.replace((capacity, depth)) == Some((capacity, depth)) {
-            return self.note_peak();
-        }
-        self.residency = residency::plan(&fixed.schedule, capacity, depth);
-        for p in 0..self.slots.len() {
-            if self.is_pinned(p) {
-                continue;
-            }
-            self.slots[p].reserved = None;
-            if matches!(self.slots[p].place, Some(Place::Own(_))) && self.is_idle(p) {
-                self.evict(fixed, p);
-            }
-        }
-        self.fit_ring(fixed);
-        for p in 0..self.slots.len() {
-            if !self.is_planned(fixed, p) && self.is_idle(p) {
-                self.evict(fixed, p);
-            }
-        }
-        self.absent = (0..self.slots.len()).filter(|&p| self.is_absent(p) && self.is_expected(fixed, p)).count();
-        self.note_peak();
-    }
-
-    /// Whether the page is read sooner or later, whatever passes are routed to.
-    fn is_expected(&self, fixed: &Fixed, p: usize) -> bool {
-        p < fixed.schedule.sweep_len || self.is_pinned(p)
-    }
-
     /// Whether the present plan keeps the page where it is.
     fn is_planned(&self, fixed: &Fixed, p: usize) -> bool {
-        match self.slots[p].place {
+        match self.pages.slots[p].place {
             Some(Place::Own(_)) => self.is_pinned(p),
             Some(Place::Ring(_)) => self.ring_end(fixed, p) <= self.ring.limit(),
             None => true,
         }
     }
 
-    fn planned_ring(&self, fixed: &Fixed) -> u64 {
-        self.residency.ring_bytes.min(fixed.ring_memory.size() as u64)
+    fn planned_ring(&self) -> u64 {
+        self.pages.residency.ring_bytes.min(self.max_ring)
     }
 
     /// Makes the ring as large as planned, or as what is left beside pages that the plan no longer keeps but a pass or a
-    /// read still uses: it grows when they go.
-    fn fit_ring(&mut self, fixed: &Fixed) {
-        let l = &self.accounting;
-        let room = l.budget.saturating_sub(l.fixed + l.sessions + l.own);
+    /// read still uses, and memory that is being given back: it grows when they go.
+    fn fit_ring(&mut self) {
+        let room = self.accounting.budget.saturating_sub(self.accounting.beside_ring());
         let before = self.ring.extent();
-        self.ring.set_limit(self.planned_ring(fixed).min(room));
+        self.ring.set_limit(self.planned_ring().min(room).min(self.upkeep.ring_ceiling()));
         if self.ring.extent() > before {
-            fixed.ring_memory.use_huge_pages(self.ring.extent() as usize);
             self.note_peak();
-        }
-        self.discard_beyond_ring(fixed, before);
-    }
-
-    /// Gives memory that a smaller ring no longer uses back to the system.
-    fn discard_beyond_ring(&self, fixed: &Fixed, before: u64) {
-        let extent = self.ring.extent();
-        if before > extent {
-            fixed.ring_memory.use_huge_pages(extent as usize);
-            fixed.ring_memory.discard(extent as usize, (before - extent) as usize);
         }
     }
 
     // --- pages ----------------------------------------------------------------------------------------------------
 
     pub fn is_idle(&self, p: usize) -> bool {
-        matches!(self.slots[p].presence, Presence::Ready) && self.slots[p].users == 0
+        matches!(self.pages.slots[p].presence, Presence::Ready) && self.pages.slots[p].users == 0
     }
 
     pub fn is_ready(&self, p: usize) -> bool {
-        matches!(self.slots[p].presence, Presence::Ready)
+        matches!(self.pages.slots[p].presence, Presence::Ready)
     }
 
     pub fn is_absent(&self, p: usize) -> bool {
-        matches!(self.slots[p].presence, Presence::Absent)
+        matches!(self.pages.slots[p].presence, Presence::Absent)
     }
 
     #[cfg(test)]
     pub fn is_loading(&self, p: usize) -> bool {
-        matches!(self.slots[p].presence, Presence::Loading { .. })
+        matches!(self.pages.slots[p].presence, Presence::Loading { .. })
     }
 
     pub fn is_pinned(&self, p: usize) -> bool {
-        self.residency.pinned[p]
+        self.pages.residency.pinned[p]
     }
 
     /// Why the last reading of the page failed, once.
-    pub fn take_failure(&mut self, p: usize) -> Option<Error> {
-        self.slots[p].failure.take()
+    pub fn take_failure(&mut self, fixed: &Fixed, p: usize) -> Option<Error> {
+        let failure = self.pages.slots[p].failure.take();
+        self.reindex(fixed, p);
+        failure
     }
 
     /// The frame of a page that has one: its whole span.
@@ -364,7 +318,7 @@ impl State {
             let end = (page.extent_offset + page.extent_bytes).min(map.len() as u64);
             return Some(Window::of_mapping(map, page.extent_offset as usize, (end - page.extent_offset) as usize));
         }
-        match self.slots[p].place.as_ref()? {
+        match self.pages.slots[p].place.as_ref()? {
             Place::Own(frame) => frame.as_ref().map(Frame::window),
             Place::Ring(offset) => Some(fixed.ring_memory.window(*offset as usize, len)),
         }
@@ -377,222 +331,136 @@ impl State {
         }
         let page = fixed.page(p);
         let window = self.window(fixed, p)?.part(page.padding(), page.bytes as usize);
-        self.slots[p].users += 1;
+        self.pages.slots[p].users += 1;
+        self.reindex(fixed, p);
         Some(window)
     }
 
     /// Lets a held page go; `used`: a sweep is done with it. Whether frames became free.
     pub fn release_page(&mut self, fixed: &Fixed, p: usize, used: bool) -> bool {
-        self.slots[p].users -= 1;
+        self.pages.slots[p].users -= 1;
         if used {
-            self.slots[p].protectors.clear();
-            if self.routed.front() == Some(&p) {
-                self.routed.pop_front();
-            } else if self.cursor == p {
-                self.cursor = p + 1;
-            }
+            self.clear_protectors(p);
+            self.cursor.pass_by(p);
         }
+        self.reindex(fixed, p);
         // A frame of its own that the plan no longer keeps was only waiting for its holder.
-        let own = matches!(self.slots[p].place, Some(Place::Own(_)));
+        let own = matches!(self.pages.slots[p].place, Some(Place::Own(_)));
         let goes = if own { !self.is_pinned(p) } else { used };
-        if !goes || self.slots[p].users > 0 {
+        if !goes || self.pages.slots[p].users > 0 {
             return false;
         }
         self.evict(fixed, p);
-        self.fit_ring(fixed);
+        self.fit_ring();
         true
     }
 
+    /// Makes a page absent. What it used counts until the system has it back.
     fn evict(&mut self, fixed: &Fixed, p: usize) {
         let page = fixed.page(p);
-        if let (Some(map), Some(window)) = (fixed.sources[page.file as usize].mapping(), self.window(fixed, p)) {
-            forget_file_range(map, page.extent_offset as usize, window.size());
+        let mapped = fixed.sources[page.file as usize].mapping().is_some();
+        if mapped && let Some(window) = self.window(fixed, p) {
+            self.upkeep.forget(page.file as usize, page.extent_offset as usize, window.size());
         }
-        self.absent += usize::from(self.is_expected(fixed, p));
-        let slot = &mut self.slots[p];
+        self.clear_protectors(p);
+        let slot = &mut self.pages.slots[p];
         slot.presence = Presence::Absent;
-        slot.protectors.clear();
         match slot.place.take() {
-            Some(Place::Own(_)) => self.accounting.own -= page.extent_bytes,
-            Some(Place::Ring(offset)) => {
-                let before = self.ring.extent();
-                self.ring.free(offset);
-                self.discard_beyond_ring(fixed, before);
+            Some(Place::Own(frame)) => {
+                self.accounting.own -= page.extent_bytes;
+                self.accounting.returning += page.extent_bytes;
+                self.upkeep.give_back(frame, page.extent_bytes);
+                self.stats.evictions += 1;
             }
-            None => return,
+            Some(Place::Ring(offset)) => {
+                self.ring.free(offset);
+                self.stats.evictions += 1;
+            }
+            None => {}
         }
-        self.stats.evictions += 1;
+        self.reindex(fixed, p);
     }
 
     // --- the sweep ------------------------------------------------------------------------------------------------
 
-    pub fn begin_sweep(&mut self, end: usize) {
-        self.start_over(end);
-        self.sweeping = true;
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    pub fn cursor_mut(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    pub fn begin_sweep(&mut self, fixed: &Fixed, end: usize) {
+        let changed = self.cursor.begin(end);
+        self.reindex_all(fixed, changed);
     }
 
     pub fn end_sweep(&mut self, fixed: &Fixed) {
         // A page that the plan does not keep came for the sweep, which has ended before it took it.
-        if let Some(next) = self.needed()
+        if let Some(next) = self.cursor.needed()
             && self.is_idle(next)
             && !self.is_planned(fixed, next)
         {
             self.evict(fixed, next);
-            self.fit_ring(fixed);
+            self.fit_ring();
         }
-        self.sweeping = false;
-        self.start_over(fixed.schedule.sweep_len);
+        let changed = self.cursor.finish(fixed.schedule.sweep_len);
+        self.reindex_all(fixed, changed);
     }
 
-    fn start_over(&mut self, end: usize) {
-        self.cursor = 0;
-        self.end = end;
-        self.routed.clear();
-        self.route_point = 0;
-    }
-
-    pub fn sweeping(&self) -> bool {
-        self.sweeping
-    }
-
-    /// The sweep will take these pages at the next route_point, in this order.
+    /// The sweep will take these pages at the next route point, in this order.
     pub fn route(&mut self, fixed: &Fixed, pages: impl Iterator<Item = usize>) {
-        let route_points = &fixed.schedule.route_points;
-        let next = route_points.partition_point(|&route_point| (route_point as usize) < self.cursor);
-        self.route_point = route_points.get(next).map_or(self.cursor, |&route_point| route_point as usize);
-        self.routed.clear();
-        self.routed.extend(pages);
+        let changed = self.cursor.route(&fixed.schedule, pages);
+        self.reindex_all(fixed, changed);
     }
 
     /// The sweep takes page `p` now.
     pub fn move_to(&mut self, fixed: &Fixed, p: usize) {
-        if p < fixed.schedule.sweep_len {
-            self.cursor = p;
-            if p >= self.route_point {
-                self.routed.clear();
-            }
-            return;
-        }
-        self.route_point = self.cursor;
-        if self.routed.contains(&p) {
-            while self.routed.front() != Some(&p) {
-                self.routed.pop_front();
-            }
-        } else {
-            self.routed.push_front(p);
-        }
+        let changed = self.cursor.move_to(&fixed.schedule, p);
+        self.reindex_all(fixed, changed);
     }
 
-    /// The page that the running sweep uses or needs next.
-    fn needed(&self) -> Option<usize> {
-        let here = if self.cursor < self.route_point { None } else { self.routed.front().copied() };
-        here.or((self.cursor < self.end).then_some(self.cursor)).filter(|_| self.sweeping)
+    fn reindex_all(&mut self, fixed: &Fixed, changed: Vec<usize>) {
+        changed.into_iter().for_each(|p| self.reindex(fixed, p));
     }
 
-    /// How many pages the sweep uses before this one; the next sweep starts at the top. Experts that nobody is routed to
-    /// come last.
-    fn distance(&self, fixed: &Fixed, p: usize) -> usize {
-        let before_route_point = self.route_point.saturating_sub(self.cursor);
-        if p >= fixed.schedule.sweep_len {
-            let place = self.routed.iter().position(|&q| q == p);
-            return place.map_or(usize::MAX, |at| before_route_point + at);
-        }
-        let ahead = if (self.cursor..self.end).contains(&p) {
-            p - self.cursor
-        } else {
-            self.end.max(self.cursor) - self.cursor + p
-        };
-        if ahead < before_route_point { ahead } else { ahead + self.routed.len() }
-    }
-
-    /// The page that is needed after `i` others from here; pages beyond the end of the sweep come last.
-    fn page_ahead(&self, fixed: &Fixed, i: usize) -> Option<usize> {
-        let before_route_point = self.route_point.saturating_sub(self.cursor);
-        let i = match i.checked_sub(before_route_point) {
-            None => i,
-            Some(at) if at < self.routed.len() => return Some(self.routed[at]),
-            Some(_) => i - self.routed.len(),
-        };
-        let left = self.end.saturating_sub(self.cursor);
-        let p = match i {
-            i if i < left => self.cursor + i,
-            i if i < left + self.cursor => i - left,
-            i => i,
-        };
-        (p < fixed.schedule.sweep_len).then_some(p)
-    }
-
-    /// Whether the sweep takes pages before `p` of which it is not known yet which they are.
-    fn is_beyond_route_point(&self, fixed: &Fixed, p: usize) -> bool {
-        let route_points = fixed.schedule.route_points.iter().map(|&route_point| route_point as usize);
-        let here = self.cursor.max(self.route_point);
-        match route_points.clone().find(|&route_point| route_point > here) {
-            Some(next) => p >= next || p < self.cursor,
-            // The next sweep comes to the first route_point again.
-            None => p < self.cursor && route_points.min().is_some_and(|first| p >= first),
-        }
+    /// Whether the page the sweep waits for has failed.
+    pub fn has_stuck_sweep(&self) -> bool {
+        self.cursor.needed().is_some_and(|p| self.pages.slots[p].failure.is_some())
     }
 
     // --- the host ---------------------------------------------------------------------------------------------------
 
-    pub fn layer_state(&self, fixed: &Fixed, layer: u32) -> LayerState {
-        let mut state = LayerState::Pinned;
-        for p in fixed.schedule.layer_pages(layer) {
-            match self.slots[p].presence {
-                Presence::Loading { .. } => return LayerState::Loading,
-                Presence::Absent => state = LayerState::Absent,
-                Presence::Ready if state == LayerState::Pinned && !self.is_pinned(p) => state = LayerState::Ready,
-                Presence::Ready => {}
-            }
-        }
-        state
+    pub fn layer_state(&self, layer: u32) -> LayerState {
+        self.pages.layer_state(layer)
     }
 
-    pub fn prefetch(&mut self, fixed: &Fixed, first: u32, count: u32) -> Result<u64> {
-        let layers = (first..first + count)
-            .map(|layer| LayerRequest {
-                layer,
-                queued: fixed.schedule.layer_pages(layer).map(|p| p as u32).collect(),
-                loading: Vec::new(),
-                bytes: 0,
-                failure: None,
-            })
-            .collect();
-        let id = self.tickets.open(layers)?;
-        let depth = Fixed::host_bytes(&fixed.schedule);
-        if self.host_depth < depth {
-            self.host_depth = depth;
-            self.replan(fixed);
-        }
-        self.stats.prefetch_requests += 1;
-        Ok(id)
+    /// From now on nothing more is read.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    pub fn closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether a page is absent although there is a frame for it and a place among the outstanding reads.
     #[cfg(test)]
     pub fn could_read(&self, fixed: &Fixed) -> bool {
-        if self.outstanding >= fixed.max_outstanding {
+        if self.requests.outstanding >= fixed.max_outstanding {
             return false;
         }
-        let pinned = (0..self.slots.len()).any(|p| self.wanted(p) && self.is_pinned(p));
-        let mut ahead = (0..).map_while(|i| self.page_ahead(fixed, i));
-        let Some(p) = ahead.find(|&p| self.wanted(p) && !self.is_pinned(p)) else { return pinned };
+        let pinned = (0..self.pages.slots.len()).any(|p| self.wanted(p) && self.is_pinned(p));
+        let mut parts = self.cursor.order(fixed.schedule.sweep_len).into_iter();
+        let passing = parts.find_map(|part| self.pages.first_wanted(&part, i64::MIN, Kinds::Passing));
+        let Some((_, p)) = passing else { return pinned };
         pinned || self.ring.has_room(fixed.page(p).extent_bytes)
     }
 
     /// Whether somebody should look for pages to read. While as many reads are under way as may be, whoever finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
-        (self.absent > 0 || !self.routed.is_empty()) && self.outstanding < fixed.max_outstanding
-    }
-
-    /// Whether the page the sweep waits for has failed.
-    pub fn has_stuck_sweep(&self) -> bool {
-        self.needed().is_some_and(|p| self.slots[p].failure.is_some())
-    }
-
-    /// Reads under way or waiting for a reader.
-    pub fn outstanding(&self) -> usize {
-        self.outstanding
+        (self.pages.absent > 0 || self.cursor.has_routed()) && self.requests.outstanding < fixed.max_outstanding
     }
 }

@@ -43,7 +43,7 @@ struct Simulation {
 fn model() -> Schedule {
     let mut matrices = Vec::new();
     for layer in 0..22 {
-        // In the layers that matter more, values and the way down have six bits.
+        // In the layers that matter more, values and the down projection have six bits.
         let more = !(2..19).contains(&layer) || layer % 3 == 2;
         let (four, six) = (|columns: u64| columns / 256 * 144, |columns: u64| columns / 256 * 210);
         let better = |columns| if more { six(columns) } else { four(columns) };
@@ -76,8 +76,13 @@ impl Simulation {
 
     /// Starts what can be read now.
     fn look(&mut self) {
-        while let Some(requests) = self.state.next_page(&self.fixed) {
-            self.queue.extend(requests);
+        self.state.do_work(&self.fixed);
+        loop {
+            match self.state.next_page(&self.fixed) {
+                Some(requests) => self.queue.extend(requests),
+                None if self.state.has_work() => self.state.do_work(&self.fixed),
+                None => break,
+            }
         }
         while self.flights.len() < self.machine.readers
             && let Some(request) = self.queue.pop_front()
@@ -108,7 +113,7 @@ impl Simulation {
 
     fn pass(&mut self) {
         let pages = self.fixed.schedule.sweep_len;
-        self.state.begin_sweep(pages);
+        self.state.begin_sweep(&self.fixed, pages);
         for p in 0..pages {
             self.state.move_to(&self.fixed, p);
             self.look();

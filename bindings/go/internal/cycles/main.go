@@ -85,6 +85,21 @@ func cycle(path string, prefetch bool) error {
 	if err := copied.Forward(context.Background(), prompt, layerline.LogitsNone, layerline.EmbeddingsAll); err != nil {
 		return err
 	}
+	checkpoint, err := copied.Checkpoint()
+	if err != nil {
+		return err
+	}
+	defer checkpoint.Close()
+	kept, err := copied.SaveState(nil)
+	if err != nil {
+		return err
+	}
+	if err := copied.LoadState(kept); err != nil {
+		return err
+	}
+	if copied.Restore(checkpoint) == nil {
+		return fmt.Errorf("a checkpoint from before a state was loaded was restored")
+	}
 	if prefetch {
 		state := fmt.Sprintf("%s/layerline-cycles-%d", os.TempDir(), os.Getpid())
 		defer os.Remove(state)

@@ -2,7 +2,7 @@ import Dispatch
 import Foundation
 
 /// Who may use a session: one pass or generation at a time, and short calls between them. A call that was cancelled is
-/// waited for, as it ends within the time of one page: whoever cancelled it can go on at once. Any other is not.
+/// waited for, as it ends within the time of one page: the task that cancelled it can go on at once. Any other is not.
 final class Turns: @unchecked Sendable {
     // All that follows, and what calls and generations of the session hold, is read and written under this lock alone.
     fileprivate let condition = NSCondition()
@@ -19,7 +19,7 @@ final class Turns: @unchecked Sendable {
         condition.wait()
     }
 
-    /// With the lock held: whoever waits looks again.
+    /// With the lock held: wakes those that wait.
     func changed() {
         condition.broadcast()
     }

@@ -22,7 +22,7 @@ public struct LayerState: RawRepresentable, Hashable, Sendable {
     public static let pinned = LayerState(rawValue: LAYERLINE_LAYER_PINNED)
 }
 
-/// A completion. Each is given out once, to whoever asks first.
+/// A completion. Each is given out once, to the first that asks.
 public struct Event: Hashable, Sendable {
     /// What an event tells.
     public struct Kind: RawRepresentable, Hashable, Sendable {

@@ -125,7 +125,7 @@ private final class Receiver {
     }
 }
 
-/// Held by the stream alone: a generation that nobody can ask any more ends, and lets go of the session.
+/// Held by the stream alone: a generation that nobody can ask any more ends, and releases the session.
 private final class Reader: Sendable {
     let generation: Generation
 
@@ -208,7 +208,7 @@ private final class Generation: @unchecked Sendable {
         }
     }
 
-    /// Gives a token to whoever asks for it, and waits until the next one is asked for. False: it is not wanted any more.
+    /// Gives a token to the task that asks for it, and waits until the next one is asked for. False: it is not wanted any more.
     private func deliver(_ token: GeneratedToken) throws -> Bool {
         asked()?.resume(returning: token)
         return try turns.locked {

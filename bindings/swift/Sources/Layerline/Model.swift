@@ -63,11 +63,11 @@ public struct Stats: Hashable, Sendable {
     public let passes: UInt64
     /// Tokens of those passes.
     public let tokens: UInt64
-    /// Layer visits that found every page pinned and there.
+    /// Accesses of a layer that found every page pinned and there.
     public let layersResident: UInt64
-    /// Layer visits with streamed pages, all there in time.
+    /// Accesses of a layer with streamed pages, all there in time.
     public let layersPrefetched: UInt64
-    /// Layer visits that had to wait.
+    /// Accesses of a layer that had to wait.
     public let layersStalled: UInt64
     /// How long passes waited for pages.
     public let stallTime: Duration
@@ -81,7 +81,7 @@ public struct Stats: Hashable, Sendable {
     public let prefetchRequests: UInt64
     /// Layers of them that failed.
     public let prefetchFailures: UInt64
-    /// Pages given up to make room for others.
+    /// Pages evicted to make room for others.
     public let evictions: UInt64
 }
 

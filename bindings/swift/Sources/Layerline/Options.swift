@@ -18,6 +18,20 @@ public struct IOMode: RawRepresentable, Hashable, Sendable {
     public static let mapped = IOMode(rawValue: LAYERLINE_IO_MMAP)
 }
 
+/// How sessions keep keys and values.
+public struct KVType: RawRepresentable, Hashable, Sendable {
+    public let rawValue: Int32
+
+    public init(rawValue: Int32) {
+        self.rawValue = rawValue
+    }
+
+    /// Half floats.
+    public static let f16 = KVType(rawValue: LAYERLINE_KV_F16)
+    /// Signed bytes with a scale for every 32 of them: 17/32 of the memory, and results that differ a little.
+    public static let q8_0 = KVType(rawValue: LAYERLINE_KV_Q8_0)
+}
+
 /// Settings for opening a model. 0 stands for what the library chooses. The model takes a copy.
 public struct Options: Sendable {
     /// Bytes that the library may allocate for a model and all its sessions; 0: from the cgroup's limit and the free
@@ -38,6 +52,9 @@ public struct Options: Sendable {
     public var cacheLayers: Int
     /// How weights are read from storage.
     public var io: IOMode
+    /// How sessions keep keys and values. Opening throws ``Status/unsupported`` for ``KVType/q8_0`` where the model's heads
+    /// are not a multiple of 32 wide.
+    public var kvType: KVType
     /// A budget to live on together with other models, in place of `memoryBudget`.
     public var sharedBudget: Budget?
 
@@ -50,6 +67,7 @@ public struct Options: Sendable {
         prefetchDistance: Int = 0,
         cacheLayers: Int = 0,
         io: IOMode = .automatic,
+        kvType: KVType = .f16,
         sharedBudget: Budget? = nil
     ) {
         self.memoryBudget = memoryBudget
@@ -60,6 +78,7 @@ public struct Options: Sendable {
         self.prefetchDistance = prefetchDistance
         self.cacheLayers = cacheLayers
         self.io = io
+        self.kvType = kvType
         self.sharedBudget = sharedBudget
     }
 
@@ -73,6 +92,9 @@ public struct Options: Sendable {
             try check(layerline_options_set_prefetch(options, prefetch))
             try check(layerline_options_set_prefetch_distance(options, exact(prefetchDistance, "prefetchDistance")))
             try check(layerline_options_set_cache_layers(options, exact(cacheLayers, "cacheLayers")))
+            if layerline_options_set_kv_type(options, kvType.rawValue) != LAYERLINE_OK {
+                throw LayerlineError(.invalidArgument, "kvType is \(kvType.rawValue), which is no type")
+            }
             if layerline_options_set_io(options, io.rawValue) != LAYERLINE_OK {
                 throw LayerlineError(.invalidArgument, "io is \(io.rawValue), which is no mode")
             }
@@ -111,9 +133,9 @@ public struct MemoryPlan: Hashable, Sendable {
     public let floorBytes: UInt64
     /// The budget at which nothing is streamed.
     public let fullBytes: UInt64
-    /// Part of both: the key-value cache of one session.
+    /// Part of both: what one session takes, its key-value cache and room for the results of a pass.
     public let kvBytes: UInt64
-    /// Part of both: activations, logits, the stacks of compute threads.
+    /// Part of both: the activations of a running pass, and the stacks of threads.
     public let scratchBytes: UInt64
     /// Part of both: vocabulary, metadata, and small tensors that always stay.
     public let tablesBytes: UInt64
@@ -121,6 +143,10 @@ public struct MemoryPlan: Hashable, Sendable {
     public let pinnedBytes: UInt64
     /// Weights read from storage in each forward pass, at these options.
     public let streamedBytes: UInt64
+    /// Tensors of the file that are never read: those of parts that a pass over text does not run.
+    public let unreadTensors: UInt64
+    /// Part of the weights: what those tensors take in the file.
+    public let unreadBytes: UInt64
 
     /// Reads the directory of the file at `path`, no weights. A budget below the floor is no error here.
     public init(path: String, options: Options = Options()) throws {
@@ -138,5 +164,7 @@ public struct MemoryPlan: Hashable, Sendable {
         tablesBytes = plan.tables_bytes
         pinnedBytes = plan.pinned_bytes
         streamedBytes = plan.streamed_bytes
+        unreadTensors = plan.unread_tensors
+        unreadBytes = plan.unread_bytes
     }
 }

@@ -86,10 +86,11 @@ public final class Session: Sendable {
     /// Replaces what the session holds by what ``save(to:)`` wrote in a session of the same model. Their context lengths
     /// may differ.
     ///
-    /// After an error the session is as it was before: ``Status/io``; ``Status/format`` when it is no such file, cut short
-    /// or damaged; ``Status/unsupported`` when a newer library wrote it, and for an encoder; ``Status/invalidArgument``
-    /// when it is of another model; ``Status/contextFull`` when it holds more tokens than the session can. Only when the
-    /// file changes while it is read, which is ``Status/io``, the session is left without tokens.
+    /// After an error the session is as it was before: ``Status/io``; ``Status/format`` when it is not a state, cut short or
+    /// damaged; ``Status/unsupported`` when a newer library wrote it, and for an encoder; ``Status/invalidArgument`` when it
+    /// is of another model or ``KVType``; ``Status/contextFull`` when it holds more tokens than the session can;
+    /// ``Status/memoryBudget`` when the budget has no room for a copy of what the session holds. Checkpoints of what the
+    /// session held are lost.
     public func load(from path: String) async throws {
         let path = try terminated(path, "path")
         try await inTurn { session in try checked { layerline_session_load(session, path, $0) } }
@@ -100,6 +101,46 @@ public final class Session: Sendable {
     public func loadAndWait(from path: String) throws {
         let path = try terminated(path, "path")
         try inTurnHere { session in try checked { layerline_session_load(session, path, $0) } }
+    }
+
+    /// The bytes that ``save(to:)`` would write to a file. The first state of a model waits for a sample of its file.
+    public func saveState() throws -> [UInt8] {
+        try briefly { session in
+            var size = 0
+            do {
+                try checked { layerline_session_save_buffer(session, nil, 0, &size, $0) }
+            } catch let error as LayerlineError where error.status == .bufferTooSmall {}
+            return try [UInt8](unsafeUninitializedCapacity: size) { state, count in
+                try checked { layerline_session_save_buffer(session, state.baseAddress, state.count, &size, $0) }
+                count = size
+            }
+        }
+    }
+
+    /// Replaces what the session holds by what ``saveState()`` gave, or ``save(to:)`` wrote, in a session of the same model.
+    /// After an error, which is one of ``load(from:)``, the session is as it was before.
+    public func loadState(_ state: [UInt8]) throws {
+        try briefly { session in
+            try state.withUnsafeBufferPointer { state in
+                try checked { layerline_session_load_buffer(session, state.baseAddress, state.count, $0) }
+            }
+        }
+    }
+
+    /// Keeps the point where the session is now, so that ``restore(_:)`` can go back to it where ``truncate(to:)`` cannot.
+    /// Throws ``Status/memoryBudget`` when the budget has no room, ``Status/unsupported`` for an encoder.
+    public func checkpoint() throws -> Checkpoint {
+        var made: OpaquePointer?
+        try briefly { session in try checked { layerline_session_checkpoint(session, &made, $0) } }
+        return try Checkpoint(owning: made)
+    }
+
+    /// Goes back to a checkpoint of this session, as often as wanted. Throws ``Status/invalidArgument`` when it is of another
+    /// session, or when this one has gone back to fewer tokens or was loaded since; nothing changes then.
+    public func restore(_ checkpoint: Checkpoint) throws {
+        try briefly { session in
+            try checkpoint.handle.use { point in try checked { layerline_session_restore(session, point, $0) } }
+        }
     }
 
     /// Runs tokens through the model, after those the session holds already. After an error the session is as it was
@@ -146,6 +187,19 @@ public final class Session: Sendable {
         handle.use { layerline_session_clear_interrupt($0) }
     }
 
+    /// How far the running pass has come, or the last one where none runs. Never waits; from any thread.
+    public var progress: Progress {
+        get throws {
+            try handle.use { session in
+                var now = layerline_progress()
+                now.struct_size = UInt32(MemoryLayout<layerline_progress>.size)
+                try checked { layerline_session_get_progress(session, &now, $0) }
+                return Progress(
+                    bytesDone: now.bytes_done, bytes: now.bytes, tokensDone: Int(now.tokens_done), tokens: Int(now.tokens))
+            }
+        }
+    }
+
     /// The logits of one position of the last pass, before any softmax. `row`: 0 after a pass with ``LogitRows/last``;
     /// the token's index in the pass after one with ``LogitRows/all``.
     public func logits(row: Int = 0) throws -> [Float] {
@@ -173,7 +227,9 @@ public final class Session: Sendable {
         }
     }
 
-    /// Forgets all tokens after the first `count`, so that the sequence can go on differently from there.
+    /// Forgets all tokens after the first `count`, so that the sequence can go on differently from there. Throws
+    /// ``Status/invalidArgument`` when a layer with a sliding window has dropped what the next token would see:
+    /// ``SessionInfo/fewestTokens`` says how far back it goes.
     public func truncate(to count: Int) throws {
         try briefly { session in try checked { layerline_session_truncate(session, count, $0) } }
     }
@@ -227,13 +283,46 @@ public final class Session: Sendable {
 }
 
 /// Facts of a session.
+public struct Progress: Hashable, Sendable {
+    /// Bytes of weights that the pass has gone past, from memory or from storage.
+    public let bytesDone: UInt64
+    /// Bytes that it goes past in all.
+    public let bytes: UInt64
+    /// Tokens whose chunk is done.
+    public let tokensDone: Int
+    /// Tokens of the pass.
+    public let tokens: Int
+}
+
+/// Facts of a session.
 public struct SessionInfo: Hashable, Sendable {
     /// Tokens that it can hold.
     public let contextLength: Int
     /// Tokens that it holds.
     public let position: Int
-    /// Bytes that it takes from the model's budget.
+    /// The fewest tokens, beside 0, to which it can be truncated now.
+    public let fewestTokens: Int
+    /// Bytes that it takes from the model's budget, without its checkpoints.
     public let memoryBytes: UInt64
+    /// Part of `memoryBytes`: keys and values.
+    public let cacheBytes: UInt64
+    /// How keys and values are kept.
+    public let kvType: KVType
+}
+
+/// A point of a session that it can go back to: ``Session/checkpoint()`` makes one. Its memory goes back to the model's
+/// budget with the last reference. It keeps the model alive, not the session.
+public final class Checkpoint: Sendable {
+    let handle: Handle
+
+    init(owning checkpoint: OpaquePointer?) throws {
+        handle = try Handle(checkpoint, free: { layerline_checkpoint_free($0) })
+    }
+
+    /// Tokens that the session held.
+    public var position: Int { handle.use { Int(layerline_checkpoint_position($0)) } }
+    /// Bytes that it takes from the model's budget.
+    public var memoryBytes: UInt64 { handle.use { layerline_checkpoint_memory_bytes($0) } }
 }
 
 func facts(of session: OpaquePointer) throws -> SessionInfo {
@@ -241,7 +330,8 @@ func facts(of session: OpaquePointer) throws -> SessionInfo {
     info.struct_size = UInt32(MemoryLayout<layerline_session_info>.size)
     try checked { layerline_session_get_info(session, &info, $0) }
     return SessionInfo(
-        contextLength: Int(info.context_length), position: Int(info.position), memoryBytes: info.memory_bytes)
+        contextLength: Int(info.context_length), position: Int(info.position), fewestTokens: Int(info.fewest_tokens),
+        memoryBytes: info.memory_bytes, cacheBytes: info.cache_bytes, kvType: KVType(rawValue: info.kv_type))
 }
 
 private func pass(

@@ -32,7 +32,7 @@ public struct Status: RawRepresentable, Hashable, Sendable, CustomStringConverti
     public static let bufferTooSmall = Status(rawValue: LAYERLINE_ERROR_BUFFER_TOO_SMALL)
     /// Another call has the session or sampler; or too many events wait to be taken.
     public static let busy = Status(rawValue: LAYERLINE_ERROR_BUSY)
-    /// A fault inside the library. What that call used can only be let go of; all else is unharmed.
+    /// A fault inside the library. What that call used can only be released; everything else works on.
     public static let `internal` = Status(rawValue: LAYERLINE_ERROR_INTERNAL)
     /// What was named does not exist: a metadata key, a ticket, a chat template.
     public static let notFound = Status(rawValue: LAYERLINE_ERROR_NOT_FOUND)

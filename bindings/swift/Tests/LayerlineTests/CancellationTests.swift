@@ -145,7 +145,7 @@ final class CancellationTests: XCTestCase {
             do {
                 try await session.forward([1])
             } catch let error as LayerlineError where error.status == .busy {
-                // But for one that is cancelled: whoever did that can go on.
+                // Not for one that is cancelled: the task that cancelled it can go on.
                 task.cancel()
                 try await session.forward([1])
                 guard case .failure(let error) = await task.result else { continue }

@@ -9,7 +9,7 @@ final class InterfaceTests: XCTestCase {
         let sources = try FileManager.default.contentsOfDirectory(atPath: "\(root)/\(folder)").map {
             try contents("\(folder)/\($0)")
         }.joined()
-        let numbers = try matches(#"^#define (LAYERLINE_(?:ERROR|IO|LAYER|EVENT|TOKENIZE)_\w+) "#, in: header)
+        let numbers = try matches(#"^#define (LAYERLINE_(?:ERROR|IO|KV|LAYER|EVENT|TOKENIZE)_\w+) "#, in: header)
         XCTAssertGreaterThan(numbers.count, 20)
         for number in numbers {
             XCTAssertTrue(sources.contains("\(number))"), number)
@@ -24,11 +24,11 @@ final class InterfaceTests: XCTestCase {
         XCTAssertEqual(EmbeddingRows.last.rawValue, LAYERLINE_EMBEDDINGS_LAST)
         XCTAssertEqual(EmbeddingRows.mean.rawValue, LAYERLINE_EMBEDDINGS_MEAN)
         XCTAssertEqual(EmbeddingRows.first.rawValue, LAYERLINE_EMBEDDINGS_FIRST)
-        for name in ["plan", "model_info", "stats", "event"] {
+        for name in ["plan", "model_info", "session_info", "stats", "event"] {
             let body = try matches("^typedef struct layerline_\(name) \\{(.*?)^\\}", in: header)[0]
             let fields = try matches(#"^    \w+ (\w+);"#, in: body)
             XCTAssertGreaterThan(fields.count, 6)
-            let variable = name == "model_info" ? "info" : name
+            let variable = name.hasSuffix("info") ? "info" : name
             for field in fields where field != "reserved" {
                 XCTAssertTrue(sources.contains("\(variable).\(field)"), "\(name).\(field)")
             }

@@ -47,6 +47,66 @@ final class StateTests: XCTestCase {
         }
     }
 
+    func testStatesGoToMemoryAndBack() async throws {
+        let model = try Model(path: modelPath, options: small)
+        let first = try Session(model)
+        try await first.forward(prompt)
+        let last = try held(first)
+        let state = try first.saveState()
+        try await first.save(to: path)
+        XCTAssertEqual(try Data(contentsOf: URL(fileURLWithPath: path)), Data(state))
+        let want = try await continued(first)
+        let other = try Session(model, contextLength: 16)
+        try other.loadState(state)
+        XCTAssertEqual(try held(other), last)
+        let rest = try await continued(other)
+        XCTAssertEqual(rest, want)
+        var damaged = state
+        damaged[100] ^= 1
+        assertThrows(.format) { try other.loadState(damaged) }
+        assertThrows(.format) { try other.loadState([]) }
+        assertThrows(.contextFull) { try Session(model, contextLength: 2).loadState(state) }
+        XCTAssertEqual(try other.logits(), want)
+    }
+
+    func testASessionGoesBackToACheckpoint() async throws {
+        let model = try Model(path: modelPath, options: small)
+        let session = try Session(model)
+        try await session.forward(prompt)
+        let before = try model.stats.usedBytes
+        var checkpoint: Checkpoint? = try session.checkpoint()
+        XCTAssertEqual(checkpoint?.position, prompt.count)
+        XCTAssertEqual(try model.stats.usedBytes, before + (checkpoint?.memoryBytes ?? 0))
+        let want = try await continued(session)
+        for _ in 0..<2 {
+            try session.restore(XCTUnwrap(checkpoint))
+            XCTAssertEqual(try session.position, prompt.count)
+            let rest = try await continued(session)
+            XCTAssertEqual(rest, want)
+        }
+        assertThrows(.invalidArgument) { try Session(model).restore(XCTUnwrap(checkpoint)) }
+        try session.truncate(to: 1)
+        assertThrows(.invalidArgument) { try session.restore(XCTUnwrap(checkpoint)) }
+        checkpoint = nil
+        XCTAssertEqual(try model.stats.usedBytes, before)
+    }
+
+    func testKeysAndValuesAreKeptAsTheOptionsSay() async throws {
+        var options = small
+        options.kvType = .q8_0
+        let wide = "\(root)/tests/data/golden/quant2/Q1_0.gguf"
+        let halves = try Session(try Model(path: wide, options: small)).info
+        let bytes = try Session(try Model(path: wide, options: options)).info
+        XCTAssertEqual(halves.kvType, .f16)
+        XCTAssertEqual(bytes.kvType, .q8_0)
+        XCTAssertEqual(bytes.cacheBytes * 32, halves.cacheBytes * 17)
+        XCTAssertLessThan(bytes.cacheBytes, bytes.memoryBytes)
+        XCTAssertEqual(halves.fewestTokens, 1)
+        assertThrows(.unsupported) { try Model(path: modelPath, options: options) }
+        options.kvType = KVType(rawValue: 7)
+        assertThrows(.invalidArgument) { try Model(path: modelPath, options: options) }
+    }
+
     func testTheyAreSavedAndLoadedWithoutTasksToo() throws {
         let model = try Model(path: modelPath, options: small)
         let first = try Session(model)

@@ -2,24 +2,66 @@
 
 use super::block32::halves;
 use super::{and, halves_together, load, load128};
+use crate::kernel::matmul::avx512::points::Levels;
+use crate::kernel::matmul::avx512::ternary;
 use std::arch::x86_64::*;
+
+/// What the kernels for tiles need to know of a format: formats of one kind share them.
+pub(in super::super) trait Kind256 {
+    /// Elements of a sub-block with one scale.
+    const SUB: usize;
+    const MINS: bool;
+    /// Whether codes have an offset.
+    const OFFSET: bool;
+    /// Signed codes are never -128.
+    const SIGNED: bool;
+    /// How many products of two codes each with two activations can be added in 16 bits.
+    const FLUSH: usize;
+    /// The same for instruction sets that add in 32 bits.
+    type Wide: Kind256;
+}
+
+/// Unsigned codes with mins.
+pub(in super::super) struct Mins<const SUB: usize, const FLUSH: usize>;
+/// Unsigned codes with an offset.
+pub(in super::super) struct Offset<const SUB: usize, const FLUSH: usize>;
+pub(in super::super) struct Signed<const SUB: usize>;
+
+macro_rules! kind {
+    ($name:ident<$($parameter:ident),*>, $wide:ty, mins $mins:literal, offset $offset:literal, signed $signed:literal,
+     flush $flush:expr) => {
+        impl<$(const $parameter: usize),*> Kind256 for $name<$($parameter),*> {
+            const SUB: usize = SUB;
+            const MINS: bool = $mins;
+            const OFFSET: bool = $offset;
+            const SIGNED: bool = $signed;
+            const FLUSH: usize = $flush;
+            type Wide = $wide;
+        }
+    };
+}
+kind!(Mins<SUB, FLUSH>, Mins<SUB, 1>, mins true, offset false, signed false, flush FLUSH);
+kind!(Offset<SUB, FLUSH>, Offset<SUB, 1>, mins false, offset true, signed false, flush FLUSH);
+kind!(Signed<SUB>, Signed<SUB>, mins false, offset false, signed true, flush 1);
 
 /// What the kernels need to know of a format with blocks of 256.
 pub(in super::super) trait Block256 {
+    type Kind: Kind256;
     const BYTES: usize;
     /// Where the half `d` lies; `dmin` follows it in formats with mins.
     const D: usize;
     /// What the half is multiplied with, a power of two.
     const UNIT: f32 = 1.0;
-    const MINS: bool;
-    /// Elements of a sub-block with one scale.
-    const SUB: usize;
-    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
+    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed or have mins.
     const OFFSET: i32;
-    /// Signed codes are never -128.
-    const SIGNED: bool;
-    /// How many products of two codes each with two activations can be added in 16 bits.
-    const FLUSH: usize;
+    const SUB: usize = Self::Kind::SUB;
+    const MINS: bool = Self::Kind::MINS;
+    const SIGNED: bool = Self::Kind::SIGNED;
+    const FLUSH: usize = Self::Kind::FLUSH;
+    /// Whether all scales are one.
+    const UNSCALED: bool = false;
+    /// Whether codes are levels with signs beside them, which [`Self::wide_levels`] has apart.
+    const SIGNS: bool = false;
 
     /// All codes of a block.
     ///
@@ -35,9 +77,15 @@ pub(in super::super) trait Block256 {
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
     unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
-        let [a, b, c, d, e, f, g, h] = unsafe { Self::codes(block) };
-        let both = |low, high| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-        [both(a, b), both(c, d), both(e, f), both(g, h)]
+        wide(unsafe { Self::codes(block) })
+    }
+
+    /// Magnitudes and signs of two blocks, in formats with [`Self::SIGNS`].
+    ///
+    /// # Safety
+    /// As [`Self::wide_codes`], for both blocks.
+    unsafe fn wide_levels(_blocks: [*const u8; 2]) -> [Levels; 2] {
+        unreachable!("codes without signs of their own")
     }
 
     /// The codes of the sub-blocks of 32 `2 * pair` and `2 * pair + 1`: the first sixteen of both, then their last
@@ -91,6 +139,14 @@ pub(in super::super) struct Q6K;
 pub(in super::super) struct Iq4Xs;
 pub(in super::super) struct Tq1_0;
 pub(in super::super) struct Tq2_0;
+
+/// Two vectors in each.
+#[inline]
+#[target_feature(enable = "avx2,avx512f")]
+pub(super) fn wide([a, b, c, d, e, f, g, h]: [__m256i; 8]) -> [__m512i; 4] {
+    let both = |low, high| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    [both(a, b), both(c, d), both(e, f), both(g, h)]
+}
 
 /// Bits `SHIFT..` of every byte that `mask` keeps.
 #[inline]
@@ -181,13 +237,10 @@ unsafe fn six_bits(p: *const u8) -> [__m128i; 2] {
 }
 
 impl Block256 for Q2K {
+    type Kind = Mins<16, 4>;
     const BYTES: usize = 84;
     const D: usize = 80;
-    const MINS: bool = true;
-    const SUB: usize = 16;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -207,13 +260,10 @@ impl Block256 for Q2K {
 }
 
 impl Block256 for Q3K {
+    type Kind = Offset<16, 4>;
     const BYTES: usize = 110;
     const D: usize = 108;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 4;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -249,13 +299,10 @@ impl Block256 for Q3K {
 }
 
 impl Block256 for Q4K {
+    type Kind = Mins<32, 8>;
     const BYTES: usize = 144;
     const D: usize = 0;
-    const MINS: bool = true;
-    const SUB: usize = 32;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -273,13 +320,10 @@ impl Block256 for Q4K {
 }
 
 impl Block256 for Q5K {
+    type Kind = Mins<32, 4>;
     const BYTES: usize = 176;
     const D: usize = 0;
-    const MINS: bool = true;
-    const SUB: usize = 32;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -308,13 +352,10 @@ impl Block256 for Q5K {
 }
 
 impl Block256 for Q6K {
+    type Kind = Offset<16, 2>;
     const BYTES: usize = 210;
     const D: usize = 208;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 32;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 2;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -343,13 +384,10 @@ impl Block256 for Q6K {
 }
 
 impl Block256 for Iq4Xs {
+    type Kind = Signed<32>;
     const BYTES: usize = 136;
     const D: usize = 0;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = true;
-    const FLUSH: usize = 1;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -391,13 +429,11 @@ impl Block256 for Iq4Xs {
 }
 
 impl Block256 for Tq1_0 {
+    type Kind = Offset<32, 8>;
     const BYTES: usize = 54;
     const D: usize = 52;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
+    const UNSCALED: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -437,6 +473,13 @@ impl Block256 for Tq1_0 {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { ternary::tq1_0(block) }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(_: *const u8) -> [__m128i; 2] {
         [_mm_set1_epi8(1), _mm_setzero_si128()]
@@ -444,19 +487,24 @@ impl Block256 for Tq1_0 {
 }
 
 impl Block256 for Tq2_0 {
+    type Kind = Offset<32, 8>;
     const BYTES: usize = 66;
     const D: usize = 64;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
+    const UNSCALED: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn codes(block: *const u8) -> [__m256i; 8] {
         // SAFETY: the block starts with 64 bytes of codes.
         unsafe { pairs_of_bits(block) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { ternary::tq2_0(block) }
     }
 
     #[inline]

@@ -4,23 +4,62 @@ use super::{and, halves_together, load, load128};
 use crate::quant::tables;
 use std::arch::x86_64::*;
 
+/// What the kernels for tiles need to know of a format: formats of one kind share them.
+pub(in super::super) trait Kind32 {
+    const MIN: bool;
+    /// Whether each 16 elements have a scale of their own.
+    const HALVES: bool;
+    /// Whether codes have an offset.
+    const OFFSET: bool;
+    const SIGNED: bool;
+    /// How many products of two codes each with two activations can be added in 16 bits.
+    const FLUSH: usize;
+    /// The same for instruction sets that add in 32 bits.
+    type Wide: Kind32;
+}
+
+/// Unsigned codes with a min.
+pub(in super::super) struct Min<const FLUSH: usize>;
+/// Unsigned codes with an offset.
+pub(in super::super) struct Offset<const FLUSH: usize>;
+/// The same with a scale for each 16 elements.
+pub(in super::super) struct Sixteens<const FLUSH: usize>;
+pub(in super::super) struct Signed;
+
+macro_rules! kind {
+    ([$($parameter:tt)*] $name:ty, $wide:ty, min $min:literal, halves $halves:literal, offset $offset:literal,
+     signed $signed:literal, flush $flush:expr) => {
+        impl $($parameter)* Kind32 for $name {
+            const MIN: bool = $min;
+            const HALVES: bool = $halves;
+            const OFFSET: bool = $offset;
+            const SIGNED: bool = $signed;
+            const FLUSH: usize = $flush;
+            type Wide = $wide;
+        }
+    };
+}
+kind!([<const F: usize>] Min<F>, Min<1>, min true, halves false, offset false, signed false, flush F);
+kind!([<const F: usize>] Offset<F>, Offset<1>, min false, halves false, offset true, signed false, flush F);
+kind!([<const F: usize>] Sixteens<F>, Sixteens<1>, min false, halves true, offset true, signed false, flush F);
+kind!([] Signed, Signed, min false, halves false, offset false, signed true, flush 1);
+
 /// What the kernels need to know of a format with blocks of 32, 64 or 128.
 pub(in super::super) trait Block32 {
+    type Kind: Kind32;
     const BYTES: usize;
     /// How many times 32 elements a block has: 1, 2 or 4.
     const PARTS: usize = 1;
     /// Bytes of 256 elements.
     const EIGHT: usize = 8 / Self::PARTS * Self::BYTES;
-    const MIN: bool;
-    /// Whether each 16 elements have a scale of their own. There is no min then.
-    const HALVES: bool = false;
-    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
+    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed or have a min.
     const OFFSET: i32;
-    const SIGNED: bool;
+    const MIN: bool = Self::Kind::MIN;
+    const HALVES: bool = Self::Kind::HALVES;
+    const SIGNED: bool = Self::Kind::SIGNED;
+    const FLUSH: usize = Self::Kind::FLUSH;
     /// Whether they are signed and none of them is -128.
     const NEGATABLE: bool = false;
-    /// How many products of two codes each with two activations can be added in 16 bits.
-    const FLUSH: usize;
 
     /// The codes of part `part` of a block.
     ///
@@ -38,6 +77,27 @@ pub(in super::super) trait Block32 {
     unsafe fn halves_of_codes(first: *const u8, second: *const u8, part: usize) -> [__m256i; 2] {
         // SAFETY: the caller's promise.
         unsafe { halves_together(Self::codes(first, part), Self::codes(second, (part + 1) % Self::PARTS)) }
+    }
+
+    /// All codes of a block of 64.
+    ///
+    /// # Safety
+    /// As [`Self::codes`]; the processor has AVX-512 with VBMI.
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> __m512i {
+        // SAFETY: the caller's promise.
+        let (first, last) = unsafe { (Self::codes(block, 0), Self::codes(block, 1)) };
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), last)
+    }
+
+    /// In formats with [`Self::HALVES`] the scales of each sixteen elements of four blocks of 64: of all blocks the first,
+    /// then the second, and in the other vector the third and fourth.
+    ///
+    /// # Safety
+    /// As [`Self::scales`].
+    unsafe fn scales_of_sixteens(_blocks: [*const u8; 4]) -> [__m256; 2] {
+        unreachable!("no scales for sixteen elements")
     }
 
     /// Scales of part `part` of four blocks, and their mins, which follow the scales in formats that have any. With
@@ -176,15 +236,12 @@ pub(super) unsafe fn iq4_codes(p: *const u8) -> __m256i {
 
 /// A format whose codes are nibbles at `$codes`, with a fifth bit in the word at `$fifth` if there is one.
 macro_rules! nibble_format {
-    ($name:ident: $bytes:literal bytes, min $min:literal, offset $offset:literal, flush $flush:literal,
-     codes at $codes:literal $(, fifth bits at $fifth:literal)?) => {
+    ($name:ident: $bytes:literal bytes, $kind:ty, offset $offset:literal, codes at $codes:literal $(, fifth bits at $fifth:literal)?) => {
         impl Block32 for $name {
-            const BYTES: usize = $bytes;
-            const MIN: bool = $min;
-            const OFFSET: i32 = $offset;
-            const SIGNED: bool = false;
             // Two codes of 4 bits with two activations make up to 3810, of 5 bits 7874.
-            const FLUSH: usize = $flush;
+            type Kind = $kind;
+            const BYTES: usize = $bytes;
+            const OFFSET: i32 = $offset;
 
             #[inline]
             #[target_feature(enable = "avx2")]
@@ -214,17 +271,15 @@ macro_rules! nibble_format {
     };
 }
 
-nibble_format!(Q4_0: 18 bytes, min false, offset 8, flush 8, codes at 2);
-nibble_format!(Q4_1: 20 bytes, min true, offset 0, flush 8, codes at 4);
-nibble_format!(Q5_0: 22 bytes, min false, offset 16, flush 4, codes at 6, fifth bits at 2);
-nibble_format!(Q5_1: 24 bytes, min true, offset 0, flush 4, codes at 8, fifth bits at 4);
+nibble_format!(Q4_0: 18 bytes, Offset<8>, offset 8, codes at 2);
+nibble_format!(Q4_1: 20 bytes, Min<8>, offset 0, codes at 4);
+nibble_format!(Q5_0: 22 bytes, Offset<4>, offset 16, codes at 6, fifth bits at 2);
+nibble_format!(Q5_1: 24 bytes, Min<4>, offset 0, codes at 8, fifth bits at 4);
 
 impl Block32 for Q8_0 {
+    type Kind = Signed;
     const BYTES: usize = 34;
-    const MIN: bool = false;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = true;
-    const FLUSH: usize = 1;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -235,12 +290,10 @@ impl Block32 for Q8_0 {
 }
 
 impl Block32 for Iq4Nl {
+    type Kind = Signed;
     const BYTES: usize = 18;
-    const MIN: bool = false;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = true;
     const NEGATABLE: bool = true;
-    const FLUSH: usize = 1;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -280,12 +333,10 @@ static MXFP4_SCALES: [f32; 256] = {
 };
 
 impl Block32 for Mxfp4 {
+    type Kind = Offset<4>;
     const BYTES: usize = 17;
-    const MIN: bool = false;
     const OFFSET: i32 = 12;
-    const SIGNED: bool = false;
     // Two codes of up to 24 with two activations make up to 6096.
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -310,25 +361,11 @@ impl Block32 for Mxfp4 {
     }
 }
 
-/// The scales there are of NVFP4.
-static NVFP4_SCALES: [f32; 256] = {
-    let mut scales = [0.0; 256];
-    let mut bits = 0;
-    while bits < 256 {
-        scales[bits] = tables::nvfp4_scale(bits as u8);
-        bits += 1;
-    }
-    scales
-};
-
 impl Block32 for Nvfp4 {
+    type Kind = Sixteens<4>;
     const BYTES: usize = 36;
     const PARTS: usize = 2;
-    const MIN: bool = false;
-    const HALVES: bool = true;
     const OFFSET: i32 = 12;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -342,23 +379,50 @@ impl Block32 for Nvfp4 {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> __m512i {
+        // SAFETY: 32 bytes of codes follow the four scales; the table has 16 bytes.
+        let (packed, table) = unsafe { (load(block.add(4)), load128(SHIFTED.as_ptr().cast())) };
+        // Eight bytes hold sixteen codes: once as they are, and once with the high nibbles brought down. What is left above
+        // a code changes nothing, as the table repeats.
+        let twice = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_castsi256_si512(packed));
+        let at = _mm512_srlv_epi64(twice, _mm512_setr_epi64(0, 4, 0, 4, 0, 4, 0, 4));
+        _mm512_permutexvar_epi8(at, _mm512_broadcast_i32x4(table))
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn scales(blocks: [*const u8; 4], part: usize) -> [__m128; 2] {
-        [0, 1].map(|half| {
-            // SAFETY: the four scales start the block.
-            let [a, b, c, d] = blocks.map(|block| NVFP4_SCALES[unsafe { *block.add(2 * part + half) } as usize]);
-            _mm_setr_ps(a, b, c, d)
-        })
+        // SAFETY: the caller's promise.
+        let both = unsafe { Self::scales_of_sixteens(blocks) }[part];
+        [_mm256_castps256_ps128(both), _mm256_extractf128_ps::<1>(both)]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn scales_of_sixteens(blocks: [*const u8; 4]) -> [__m256; 2] {
+        // SAFETY: the four scales start the block.
+        let [a, b, c, d] = blocks.map(|block| unsafe { block.cast::<i32>().read_unaligned() });
+        let order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let bytes = _mm_shuffle_epi8(_mm_setr_epi32(a, b, c, d), order);
+        // The one that is no number counts as zero, and the highest bit means nothing.
+        let magnitudes = _mm_and_si128(bytes, _mm_set1_epi8(127));
+        let bytes = _mm_andnot_si128(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(127)), magnitudes);
+        // With zeros around them they are halves, too small by what their exponents count from.
+        let bits = _mm256_slli_epi16::<7>(_mm256_cvtepu8_epi16(bytes));
+        let unit = _mm256_set1_ps(128.0);
+        [
+            _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(bits)), unit),
+            _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(bits)), unit),
+        ]
     }
 }
 
 impl Block32 for Q1_0 {
+    type Kind = Offset<8>;
     const BYTES: usize = 18;
     const PARTS: usize = 4;
-    const MIN: bool = false;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -369,12 +433,10 @@ impl Block32 for Q1_0 {
 }
 
 impl Block32 for Q2_0 {
+    type Kind = Offset<8>;
     const BYTES: usize = 18;
     const PARTS: usize = 2;
-    const MIN: bool = false;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
 
     #[inline]
     #[target_feature(enable = "avx2")]

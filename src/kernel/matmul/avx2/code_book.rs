@@ -1,8 +1,9 @@
 //! IQ1, IQ2 and IQ3 taken apart: points of a grid are looked up in tables that stay in the first cache, eight or four codes
 //! at a time, and take their signs.
 
-use super::block256::{Block256, odd_nibbles, odd_of_words};
+use super::block256::{Block256, Offset, odd_nibbles, odd_of_words, wide};
 use super::{and, load};
+use crate::kernel::matmul::avx512::points::{self, Levels};
 use crate::quant::{grids, tables};
 use std::arch::x86_64::*;
 
@@ -48,7 +49,7 @@ static IQ2_XXS: [u64; 256] = eights(&grids::IQ2_XXS, tables::IQ2);
 static IQ2_XS: [u64; 512] = eights(&grids::IQ2_XS, tables::IQ2);
 static IQ2_S: [u64; 1024] = eights(&grids::IQ2_S, tables::IQ2);
 /// -1, 0 and 1 times eight, plus eight.
-static IQ1: [u64; 2048] = eights(&grids::IQ1, [0, 8, 16]);
+pub(in super::super) static IQ1: [u64; 2048] = eights(&grids::IQ1, [0, 8, 16]);
 static IQ3_XXS: [u32; 256] = fours(&grids::IQ3_XXS, tables::IQ3_XXS);
 static IQ3_S: [u32; 512] = fours(&grids::IQ3_S, tables::IQ3_S);
 
@@ -123,59 +124,12 @@ unsafe fn iq2_xxs_words(block: *const u8) -> __m256i {
     _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)))
 }
 
-/// The packed points of a grid of IQ2 at 32 places, found in registers.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-fn packed_points<const N: usize>(grid: &[u16; N], at: __m512i) -> __m512i {
-    const { assert!(N.is_multiple_of(64)) };
-    let table = _mm512_srli_epi16::<6>(at);
-    let mut points = _mm512_setzero_si512();
-    for (i, part) in grid.as_chunks::<64>().0.iter().enumerate() {
-        // SAFETY: 64 words.
-        let (low, high) =
-            unsafe { (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[32..].as_ptr().cast())) };
-        let here = _mm512_cmpeq_epi16_mask(table, _mm512_set1_epi16(i as i16));
-        points = _mm512_mask_mov_epi16(points, here, _mm512_permutex2var_epi16(low, at, high));
-    }
-    points
-}
-
-/// The codes of 32 packed points of IQ2 with their signs, plus [`Iq2Xxs::OFFSET`].
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-fn wide_signed(points: __m512i, signs: [u32; 8]) -> [__m512i; 4] {
-    let [a, b, c] = tables::IQ2.map(|level| level as i8);
-    let offset = Iq2Xxs::OFFSET as i8;
-    let levels = |f: fn(i8, i8) -> i8| {
-        let [a, b, c] = [f(offset, a), f(offset, b), f(offset, c)];
-        _mm512_broadcast_i32x4(_mm_setr_epi8(a, b, c, 0, a, b, c, 0, a, b, c, 0, a, b, c, 0))
-    };
-    let (plus, minus) = (levels(|a, b| a + b), levels(|a, b| a - b));
-    // Two bits of a point to each of its eight bytes.
-    let shifts = _mm512_set1_epi64(0x0e0c_0a08_0604_0200);
-    let eight = |points: __m128i, first: usize| {
-        let pairs = _mm512_multishift_epi64_epi8(shifts, _mm512_cvtepu16_epi64(points));
-        let pairs = _mm512_and_si512(pairs, _mm512_set1_epi8(3));
-        let minuses = signs[first] as u64 | (signs[first + 1] as u64) << 32;
-        _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(plus, pairs), minuses, minus, pairs)
-    };
-    [
-        eight(_mm512_castsi512_si128(points), 0),
-        eight(_mm512_extracti32x4_epi32::<1>(points), 2),
-        eight(_mm512_extracti32x4_epi32::<2>(points), 4),
-        eight(_mm512_extracti32x4_epi32::<3>(points), 6),
-    ]
-}
-
 impl Block256 for Iq1S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 50;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -194,6 +148,13 @@ impl Block256 for Iq1S {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { if points::gathers() { points::iq1_s(block) } else { wide(Self::codes(block)) } }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
         // SAFETY: 8 words lie at 34.
@@ -205,14 +166,11 @@ impl Block256 for Iq1S {
 }
 
 impl Block256 for Iq1M {
+    type Kind = Offset<16, 4>;
     const BYTES: usize = 56;
     const D: usize = 48;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -229,6 +187,13 @@ impl Block256 for Iq1M {
             *codes = _mm256_add_epi8(points, and(up, 2));
         }
         codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { if points::gathers() { points::iq1_m(block) } else { wide(Self::codes(block)) } }
     }
 
     #[inline]
@@ -270,8 +235,8 @@ impl Block256 for Iq1M {
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     unsafe fn d(blocks: [*const u8; 4]) -> __m128 {
-        // SAFETY: 8 bytes lie at 48 of each block.
         let [a, b, c, d] = blocks.map(|block| {
+            // SAFETY: 8 bytes lie at 48 of each block.
             let words = unsafe { block.add(Self::D).cast::<u64>().read_unaligned() };
             (words >> 12 & 15 | words >> 24 & 0xf0 | words >> 36 & 0xf00 | words >> 48 & 0xf000) as i16
         });
@@ -281,14 +246,12 @@ impl Block256 for Iq1M {
 }
 
 impl Block256 for Iq2Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 66;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -305,12 +268,9 @@ impl Block256 for Iq2Xxs {
 
     #[inline]
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: 64 bytes follow the half.
-        let (packed, words) = unsafe { (_mm512_loadu_si512(block.add(2).cast()), iq2_xxs_words(block)) };
-        let even = _mm512_castsi512_si256(_mm512_maskz_compress_epi32(0x5555, packed));
-        let points = packed_points(&grids::IQ2_XXS, _mm512_cvtepu8_epi16(even));
-        wide_signed(points, even_signs(sevens(words)))
+    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { points::iq2_xxs(blocks) }
     }
 
     #[inline]
@@ -322,14 +282,12 @@ impl Block256 for Iq2Xxs {
 }
 
 impl Block256 for Iq2Xs {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 74;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -347,6 +305,13 @@ impl Block256 for Iq2Xs {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { points::iq2_xs(blocks) }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
         // SAFETY: 8 bytes of scales lie at 66.
@@ -355,14 +320,12 @@ impl Block256 for Iq2Xs {
 }
 
 impl Block256 for Iq2S {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 82;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -381,6 +344,13 @@ impl Block256 for Iq2S {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { points::iq2_s(blocks) }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
         // SAFETY: 8 bytes of scales lie at 74.
@@ -389,14 +359,12 @@ impl Block256 for Iq2S {
 }
 
 impl Block256 for Iq3Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 98;
     const D: usize = 0;
     const UNIT: f32 = 0.25;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 62;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -412,6 +380,13 @@ impl Block256 for Iq3Xxs {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { points::iq3_xxs(blocks) }
+    }
+
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn scales(block: *const u8) -> [__m128i; 2] {
         // SAFETY: 32 bytes of signs and scales lie at 66.
@@ -420,13 +395,11 @@ impl Block256 for Iq3Xxs {
 }
 
 impl Block256 for Iq3S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 110;
     const D: usize = 0;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 15;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
+    const SIGNS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -446,6 +419,13 @@ impl Block256 for Iq3S {
             *codes = signed(points, signs[sub], Self::OFFSET);
         }
         codes
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { points::iq3_s(blocks) }
     }
 
     #[inline]

@@ -10,8 +10,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// The loops over rows, tokens and blocks for an instruction set that has the given features. The module around them
-/// has `sums32`, the sums of code * activation of four blocks of 32, `halves32`, those of their halves, `pair32`, those of four blocks and the ones after
-/// them, and `sums256`, those of four blocks of 256 with their scales, as this module does.
+/// has `sums32`, the sums of code * activation of four blocks of 32, `pair32`, those of four blocks and the ones after them,
+/// `sixteens`, those of each sixteen elements of four blocks of 64 as floats, each with its scale, and `sums256`, those of four blocks of 256 with their scales, as this module does.
 macro_rules! decode_kernels {
     ($features:literal) => {
         use std::arch::x86_64::*;
@@ -67,13 +67,11 @@ macro_rules! decode_kernels {
                 // SAFETY: `count` is that of the blocks that the rows have; `x` has eight times 32 codes.
                 unsafe {
                     if F::HALVES {
-                        for sub in 0..count {
+                        for sub in (0..count).step_by(F::PARTS) {
                             let blocks = rows.map(|row| row.wrapping_add(at + F::BYTES * (sub / F::PARTS)));
-                            let sums = _mm256_cvtepi32_ps(super::halves32::<F>(blocks, x, sub));
-                            let [d0, d1] = F::scales(blocks, sub % F::PARTS);
-                            let d = _mm256_mul_ps(_mm256_set_m128(d1, d0), _mm256_set1_ps(x.d[sub]));
-                            y = _mm_fmadd_ps(_mm256_castps256_ps128(sums), _mm256_castps256_ps128(d), y);
-                            y = _mm_fmadd_ps(_mm256_extractf128_ps::<1>(sums), _mm256_extractf128_ps::<1>(d), y);
+                            for [sum, d] in super::sixteens::<F>(blocks, x, sub) {
+                                y = _mm_fmadd_ps(sum, d, y);
+                            }
                         }
                         continue;
                     }
@@ -148,6 +146,36 @@ pub(in crate::kernel::matmul) use decode_kernels;
 pub(super) mod kernels {
     decode_kernels!("avx2,fma,f16c");
 }
+
+/// `sixteens` for an instruction set that has the given features, from its `halves32`.
+macro_rules! sixteens_of_halves {
+    ($features:literal) => {
+        /// The sums of each sixteen elements of four blocks of 64 and what they are to be multiplied with.
+        ///
+        /// # Safety
+        /// Each of `blocks` is a whole block, and `sub` even; the processor has the instruction set.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn sixteens<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> [[__m128; 2]; 4] {
+            // SAFETY: the caller's promise.
+            let (first, last, [d0, d1]) = unsafe {
+                (halves32::<F>(blocks, x, sub), halves32::<F>(blocks, x, sub + 1), F::scales_of_sixteens(blocks))
+            };
+            let (first, last) = (_mm256_cvtepi32_ps(first), _mm256_cvtepi32_ps(last));
+            let d0 = _mm256_mul_ps(d0, _mm256_set1_ps(x.d[sub]));
+            let d1 = _mm256_mul_ps(d1, _mm256_set1_ps(x.d[sub + 1]));
+            [
+                [_mm256_castps256_ps128(first), _mm256_castps256_ps128(d0)],
+                [_mm256_extractf128_ps::<1>(first), _mm256_extractf128_ps::<1>(d0)],
+                [_mm256_castps256_ps128(last), _mm256_castps256_ps128(d1)],
+                [_mm256_extractf128_ps::<1>(last), _mm256_extractf128_ps::<1>(d1)],
+            ]
+        }
+    };
+}
+pub(in crate::kernel::matmul) use sixteens_of_halves;
+
+sixteens_of_halves!("avx2,fma,f16c");
 
 /// The sums of code * activation of four blocks, of the part that meets the sub-block `sub` of the activations.
 ///

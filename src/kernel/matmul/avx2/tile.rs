@@ -3,8 +3,8 @@
 //! A vector holds four columns of eight rows, so that one row is one 32-bit lane and four activations meet all rows by
 //! a broadcast. What is whole stays whole: scales and mins are left for the kernels to multiply with.
 
-use super::block32::Block32;
-use super::block256::Block256;
+use super::block32::{Block32, Kind32};
+use super::block256::{Block256, Kind256};
 use super::{halves_together, load};
 use crate::kernel::matmul::Job;
 use std::arch::x86_64::*;
@@ -39,6 +39,33 @@ pub(in super::super) struct Tile32 {
     pub min: [[[f32; 8]; GROUPS]; 8],
 }
 
+/// How blocks of 256 are taken apart for a tile.
+pub(in super::super) trait Unpack {
+    /// Writes the codes of two blocks, in the order of the columns.
+    ///
+    /// # Safety
+    /// The blocks are whole; the processor has the instruction set.
+    unsafe fn codes<F: Block256>(blocks: [*const u8; 2], to: &mut [Row; 2]);
+}
+
+/// By vectors of 256 bits.
+pub(in super::super) struct Narrow;
+
+impl Unpack for Narrow {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn codes<F: Block256>(blocks: [*const u8; 2], to: &mut [Row; 2]) {
+        for (block, to) in blocks.into_iter().zip(to) {
+            // SAFETY: the caller's promise; each vector is 32 bytes.
+            unsafe {
+                for (to, codes) in to.iter_mut().zip(F::codes(block)) {
+                    _mm256_storeu_si256(to.as_mut_ptr().cast(), codes);
+                }
+            }
+        }
+    }
+}
+
 impl Tile256 {
     pub(in super::super) const EMPTY: Tile256 = Tile256 {
         codes: [[[0; 32]; GROUPS]; 64],
@@ -53,7 +80,8 @@ impl Tile256 {
     /// # Safety
     /// The rows are readable and have that block; the processor has AVX2 and F16C.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(in super::super) unsafe fn fill<F: Block256>(&mut self, job: &Job, block: usize) {
+    pub(in super::super) unsafe fn fill<F: Block256, U: Unpack>(&mut self, job: &Job, block: usize) {
+        const { assert!((F::OFFSET != 0) == F::Kind::OFFSET) };
         for group in 0..(job.end - job.start).div_ceil(8) {
             let mut bytes = Bytes::ZERO;
             let mut scales = [[_mm256_setzero_si256(); 8]; 2];
@@ -65,10 +93,6 @@ impl Tile256 {
                 blocks[i] = at;
                 // SAFETY: the caller's promises.
                 unsafe {
-                    let codes = F::codes(at);
-                    for (to, codes) in bytes.0[i].iter_mut().zip(codes) {
-                        _mm256_storeu_si256(to.as_mut_ptr().cast(), codes);
-                    }
                     let [s, m] = F::scales(at);
                     let s = _mm256_cvtepi8_epi16(s);
                     let m = match F::MINS {
@@ -78,6 +102,10 @@ impl Tile256 {
                     (scales[0][i], scales[1][i]) = (_mm256_unpacklo_epi16(s, s), _mm256_unpackhi_epi16(s, s));
                     mins[i] = m;
                 }
+            }
+            for (blocks, to) in blocks.as_chunks::<2>().0.iter().zip(bytes.0.as_chunks_mut::<2>().0) {
+                // SAFETY: the caller's promises.
+                unsafe { U::codes::<F>(*blocks, to) };
             }
             bytes.transpose(&mut self.codes, group, 8);
             // Of 16 scales the low halves hold 0..4 and 8..12, the high ones 4..8 and 12..16.
@@ -114,6 +142,7 @@ impl Tile32 {
     /// As [`Tile256::fill`].
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in super::super) unsafe fn fill<F: Block32>(&mut self, job: &Job, eight: usize) {
+        const { assert!((F::OFFSET != 0) == F::Kind::OFFSET) };
         let count = (job.k / 32 - 8 * eight).min(8);
         for group in 0..(job.end - job.start).div_ceil(8) {
             let mut bytes = Bytes::ZERO;
@@ -146,9 +175,12 @@ impl Tile32 {
     }
 }
 
-/// The codes of eight rows in the order of the columns, 32 at a time.
+/// 256 codes in the order of the columns, 32 at a time.
+pub(in super::super) type Row = [[u8; 32]; 8];
+
+/// The codes of eight rows.
 #[repr(C, align(64))]
-struct Bytes([[[u8; 32]; 8]; 8]);
+struct Bytes([Row; 8]);
 
 impl Bytes {
     const ZERO: Bytes = Bytes([[[0; 32]; 8]; 8]);

@@ -6,6 +6,7 @@ use crate::kernel::matmul::avx2::block32::Block32;
 use crate::kernel::matmul::avx2::block256::Block256;
 use crate::kernel::matmul::avx2::decode::{Sums256, separate, without_offset};
 use crate::kernel::matmul::avx2::{AHEAD, fold, halves_together, load, load128, prefetch, sum_halves};
+use crate::kernel::matmul::avx512::points::Levels;
 use std::arch::x86_64::{_mm256_dpbusd_epi32 as dpbusd, *};
 
 pub(super) mod kernels {
@@ -18,6 +19,43 @@ crate::kernel::matmul::avx_vnni::decode::sums_of_32!(
     "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
 );
 
+/// The sums of each sixteen elements of four blocks of 64 and what they are to be multiplied with.
+///
+/// # Safety
+/// Each of `blocks` is a whole block, and `sub` even; the processor has the instruction set.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn sixteens<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> [[__m128; 2]; 4] {
+    const { assert!(!F::HALVES || F::PARTS == 2 && !F::SIGNED) };
+    // SAFETY: the caller's promise; the loads of `x` are of its own fields, of which there are four sums and two scales.
+    unsafe {
+        let q = _mm512_load_si512(x.q.as_ptr().add(32 * sub).cast());
+        let mut parts = [_mm512_setzero_si512(); 4];
+        for (part, block) in parts.iter_mut().zip(blocks) {
+            *part = _mm512_dpbusd_epi32(*part, F::wide_codes(block), q);
+        }
+        // As `sum_halves`: of each quarter the sum of its lanes.
+        let [a, b, c, d] = parts;
+        let first = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let second = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        let sums = _mm512_add_epi32(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second));
+        let off = _mm_loadl_epi64(x.sum16.as_ptr().add(2 * sub).cast());
+        let off = _mm_cvtepi16_epi32(_mm_mullo_epi16(off, _mm_set1_epi16(F::OFFSET as i16)));
+        let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        let sums = _mm512_sub_epi32(sums, _mm512_permutexvar_epi32(each, _mm512_castsi128_si512(off)));
+        let sums = _mm512_cvtepi32_ps(sums);
+        let [d0, d1] = F::scales_of_sixteens(blocks);
+        let d0 = _mm256_mul_ps(d0, _mm256_set1_ps(x.d[sub]));
+        let d1 = _mm256_mul_ps(d1, _mm256_set1_ps(x.d[sub + 1]));
+        [
+            [_mm512_castps512_ps128(sums), _mm256_castps256_ps128(d0)],
+            [_mm512_extractf32x4_ps::<1>(sums), _mm256_extractf128_ps::<1>(d0)],
+            [_mm512_extractf32x4_ps::<2>(sums), _mm256_castps256_ps128(d1)],
+            [_mm512_extractf32x4_ps::<3>(sums), _mm256_extractf128_ps::<1>(d1)],
+        ]
+    }
+}
+
 /// As the one for AVX2.
 ///
 /// # Safety
@@ -28,11 +66,61 @@ unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 
     // SAFETY: the caller's promise.
     unsafe {
         let mut parts = [_mm256_setzero_si256(); 4];
-        for (part, block) in parts.iter_mut().zip(blocks) {
-            prefetch(block.wrapping_add(AHEAD), F::BYTES);
-            *part = parts256::<F>(block, x);
+        for (parts, blocks) in parts.chunks_mut(2).zip(blocks.as_chunks::<2>().0) {
+            for block in blocks {
+                prefetch(block.wrapping_add(AHEAD), F::BYTES);
+            }
+            if F::SIGNS {
+                let [first, second] = F::wide_levels(*blocks);
+                parts[0] = parts_of_levels::<F>(blocks[0], &first, x);
+                parts[1] = parts_of_levels::<F>(blocks[1], &second, x);
+            } else {
+                parts[0] = parts256::<F>(blocks[0], x);
+                parts[1] = parts256::<F>(blocks[1], x);
+            }
         }
         separate::<F>(blocks, parts)
+    }
+}
+
+/// Which sub-block the vector `i` has four codes of in each lane: where a permutation finds its scale.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sub_blocks<F: Block256>(i: usize) -> __m512i {
+    let first = match F::SUB {
+        16 => _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+        _ => _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
+    };
+    _mm512_add_epi32(first, _mm512_set1_epi32((64 / F::SUB * i) as i32))
+}
+
+/// Scales as 16-bit factors with zeros above them: a sum of four products that fits in 16 bits meets its scale, and its
+/// sign above meets zeros.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn narrow_scales(scales: __m128i) -> __m512i {
+    _mm512_and_si512(_mm512_cvtepi8_epi32(scales), _mm512_set1_epi32(0xffff))
+}
+
+/// As [`parts256`] of a block whose levels are given. The activations take the codes' signs, so that there is no offset.
+///
+/// # Safety
+/// As [`parts256`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+unsafe fn parts_of_levels<F: Block256>(block: *const u8, levels: &Levels, x: &Codes256) -> __m256i {
+    // SAFETY: the caller's promise; the loads of `x` are of its own fields.
+    unsafe {
+        let scales = narrow_scales(F::scales(block)[0]);
+        let mut sum = _mm512_setzero_si512();
+        for i in 0..4 {
+            let q = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
+            let q = _mm512_mask_sub_epi8(q, levels.minus[i], _mm512_setzero_si512(), q);
+            // Up to 62 * 127 * 4 either way.
+            let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), levels.levels[i], q);
+            sum = _mm512_dpwssd_epi32(sum, part, _mm512_permutexvar_epi32(sub_blocks::<F>(i), scales));
+        }
+        _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum))
     }
 }
 
@@ -48,27 +136,23 @@ unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
     unsafe {
         let codes = F::wide_codes(block);
         let [scales, mins] = F::scales(block);
-        // Whether four products can be added in 16 bits.
+        // Whether four products can be added in 16 bits: up to 63 * 127 * 4 either way.
         let narrow = !F::SIGNED && F::FLUSH > 1;
         let spread = match narrow {
             false => _mm512_cvtepi8_epi32(scales),
-            // As 16-bit factors with zeros above them, see below.
-            true => _mm512_and_si512(_mm512_cvtepi8_epi32(scales), _mm512_set1_epi32(0xffff)),
-        };
-        // Four codes to a lane: which sub-block each lane of the first vector belongs to.
-        let first = match F::SUB {
-            16 => _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
-            _ => _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
+            true => narrow_scales(scales),
         };
         let mut sum = _mm512_setzero_si512();
         for (i, codes) in codes.into_iter().enumerate() {
             let q = _mm512_load_si512(x.q.as_ptr().add(64 * i).cast());
+            if F::UNSCALED {
+                sum = _mm512_dpbusd_epi32(sum, codes, q);
+                continue;
+            }
             let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), super::unsigned(F::SIGNED, codes), q);
-            let chosen = _mm512_add_epi32(first, _mm512_set1_epi32((64 / F::SUB * i) as i32));
-            let scale = _mm512_permutexvar_epi32(chosen, spread);
+            let scale = _mm512_permutexvar_epi32(sub_blocks::<F>(i), spread);
             sum = match narrow {
                 false => _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale)),
-                // Up to 63 * 127 * 4 either way: the low 16 bits hold it, and the high ones meet zeros.
                 true => _mm512_add_epi32(sum, _mm512_madd_epi16(part, scale)),
             };
         }

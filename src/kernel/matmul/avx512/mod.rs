@@ -5,6 +5,8 @@
 
 mod decode;
 mod micro;
+pub(super) mod points;
+pub(super) mod ternary;
 
 use super::avx2::multiply_by_format;
 use std::arch::x86_64::*;

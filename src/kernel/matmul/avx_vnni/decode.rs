@@ -4,7 +4,7 @@ use crate::kernel::matmul::activations::{Codes32, Codes256};
 use crate::kernel::matmul::avx2::block32::Block32;
 use crate::kernel::matmul::avx2::block256::Block256;
 use crate::kernel::matmul::avx2::decode::{
-    EACH_OF_EIGHT, Sums256, decode_kernels, opaque, separate, six_bits, sums_of_256, without_offset,
+    EACH_OF_EIGHT, Sums256, decode_kernels, opaque, separate, six_bits, sixteens_of_halves, sums_of_256, without_offset,
 };
 use crate::kernel::matmul::avx2::{
     AHEAD, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
@@ -15,7 +15,7 @@ pub(super) mod kernels {
     super::decode_kernels!("avx2,fma,f16c,avxvnni");
 }
 
-/// `sums32`, `halves32` and `pair32` for an instruction set that has the given features, among them `dpbusd`, as which the module
+/// `sums32` and `pair32` for an instruction set that has the given features, among them `dpbusd`, as which the module
 /// knows the instruction for 256 bits.
 macro_rules! sums_of_32 {
     ($features:literal) => {
@@ -32,20 +32,8 @@ macro_rules! sums_of_32 {
             _mm_sub_epi32(fold(parts), _mm_set1_epi32(offset * x.sum[sub]))
         }
 
-        /// As [`sums32`]: the sums of the first sixteen elements, and those of the last in the high half.
-        ///
-        /// # Safety
-        /// As [`sums32`].
-        #[inline]
-        #[target_feature(enable = $features)]
-        unsafe fn halves32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
-            // SAFETY: the caller's promise.
-            let parts = unsafe { parts32::<F>(blocks, x, sub) };
-            let offset = if F::SIGNED { $crate::kernel::matmul::avx_vnni::SHIFT } else { F::OFFSET };
-            _mm256_sub_epi32(parts, x.sums_of_halves(sub, offset))
-        }
-
-        /// As [`halves32`], with the offset of the codes.
+        /// The sums of the first sixteen elements of four blocks, and those of the last in the high half, with the offset of
+        /// the codes.
         ///
         /// # Safety
         /// As [`sums32`].
@@ -96,4 +84,19 @@ macro_rules! sums_of_32 {
 pub(in crate::kernel::matmul) use sums_of_32;
 
 sums_of_32!("avx2,fma,f16c,avxvnni");
+
+/// As [`sums32`]: the sums of the first sixteen elements, and those of the last in the high half.
+///
+/// # Safety
+/// As [`sums32`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn halves32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    let parts = unsafe { parts32::<F>(blocks, x, sub) };
+    let offset = if F::SIGNED { super::SHIFT } else { F::OFFSET };
+    _mm256_sub_epi32(parts, x.sums_of_halves(sub, offset))
+}
+
+sixteens_of_halves!("avx2,fma,f16c,avxvnni");
 sums_of_256!("avx2,fma,f16c,avxvnni");
