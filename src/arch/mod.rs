@@ -346,6 +346,7 @@ pub enum Gating {
     SigmoidOfChosen,
 }
 
+#[allow(clippy::large_enum_variant)] // A model has some tens of them.
 #[derive(Clone, Copy, Debug)]
 pub enum Block {
     Dense(Mlp),
