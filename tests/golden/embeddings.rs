@@ -161,7 +161,7 @@ fn an_encoder_has_no_logits_and_generates_nothing() {
 }
 
 #[test]
-fn scores_of_classifiers_are_the_references_and_the_same_bits_at_the_floor_and_with_any_threads() {
+fn scores_are_the_references_and_the_same_bits_at_the_floor_and_with_any_threads() {
     let mut with_score = 0;
     for path in encoders() {
         let (name, mut arrays) = (stem(&path), Arrays::of(&path));
