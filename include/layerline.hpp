@@ -95,6 +95,7 @@ enum class embedding_rows : std::int32_t {
     last = LAYERLINE_EMBEDDINGS_LAST,   /**< That of the last token. */
     mean = LAYERLINE_EMBEDDINGS_MEAN,   /**< The mean over the pass. */
     first = LAYERLINE_EMBEDDINGS_FIRST, /**< That of the first token. */
+    score = LAYERLINE_EMBEDDINGS_SCORE, /**< In its place the outputs of the model's classifier. */
 };
 
 /** Where a layer is. */

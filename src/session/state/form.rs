@@ -128,11 +128,17 @@ impl LayerEntry {
         bytes
     }
 
-    /// The entry of a layer, and the bytes of its rows; None: more than a file can have.
+    /// The entry of a layer, and the bytes of its rows; None: more than a file can have. The heads are those of `own`,
+    /// or what the header says.
     ///
     /// # Errors
     /// `FORMAT`.
-    pub fn from_bytes(bytes: &[u8; LAYER_BYTES], i: u32, header: &Header) -> Result<(LayerEntry, Option<u64>)> {
+    pub fn from_bytes(
+        bytes: &[u8; LAYER_BYTES],
+        i: u32,
+        header: &Header,
+        own: Option<&Layer>,
+    ) -> Result<(LayerEntry, Option<u64>)> {
         let window = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
         let first = u64::from_le_bytes(bytes[8..].try_into().expect("eight bytes"));
         let entry = LayerEntry { kind: bytes[0], kv_type: bytes[1], window, first };
@@ -154,6 +160,8 @@ impl LayerEntry {
             return Ok((entry, Some(numbers * size_of::<f32>() as u64)));
         }
         let [_, heads, key, value, _] = header.sizes.map(u64::from);
+        let [heads, key, value] =
+            own.map_or([heads, key, value], |l| [l.heads, l.key_dim, l.value_dim].map(|n| n as u64));
         let value = if entry.kind == COMPRESSED { 0 } else { value };
         let row_bytes = |elements: u64| match entry.kv_type {
             F16 => elements * 2,
