@@ -291,7 +291,7 @@ fn sessions_budgets_and_cancellations_at_once_never_exceed_the_budget_and_all_en
                 let mut draw = Draw(77);
                 for i in 0..60 {
                     let n = draw.below(budgets.len() as u32 + 2) as usize;
-                    let bytes = budgets.get(n).copied().unwrap_or(if n % 2 == 0 {
+                    let bytes = budgets.get(n).copied().unwrap_or(if n.is_multiple_of(2) {
                         most
                     } else {
                         Engine::min_frames(&layers())
