@@ -221,7 +221,7 @@ fn experts_in_memory_come_first_and_are_used_while_the_others_are_read() {
 }
 
 #[test]
-fn an_expert_whose_reading_fails_fails_its_pass_alone_and_is_read_when_storage_is_well() {
+fn an_expert_that_cannot_be_read_fails_its_pass_alone() {
     let s = layers();
     let expert = routed_to(&s, 2, &[5])[0].expert as usize;
     let page = &s.pages[s.experts[expert].pages().start + 1];

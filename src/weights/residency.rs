@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_of_experts_takes_what_the_cyclic_part_leaves_in_frames_that_hold_any_of_its_group() {
+    fn a_cache_of_experts_takes_what_the_cyclic_part_leaves() {
         let mut matrices = Vec::new();
         for layer in 0..6 {
             matrices.push((layer, 8192, 64));
