@@ -147,7 +147,7 @@ pub struct ExpertGroup {
 
 impl ExpertGroup {
     /// How many experts it has.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.layers.iter().map(|l| l.len()).sum()
     }
 }
