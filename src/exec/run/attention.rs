@@ -4,7 +4,7 @@ use super::{Run, Work};
 use crate::arch::SpanNorm;
 use crate::exec::program::{Attend, Buffer, Turn};
 use crate::exec::scratch::Arena;
-use crate::kernel::attention::{AttentionParameters, attend_layer};
+use crate::kernel::attention::{AttentionParameters, Elements, attend_layer, rotate_back};
 use crate::kernel::{rope, rows};
 
 impl Run<'_> {
@@ -46,7 +46,15 @@ impl Run<'_> {
         let sinks = a.sinks.map(|sinks| self.loaded.vector(sinks));
         let until = (!self.loaded.program.causal).then_some(position + self.rows);
         let parameters = AttentionParameters { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };
+        let (width, result_width) = (w.arena.width(a.queries), w.arena.width(a.to));
         let [queries, to] = w.arena.slices(self.rows, [a.queries, a.to]);
+        let rotated = matches!(cache.keys.elements, Elements::Q8_0(_));
+        if rotated {
+            rows::for_rows(self.pool, queries, width, |_, row| rotate_back(row));
+        }
         attend_layer(self.pool, self.isa, &cache, &parameters, s.heads, position, queries, to);
+        if rotated {
+            rows::for_rows(self.pool, to, result_width, |_, row| rotate_back(row));
+        }
     }
 }
