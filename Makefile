@@ -12,7 +12,7 @@
 #   make abi        whether programs built with the last release run with this; abi-release: this is the release
 #   make bench-streaming   speed under a budget; ARGS="--help" tells the options
 #   make bench-speed       prompts and decoding with everything in memory, beside llama.cpp; ARGS="--help"
-#   make bench-kernels     the products of every format, beside what the machine allows
+#   make bench-kernels     the products of every format, beside what the machine allows, or llama.cpp's; ARGS="--help"
 #   make bench-experts     what an expert cache finds in memory; ARGS="trace ..."
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
 #   make lint       formatting and clippy

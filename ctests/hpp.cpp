@@ -143,7 +143,14 @@ void text_of_any_length(const ll::model &model)
     CHECK(model.detokenize(tokens).find(text) != std::string::npos);
     CHECK(model.tokenize("").empty() && model.detokenize({}).empty());
     CHECK(model.tokenize("a", ll::tokenize_flags::bos | ll::tokenize_flags::special).size() >= 1);
-    throws(ll::status::invalid_argument, [&] { model.tokenize("\xff\xfe"); });
+    CHECK(model.detokenize(model.tokenize("\xff\xfe")).find("\xff\xfe") != std::string::npos);
+    CHECK(model.tokenize("a", ll::tokenize_flags::goes_on).size() < model.tokenize("a").size());
+    ll::detokenizer pieces(model, ll::detokenize_flags::goes_on | ll::detokenize_flags::control);
+    std::string joined;
+    for (const ll::token token : tokens) joined += pieces.push({&token, 1});
+    CHECK(joined + pieces.finish() == model.detokenize(tokens, ll::detokenize_flags::goes_on));
+    const ll::token lone = 3 + 0xC3;
+    CHECK(pieces.push({&lone, 1}).empty() && pieces.finish() == "\xEF\xBF\xBD");
     throws(ll::status::invalid_argument, [&] { model.is_end(-5); });
     CHECK(model.is_end(model.info().eos_token));
     CHECK(!model.is_end(40));

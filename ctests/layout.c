@@ -10,7 +10,7 @@
 
 /* Where 64-bit numbers are aligned to 32 bits, as on i386, offsets are others. */
 #if UINTPTR_MAX > 0xFFFFFFFF
-SIZE(layerline_plan, 96);
+SIZE(layerline_plan, 104);
 OFFSET(layerline_plan, struct_size, 0);
 OFFSET(layerline_plan, layer_count, 4);
 OFFSET(layerline_plan, file_bytes, 8);
@@ -24,6 +24,7 @@ OFFSET(layerline_plan, pinned_bytes, 64);
 OFFSET(layerline_plan, streamed_bytes, 72);
 OFFSET(layerline_plan, unread_tensors, 80);
 OFFSET(layerline_plan, unread_bytes, 88);
+OFFSET(layerline_plan, expert_working_set_bytes, 96);
 
 SIZE(layerline_model_info, 56);
 OFFSET(layerline_model_info, struct_size, 0);
@@ -42,6 +43,14 @@ OFFSET(layerline_model_info, causal, 45);
 OFFSET(layerline_model_info, has_chat_template, 46);
 OFFSET(layerline_model_info, has_recurrent_memory, 47);
 OFFSET(layerline_model_info, parameter_count, 48);
+
+SIZE(layerline_progress, 40);
+OFFSET(layerline_progress, struct_size, 0);
+OFFSET(layerline_progress, reserved, 4);
+OFFSET(layerline_progress, bytes_done, 8);
+OFFSET(layerline_progress, bytes, 16);
+OFFSET(layerline_progress, tokens_done, 24);
+OFFSET(layerline_progress, tokens, 32);
 
 SIZE(layerline_session_info, 40);
 OFFSET(layerline_session_info, struct_size, 0);
@@ -65,7 +74,7 @@ SIZE(layerline_message, 16);
 OFFSET(layerline_message, role, 0);
 OFFSET(layerline_message, content, 8);
 
-SIZE(layerline_stats, 136);
+SIZE(layerline_stats, 176);
 OFFSET(layerline_stats, struct_size, 0);
 OFFSET(layerline_stats, io, 4);
 OFFSET(layerline_stats, budget_bytes, 8);
@@ -84,6 +93,11 @@ OFFSET(layerline_stats, read_bytes, 104);
 OFFSET(layerline_stats, prefetch_requests, 112);
 OFFSET(layerline_stats, prefetch_failures, 120);
 OFFSET(layerline_stats, evictions, 128);
+OFFSET(layerline_stats, expert_hits, 136);
+OFFSET(layerline_stats, expert_misses, 144);
+OFFSET(layerline_stats, expert_missed_bytes, 152);
+OFFSET(layerline_stats, expert_evictions, 160);
+OFFSET(layerline_stats, expert_working_set_bytes, 168);
 #endif
 
 SIZE(layerline_status, 4);

@@ -21,6 +21,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_checkpoint_free(NULL);
     layerline_session_free(NULL);
     layerline_sampler_free(NULL);
+    layerline_detokenizer_free(NULL);
     layerline_session_interrupt(NULL);
     layerline_session_clear_interrupt(NULL);
 }
@@ -121,6 +122,7 @@ static void model_functions(layerline_model *model)
 
 static void text_functions(const layerline_model *model)
 {
+    layerline_detokenizer *detokenizer = NULL;
     int32_t tokens[8] = { 3 + 'a' };
     char buf[8];
     size_t needed = 0;
@@ -134,6 +136,21 @@ static void text_functions(const layerline_model *model)
     REFUSED_ERR(layerline_model_detokenize(model, NULL, 1, buf, 8, &needed, err));
     REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, NULL, 8, &needed, err));
     REFUSED_ERR(layerline_model_detokenize(model, tokens, 1, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_model_detokenize_with(NULL, tokens, 1, 0, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, NULL, 1, 0, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, tokens, 1, 0, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_model_detokenize_with(model, tokens, 1, 0, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_detokenizer_new(NULL, 0, &detokenizer, err));
+    REFUSED_ERR(layerline_detokenizer_new(model, 0, NULL, err));
+    REFUSED_ERR(layerline_detokenizer_push(NULL, tokens, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_finish(NULL, buf, 8, &needed, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_detokenizer_new(model, 0, &detokenizer, NULL));
+    REFUSED_ERR(layerline_detokenizer_push(detokenizer, NULL, 1, buf, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_push(detokenizer, tokens, 1, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_push(detokenizer, tokens, 1, buf, 8, NULL, err));
+    REFUSED_ERR(layerline_detokenizer_finish(detokenizer, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_detokenizer_finish(detokenizer, buf, 8, NULL, err));
+    layerline_detokenizer_free(detokenizer);
     REFUSED_ERR(layerline_model_token_text(NULL, 1, buf, 8, &needed, &attributes, err));
     REFUSED_ERR(layerline_model_token_text(model, 1, NULL, 8, &needed, &attributes, err));
     REFUSED_ERR(layerline_model_token_text(model, 1, buf, 8, NULL, &attributes, err));
@@ -175,6 +192,7 @@ static void session_functions(layerline_session *session)
 {
     const float *logits = NULL;
     layerline_session_info info = { sizeof info, 0, 0, 0, 0, 0, 0 };
+    layerline_progress progress = { sizeof progress, 0, 0, 0, 0, 0 };
     layerline_checkpoint *checkpoint = NULL;
     uint8_t byte = 0;
     size_t count = 0;
@@ -206,6 +224,8 @@ static void session_functions(layerline_session *session)
     CHECK(logits == NULL && count == 0);
     REFUSED_ERR(layerline_session_get_info(NULL, &info, err));
     REFUSED_ERR(layerline_session_get_info(session, NULL, err));
+    REFUSED_ERR(layerline_session_get_progress(NULL, &progress, err));
+    REFUSED_ERR(layerline_session_get_progress(session, NULL, err));
     REFUSED_ERR(layerline_session_truncate(NULL, 0, err));
     REFUSED_ERR(layerline_session_copy(NULL, 0, &copy, err));
     REFUSED_ERR(layerline_session_copy(session, 0, NULL, err));
@@ -245,6 +265,7 @@ static void sampler_functions(layerline_session *session)
     REFUSED(layerline_sampler_set_min_p(NULL, 0.0f));
     REFUSED(layerline_sampler_set_repeat_penalty(NULL, 1.0f, 1));
     REFUSED(layerline_sampler_set_seed(NULL, 1));
+    REFUSED(layerline_sampler_set_show_control(NULL, true));
     REFUSED_ERR(layerline_sampler_copy(NULL, &copy, err));
     REFUSED_ERR(layerline_sampler_copy(sampler, NULL, err));
     REFUSED_ERR(layerline_sampler_reset(NULL, err));

@@ -113,10 +113,52 @@ static void odd_text_is_no_danger(const layerline_model *model)
         CHECK(needed > 0 && needed <= 64);
         CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, tokens, needed, buf, sizeof buf, &length, NULL));
     }
+    /* Bytes that are in no character become the tokens of those bytes, where the vocabulary has them. */
     for (i = 0; i < sizeof broken / sizeof broken[0]; i++) {
-        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT,
-                     layerline_model_tokenize(model, broken[i].bytes, broken[i].length, 0, tokens, 64, &needed, NULL));
+        layerline_status status = layerline_model_tokenize(model, broken[i].bytes, broken[i].length,
+                                                           LAYERLINE_TOKENIZE_CONTINUE, tokens, 64, &needed, NULL);
+        CHECK(status == LAYERLINE_OK || status == LAYERLINE_ERROR_INVALID_ARGUMENT);
+        if (status == LAYERLINE_OK) {
+            CHECK_STATUS(LAYERLINE_OK,
+                         layerline_model_detokenize(model, tokens, needed, buf, sizeof buf, &length, NULL));
+            CHECK(length == broken[i].length && memcmp(buf, broken[i].bytes, length) == 0);
+        }
     }
+}
+
+/* The text of tokens given one by one is that of all at once, and never ends inside a character. */
+static void text_comes_in_whole_characters(const layerline_model *model)
+{
+    static const char text[] = "na\xC3\xAFve-\xE6\x97\xA5\xF0\x9F\x98\x80";
+    layerline_detokenizer *detokenizer = NULL;
+    layerline_error *err = NULL;
+    int32_t tokens[64], bad = -1;
+    char whole[64] = "", buf[64];
+    size_t i, needed, at = 0, count = tokens_of(model, text, LAYERLINE_TOKENIZE_CONTINUE, tokens, 64);
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_detokenizer_new(model, 4, &detokenizer, &err));
+    CHECK_OK(err, layerline_detokenizer_new(model, LAYERLINE_DETOKENIZE_CONTINUE, &detokenizer, &err));
+    for (i = 0; i < count; i++) {
+        /* Without room it is as if the call had not been. */
+        CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL,
+                     layerline_detokenizer_push(detokenizer, tokens + i, 1, NULL, 0, &needed, NULL));
+        CHECK_OK(err, layerline_detokenizer_push(detokenizer, tokens + i, 1, whole + at, sizeof whole - at, &needed, &err));
+        CHECK(needed == strlen(whole + at));
+        at += needed;
+        CHECK(strncmp(text, whole, at) == 0 && ((unsigned char)text[at] & 0xC0u) != 0x80u);
+    }
+    CHECK(strcmp(whole, text) == 0);
+    CHECK_OK(err, layerline_detokenizer_finish(detokenizer, buf, sizeof buf, &needed, &err));
+    CHECK(needed == 0);
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err,
+                layerline_detokenizer_push(detokenizer, &bad, 1, buf, sizeof buf, &needed, &err));
+    /* Cut inside the last character. */
+    CHECK_OK(err, layerline_detokenizer_push(detokenizer, tokens, count - 1, buf, sizeof buf, &needed, &err));
+    if (needed < strlen(text) - 4) {
+        CHECK(false);
+    }
+    CHECK_OK(err, layerline_detokenizer_finish(detokenizer, buf, sizeof buf, &needed, &err));
+    CHECK(needed == 0 || strcmp(buf, "\xEF\xBF\xBD") == 0);
+    layerline_detokenizer_free(detokenizer);
 }
 
 static void byte_tokens_are_bytes(void)
@@ -136,6 +178,18 @@ static void byte_tokens_are_bytes(void)
     CHECK(found[0] != 1);
     CHECK(tokens_of(model, "hi!", LAYERLINE_TOKENIZE_BOS, found, 32) == count + 1);
     CHECK(found[0] == 1);
+    /* What goes on another text has no space before it, which is one of three bytes here. */
+    CHECK(tokens_of(model, "hi!", LAYERLINE_TOKENIZE_CONTINUE, found, 32) == 3 && count == 6);
+    CHECK(memcmp(found, tokens, sizeof tokens) == 0);
+    found[0] = 1;
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize_with(model, found, 3, LAYERLINE_DETOKENIZE_CONTROL, buf, sizeof buf,
+                                                          &needed, NULL));
+    CHECK(strcmp(buf, "<s>i!") == 0);
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, found, 3, buf, sizeof buf, &needed, NULL));
+    CHECK(strcmp(buf, "i!") == 0);
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_model_detokenize_with(model, found, 3, 8, buf, sizeof buf, &needed,
+                                                                              NULL));
+    text_comes_in_whole_characters(model);
     /* It wants no ending one. */
     CHECK(tokens_of(model, "hi!", LAYERLINE_TOKENIZE_EOS, found, 32) == count);
     buffers_are_asked_for_and_never_overrun(model);
@@ -194,6 +248,7 @@ int main(void)
     odd_text_is_no_danger(model);
     control_tokens_are_text_unless_asked_for(model);
     real_text_comes_back_byte_for_byte(model);
+    text_comes_in_whole_characters(model);
     layerline_model_free(model);
     return check_result();
 }

@@ -148,6 +148,7 @@ static int print_plan(const layerline_plan *plan, uint64_t context)
     printf("tables_bytes %" PRIu64 "\n", plan->tables_bytes);
     printf("pinned_bytes %" PRIu64 "\n", plan->pinned_bytes);
     printf("streamed_bytes %" PRIu64 "\n", plan->streamed_bytes);
+    printf("expert_working_set_bytes %" PRIu64 "\n", plan->expert_working_set_bytes);
     return fflush(stdout) == 0 ? 0 : 1;
 }
 
@@ -297,6 +298,13 @@ static void print_table(const layerline_model *model, const layerline_plan *plan
         row("streamed per token", (bytes_read(model) - p->watch->first_pass_bytes) / (p->tokens - 1));
     }
     row("read in all", stats.read_bytes);
+    if (stats.expert_hits + stats.expert_misses > 0) {
+        row("experts of a token", stats.expert_working_set_bytes);
+        fprintf(stderr, "  %-22s %10.1f %%         (%" PRIu64 " of %" PRIu64 ", %" PRIu64 " evicted)\n", "experts in memory",
+                100.0 * (double)stats.expert_hits / (double)(stats.expert_hits + stats.expert_misses), stats.expert_hits,
+                stats.expert_hits + stats.expert_misses, stats.expert_evictions);
+        row("missing experts read", stats.expert_missed_bytes);
+    }
     if (p->tokens > 0 && prompt_seconds > 0) {
         fprintf(stderr, "  %-22s %10.1f tokens/s  (%zu tokens)\n", "prompt", (double)prompt_tokens / prompt_seconds,
                 prompt_tokens);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -15,6 +15,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("state", "copying, saving and loading what a session holds"),
     ("checkpoint", "checkpoints: going back where truncation cannot"),
     ("text", "text"),
+    ("detokenizer", "tokens to text as they come"),
     ("chat", "chat templates"),
     ("sampler", "sampling and generation"),
 ];

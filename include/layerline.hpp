@@ -117,12 +117,26 @@ enum class tokenize_flags : std::uint32_t {
     special = LAYERLINE_TOKENIZE_SPECIAL,    /**< Recognise control tokens: for templates, never for users' text. */
     bos = LAYERLINE_TOKENIZE_BOS,            /**< Add the beginning token where the model wants one. */
     eos = LAYERLINE_TOKENIZE_EOS,            /**< Add the ending token where the model wants one. */
+    goes_on = LAYERLINE_TOKENIZE_CONTINUE,   /**< The text goes on another: no space is put before it. */
 };
 
 /** Both sets of flags. */
 constexpr tokenize_flags operator|(tokenize_flags a, tokenize_flags b) noexcept
 {
     return static_cast<tokenize_flags>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+
+/** How tokens are turned into text: LAYERLINE_DETOKENIZE_ values, to be or-ed. */
+enum class detokenize_flags : std::uint32_t {
+    none = 0,
+    control = LAYERLINE_DETOKENIZE_CONTROL,  /**< Control tokens have the text of their names. */
+    goes_on = LAYERLINE_DETOKENIZE_CONTINUE, /**< The tokens go on a text: its first space stays. */
+};
+
+/** Both. */
+constexpr detokenize_flags operator|(detokenize_flags a, detokenize_flags b) noexcept
+{
+    return static_cast<detokenize_flags>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
 }
 
 /** What a token is; values may be or-ed together. */
@@ -158,6 +172,7 @@ using message = layerline_message;       /**< What one says in a conversation: r
 using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
 using session_info = layerline_session_info; /**< Facts of a session. */
+using progress = layerline_progress;         /**< How far a pass has come. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
 
 /** A view of `size` values in a row that somebody else owns, as std::span of C++20. Valid as long as they are. */
@@ -654,14 +669,16 @@ public:
             get(), text.data(), text.size(), static_cast<std::uint32_t>(flags), room.data(), room.size(), &needed, &err);
         return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
     }
-    /** layerline_model_detokenize: tokens to text, into `buffer` with a NUL; what was written, without it. */
-    result<std::string_view> try_detokenize(span<const token> tokens, span<char> buffer) const noexcept
+    /** layerline_model_detokenize and layerline_model_detokenize_with: tokens to text, into `buffer` with a NUL; what was
+     *  written, without it. */
+    result<std::string_view> try_detokenize(span<const token> tokens, span<char> buffer,
+                                            detokenize_flags flags = detokenize_flags::none) const noexcept
     {
         std::size_t needed = 0;
         layerline_error *err = nullptr;
         const layerline_status status =
-            layerline_model_detokenize(get(), tokens.data(), tokens.size(), buffer.data(), buffer.size(), &needed,
-                                       &err);
+            layerline_model_detokenize_with(get(), tokens.data(), tokens.size(), static_cast<std::uint32_t>(flags),
+                                       buffer.data(), buffer.size(), &needed, &err);
         return text_in(buffer, status, needed, err);
     }
     /** layerline_model_format_chat: a conversation by the model's template, into `buffer` with a NUL; what was written. */
@@ -777,9 +794,9 @@ public:
                                          text.size() / 3 + 8);
     }
     /** As `try_detokenize`, of any length. */
-    std::string detokenize(span<const token> tokens) const
+    std::string detokenize(span<const token> tokens, detokenize_flags flags = detokenize_flags::none) const
     {
-        return grown<std::string>([&](span<char> room) { return try_detokenize(tokens, room); },
+        return grown<std::string>([&](span<char> room) { return try_detokenize(tokens, room, flags); },
                                   tokens.size() * 5 + 16);
     }
     /** As `try_format_chat`, of any length. */
@@ -811,6 +828,7 @@ public:
 #endif
 
 private:
+    friend class detokenizer;
     result<span<event>> wait_ms(std::int32_t timeout, span<event> room) noexcept
     {
         std::size_t count = 0;
@@ -849,6 +867,60 @@ private:
 
 class session;
 
+/** Turns tokens into text as they come, in whole characters: layerline_detokenizer. One thread at a time. */
+class detokenizer : public detail::handle<layerline_detokenizer, layerline_detokenizer_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static detokenizer adopt(layerline_detokenizer *owned) noexcept { return detokenizer(owned); }
+    /** layerline_detokenizer_new: for the tokens of a model, which it keeps alive. */
+    static result<detokenizer> try_make(const model &of, detokenize_flags flags = detokenize_flags::none) noexcept
+    {
+        layerline_detokenizer *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_detokenizer_new(of.get(), static_cast<std::uint32_t>(flags), &made, &err);
+        return detail::made(status, detokenizer(made), err);
+    }
+    /** layerline_detokenizer_push: the text that became whole with these tokens, into `buffer` with a NUL. */
+    result<std::string_view> try_push(span<const token> tokens, span<char> buffer) noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_detokenizer_push(get(), tokens.data(), tokens.size(), buffer.data(),
+                                                                   buffer.size(), &needed, &err);
+        return model::text_in(buffer, status, needed, err);
+    }
+    /** layerline_detokenizer_finish: ends the text; what is left of a character that was cut, into `buffer` with a NUL. */
+    result<std::string_view> try_finish(span<char> buffer) noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_detokenizer_finish(get(), buffer.data(), buffer.size(), &needed, &err);
+        return model::text_in(buffer, status, needed, err);
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    explicit detokenizer(const model &of, detokenize_flags flags = detokenize_flags::none)
+        : detokenizer(try_make(of, flags).value())
+    {
+    }
+    /** As `try_push`, of any length. */
+    std::string push(span<const token> tokens)
+    {
+        return model::grown<std::string>([&](span<char> room) { return try_push(tokens, room); },
+                                         tokens.size() * 5 + 16);
+    }
+    /** As `try_finish`. */
+    std::string finish()
+    {
+        return model::grown<std::string>([&](span<char> room) { return try_finish(room); }, 16);
+    }
+#endif
+};
+
 /** Chooses tokens for one sequence: layerline_sampler, greedy until told otherwise. One thread at a time. */
 class sampler : public detail::handle<layerline_sampler, layerline_sampler_free> {
     using handle::handle;
@@ -877,6 +949,11 @@ public:
     result<void> try_set_repeat_penalty(float penalty, std::uint32_t last_n) noexcept
     {
         return failure(layerline_sampler_set_repeat_penalty(get(), penalty, last_n));
+    }
+    /** layerline_sampler_set_show_control: whether `generate` gives the text of control tokens. */
+    result<void> try_set_show_control(bool show) noexcept
+    {
+        return failure(layerline_sampler_set_show_control(get(), show));
     }
     /** layerline_sampler_set_seed: starts the random sequence anew. */
     result<void> try_set_seed(std::uint64_t seed) noexcept { return failure(layerline_sampler_set_seed(get(), seed)); }
@@ -929,6 +1006,8 @@ public:
     {
         return try_set_repeat_penalty(penalty, last_n).value(), *this;
     }
+    /** As `try_set_show_control`. */
+    sampler &set_show_control(bool show) { return try_set_show_control(show).value(), *this; }
     /** As `try_set_seed`. */
     sampler &set_seed(std::uint64_t seed) { return try_set_seed(seed).value(), *this; }
     /** As `try_sample`. */
@@ -1072,6 +1151,15 @@ public:
         return detail::made(status, span<const float>(values, count), err);
     }
     /** layerline_session_get_info: facts of the session. */
+    /** layerline_session_get_progress: how far the running pass has come, from any thread. */
+    result<layerline::progress> try_progress() const noexcept
+    {
+        layerline::progress now{};
+        now.struct_size = sizeof now;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_session_get_progress(get(), &now, &err);
+        return detail::made(status, now, err);
+    }
     result<session_info> try_info() const noexcept
     {
         session_info info{};
@@ -1155,6 +1243,8 @@ public:
     span<const float> embeddings(std::size_t row = 0) const { return try_embeddings(row).value(); }
     /** As `try_info`. */
     session_info info() const { return try_info().value(); }
+    /** As `try_progress`. */
+    layerline::progress progress() const { return try_progress().value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */

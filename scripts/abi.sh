@@ -93,8 +93,8 @@ expect() {
 check_notices() {
     expect passes "a new function" 's/^intptr_t layerline_model_event_handle/void layerline_new_one(void);\n&/'
     expect passes "a new number" 's/^#define LAYERLINE_IO_MMAP 3/&\n#define LAYERLINE_IO_NEW 4/'
-    expect passes "a plan with a field at its end" 's/^    uint64_t unread_bytes;/&\n    uint64_t more;/'
-    expect passes "statistics with two fields at their end" 's/^    uint64_t evictions;/&\n    uint64_t more;\n    uint64_t most;/'
+    expect passes "a plan with a field at its end" '/^} layerline_plan;/i\    uint64_t more;'
+    expect passes "statistics with two fields at their end" '/^} layerline_stats;/i\    uint64_t more;\n    uint64_t most;'
     expect fails "a function that is gone" 's/^intptr_t layerline_model_event_handle.*//'
     expect fails "another result" 's/^intptr_t layerline_model_event_handle/int16_t layerline_model_event_handle/'
     expect fails "another parameter" 's/float temperature);/double temperature);/'

@@ -93,6 +93,6 @@ pub use model::{
 #[doc(inline)]
 pub use session::{Checkpoint, Session, SharedSession};
 #[doc(inline)]
-pub use text::{Chat, Conversation, Tokenizer};
+pub use text::{Chat, Conversation, DetokenizeOptions, Detokenizer, TokenizeOptions, Tokenizer};
 #[doc(inline)]
 pub use weights::{Interrupt, ProgressReport, SharedBudget};

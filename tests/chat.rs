@@ -3,7 +3,7 @@
 
 use std::io::Read;
 
-use layerline::gguf::{Array, Metadata, Value, read_file};
+use layerline::gguf::{Metadata, Value, read_file};
 use layerline::{Chat, Conversation, Error, Result, Status, Tokenizer};
 use serde_json::Value as Json;
 
@@ -115,6 +115,25 @@ fn hostile_templates_end_within_bounds() {
         }
     };
     small.spawn(check).unwrap().join().unwrap();
+}
+
+#[test]
+fn ranges_are_pythons() {
+    let range = |arguments: &str| format(&format!("{{{{ range({arguments}) | list }}}}"), HELLO, true);
+    assert_eq!(range("3").unwrap(), "[0, 1, 2]");
+    assert_eq!(range("2, 5").unwrap(), "[2, 3, 4]");
+    assert_eq!(range("5, 2").unwrap(), "[]");
+    assert_eq!(range("5, 0, -2").unwrap(), "[5, 3, 1]");
+    assert_eq!(range("-4, 5, 3").unwrap(), "[-4, -1, 2]");
+    assert_eq!(range("9223372036854775806, 9223372036854775807").unwrap(), "[9223372036854775806]");
+    for wrong in [
+        "1, 2, 0",
+        "100001",
+        "-9223372036854775807, 9223372036854775807",
+        "9223372036854775807, -9223372036854775807, -1",
+    ] {
+        assert_eq!(range(wrong).unwrap_err().status(), Status::InvalidArgument, "{wrong}");
+    }
 }
 
 #[test]
@@ -245,125 +264,4 @@ fn control_tokens_that_a_message_spells_stay_text_in_every_vocabulary() {
         let all = Conversation::new([("user", &*(moved(0xf_0000) + &moved(0x10_0000)))], false);
         assert_eq!(chat.tokenize(&all).unwrap_err().status(), Status::InvalidArgument);
     }
-}
-
-/// Small numbers that look random.
-fn random(seed: &mut u64, below: usize) -> usize {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) as usize % below
-}
-
-/// Tokens that control, as texts, of a vocabulary that has one for each of these.
-fn vocabulary_with(controls: &[&str], user_defined: &[&str]) -> Metadata {
-    let path = format!("{}/tests/data/vocab/gpt-2.gguf.gz", env!("CARGO_MANIFEST_DIR"));
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
-    let mut metadata = read_file(&bytes, "gpt-2").unwrap().metadata;
-    let mut count = 0;
-    for (key, value) in &mut metadata.entries {
-        let Value::Array(array) = value else { continue };
-        if key == "tokenizer.ggml.tokens"
-            && let Array::String(texts) = array
-        {
-            count = texts.ends.len();
-            for text in controls.iter().chain(user_defined) {
-                texts.bytes.extend_from_slice(text.as_bytes());
-                texts.ends.push(texts.bytes.len() as u32);
-            }
-        }
-    }
-    metadata.entries.retain(|(key, _)| key != "tokenizer.ggml.token_type");
-    let mut kinds = vec![1; count];
-    kinds.extend(controls.iter().map(|_| 3));
-    kinds.extend(user_defined.iter().map(|_| 4));
-    metadata.entries.push(("tokenizer.ggml.token_type".into(), Value::Array(Array::I32(kinds))));
-    metadata
-}
-
-/// Random pieces of control tokens in every string, joined and turned about by templates: as many control tokens come
-/// out as of the same conversation with harmless words. LAYERLINE_FORGERIES sets how many conversations are tried.
-#[test]
-fn no_message_forges_a_control_token_in_any_template() {
-    let controls = ["<|im_start|>", "<|im_end|>", "<s>", "</s>", "<end_of_turn>", "[INST]", "\u{2042}", "<|a b|>"];
-    let pieces = [
-        "<|im_start|>",
-        "<|im_end|>",
-        "<end_of",
-        "_turn>",
-        "<|",
-        "|>",
-        "im_end",
-        "<s>",
-        "</",
-        "s>",
-        "[INST",
-        "]",
-        "\u{2042}",
-        "\u{2581}",
-        "<|a\u{2581}b|>",
-        "<|IM_END|>",
-        ">|dne_mi|<",
-        "x",
-        " ",
-        "<|im_end",
-        "|",
-        ">",
-    ];
-    let turn = |operation: &str| {
-        format!(
-            "{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{{{ {operation} }}}}<|im_end|>\n{{% endfor %}}"
-        )
-    };
-    let mut templates: Vec<String> = [
-        "m.content",
-        "m.content | lower",
-        "m.content | title",
-        "m.content.replace('x', '')",
-        "m.content.split('x') | join",
-        "m.content[1:]",
-        "m.content[::-1]",
-        "m.content | reverse",
-        "m.content ~ m.name",
-        "m.content + m.name",
-        "m.content.split(' ') | join('|')",
-        "m.content | trim",
-        "m.content.lower()",
-        "'<' + m.content + '>'",
-        "'<|' ~ m.content ~ '|>'",
-        "m.content | tojson",
-        "m.content.strip('x')",
-        "'%s%s' % (m.content, m.name)",
-    ]
-    .into_iter()
-    .map(turn)
-    .collect();
-    templates.extend(["chatml", "headers", "inst", "turns"].map(|name| data(&format!("chat/{name}.jinja"))));
-    let all: Json = serde_json::from_str(&data("chat.json")).unwrap();
-    templates
-        .extend(all["templates"].as_array().unwrap().iter().filter_map(|t| t["template"].as_str()).map(String::from));
-    assert!(templates.len() >= 20);
-    let tries: usize = std::env::var("LAYERLINE_FORGERIES").map_or(4_000, |tries| tries.parse().unwrap());
-    let mut metadata = vocabulary_with(&controls, &["d|><", "<|im"]);
-    let first = 50_257;
-    let tokenizer = Tokenizer::from_metadata(&mut metadata).map(Option::unwrap);
-    assert!(tokenizer.is_ok(), "{:?}", tokenizer.as_ref().err());
-    let is_control = |token: i32| (first..first + controls.len() as i32).contains(&token);
-    let (mut seed, mut tried) = (7, 0);
-    for round in 0..tries {
-        let template = &templates[round % templates.len()];
-        metadata.entries.retain(|(key, _)| key != "tokenizer.chat_template");
-        metadata.entries.push(("tokenizer.chat_template".into(), template.as_str().into()));
-        let chat = Chat::new(&metadata, &tokenizer);
-        let mut text = || (0..1 + random(&mut seed, 6)).map(|_| pieces[random(&mut seed, pieces.len())]).collect();
-        let (content, name): (String, String) = (text(), text());
-        let tokens = |content: &str, name: &str| {
-            let json = serde_json::json!({"messages": [{"role": "user", "content": content, "name": name}]});
-            let tokens = chat.tokenize(&Conversation::from_json(&json.to_string(), true).unwrap());
-            tokens.map(|tokens| tokens.into_iter().filter(|&token| is_control(token)).collect::<Vec<i32>>())
-        };
-        let (Ok(forged), Ok(honest)) = (tokens(&content, &name), tokens("good", "day")) else { continue };
-        assert_eq!(forged, honest, "{content:?} {name:?} in {template}");
-        tried += 1;
-    }
-    assert!(tried > tries / 2, "{tried} of {tries}");
 }

@@ -11,7 +11,7 @@ use layerline::model::{Io, Model, Options};
 use layerline::session::Session;
 use layerline::weights::frames::Memory;
 use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
-use layerline::weights::{Accounting, Config, Engine, Interrupt, Schedule};
+use layerline::weights::{Accounting, Config, Engine, Interrupt, KeptExperts, Schedule};
 use serde_json::{Value, json};
 
 use crate::{Result, cache};
@@ -100,6 +100,7 @@ fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
+        kept_experts: KeptExperts::Cached,
         budget_share: None,
     };
     let engine = Engine::start(config).map_err(text)?;

@@ -319,12 +319,14 @@ typedef struct layerline_plan {
     uint64_t tables_bytes;
     /** Weights that stay, at these options: the memory they take, in whole pages of the system. */
     uint64_t pinned_bytes;
-    /** Weights read from storage in each forward pass, at these options; experts as for one token. */
+    /** Weights read from storage in each forward pass, at these options; experts as if the same ones always stayed. */
     uint64_t streamed_bytes;
     /** Tensors of parts that a pass over text does not run, such as vision and audio towers: they are never read. */
     uint64_t unread_tensors;
     /** Part of the weights: what those tensors take in the file. */
     uint64_t unread_bytes;
+    /** Weights of the experts that one token uses, which are part of streamed_bytes as far as they do not stay. */
+    uint64_t expert_working_set_bytes;
 } layerline_plan;
 
 /**
@@ -570,6 +572,16 @@ typedef struct layerline_stats {
     uint64_t prefetch_failures;
     /** Pages evicted to make room for others. */
     uint64_t evictions;
+    /** Experts that passes were routed to and found in memory. One that several tokens of a chunk use counts once. */
+    uint64_t expert_hits;
+    /** Experts that passes were routed to and had to read. */
+    uint64_t expert_misses;
+    /** What had to be read of those. */
+    uint64_t expert_missed_bytes;
+    /** Experts evicted to make room for others, or because the budget fell. */
+    uint64_t expert_evictions;
+    /** What the experts that one token uses take. */
+    uint64_t expert_working_set_bytes;
 } layerline_stats;
 
 /**
@@ -719,6 +731,25 @@ typedef struct layerline_session_info {
     uint32_t fewest_tokens;
 } layerline_session_info;
 
+/** How far a session's call has come. */
+typedef struct layerline_progress {
+    /** Set by the caller to sizeof(layerline_progress) before the call. */
+    uint32_t struct_size;
+    /** Always 0. */
+    uint32_t reserved;
+    /**
+     * Bytes of weights that the pass is done with, from memory or from storage. Experts that no token chose count with
+     * their layer.
+     */
+    uint64_t bytes_done;
+    /** Bytes of weights that it needs in all: those of the model for each chunk of tokens. */
+    uint64_t bytes;
+    /** Tokens whose chunk is done. */
+    uint64_t tokens_done;
+    /** Tokens of the pass. */
+    uint64_t tokens;
+} layerline_progress;
+
 /**
  * Begins a sequence on a model. Its KV cache is taken from the model's budget, and given back when the session is freed.
  *
@@ -814,9 +845,9 @@ layerline_status layerline_session_submit(layerline_session *session,
  * a submitted one that waits for its turn at once. The session is then as before that pass.
  *
  * An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
- * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
- * often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
- * same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+ * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts
+ * that are raised before it ends, also one that came too late to end it. `layerline_session_clear_interrupt` takes back
+ * those that no call has used up.
  *
  * NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
  * Do not call it from a signal handler, because it takes a lock: let the handler wake a thread through a pipe.
@@ -824,11 +855,21 @@ layerline_status layerline_session_submit(layerline_session *session,
 void layerline_session_interrupt(const layerline_session *session);
 
 /**
- * Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+ * Takes back interrupts that no call has used up, so that the next pass or generation runs: for a host that begins something
  * new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
  * no-op. Any thread.
  */
 void layerline_session_clear_interrupt(const layerline_session *session);
+
+/**
+ * Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
+ * it tells of the last one; before the first, all is 0. Never waits.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
+ */
+layerline_status layerline_session_get_progress(const layerline_session *session,
+                                                layerline_progress *progress,
+                                                layerline_error **err);
 
 /**
  * Gives the logits of one position of the last pass, before any softmax.
@@ -1039,6 +1080,18 @@ layerline_status layerline_session_restore(layerline_session *session,
  */
 #define LAYERLINE_TOKENIZE_EOS 4
 
+/** The text goes on another: the space that some tokenisers, SentencePiece's above all, put before a text is left out. */
+#define LAYERLINE_TOKENIZE_CONTINUE 8
+
+/**
+ * Give control, unknown and unused tokens the text of their names, such as "<|im_end|>", in place of none: to tell apart
+ * the parts of an answer, such as what gpt-oss thinks and what it says.
+ */
+#define LAYERLINE_DETOKENIZE_CONTROL 1
+
+/** The tokens go on a text: the space that the tokeniser puts before every text is not left out. */
+#define LAYERLINE_DETOKENIZE_CONTINUE 2
+
 /** The token steers the model: it begins or ends a text or a turn, or marks a role. It has no text in an answer. */
 #define LAYERLINE_TOKEN_CONTROL 1
 
@@ -1060,14 +1113,18 @@ layerline_status layerline_session_restore(layerline_session *session,
 /**
  * Turns text into tokens.
  *
- * `text`, `length`: UTF-8, `length` bytes; it need not end in NUL.
+ * `text`, `length`: UTF-8, `length` bytes; it need not end in NUL. A byte that is in no character becomes the token of
+ * that byte, where the vocabulary has one.
  * `flags`: LAYERLINE_TOKENIZE_ values or-ed together.
  * `tokens`, `cap`: where the tokens are written; NULL with 0 asks for their count.
  * `needed`: set to the count of tokens, also when there is no room for them.
  *
- * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for text that is not UTF-8 and for unknown flags;
- * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
- * in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
+ * Outside the budget a call takes at most 1 MiB, 4 bytes for each byte of the text, one more where the tokeniser brings
+ * text to a normal form first, and 12 for each token.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for text that is not UTF-8 where the vocabulary has
+ * no bytes; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is
+ * not built in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
  */
 layerline_status layerline_model_tokenize(const layerline_model *model,
                                           const char *text,
@@ -1081,10 +1138,10 @@ layerline_status layerline_model_tokenize(const layerline_model *model,
 /**
  * Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
  * character: then so does the text. A space that the tokeniser puts before every text is left out, which is right for a
- * whole sequence and wrong for parts of one that are to be joined.
+ * whole sequence and wrong for parts of one that are to be joined: `layerline_model_detokenize_with` keeps it.
  *
- * To print tokens one by one, take the bytes of each from `layerline_model_token_text`; they may be part of a character.
- * `layerline_session_generate` gives whole characters itself.
+ * To print tokens as they come, in whole characters, use a layerline_detokenizer. `layerline_session_generate` gives
+ * whole characters itself.
  *
  * `tokens`, `count`: may be none.
  * `buf`, `cap`, `needed`: the text, as described for strings at the top.
@@ -1099,6 +1156,23 @@ layerline_status layerline_model_detokenize(const layerline_model *model,
                                             size_t cap,
                                             size_t *needed,
                                             layerline_error **err);
+
+/**
+ * As `layerline_model_detokenize`, with flags.
+ *
+ * `flags`: LAYERLINE_DETOKENIZE_ values or-ed together.
+ * `tokens`, `count`, `buf`, `cap`, `needed`: as for `layerline_model_detokenize`.
+ *
+ * Errors: those of `layerline_model_detokenize`; LAYERLINE_ERROR_INVALID_ARGUMENT also for unknown flags. Any thread.
+ */
+layerline_status layerline_model_detokenize_with(const layerline_model *model,
+                                                 const int32_t *tokens,
+                                                 size_t count,
+                                                 uint32_t flags,
+                                                 char *buf,
+                                                 size_t cap,
+                                                 size_t *needed,
+                                                 layerline_error **err);
 
 /**
  * Gives the bytes that one token adds to a text that goes on, and what the token is. The bytes may be part of a
@@ -1130,6 +1204,64 @@ layerline_status layerline_model_token_is_end(const layerline_model *model,
                                               bool *end,
                                               layerline_error **err);
 
+/* -- tokens to text as they come ----------------------------------------------------------------------------------- */
+
+/**
+ * Turns tokens into text as they come, for programs with a loop of their own: what it hands out is whole UTF-8
+ * characters. It belongs to one text at a time and keeps the model alive. Its memory, under a hundred bytes, is outside
+ * every budget.
+ */
+typedef struct layerline_detokenizer layerline_detokenizer;
+
+/**
+ * Makes a detokeniser for the tokens of a model.
+ *
+ * `flags`: LAYERLINE_DETOKENIZE_ values or-ed together. For what a model adds to a prompt, LAYERLINE_DETOKENIZE_CONTINUE.
+ * `detokenizer`: set to a detokeniser that the caller owns: `layerline_detokenizer_free`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags; LAYERLINE_ERROR_UNSUPPORTED and
+ * LAYERLINE_ERROR_FORMAT as for `layerline_model_tokenize`. Any thread.
+ */
+layerline_status layerline_detokenizer_new(const layerline_model *model,
+                                           uint32_t flags,
+                                           layerline_detokenizer **detokenizer,
+                                           layerline_error **err);
+
+/** Frees a detokeniser; NULL is a no-op. Any thread, once. */
+void layerline_detokenizer_free(layerline_detokenizer *detokenizer);
+
+/**
+ * Takes tokens and gives the text that became whole with them, often none or more than that of the last. Bytes that can
+ * never become a character come as U+FFFD.
+ *
+ * `tokens`, `count`: may be none.
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top. Where it has no room, the tokens are not taken.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a token the model does not have: then none is taken;
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_BUSY while another call on the detokeniser runs. One thread at a time.
+ */
+layerline_status layerline_detokenizer_push(layerline_detokenizer *detokenizer,
+                                            const int32_t *tokens,
+                                            size_t count,
+                                            char *buf,
+                                            size_t cap,
+                                            size_t *needed,
+                                            layerline_error **err);
+
+/**
+ * Ends a text: gives U+FFFD where it ends inside a character, else nothing. The next token begins another text.
+ *
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top. Where it has no room, the text has not ended.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_BUSY while another call on
+ * the detokeniser runs. One thread at a time.
+ */
+layerline_status layerline_detokenizer_finish(layerline_detokenizer *detokenizer,
+                                              char *buf,
+                                              size_t cap,
+                                              size_t *needed,
+                                              layerline_error **err);
+
 /* -- chat templates ------------------------------------------------------------------------------------------------ */
 
 /** One message of a conversation. */
@@ -1155,8 +1287,9 @@ typedef struct layerline_message {
  *
  * A template is rendered as the `transformers` package does it, so that the model sees what it was trained with. The
  * same messages give the same text, except for templates that ask for the date, which is that of UTC. A call parses the
- * template, takes at most a second and 128 MiB whatever the template does, mostly a millisecond and little more than the
- * text, and frees all of it.
+ * template, takes at most a second, 128 MiB and 512 KiB of stack whatever the template does, mostly a millisecond and
+ * little more than the text, and frees all of it. Each further MiB of messages allows for as much again. The text has at
+ * most 2 MiB and 16 bytes for each of the messages.
  *
  * Errors: LAYERLINE_ERROR_NOT_FOUND when the model has no template; LAYERLINE_ERROR_UNSUPPORTED when it uses a function
  * that is not built in; LAYERLINE_ERROR_INVALID_ARGUMENT, also for messages that the template refuses or fails on, in its
@@ -1176,10 +1309,12 @@ layerline_status layerline_model_format_chat(const layerline_model *model,
 /**
  * Gives the text of a conversation that is more than roles and contents: with tools, tool calls, documents, names.
  *
- * `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are:
+ * `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are, also integers of any
+ * length:
  *   "messages"    required: an array of objects, most with "role" and "content". What else a message has, such as
  *                 "tool_calls", "tool_call_id", "name" or "reasoning_content", the template finds in it; members that
- *                 are null count as absent.
+ *                 are null count as absent, unless the template fails without them. Arguments of tool calls that are
+ *                 JSON text are read where the template fails on text.
  *   "tools"       an array: tools the model may call, each {"type": "function", "function": {"name": …, "description":
  *                 …, "parameters": a JSON schema}}. A template for tools is taken where the model has one.
  *   "documents"   an array of objects, for templates that know them.
@@ -1203,6 +1338,7 @@ layerline_status layerline_model_format_chat_json(const layerline_model *model,
  * recognised only where the template spells them. In the text of messages they stay text, so that a message cannot speak
  * for another role.
  * (A template that looks for control tokens inside a message does not find them.)
+ * Beside what rendering takes, a call takes the memory of `layerline_model_tokenize` for the text.
  *
  * `messages`, `count`, `add_assistant`: as for `layerline_model_format_chat`.
  * `tokens`, `cap`, `needed`: the tokens, as for `layerline_model_tokenize`.
@@ -1259,7 +1395,8 @@ typedef struct layerline_sampler layerline_sampler;
  *
  * `token`: what was sampled.
  * `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
- * one. Not NUL-terminated; valid during the call.
+ * one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid
+ * during the call.
  * `user_data`: as given to `layerline_session_generate`.
  *
  * It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call
@@ -1310,6 +1447,14 @@ layerline_status layerline_sampler_set_min_p(layerline_sampler *sampler, float p
 layerline_status layerline_sampler_set_repeat_penalty(layerline_sampler *sampler,
                                                       float penalty,
                                                       uint32_t last_n);
+
+/**
+ * Lets `layerline_session_generate` give its callback the text of control, unknown and unused tokens, such as
+ * "<|channel|>", which else have none: to tell apart the parts of an answer.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_sampler_set_show_control(layerline_sampler *sampler, bool show);
 
 /**
  * Starts the random sequence anew from `seed`. The default is 0.
@@ -1394,7 +1539,8 @@ layerline_status layerline_sampler_sample_logits(layerline_sampler *sampler,
  * cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
  *
  * The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
- * Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
+ * Where a token has ended the text, all that the callback was given have been fed. The position of the session tells which
+ * is the case: `layerline_session_get_info`.
  *
  * Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
  * tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;

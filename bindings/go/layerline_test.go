@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"layerline"
 )
@@ -181,6 +182,34 @@ func TestAFileWillDo(t *testing.T) {
 	}
 }
 
+func TestTextComesInWholeCharacters(t *testing.T) {
+	model := open(t, small)
+	text := "na\u00efve-\u65e5\U0001f600"
+	tokens, err := model.Tokenize(text, layerline.TokenizeContinue)
+	must(t, err)
+	detokenizer, err := model.NewDetokenizer(layerline.DetokenizeContinue)
+	must(t, err)
+	joined := ""
+	for _, token := range tokens {
+		piece, err := detokenizer.Push(token)
+		must(t, err)
+		if !utf8.ValidString(piece) {
+			t.Errorf("%q", piece)
+		}
+		joined += piece
+	}
+	rest, err := detokenizer.Finish()
+	must(t, err)
+	if joined != text || rest != "" {
+		t.Errorf("%q %q", joined, rest)
+	}
+	_, err = detokenizer.Push(100000)
+	refused(t, err, layerline.ErrInvalidArgument)
+	must(t, detokenizer.Close())
+	_, err = detokenizer.Push(40)
+	refused(t, err, layerline.ErrClosed)
+}
+
 func TestTextGoesBothWays(t *testing.T) {
 	model := open(t, small)
 	long := strings.Repeat("a-sea-of-words,", 300)
@@ -203,8 +232,13 @@ func TestTextGoesBothWays(t *testing.T) {
 	if first[0] != 1 {
 		t.Errorf("%v does not begin with the beginning", first)
 	}
-	_, err = model.Tokenize("\xff", 0)
-	refused(t, err, layerline.ErrInvalidArgument)
+	odd, err := model.Tokenize("\xff", layerline.TokenizeContinue)
+	must(t, err)
+	named, err := model.DetokenizeWith(append(odd, 1), layerline.DetokenizeControl|layerline.DetokenizeContinue)
+	must(t, err)
+	if len(odd) != 1 || named != "\xff<s>" {
+		t.Errorf("%v %q", odd, named)
+	}
 	_, err = model.Tokenize("a", 1<<20)
 	refused(t, err, layerline.ErrInvalidArgument)
 	_, err = model.Detokenize([]layerline.Token{100000})

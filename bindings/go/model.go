@@ -173,6 +173,17 @@ type Stats struct {
 	PrefetchFailures uint64
 	// Evictions counts pages evicted to make room for others.
 	Evictions uint64
+	// ExpertHits counts experts that passes were routed to and found in memory; one that several tokens of a chunk use
+	// counts once.
+	ExpertHits uint64
+	// ExpertMisses counts experts that passes were routed to and had to read.
+	ExpertMisses uint64
+	// ExpertMissedBytes had to be read of those.
+	ExpertMissedBytes uint64
+	// ExpertEvictions counts experts evicted to make room for others, or because the budget fell.
+	ExpertEvictions uint64
+	// ExpertWorkingSetBytes is what the experts that one token uses take.
+	ExpertWorkingSetBytes uint64
 }
 
 // Stats is the model's counters so far, also while passes run.
@@ -188,23 +199,28 @@ func (m *Model) Stats() (Stats, error) {
 		return Stats{}, err
 	}
 	return Stats{
-		IO:               IOMode(filled.io),
-		BudgetBytes:      uint64(filled.budget_bytes),
-		UsedBytes:        uint64(filled.used_bytes),
-		PeakBytes:        uint64(filled.peak_bytes),
-		PinnedBytes:      uint64(filled.pinned_bytes),
-		Passes:           uint64(filled.passes),
-		Tokens:           uint64(filled.tokens),
-		LayersResident:   uint64(filled.layers_resident),
-		LayersPrefetched: uint64(filled.layers_prefetched),
-		LayersStalled:    uint64(filled.layers_stalled),
-		StallTime:        time.Duration(filled.stall_ns),
-		ComputeTime:      time.Duration(filled.compute_ns),
-		ReadTime:         time.Duration(filled.read_ns),
-		ReadBytes:        uint64(filled.read_bytes),
-		PrefetchRequests: uint64(filled.prefetch_requests),
-		PrefetchFailures: uint64(filled.prefetch_failures),
-		Evictions:        uint64(filled.evictions),
+		IO:                    IOMode(filled.io),
+		BudgetBytes:           uint64(filled.budget_bytes),
+		UsedBytes:             uint64(filled.used_bytes),
+		PeakBytes:             uint64(filled.peak_bytes),
+		PinnedBytes:           uint64(filled.pinned_bytes),
+		Passes:                uint64(filled.passes),
+		Tokens:                uint64(filled.tokens),
+		LayersResident:        uint64(filled.layers_resident),
+		LayersPrefetched:      uint64(filled.layers_prefetched),
+		LayersStalled:         uint64(filled.layers_stalled),
+		StallTime:             time.Duration(filled.stall_ns),
+		ComputeTime:           time.Duration(filled.compute_ns),
+		ReadTime:              time.Duration(filled.read_ns),
+		ReadBytes:             uint64(filled.read_bytes),
+		PrefetchRequests:      uint64(filled.prefetch_requests),
+		PrefetchFailures:      uint64(filled.prefetch_failures),
+		Evictions:             uint64(filled.evictions),
+		ExpertHits:            uint64(filled.expert_hits),
+		ExpertMisses:          uint64(filled.expert_misses),
+		ExpertMissedBytes:     uint64(filled.expert_missed_bytes),
+		ExpertEvictions:       uint64(filled.expert_evictions),
+		ExpertWorkingSetBytes: uint64(filled.expert_working_set_bytes),
 	}, nil
 }
 
@@ -274,10 +290,12 @@ const (
 	TokenizeBOS TokenizeFlags = C.LAYERLINE_TOKENIZE_BOS
 	// TokenizeEOS adds the ending token where the model wants one.
 	TokenizeEOS TokenizeFlags = C.LAYERLINE_TOKENIZE_EOS
+	// TokenizeContinue is for text that goes on another: no space is put before it.
+	TokenizeContinue TokenizeFlags = C.LAYERLINE_TOKENIZE_CONTINUE
 )
 
-// Tokenize turns text, which must be UTF-8, into tokens. ErrUnsupported when the model has no tokeniser that is built
-// in.
+// Tokenize turns text into tokens: UTF-8, or any bytes where the vocabulary has tokens for them. ErrUnsupported when the
+// model has no tokeniser that is built in.
 func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
 	model, err := m.h.use()
 	if err != nil {
@@ -301,6 +319,16 @@ func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
 	}
 }
 
+// DetokenizeFlags is how tokens are turned into text; values may be or-ed together.
+type DetokenizeFlags uint32
+
+const (
+	// DetokenizeControl gives control tokens the text of their names.
+	DetokenizeControl DetokenizeFlags = C.LAYERLINE_DETOKENIZE_CONTROL
+	// DetokenizeContinue is for tokens that go on a text: its first space stays.
+	DetokenizeContinue DetokenizeFlags = C.LAYERLINE_DETOKENIZE_CONTINUE
+)
+
 // Detokenize turns a sequence of tokens into its text; control tokens have none. A sequence may end inside a character:
 // then so does the text. A space that the tokeniser puts before every text is left out: that is right for a whole
 // sequence, not for parts of one to be joined.
@@ -313,6 +341,19 @@ func (m *Model) Detokenize(tokens []Token) (string, error) {
 	return text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
 		first, count := array(tokens)
 		return C.layerline_model_detokenize(model, first, count, buf, cap, needed, told)
+	})
+}
+
+// DetokenizeWith is Detokenize with flags.
+func (m *Model) DetokenizeWith(tokens []Token, flags DetokenizeFlags) (string, error) {
+	model, err := m.h.use()
+	if err != nil {
+		return "", err
+	}
+	defer m.h.done()
+	return text(func(buf *C.char, cap C.size_t, needed *C.size_t, told **C.layerline_error) C.layerline_status {
+		first, count := array(tokens)
+		return C.layerline_model_detokenize_with(model, first, count, C.uint32_t(flags), buf, cap, needed, told)
 	})
 }
 

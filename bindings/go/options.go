@@ -191,9 +191,9 @@ type Plan struct {
 	FloorBytes uint64
 	// FullBytes is the budget at which nothing is streamed.
 	FullBytes uint64
-	// KVBytes, part of both, is the KV cache of one session.
+	// KVBytes, part of both, is what one session takes: its KV cache, and room for the results of a pass.
 	KVBytes uint64
-	// ScratchBytes, part of both, is activations, logits, the stacks of compute threads.
+	// ScratchBytes, part of both, is the activations of a running pass, and the stacks of threads.
 	ScratchBytes uint64
 	// TablesBytes, part of both, is vocabulary, metadata, and small tensors that always stay.
 	TablesBytes uint64
@@ -205,6 +205,8 @@ type Plan struct {
 	UnreadTensors uint64
 	// UnreadBytes is what they take in the file.
 	UnreadBytes uint64
+	// ExpertWorkingSetBytes is weights of the experts that one token uses.
+	ExpertWorkingSetBytes uint64
 }
 
 // PlanMemory says what the model at path would need at these options. It reads the directory of the file, no weights; a
@@ -219,18 +221,19 @@ func PlanMemory(path string, options Options) (Plan, error) {
 				return err
 			}
 			plan = Plan{
-				LayerCount:    int(filled.layer_count),
-				FileBytes:     uint64(filled.file_bytes),
-				WeightBytes:   uint64(filled.weight_bytes),
-				FloorBytes:    uint64(filled.floor_bytes),
-				FullBytes:     uint64(filled.full_bytes),
-				KVBytes:       uint64(filled.kv_bytes),
-				ScratchBytes:  uint64(filled.scratch_bytes),
-				TablesBytes:   uint64(filled.tables_bytes),
-				PinnedBytes:   uint64(filled.pinned_bytes),
-				StreamedBytes: uint64(filled.streamed_bytes),
-				UnreadTensors: uint64(filled.unread_tensors),
-				UnreadBytes:   uint64(filled.unread_bytes),
+				LayerCount:            int(filled.layer_count),
+				FileBytes:             uint64(filled.file_bytes),
+				WeightBytes:           uint64(filled.weight_bytes),
+				FloorBytes:            uint64(filled.floor_bytes),
+				FullBytes:             uint64(filled.full_bytes),
+				KVBytes:               uint64(filled.kv_bytes),
+				ScratchBytes:          uint64(filled.scratch_bytes),
+				TablesBytes:           uint64(filled.tables_bytes),
+				PinnedBytes:           uint64(filled.pinned_bytes),
+				StreamedBytes:         uint64(filled.streamed_bytes),
+				UnreadTensors:         uint64(filled.unread_tensors),
+				UnreadBytes:           uint64(filled.unread_bytes),
+				ExpertWorkingSetBytes: uint64(filled.expert_working_set_bytes),
 			}
 			return nil
 		})

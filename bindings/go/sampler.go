@@ -33,6 +33,8 @@ type SamplerOptions struct {
 	RepeatLastN int
 	// Seed of the random sequence.
 	Seed uint64
+	// ShowControl lets Generate give the text of control tokens, which else have none.
+	ShowControl bool
 }
 
 // NewSampler makes a sampler. ErrInvalidArgument names the option that is out of range.
@@ -67,6 +69,8 @@ func NewSampler(options SamplerOptions) (*Sampler, error) {
 		{"RepeatPenalty", options.RepeatPenalty,
 			C.layerline_sampler_set_repeat_penalty(made, oneForZero(options.RepeatPenalty), lastN)},
 		{"Seed", options.Seed, C.layerline_sampler_set_seed(made, C.uint64_t(options.Seed))},
+		{"ShowControl", options.ShowControl,
+			C.layerline_sampler_set_show_control(made, C.bool(options.ShowControl))},
 	} {
 		if err := refused(set.status, "%s is %v", set.name, set.value); err != nil {
 			_ = s.Close()

@@ -220,6 +220,33 @@ func (s *Session) row(
 	return copied, err
 }
 
+// Progress is how far a pass has come.
+type Progress struct {
+	// BytesDone is the bytes of weights that the pass has gone past, from memory or from storage; Bytes is all of them.
+	BytesDone, Bytes uint64
+	// TokensDone is the tokens whose chunk is done; Tokens is all of them.
+	TokensDone, Tokens uint64
+}
+
+// Progress is how far the running pass of the session has come, or the last one where none runs. It never waits and may
+// be called from any goroutine.
+func (s *Session) Progress() (Progress, error) {
+	session, err := s.h.use()
+	if err != nil {
+		return Progress{}, err
+	}
+	defer s.h.done()
+	filled := C.layerline_progress{struct_size: C.sizeof_layerline_progress}
+	var told *C.layerline_error
+	err = check(C.layerline_session_get_progress(session, &filled, &told), told)
+	return Progress{
+		BytesDone:  uint64(filled.bytes_done),
+		Bytes:      uint64(filled.bytes),
+		TokensDone: uint64(filled.tokens_done),
+		Tokens:     uint64(filled.tokens),
+	}, err
+}
+
 // SessionInfo is facts of a session.
 type SessionInfo struct {
 	// ContextLength is the tokens it can hold.

@@ -34,8 +34,8 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Budget", "Checkpoint", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "KvType", "LayerState", "Logits",
-    "Message", "Model", "Options", "Plan", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
+    "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "KvType", "LayerState", "Logits",
+    "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -133,13 +133,14 @@ class Error(Exception):
     """What the library refused or could not do.
 
     `status` is a `Status`, or a plain number that a newer library has added; `message` names the file, the tensor, the
-    figures concerned.
+    figures concerned. `text` is what `Session.generate` had made before the error.
     """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = _named(Status, status)
         self.message = message
+        self.text = ""
 
 
 @dataclass(frozen=True)
@@ -189,14 +190,15 @@ class Plan(_Versioned):
 
     floor_bytes is the least budget that works, full_bytes the one at which nothing is streamed; kv_bytes (one session's
     memory), scratch_bytes and tables_bytes are parts of both. pinned_bytes of weights stay at these options, and
-    streamed_bytes are read in each pass. unread_tensors of the file, of unread_bytes, are never read.
+    streamed_bytes are read in each pass, less where experts come again. unread_tensors of the file, of unread_bytes, are
+    never read. expert_working_set_bytes is what the experts of one token take.
     """
 
     _fields_ = [("struct_size", ctypes.c_uint32), ("layer_count", ctypes.c_uint32)] + [
         (name, ctypes.c_uint64)
         for name in (
             "file_bytes weight_bytes floor_bytes full_bytes kv_bytes scratch_bytes tables_bytes pinned_bytes "
-            "streamed_bytes unread_tensors unread_bytes"
+            "streamed_bytes unread_tensors unread_bytes expert_working_set_bytes"
         ).split()
     ]
 
@@ -219,6 +221,15 @@ class Info(_Versioned):
         ]
         + [("parameter_count", ctypes.c_uint64)]
     )
+
+
+class Progress(_Versioned):
+    """How far a pass has come: bytes of weights it has gone past, from memory or from storage, of how many; tokens whose
+    chunk is done, of how many."""
+
+    _fields_ = [(name, ctypes.c_uint32) for name in "struct_size reserved".split()] + [
+        (name, ctypes.c_uint64) for name in "bytes_done bytes tokens_done tokens".split()
+    ]
 
 
 class SessionInfo(_Versioned):
@@ -247,7 +258,8 @@ class Stats(_Versioned):
         (name, ctypes.c_uint64)
         for name in (
             "budget_bytes used_bytes peak_bytes pinned_bytes passes tokens layers_resident layers_prefetched "
-            "layers_stalled stall_ns compute_ns read_ns read_bytes prefetch_requests prefetch_failures evictions"
+            "layers_stalled stall_ns compute_ns read_ns read_bytes prefetch_requests prefetch_failures evictions "
+            "expert_hits expert_misses expert_missed_bytes expert_evictions expert_working_set_bytes"
         ).split()
     ]
 
@@ -343,10 +355,16 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_logits": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_embeddings": (_STATUS, [_HANDLE, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_session_get_info": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_get_progress": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_session_clear_interrupt": (None, [_HANDLE]),
     "layerline_session_truncate": (_STATUS, [_HANDLE, _SIZE, _OUT]),
     "layerline_model_tokenize": (_STATUS, [_HANDLE, _TEXT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_detokenize": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_model_detokenize_with": (_STATUS, [_HANDLE, _OUT, _SIZE, _U32, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_detokenizer_new": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
+    "layerline_detokenizer_free": (None, [_HANDLE]),
+    "layerline_detokenizer_push": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_detokenizer_finish": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_token_text": (_STATUS, [_HANDLE, _I32, _OUT, _SIZE, _OUT, _OUT, _OUT]),
     "layerline_model_token_is_end": (_STATUS, [_HANDLE, _I32, _OUT, _OUT]),
     "layerline_model_format_chat": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
@@ -361,6 +379,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_sampler_set_min_p": (_STATUS, [_HANDLE, _FLOAT]),
     "layerline_sampler_set_repeat_penalty": (_STATUS, [_HANDLE, _FLOAT, _U32]),
     "layerline_sampler_set_seed": (_STATUS, [_HANDLE, _U64]),
+    "layerline_sampler_set_show_control": (_STATUS, [_HANDLE, ctypes.c_bool]),
     "layerline_sampler_copy": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_sampler_reset": (_STATUS, [_HANDLE, _OUT]),
     "layerline_sampler_accept": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
@@ -369,7 +388,8 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_session_generate": (_STATUS, [_HANDLE, _HANDLE, _OUT, _SIZE, _SIZE, _CALLBACK, ctypes.c_void_p, _OUT]),
 }
 _MAJOR = 0  # of the interface that this file is written for
-_TOKENIZE_SPECIAL, _TOKENIZE_BOS, _TOKENIZE_EOS = 1, 2, 4
+_TOKENIZE_SPECIAL, _TOKENIZE_BOS, _TOKENIZE_EOS, _TOKENIZE_CONTINUE = 1, 2, 4, 8
+_DETOKENIZE_CONTROL, _DETOKENIZE_CONTINUE = 1, 2
 
 _library: Optional[ctypes.CDLL] = None
 _library_lock = threading.Lock()
@@ -737,19 +757,30 @@ class Model(_Handle):
             _call(_c().layerline_model_layer_state, own, _u32(layer, "layer"), ctypes.byref(state))
         return _named(LayerState, state.value)
 
-    def tokenize(self, text: str, *, special: bool = False, bos: bool = False, eos: bool = False) -> List[int]:
-        """The tokens of a text. `special`: recognise control tokens, for templates, never for users' text. `bos`, `eos`:
-        begin with the beginning token, end with the ending one, where the model wants one."""
-        data = text.encode()
-        flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS | eos * _TOKENIZE_EOS
+    def tokenize(
+        self,
+        text: Union[str, bytes],
+        *,
+        special: bool = False,
+        bos: bool = False,
+        eos: bool = False,
+        continues: bool = False,
+    ) -> List[int]:
+        """The tokens of a text, or of bytes that need not be UTF-8 where the vocabulary has tokens for them. `special`:
+        recognise control tokens, for templates, never for users' text. `bos`, `eos`: begin with the beginning token, end
+        with the ending one, where the model wants one. `continues`: it goes on a text, so no space is put before it."""
+        data = text.encode() if isinstance(text, str) else text
+        flags = special * _TOKENIZE_SPECIAL | bos * _TOKENIZE_BOS | eos * _TOKENIZE_EOS | continues * _TOKENIZE_CONTINUE
         with self._use() as own:
             return _filled(len(data) + 8, lambda *out: _c().layerline_model_tokenize(own, data, len(data), flags, *out))
 
-    def detokenize(self, tokens: Iterable[int]) -> bytes:
-        """The text of a whole sequence, UTF-8 but for a character that its end may cut."""
+    def detokenize(self, tokens: Iterable[int], *, control: bool = False, continues: bool = False) -> bytes:
+        """The text of a whole sequence, UTF-8 but for a character that its end may cut. `control`: control tokens have the
+        text of their names. `continues`: the tokens go on a text, so its first space stays."""
         values, count = _tokens(tokens)
+        flags = control * _DETOKENIZE_CONTROL | continues * _DETOKENIZE_CONTINUE
         with self._use() as own:
-            return _text(lambda *out: _c().layerline_model_detokenize(own, values, count, *out))
+            return _text(lambda *out: _c().layerline_model_detokenize_with(own, values, count, flags, *out))
 
     def format_chat(self, messages: Iterable[Message], *, add_assistant: bool = True, **variables: Any) -> str:
         """The text of a conversation by the model's template, to be tokenised with `special`, without `bos`.
@@ -792,12 +823,39 @@ class Model(_Handle):
         return end.value
 
 
+class Detokenizer(_Handle):
+    """Turns tokens into text as they come, for programs with a loop of their own: what it hands out is whole characters.
+    One thread at a time.
+
+    control: control tokens have the text of their names. continues: the tokens go on a text, such as a prompt.
+    """
+
+    def __init__(self, model: Model, *, control: bool = False, continues: bool = False) -> None:
+        made = ctypes.c_void_p()
+        flags = control * _DETOKENIZE_CONTROL | continues * _DETOKENIZE_CONTINUE
+        with model._use() as of:
+            _call(_c().layerline_detokenizer_new, of, flags, ctypes.byref(made))
+        self._own(made.value, _c().layerline_detokenizer_free)
+
+    def push(self, tokens: Iterable[int]) -> str:
+        """Takes tokens and returns the text that became whole with them."""
+        values, count = _tokens(tokens)
+        with self._use() as own:
+            return _text(lambda *out: _c().layerline_detokenizer_push(own, values, count, *out)).decode()
+
+    def finish(self) -> str:
+        """Ends the text: U+FFFD where it ends inside a character. The next token begins another text."""
+        with self._use() as own:
+            return _text(lambda *out: _c().layerline_detokenizer_finish(own, *out)).decode()
+
+
 class Sampler(_Handle):
     """Chooses tokens for one sequence; greedy unless told otherwise. One thread at a time.
 
     temperature: what logits are divided by; 0: greedy. top_k: only the k likeliest stay; 0: all. top_p: only the likeliest
     that sum to p stay; 1: all. min_p: only those at least p times as probable as the likeliest stay; 0: all.
-    repeat_penalty, last_n: makes the last last_n tokens less likely; 1: not. seed: of the random sequence.
+    repeat_penalty, last_n: makes the last last_n tokens less likely; 1: not. seed: of the random sequence. show_control:
+    `Session.generate` gives the text of control tokens, which else have none.
     """
 
     def __init__(
@@ -810,6 +868,7 @@ class Sampler(_Handle):
         repeat_penalty: float = 1.0,
         last_n: int = 64,
         seed: int = 0,
+        show_control: bool = False,
     ) -> None:
         c = _c()
         self._own(c.layerline_sampler_new(), c.layerline_sampler_free)
@@ -820,6 +879,7 @@ class Sampler(_Handle):
         _check(c.layerline_sampler_set_min_p(own, min_p))
         _check(c.layerline_sampler_set_repeat_penalty(own, repeat_penalty, _u32(last_n, "last_n")))
         _check(c.layerline_sampler_set_seed(own, _u64(seed, "seed")))
+        _check(c.layerline_sampler_set_show_control(own, show_control))
 
     def copy(self) -> Sampler:
         """A second sampler with the settings of this one and all that it has seen."""
@@ -975,6 +1035,13 @@ class Session(_Handle):
         with self._use() as own:
             _c().layerline_session_interrupt(own)
 
+    def progress(self) -> Progress:
+        """How far the running pass has come, or the last one where none runs. Never waits; any thread."""
+        filled = Progress()
+        with self._use() as own:
+            _call(_c().layerline_session_get_progress, own, ctypes.byref(filled))
+        return filled
+
     def clear_interrupt(self) -> None:
         """Takes back an interrupt that no pass has seen."""
         with self._use() as own:
@@ -1022,13 +1089,17 @@ class Session(_Handle):
         on_token: Optional[Callable[[int, str], Optional[bool]]] = None,
     ) -> str:
         """Runs a prompt, text or tokens, generates up to `max_tokens` and returns their text. An empty prompt goes on
-        from the last pass.
+        from the last pass. A text begins with the beginning token where the session holds none yet, and else goes on
+        what it holds. An Error, such as that of a session that is full, has the text made before it as its `text`.
 
         `on_token(token, piece)` gets each as it comes, on this thread; it may return False to stop. What it raises,
         KeyboardInterrupt too, ends the generation and comes out of here. Without a sampler the choice is greedy. The last
         token is not fed to the session: to go on later, begin the next prompt with it.
         """
-        values, count = _tokens(self.model.tokenize(prompt, bos=True) if isinstance(prompt, str) else prompt)
+        if isinstance(prompt, str):
+            held = self.position()
+            prompt = self.model.tokenize(prompt, bos=held == 0, continues=held > 0)
+        values, count = _tokens(prompt)
         pieces: List[str] = []
         raised: List[BaseException] = []
 
@@ -1049,5 +1120,10 @@ class Session(_Handle):
         if raised:
             _c().layerline_error_free(error)
             raise raised[0]
-        _check(status, error)
-        return "".join(pieces)
+        text = "".join(pieces)
+        try:
+            _check(status, error)
+        except Error as told:
+            told.text = text
+            raise
+        return text

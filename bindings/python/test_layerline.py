@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import ctypes
 import gc
+import gzip
 import os
 import pathlib
 import re
@@ -59,7 +60,8 @@ class Interface(Case):
         # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
         text = (ROOT / "ctests/layout.c").read_text()
         structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event),
-                   ("message", layerline._Message), ("session_info", layerline.SessionInfo))  # fmt: skip
+                   ("message", layerline._Message), ("session_info", layerline.SessionInfo),
+                   ("progress", layerline.Progress))  # fmt: skip
         for name, layout in structs:
             size = re.search(rf"SIZE\(layerline_{name}, (\d+)\)", text)
             assert size is not None
@@ -156,11 +158,43 @@ class WithModel(Case):
         self.assertEqual((self.model.tokenize(""), self.model.detokenize([])), ([], b""))
         self.assertEqual(self.model.tokenize("a", bos=True)[0], self.model.info().bos_token)
         self.assertRaises(UnicodeEncodeError, self.model.tokenize, "\ud800")
+        self.assertEqual(self.model.detokenize(self.model.tokenize(b"\xff\xfe", continues=True)), b"\xff\xfe")
+        self.assertLess(len(self.model.tokenize("a", continues=True)), len(self.model.tokenize("a")))
+        bos = self.model.info().bos_token
+        self.assertEqual((self.model.detokenize([bos]), self.model.detokenize([bos], control=True)), (b"", b"<s>"))
         self.assertRaises(ValueError, self.model.detokenize, [2**40])
         self.assertRaises(TypeError, self.model.detokenize, [1.5])
         self.refused(Status.INVALID_ARGUMENT, self.model.detokenize, [100000])
         self.assertTrue(self.model.is_end(self.model.info().eos_token))
         self.assertFalse(self.model.is_end(40))
+
+    def test_text_comes_in_whole_characters(self) -> None:
+        text = "na\u00efve-\u65e5\U0001f600"
+        tokens = self.model.tokenize(text, continues=True)
+        with layerline.Detokenizer(self.model, continues=True) as detokenizer:
+            self.assertEqual("".join(detokenizer.push([token]) for token in tokens), text)
+            self.assertEqual(detokenizer.finish(), "")
+            self.refused(Status.INVALID_ARGUMENT, detokenizer.push, [100000])
+            self.assertEqual((detokenizer.push([3 + 0xC3]), detokenizer.finish()), ("", "\ufffd"))
+
+    def test_a_text_goes_on_what_the_session_holds(self) -> None:
+        session, other = Session(self.model), Session(self.model)
+        session.generate("a", max_tokens=0)
+        session.generate("b", max_tokens=0)
+        tokens = self.model.tokenize("a", bos=True) + self.model.tokenize("b", continues=True)
+        other.forward(tokens)
+        self.assertEqual((session.position(), session.logits()), (len(tokens), other.logits()))
+
+    def test_a_full_session_keeps_its_text(self) -> None:
+        session = Session(self.model, 12)
+        pieces: List[str] = []
+        sampler = Sampler(temperature=5.0, seed=3)
+        error = self.refused(
+            Status.CONTEXT_FULL, session.generate, [1, 40, 50], max_tokens=100, sampler=sampler,
+            on_token=lambda token, piece: pieces.append(piece),
+        )  # fmt: skip
+        self.assertTrue(pieces)
+        self.assertEqual(error.text, "".join(pieces))
 
     def test_conversations_become_text_and_tokens(self) -> None:
         self.refused(Status.NOT_FOUND, self.model.format_chat, [("user", "hi")])
@@ -280,17 +314,21 @@ class WithModel(Case):
             self.assertRaises(ValueError, session.restore, checkpoint)
 
     def test_keys_and_values_are_kept_as_the_options_say(self) -> None:
-        wide = ROOT / "tests/data/golden/quant2/Q1_0.gguf"
+        # Its weights are not the model's, but its heads are wide enough.
+        packed = (ROOT / "tests/data/golden/quant2/Q1_0.gguf.gz").read_bytes()
         infos = []
-        for kv_type in KvType:
-            with Model(wide, Options(context_length=64, kv_type=kv_type)) as model, Session(model) as session:
-                infos.append(session.info())
+        with tempfile.NamedTemporaryFile() as wide:
+            wide.write(gzip.decompress(packed))
+            wide.flush()
+            for kv_type in KvType:
+                with Model(wide.name, Options(context_length=64, kv_type=kv_type)) as model, Session(model) as session:
+                    infos.append(session.info())
+            self.assertEqual(layerline.plan(wide.name).unread_tensors, 0)
         halves, blocks = infos
         self.assertEqual((halves.kv_type, blocks.kv_type), (KvType.F16, KvType.Q8_0))
         self.assertEqual(blocks.cache_bytes * 32, halves.cache_bytes * 17)
         self.assertLess(halves.cache_bytes, halves.memory_bytes)
         self.assertEqual(halves.fewest_tokens, 1)
-        self.assertEqual(layerline.plan(wide).unread_tensors, 0)
         self.refused(Status.UNSUPPORTED, Model, MODEL, Options(kv_type=KvType.Q8_0))
 
     def test_generation_gives_the_same_text_each_way(self) -> None:

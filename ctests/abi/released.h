@@ -211,6 +211,14 @@ typedef struct layerline_session_info {
     int32_t kv_type;
     uint32_t fewest_tokens;
 } layerline_session_info;
+typedef struct layerline_progress {
+    uint32_t struct_size;
+    uint32_t reserved;
+    uint64_t bytes_done;
+    uint64_t bytes;
+    uint64_t tokens_done;
+    uint64_t tokens;
+} layerline_progress;
 layerline_status layerline_session_new(const layerline_model *model,
                                        uint32_t context_length,
                                        layerline_session **session,
@@ -234,6 +242,9 @@ layerline_status layerline_session_submit(layerline_session *session,
                                           layerline_error **err);
 void layerline_session_interrupt(const layerline_session *session);
 void layerline_session_clear_interrupt(const layerline_session *session);
+layerline_status layerline_session_get_progress(const layerline_session *session,
+                                                layerline_progress *progress,
+                                                layerline_error **err);
 layerline_status layerline_session_logits(const layerline_session *session,
                                           size_t row,
                                           const float **logits,

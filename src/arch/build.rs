@@ -69,18 +69,18 @@ impl<'a> Tensors<'a> {
         self.matrices.add(&name.into(), tensor, 0, rows as u64)
     }
 
-    /// The three matrices of `count` experts, given by name, columns and rows, each expert's after the other's; that of the
-    /// first, with the three vectors of scales and of biases where there are some.
+    /// The matrices of `count` experts, given by name, columns and rows, each expert's after the other's: gate, way up and
+    /// way down, or the last two; that of the first, with the three vectors of scales and of biases where there are some.
     #[allow(clippy::type_complexity)] // What is made of the three matrices, named where it goes.
     pub fn experts(
         &mut self,
         layer: u32,
         count: usize,
-        parts: [(&str, usize, usize); 3],
+        parts: &[(&str, usize, usize)],
     ) -> Result<(MatrixId, [Option<VectorId>; 3], [Option<VectorId>; 3])> {
         let mut tensors = Vec::with_capacity(3);
         let (mut scales, mut biases) = ([None; 3], [None; 3]);
-        for (i, (name, columns, rows)) in parts.into_iter().enumerate() {
+        for (i, &(name, columns, rows)) in (3 - parts.len()..).zip(parts) {
             let weight = format!("{name}.weight");
             let tensor = self.take(&weight, &[columns as u64, rows as u64, count as u64])?;
             tensors.push((Arc::from(weight), tensor, rows as u64));
@@ -90,15 +90,53 @@ impl<'a> Tensors<'a> {
                 biases[i] = Some(self.vector_of(&name, &[rows as u64, count as u64])?);
             }
         }
+        let parts = tensors.iter().map(|(name, tensor, rows)| (name, *tensor, 0, *rows, *rows));
+        let first = self.expert_matrices(layer, count, parts)?;
+        Ok((first, scales, biases))
+    }
+
+    /// The same where each expert's gate and way up are one matrix, in this order, of `length` rows each.
+    #[allow(clippy::type_complexity)] // As above.
+    pub fn fused_experts(
+        &mut self,
+        layer: u32,
+        count: usize,
+        [width, length]: [usize; 2],
+        [gate_up, down]: [String; 2],
+    ) -> Result<(MatrixId, [Option<VectorId>; 3], [Option<VectorId>; 3])> {
+        let dims = [(&gate_up, width, length.saturating_mul(2)), (&down, length, width)];
+        let [gate_up_tensor, down_tensor] =
+            dims.map(|(name, columns, rows)| (format!("{name}.weight"), [columns as u64, rows as u64, count as u64]));
+        let names = [&gate_up_tensor.0, &down_tensor.0].map(|name| Arc::from(name.as_str()));
+        let [gate_up_tensor, down_tensor] =
+            [self.take(&gate_up_tensor.0, &gate_up_tensor.1)?, self.take(&down_tensor.0, &down_tensor.1)?];
+        let both = self.optional_vector(&format!("{gate_up}.scale"), count)?;
+        let scales = [both, both, self.optional_vector(&format!("{down}.scale"), count)?];
+        let (length, width) = (length as u64, width as u64);
+        let parts = [
+            (&names[0], gate_up_tensor, 0, length, 2 * length),
+            (&names[0], gate_up_tensor, length, length, 2 * length),
+            (&names[1], down_tensor, 0, width, width),
+        ];
+        Ok((self.expert_matrices(layer, count, parts.into_iter())?, scales, [None; 3]))
+    }
+
+    /// The matrices of each expert after the other's; that of the first. Of a tensor, the first row that is the first
+    /// expert's, how many are, and how many further those of the next are.
+    fn expert_matrices<'t>(
+        &mut self,
+        layer: u32,
+        count: usize,
+        parts: impl Iterator<Item = (&'t Arc<str>, &'t Tensor, u64, u64, u64)> + Clone,
+    ) -> Result<MatrixId> {
         let mut first = None;
         for expert in 0..count as u64 {
-            for (name, tensor, rows) in &tensors {
-                let id = self.matrices.add(name, tensor, expert * rows, *rows)?;
+            for (name, tensor, row, rows, stride) in parts.clone() {
+                let id = self.matrices.add(name, tensor, expert * stride + row, rows)?;
                 first.get_or_insert(id);
             }
         }
-        let none = || Error::format(format!("layer {layer} has no experts"));
-        Ok((first.ok_or_else(none)?, scales, biases))
+        first.ok_or_else(|| Error::format(format!("layer {layer} has no experts")))
     }
 
     /// `NAME.weight`, and `NAME.scale` and `NAME.bias` where there are any.
@@ -136,6 +174,12 @@ impl<'a> Tensors<'a> {
         let tensor = self.take(name, dims)?;
         // A tensor is no larger than its file.
         self.stretch(tensor, 0, dims.iter().product::<u64>() as usize)
+    }
+
+    /// A small tensor in the first of these forms that it has.
+    pub fn vector_in(&mut self, name: &str, forms: &[&[u64]]) -> Result<VectorId> {
+        let found = forms.iter().find(|dims| self.directory.require_tensor(name, dims).is_ok());
+        self.vector_of(name, found.unwrap_or(&forms[0]))
     }
 
     /// The first row of a small matrix, where there is one.

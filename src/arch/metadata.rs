@@ -41,6 +41,7 @@ const HARMLESS: &[(&str, Harmless)] = &[
     // Its matrices tell whether queries are compressed.
     ("attention.q_lora_rank", Always),
     ("attention.shared_kv_layers", WhenZero),
+    ("ssm.dt_b_c_rms", WhenZero),
     ("expert_count", WhenZero),
     ("expert_group_count", WhenZero),
     ("expert_group_used_count", WhenZero),
@@ -141,6 +142,40 @@ impl<'a> Keys<'a> {
             (None, Some(default)) => Ok(default),
             _ => Ok(self.metadata.require_u32(&key)? as usize),
         }
+    }
+
+    /// The number of one layer, where each layer may have its own; `default` where there is none.
+    pub fn number_at(&self, part: &str, layer: usize, default: usize) -> Result<usize> {
+        let key = self.key(part);
+        match self.metadata.get(&key) {
+            Some(Value::Array(values)) => element(values, &key, layer),
+            _ => self.number_or(part, Some(default)),
+        }
+    }
+
+    /// A number that is the same for all layers that have one other than 0, and not 0.
+    pub fn count_but_zeros(&self, part: &str, default: Option<usize>) -> Result<usize> {
+        let key = self.key(part);
+        let Some(Value::Array(values)) = self.metadata.get(&key) else {
+            return match default {
+                Some(default) => self.count_or(part, default),
+                None => self.count(part),
+            };
+        };
+        let mut found = None;
+        for i in 0..values.len() {
+            match (element(values, &key, i)?, found) {
+                (0, _) => {}
+                (n, Some(first)) if n != first => {
+                    return Err(Error::unsupported(format!(
+                        "metadata key {key:?}: {first} for one layer and {n} for layer {i}; layers that differ in it are not built in"
+                    )));
+                }
+                (n, _) => found = Some(n),
+            }
+        }
+        // No layer has attention.
+        Ok(found.or(default).unwrap_or(1))
     }
 
     /// The number of one layer, where each layer may have its own; 0 is refused.

@@ -1,9 +1,11 @@
 //! Architectures as data: a description of what each layer computes and of which tensors, which `exec::program` compiles
-//! into steps. `table` says what sets each architecture apart, `transformer` makes a description of that, the metadata and
-//! the tensor directory.
+//! into steps. `table` says what sets each architecture apart, `hybrids` what does those with recurrent layers;
+//! `transformer` makes a description of that, the metadata and the tensor directory.
 
 mod build;
+mod hybrids;
 mod metadata;
+mod recurrent;
 mod table;
 mod transformer;
 
@@ -14,6 +16,7 @@ use crate::kernel::vector::Activation;
 use crate::weights::{Builder, MatrixId};
 
 pub use build::VectorSource;
+pub use recurrent::{Convolution, Delta, DeltaRows, DeltaStrength, Mixer, Recurrent, StateSpace};
 pub use table::{ARCHITECTURES, Architecture};
 
 /// A small tensor that is read at open and stays, by number.
@@ -157,6 +160,8 @@ pub struct Attention {
     pub temperature: Option<Temperature>,
     /// One extra logit per head, in the softmax's denominator only.
     pub sinks: Option<VectorId>,
+    /// Each head's query is followed by as many numbers, whose sigmoid multiplies its result.
+    pub gated: bool,
     /// A token sees itself and the `window - 1` before it; `None`: all.
     pub window: Option<usize>,
     pub output: Linear,
@@ -189,6 +194,10 @@ pub struct Experts {
     pub used: usize,
     /// The gate of expert 0; its up and down projections follow, then those of the other experts.
     pub first: MatrixId,
+    /// Whether experts have a gate; else the first is the up projection of expert 0.
+    pub gated: bool,
+    /// What the experts' input is compressed by, and what takes the sum of their results back.
+    pub latent: Option<[Linear; 2]>,
     /// One number for each expert's gate, up and down projection: see [`Linear::scale`].
     pub scales: [Option<VectorId>; 3],
     /// Of all experts' gates, ways up and ways down, end to end.
@@ -203,13 +212,19 @@ impl Experts {
     /// The matrices that share the input of the router. The experts take theirs row by row.
     pub fn first_stage(&self) -> Vec<Linear> {
         let shared = self.shared.into_iter().flat_map(|shared| shared.mlp.up_projections());
-        [self.router].into_iter().chain(shared).collect()
+        [self.router].into_iter().chain(self.latent.map(|[down, _]| down)).chain(shared).collect()
     }
 
-    /// The gate, up projection and down projection of an expert.
+    /// The gate, up projection and down projection of an expert; without a gate the up projection stands for it.
     pub fn matrices(&self, expert: usize) -> [MatrixId; 3] {
-        let first = self.first.0 + 3 * expert as u32;
-        [first, first + 1, first + 2].map(MatrixId)
+        let count = if self.gated { 3 } else { 2 };
+        let first = self.first.0 + count * expert as u32;
+        [first, first + count - 2, first + count - 1].map(MatrixId)
+    }
+
+    /// The matrices of an expert in their order, each once.
+    pub fn parts(&self, expert: usize) -> impl Iterator<Item = MatrixId> + use<> {
+        self.matrices(expert).into_iter().skip(if self.gated { 0 } else { 1 })
     }
 }
 
@@ -266,11 +281,13 @@ pub struct FeedForward {
     pub sum_norm: Option<Norm>,
 }
 
-/// x = sum_norm(x + s·post_norm(attention(x))), then the same with feed_forward, s the description's `residual_scale`.
+/// x = sum_norm(x + s·post_norm(attention(x))), then the same with feed_forward, s the description's `residual_scale`. A
+/// recurrent block stands in place of the attention, or beside it and reads the same. A layer has one block at least.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
-    pub attention: Attention,
-    pub feed_forward: FeedForward,
+    pub attention: Option<Attention>,
+    pub recurrent: Option<Recurrent>,
+    pub feed_forward: Option<FeedForward>,
     /// Both blocks read the x that the layer began with.
     pub parallel: bool,
 }
@@ -305,12 +322,17 @@ pub struct Description {
 impl Description {
     /// Layers whose keys and values outlast them: where passes are sequences of their own, one is enough for all.
     pub fn cached_layers(&self) -> usize {
-        if self.causal { self.layers.len() } else { 1 }
+        if self.causal { self.attention().count() } else { 1 }
+    }
+
+    /// The attention of each layer that has some.
+    pub fn attention(&self) -> impl Iterator<Item = &Attention> {
+        self.layers.iter().filter_map(|l| l.attention.as_ref())
     }
 
     /// The experts of the first layer that has some.
     pub fn experts(&self) -> Option<&Experts> {
-        self.layers.iter().find_map(|l| match &l.feed_forward.block {
+        self.layers.iter().find_map(|l| match &l.feed_forward.as_ref()?.block {
             Block::Dense(_) => None,
             Block::Experts(experts) => Some(experts),
         })

@@ -1,6 +1,7 @@
 //! What sets the architectures apart. What a file may have or not have (biases, fused matrices, norms of queries and keys,
 //! divisors of angles) is found by its tensors; what no tensor tells is here.
 
+use super::hybrids::{self, RecurrentLayers};
 use super::{Gating, NormKind};
 use crate::kernel::rope::Pairing;
 use crate::kernel::vector::Activation;
@@ -24,6 +25,9 @@ pub struct Architecture {
     pub(super) norms: Norms,
     pub(super) query_key_norm: QueryKeyNorm,
     pub(super) norm_after_rotation: bool,
+    /// Whether each head's query is followed by as many numbers, whose sigmoid multiplies its result.
+    pub(super) gated_attention: bool,
+    pub(super) recurrent: Option<RecurrentLayers>,
     /// Whether keys and values are compressed.
     pub(super) latent: bool,
     pub(super) activation: Activation,
@@ -61,6 +65,8 @@ pub struct Architecture {
 pub(super) enum Positions {
     Rotary(Pairing),
     Learned,
+    /// Recurrent layers tell the order of tokens alone.
+    None,
 }
 
 /// The names of a layer's norms. Of several the first that the file has is taken; an empty list means none. A
@@ -112,7 +118,7 @@ pub(super) struct Windows {
 }
 
 /// Every second layer, of a length that a key tells, rotated as the others are.
-const WINDOWS: Windows =
+pub(super) const WINDOWS: Windows =
     Windows { pattern: 2, full_first: false, only_with_layers: None, length: None, rotation: WindowRotation::Same };
 
 /// Which keys say that queries grow with their position.
@@ -164,7 +170,7 @@ pub(super) enum LogitScale {
     Factor,
 }
 
-const PRE_NORMS: Norms = Norms {
+pub(super) const PRE_NORMS: Norms = Norms {
     attention: &["attn_norm"],
     after_attention: &[],
     feed_forward: &["ffn_norm"],
@@ -193,11 +199,13 @@ const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_
 /// Both blocks read the same normed rows.
 const SHARED_NORM: Norms = Norms { feed_forward: &["attn_norm"], ..PRE_NORMS };
 
-const SIGMOID: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: false });
-const SIGMOID_RENORMALISED: Option<RouterDefaults> =
+pub(super) const SIGMOID: Option<RouterDefaults> =
+    Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: false });
+pub(super) const SIGMOID_RENORMALISED: Option<RouterDefaults> =
     Some(RouterDefaults { gating: Gating::Sigmoid, renormalised: true });
 const SOFTMAX: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: false });
-const RENORMALISED: Option<RouterDefaults> = Some(RouterDefaults { gating: Gating::Softmax, renormalised: true });
+pub(super) const RENORMALISED: Option<RouterDefaults> =
+    Some(RouterDefaults { gating: Gating::Softmax, renormalised: true });
 
 const LLAMA: Architecture = Architecture {
     name: "llama",
@@ -210,6 +218,8 @@ const LLAMA: Architecture = Architecture {
     norms: PRE_NORMS,
     query_key_norm: QueryKeyNorm::None,
     norm_after_rotation: false,
+    gated_attention: false,
+    recurrent: None,
     latent: false,
     activation: Activation::Silu,
     gated: true,
@@ -231,10 +241,10 @@ const LLAMA: Architecture = Architecture {
 };
 
 /// As LLAMA without experts.
-const DENSE: Architecture = Architecture { experts: None, ..LLAMA };
+pub(super) const DENSE: Architecture = Architecture { experts: None, ..LLAMA };
 
 /// As DENSE, with the halves of a head as pairs.
-const NEOX: Architecture = Architecture { positions: Positions::Rotary(Pairing::Neox), ..DENSE };
+pub(super) const NEOX: Architecture = Architecture { positions: Positions::Rotary(Pairing::Neox), ..DENSE };
 
 /// As NEOX, with layer norms and blocks without a gate.
 const PLAIN: Architecture =
@@ -270,7 +280,7 @@ const COMMAND_R: Architecture = Architecture {
     ..DENSE
 };
 
-const GRANITE: Architecture = Architecture {
+pub(super) const GRANITE: Architecture = Architecture {
     name: "granite",
     models: "Granite 3, dense",
     logit_scale: LogitScale::Divisor,
@@ -455,6 +465,17 @@ pub const ARCHITECTURES: &[Architecture] = &[
         experts_averaged: true,
         ..COMMAND_R
     },
+    hybrids::QWEN35,
+    hybrids::QWEN35_MOE,
+    hybrids::QWEN3_NEXT,
+    hybrids::LFM2,
+    hybrids::LFM2_MOE,
+    hybrids::MAMBA2,
+    hybrids::GRANITE_HYBRID,
+    hybrids::NEMOTRON_H,
+    hybrids::NEMOTRON_H_MOE,
+    hybrids::FALCON_H1,
+    hybrids::KIMI_LINEAR,
     Architecture { name: "starcoder2", models: "StarCoder 2", ..PLAIN },
     Architecture {
         name: "falcon",

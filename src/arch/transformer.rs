@@ -1,5 +1,8 @@
 //! The description of a model, from what its architecture, its metadata and its tensors say.
 
+mod latent;
+mod recurrent;
+
 use super::build::Tensors;
 use super::metadata::Keys;
 use super::table::{
@@ -7,8 +10,8 @@ use super::table::{
     YarnMultiplier,
 };
 use super::{
-    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Latent, Layer, Linear, Mlp, Norm,
-    NormKind, Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
+    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Layer, Linear, Mlp, Norm, NormKind,
+    Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
@@ -46,13 +49,13 @@ pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<
 
 fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Result<Shape> {
     let embedding = keys.count("embedding_length")?;
-    let heads = keys.count("attention.head_count")?;
-    let kv_heads = keys.count_or("attention.head_count_kv", heads)?;
+    let (heads, kv_heads) = recurrent::heads(architecture, keys)?;
     if !heads.is_multiple_of(kv_heads) {
         return Err(Error::format(format!("{heads} query heads are no multiple of {kv_heads} key heads")));
     }
-    let key_dim = keys.count_or("attention.key_length", embedding / heads)?;
-    let value_dim = keys.count_or("attention.value_length", embedding / heads)?;
+    let default = if recurrent::attends(architecture) { embedding / heads } else { 1 };
+    let key_dim = keys.count_or("attention.key_length", default)?;
+    let value_dim = keys.count_or("attention.value_length", default)?;
     for dim in [key_dim, value_dim] {
         if dim == 0 || dim > MAX_HEAD_DIM {
             return Err(Error::unsupported(format!("heads of {dim} elements; 1 to {MAX_HEAD_DIM} are built in")));
@@ -75,8 +78,8 @@ fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Res
         context: keys.count_or("context_length", 4096)? as u32,
         norm,
         norm_eps: keys.require_float(match norm {
-            NormKind::Rms => "attention.layer_norm_rms_epsilon",
-            NormKind::Layer => "attention.layer_norm_epsilon",
+            NormKind::Rms if by_key || !architecture.norm_by_key => "attention.layer_norm_rms_epsilon",
+            NormKind::Rms | NormKind::Layer => "attention.layer_norm_epsilon",
         })?,
     })
 }
@@ -118,6 +121,10 @@ impl Maker<'_> {
                 let context = self.shape.context as usize;
                 Some(self.tensors.table("position_embd.weight", embedding, context)?)
             }
+            Positions::None => {
+                self.keys.ignore(&["rope.dimension_count", "rope.freq_base", "rope.scaling.type"]);
+                None
+            }
         };
         let token_type = self.tensors.optional_first_row("token_types.weight", embedding)?;
         let norms = self.architecture.norms;
@@ -132,7 +139,14 @@ impl Maker<'_> {
         }
         let output_norm = norms.output.map(|name| self.norm(name, embedding)).transpose()?;
         self.keys.ignore(LENGTH_KEYS);
-        if !layers.iter().any(|l| matches!(l.feed_forward.block, Block::Experts(_))) {
+        if self.architecture.recurrent.is_some() {
+            self.keys.ignore(recurrent::SIZE_KEYS);
+        }
+        if !causal && layers.iter().any(|l: &Layer| l.recurrent.is_some()) {
+            return Err(Error::unsupported("recurrent layers that look both ways are not built in"));
+        }
+        let has_experts = |l: &Layer| matches!(l.feed_forward.map(|f| f.block), Some(Block::Experts(_)));
+        if !layers.iter().any(has_experts) {
             self.keys.ignore(EXPERT_KEYS);
         }
         let name = if tied { "token_embd.weight" } else { "output.weight" };
@@ -279,13 +293,15 @@ impl Maker<'_> {
 
     fn layer(&mut self, i: u32, windowed: bool) -> Result<Layer> {
         let norms = self.architecture.norms;
+        let blocks = self.blocks(i)?;
+        let attention = if blocks.attention { Some(self.attention(i, windowed)?) } else { None };
+        let recurrent = blocks.recurrent.map(|kind| self.recurrent(i, kind)).transpose()?;
         let feed_forward_norm = self.first_of(i, norms.feed_forward);
         let same_norm = feed_forward_norm.is_some_and(|name| norms.attention.contains(&name));
-        Ok(Layer {
-            attention: self.attention(i, windowed)?,
-            feed_forward: self.feed_forward(i, feed_forward_norm)?,
-            parallel: same_norm || self.keys.flag("use_parallel_residual", false)?,
-        })
+        let feed_forward = if blocks.feed_forward { Some(self.feed_forward(i, feed_forward_norm)?) } else { None };
+        let beside = same_norm || self.keys.flag("use_parallel_residual", false)?;
+        let parallel = beside && attention.is_some() && feed_forward.is_some();
+        Ok(Layer { attention, recurrent, feed_forward, parallel })
     }
 
     /// Of the names of a layer's tensors the first that the file has, else the last.
@@ -299,7 +315,11 @@ impl Maker<'_> {
     }
 
     fn norm(&mut self, name: &str, elements: usize) -> Result<Norm> {
-        let weight = self.tensors.vector(&format!("{name}.weight"), elements)?;
+        let mut weight = format!("{name}.weight");
+        if !self.tensors.has(&weight) && self.tensors.has(name) {
+            weight = name.to_string();
+        }
+        let weight = self.tensors.vector(&weight, elements)?;
         let bias = match self.shape.norm {
             NormKind::Rms => None,
             NormKind::Layer => self.tensors.optional_vector(&format!("{name}.bias"), elements)?,
@@ -312,7 +332,11 @@ impl Maker<'_> {
         let a = self.architecture;
         let name = |part: &str| format!("blk.{i}.{part}");
         let norm = self.layer_norm(i, self.first_of(i, a.norms.attention))?;
-        let rows = [heads * key_dim, kv_heads * key_dim, kv_heads * value_dim];
+        let per_query = if a.gated_attention { 2 } else { 1 };
+        if per_query > 1 && key_dim != value_dim {
+            return Err(Error::format(format!("gates of {key_dim} elements for results of {value_dim}")));
+        }
+        let rows = [heads * key_dim * per_query, kv_heads * key_dim, kv_heads * value_dim];
         let mut seen = value_dim;
         let projection = if a.latent {
             let latent = self.latent(i)?;
@@ -358,6 +382,7 @@ impl Maker<'_> {
             softcap: self.softcaps()?[0],
             temperature: self.temperature()?,
             sinks: self.tensors.optional_vector(&name("attn_sinks.weight"), heads)?,
+            gated: a.gated_attention,
             window: windowed.then_some(self.window),
             output,
             post_norm: self.layer_norm(i, self.first_of(i, a.norms.after_attention))?,
@@ -380,63 +405,6 @@ impl Maker<'_> {
         };
         let Some(scale) = self.keys.factor("attention.temperature_scale")? else { return Ok(None) };
         Ok(Some(Temperature { scale, length: self.keys.count(length)? }))
-    }
-
-    fn latent(&mut self, i: u32) -> Result<Latent> {
-        let Shape { embedding, heads, kv_heads, key_dim, value_dim: latent, .. } = self.shape;
-        let name = |part: &str| format!("blk.{i}.{part}");
-        let whole = self.latent_head()?;
-        let head_value = self.keys.count("attention.value_length_mla")?;
-        let rotated = self.ropes.first().map_or(0, |rope| rope.dims);
-        if kv_heads != 1 || key_dim != latent + rotated || whole <= rotated {
-            return Err(Error::format(format!(
-                "latent attention with {kv_heads} key heads of {key_dim} elements, {rotated} of them rotated, and values of {latent}; heads of {whole}"
-            )));
-        }
-        let rank = self.keys.number("attention.q_lora_rank")?;
-        let direct = self.tensors.has(&name("attn_q.weight"));
-        let queries = heads.saturating_mul(whole);
-        let (part, rows) = if direct { ("attn_q", queries) } else { ("attn_q_a", rank) };
-        let first = self.tensors.linear(&name(part), embedding, rows)?;
-        let key_value = self.tensors.linear(&name("attn_kv_a_mqa"), embedding, key_dim)?;
-        let (query, query_down) = if direct {
-            (first, None)
-        } else {
-            let query = self.tensors.linear(&name("attn_q_b"), rank, queries)?;
-            (query, Some((first, self.norm(&name("attn_q_a_norm"), rank)?)))
-        };
-        let plain = whole - rotated;
-        Ok(Latent {
-            query_down,
-            query,
-            key_value,
-            norm: self.norm(&name("attn_kv_a_norm"), latent)?,
-            key: self.tensors.heads(&name("attn_k_b.weight"), plain, latent, heads)?,
-            value: self.tensors.heads(&name("attn_v_b.weight"), latent, head_value, heads)?,
-            plain,
-            rotated,
-            head_value,
-        })
-    }
-
-    /// Elements of a head's query before it is taken into the space of the latents.
-    fn latent_head(&self) -> Result<usize> {
-        if !self.keys.has("attention.key_length_mla") {
-            return Err(Error::unsupported(
-                "latent attention in a file from before key_length_mla is not built in: convert the model anew",
-            ));
-        }
-        self.keys.count("attention.key_length_mla")
-    }
-
-    /// 1/√(length of a head), and with YaRN (1 + m·ln(factor))² more, m being `yarn_log_multiplier`.
-    fn latent_scale(&self) -> Result<f32> {
-        let scale = 1.0 / (self.latent_head()? as f32).sqrt();
-        let multiplier = self.keys.float(LOG_MULTIPLIER)?.unwrap_or(0.0);
-        Ok(match self.ropes.first().map(|rope| rope.scaling) {
-            Some(Scaling::Yarn { factor, .. }) => scale * (1.0 + multiplier * factor.ln() as f32).powi(2),
-            _ => scale,
-        })
     }
 
     fn span_norm(&mut self, name: &str, heads: usize) -> Result<Option<SpanNorm>> {
@@ -484,7 +452,7 @@ impl Maker<'_> {
     fn experts(&mut self, i: u32, count: usize, rule: RouterDefaults) -> Result<Experts> {
         let width = self.shape.embedding;
         let name = |part: &str| format!("blk.{i}.{part}");
-        let used = self.keys.count("expert_used_count")?;
+        let used = self.keys.count_at("expert_used_count", i as usize)?;
         if used > count || count > MAX_EXPERTS {
             return Err(Error::format(format!("{used} of {count} experts; at most {MAX_EXPERTS} are built in")));
         }
@@ -492,12 +460,17 @@ impl Maker<'_> {
         if self.keys.has("expert_feed_forward_length") && !self.architecture.experts_as_wide_as_blocks {
             length = "expert_feed_forward_length";
         }
-        let length = self.keys.count(length)?;
+        let length = self.keys.count_at(length, i as usize)?;
         let router = self.tensors.linear(&name("ffn_gate_inp"), width, count)?;
         let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i, length)?) } else { None };
         let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
-        let parts = [(gate.as_str(), width, length), (&up, width, length), (&down, length, width)];
-        let (first, scales, biases) = self.tensors.experts(i, count, parts)?;
+        let (latent, inner) = self.latent_experts(i)?;
+        let parts = [(gate.as_str(), inner, length), (&up, inner, length), (&down, length, inner)];
+        let gated = self.architecture.gated;
+        let (first, scales, biases) = match gated && self.tensors.has(&name("ffn_gate_up_exps.weight")) {
+            true => self.tensors.fused_experts(i, count, [inner, length], [name("ffn_gate_up_exps"), down])?,
+            false => self.tensors.experts(i, count, &parts[usize::from(!gated)..])?,
+        };
         let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
         let gating = match self.keys.number("expert_gating_func")? {
             0 if self.is_glm_lite()? => Gating::Sigmoid,
@@ -517,7 +490,20 @@ impl Maker<'_> {
         let router_config = RouterConfig { gating, renormalised, scale, groups, bias };
         let activation = self.architecture.activation;
         let output_scale = if self.architecture.experts_averaged && shared.is_some() { 0.5 } else { 1.0 };
-        Ok(Experts { router, router_config, count, used, first, scales, biases, activation, shared, output_scale })
+        Ok(Experts {
+            router,
+            router_config,
+            count,
+            used,
+            first,
+            gated,
+            latent,
+            scales,
+            biases,
+            activation,
+            shared,
+            output_scale,
+        })
     }
 
     fn groups(&self, experts: usize, used_experts: usize) -> Result<Option<Groups>> {

@@ -7,14 +7,15 @@
 //! | `scratch` | the memory that the buffers lie in |
 //! | `run` | executes the steps of a chunk of tokens |
 //! | `results` | what a chunk leaves |
-//! | `memory` | what a sequence remembers: keys and values, of all kinds |
+//! | `memory` | what a sequence remembers: keys and values, of all kinds, and recurrent states |
 //! | `candidates` | what a sampler compares tokens in |
 //! | `loaded` | all that passes need of an open model |
 //! | `queue` | passes that wait for their turn, and the thread that runs them |
 //!
 //! A new kind of block needs a step in `program::step`, the lines in `program::compile` that emit it, and an arm in `run`
-//! that calls its kernel. A block with a state of its own, as recurrent ones have, names its layer in its step, as
-//! [`program::Step::WriteKeyValues`] and [`program::Step::Attend`] do, and finds its state in the sequence's memory.
+//! that calls its kernel. A block with a state of its own names its layer in its step, as [`program::Step::Attend`] does among
+//! those with keys and values and [`program::Step::Recur`] among the recurrent ones, and finds its state in the sequence's
+//! memory.
 
 pub mod candidates;
 pub mod loaded;

@@ -4,9 +4,9 @@ use std::io;
 use std::ops::Range;
 
 use super::program::{Buffer, Contents, Program, Step, liveness};
-use crate::weights::Schedule;
 use crate::weights::engine::Engine;
 use crate::weights::frames::Memory;
+use crate::weights::{RoutedExpert, Schedule};
 
 /// A token's way to one of its experts.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,10 @@ pub struct Route {
     pub token: u32,
     pub weight: f32,
 }
+
+/// Of chunks of up to so many tokens, experts that are in memory come before those that are being read: the results of all
+/// are kept apart, and added in their order in the end.
+pub(super) const APART_TOKENS: usize = 4;
 
 /// Where the buffers of a program lie, for chunks of so many tokens, and what else a pass needs.
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ pub struct Layout {
     /// Most ways of tokens to experts, and the experts of a layer.
     routes: usize,
     experts: usize,
+    /// Bytes of results of experts that are kept apart.
+    apart: usize,
 }
 
 impl Layout {
@@ -43,6 +49,10 @@ impl Layout {
             row: Engine::row_buffer_bytes(row_bytes),
             routes: program.experts().map(|e| e.used.saturating_mul(tokens)).max().unwrap_or(0),
             experts: program.experts().map(|e| e.count).max().unwrap_or(0),
+            apart: program.experts().map(|e| e.used).max().unwrap_or(0)
+                * APART_TOKENS.min(tokens)
+                * program.shape.embedding
+                * size_of::<f32>(),
         }
     }
 
@@ -50,9 +60,10 @@ impl Layout {
     pub fn memory_bytes(&self) -> u64 {
         let positions = self.tokens.saturating_mul(size_of::<u32>());
         let routes = self.routes.saturating_mul(size_of::<Route>());
-        let lists = [positions, routes, self.experts * size_of::<u32>(), self.offsets.len() * size_of::<usize>()];
+        let experts = self.experts * (size_of::<u32>() + size_of::<RoutedExpert>());
+        let lists = [positions, routes, experts, self.offsets.len() * size_of::<usize>()];
         // Mappings are whole pages.
-        let mappings = [self.bytes, self.row].map(|n| n as u64 + 4096);
+        let mappings = [self.bytes, self.row, self.apart].map(|n| n as u64 + 4096);
         lists.iter().map(|&n| n as u64).chain(mappings).fold(0, u64::saturating_add)
     }
 }
@@ -73,6 +84,10 @@ pub(super) struct Lists {
     pub routes: Vec<Route>,
     /// Experts in the order of a token's scores.
     pub ranking: Vec<u32>,
+    /// Experts in the order in which they are taken, each with its first route.
+    pub order: Vec<RoutedExpert>,
+    /// Rows of experts by route, of chunks of few tokens.
+    pub apart: Memory,
 }
 
 impl Scratch {
@@ -82,6 +97,8 @@ impl Scratch {
             positions: Vec::with_capacity(layout.tokens),
             routes: Vec::with_capacity(layout.routes),
             ranking: Vec::with_capacity(layout.experts),
+            order: Vec::with_capacity(layout.experts),
+            apart: Memory::new(layout.apart)?,
         };
         Ok(Scratch { memory: Memory::new(layout.bytes)?, layout, lists })
     }

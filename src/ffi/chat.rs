@@ -102,10 +102,12 @@ pub unsafe extern "C" fn layerline_model_format_chat(
 
 /// Gives the text of a conversation that is more than roles and contents: with tools, tool calls, documents, names.
 ///
-/// `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are:
+/// `json`, `length`: a JSON object in UTF-8. Its members become the template's variables, as they are, also integers of any
+/// length:
 ///   "messages"    required: an array of objects, most with "role" and "content". What else a message has, such as
 ///                 "tool_calls", "tool_call_id", "name" or "reasoning_content", the template finds in it; members that
-///                 are null count as absent.
+///                 are null count as absent, unless the template fails without them. Arguments of tool calls that are
+///                 JSON text are read where the template fails on text.
 ///   "tools"       an array: tools the model may call, each {"type": "function", "function": {"name": …, "description":
 ///                 …, "parameters": a JSON schema}}. A template for tools is taken where the model has one.
 ///   "documents"   an array of objects, for templates that know them.
@@ -132,6 +134,7 @@ pub unsafe extern "C" fn layerline_model_format_chat_json(
 /// recognised only where the template spells them. In the text of messages they stay text, so that a message cannot speak
 /// for another role.
 /// (A template that looks for control tokens inside a message does not find them.)
+/// Beside what rendering takes, a call takes the memory of `layerline_model_tokenize` for the text.
 ///
 /// `messages`, `count`, `add_assistant`: as for `layerline_model_format_chat`.
 /// `tokens`, `cap`, `needed`: the tokens, as for `layerline_model_tokenize`.

@@ -37,7 +37,7 @@ macro_rules! numbers {
 }
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_plan: 96 {
+layout!(layerline_plan: 104 {
     struct_size: 0,
     layer_count: 4,
     file_bytes: 8,
@@ -51,6 +51,7 @@ layout!(layerline_plan: 96 {
     streamed_bytes: 72,
     unread_tensors: 80,
     unread_bytes: 88,
+    expert_working_set_bytes: 96,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -71,6 +72,16 @@ layout!(layerline_model_info: 56 {
     has_chat_template: 46,
     has_recurrent_memory: 47,
     parameter_count: 48,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_progress: 40 {
+    struct_size: 0,
+    reserved: 4,
+    bytes_done: 8,
+    bytes: 16,
+    tokens_done: 24,
+    tokens: 32,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -96,7 +107,7 @@ layout!(layerline_event: 40 {
 });
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_stats: 136 {
+layout!(layerline_stats: 176 {
     struct_size: 0,
     io: 4,
     budget_bytes: 8,
@@ -115,6 +126,11 @@ layout!(layerline_stats: 136 {
     prefetch_requests: 112,
     prefetch_failures: 120,
     evictions: 128,
+    expert_hits: 136,
+    expert_misses: 144,
+    expert_missed_bytes: 152,
+    expert_evictions: 160,
+    expert_working_set_bytes: 168,
 });
 
 #[cfg(target_pointer_width = "64")]

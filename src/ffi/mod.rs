@@ -9,6 +9,7 @@ mod boundary;
 pub mod budget;
 pub mod chat;
 pub mod checkpoint;
+pub mod detokenizer;
 pub mod error;
 mod layout;
 pub mod model;

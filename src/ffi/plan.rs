@@ -31,12 +31,14 @@ pub struct layerline_plan {
     pub tables_bytes: u64,
     /// Weights that stay, at these options: the memory they take, in whole pages of the system.
     pub pinned_bytes: u64,
-    /// Weights read from storage in each forward pass, at these options; experts as for one token.
+    /// Weights read from storage in each forward pass, at these options; experts as if the same ones always stayed.
     pub streamed_bytes: u64,
     /// Tensors of parts that a pass over text does not run, such as vision and audio towers: they are never read.
     pub unread_tensors: u64,
     /// Part of the weights: what those tensors take in the file.
     pub unread_bytes: u64,
+    /// Weights of the experts that one token uses, which are part of streamed_bytes as far as they do not stay.
+    pub expert_working_set_bytes: u64,
 }
 
 versioned!(layerline_plan as "plan", up to unread_bytes: u64);
@@ -57,6 +59,7 @@ impl From<Plan> for layerline_plan {
             streamed_bytes: plan.streamed_bytes,
             unread_tensors: u64::from(plan.unread_tensors),
             unread_bytes: plan.unread_bytes,
+            expert_working_set_bytes: plan.expert_working_set_bytes,
         }
     }
 }

@@ -251,6 +251,16 @@ pub struct layerline_stats {
     pub prefetch_failures: u64,
     /// Pages evicted to make room for others.
     pub evictions: u64,
+    /// Experts that passes were routed to and found in memory. One that several tokens of a chunk use counts once.
+    pub expert_hits: u64,
+    /// Experts that passes were routed to and had to read.
+    pub expert_misses: u64,
+    /// What had to be read of those.
+    pub expert_missed_bytes: u64,
+    /// Experts evicted to make room for others, or because the budget fell.
+    pub expert_evictions: u64,
+    /// What the experts that one token uses take.
+    pub expert_working_set_bytes: u64,
 }
 
 versioned!(layerline_stats as "stats", up to evictions: u64);
@@ -276,6 +286,11 @@ impl From<Stats> for layerline_stats {
             prefetch_requests: stats.prefetch_requests,
             prefetch_failures: stats.prefetch_failures,
             evictions: stats.evictions,
+            expert_hits: stats.expert_hits,
+            expert_misses: stats.expert_misses,
+            expert_missed_bytes: stats.expert_missed_bytes,
+            expert_evictions: stats.expert_evictions,
+            expert_working_set_bytes: stats.expert_working_set_bytes,
         }
     }
 }

@@ -121,6 +121,23 @@ pub unsafe extern "C" fn layerline_sampler_set_repeat_penalty(
     caller!().status(|c| change(c, sampler, |sampler| sampler.set_repeat_penalty(penalty, last_n)))
 }
 
+/// Lets `layerline_session_generate` give its callback the text of control, unknown and unused tokens, such as
+/// "<|channel|>", which else have none: to tell apart the parts of an answer.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_sampler_set_show_control(
+    sampler: *mut layerline_sampler,
+    show: bool,
+) -> layerline_status {
+    caller!().status(|c| {
+        change(c, sampler, |sampler| {
+            sampler.set_show_control(show);
+            Ok(())
+        })
+    })
+}
+
 /// Starts the random sequence anew from `seed`. The default is 0.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
@@ -251,7 +268,8 @@ pub unsafe extern "C" fn layerline_sampler_sample_logits(
 ///
 /// `token`: what was sampled.
 /// `piece`, `length`: the text that became whole with it, whole UTF-8 characters; `length` 0 where the token ends inside
-/// one. Not NUL-terminated; valid during the call.
+/// one, and for control tokens, unless `layerline_sampler_set_show_control` asks for theirs. Not NUL-terminated; valid
+/// during the call.
 /// `user_data`: as given to `layerline_session_generate`.
 ///
 /// It must return: no C++ exception and no longjmp may leave it. Of the functions on this session and sampler it may call
@@ -268,7 +286,8 @@ pub type layerline_token_callback =
 /// cuts a character short, it comes with the replacement character, as does the last of `max_tokens`.
 ///
 /// The last token sampled is not fed to the session, all before it are: to go on later, begin the next prompt with it.
-/// Where that one ends the text, all that the callback was given have been fed; `layerline_session_get_info` tells it.
+/// Where a token has ended the text, all that the callback was given have been fed. The position of the session tells which
+/// is the case: `layerline_session_get_info`.
 ///
 /// Errors: those of `layerline_session_forward` and `layerline_sampler_sample`; LAYERLINE_ERROR_CONTEXT_FULL after as many
 /// tokens as fitted; LAYERLINE_ERROR_CANCELLED by `layerline_session_interrupt`, also between two passes and before the call;

@@ -247,9 +247,9 @@ pub unsafe extern "C" fn layerline_session_submit(
 /// a submitted one that waits for its turn at once. The session is then as before that pass.
 ///
 /// An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
-/// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). It ends one call, however
-/// often it was raised before that call ended; one that comes too late to end the call that runs is used up by it all the
-/// same. `layerline_session_clear_interrupt` takes back one that no call has seen.
+/// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts
+/// that are raised before it ends, also one that came too late to end it. `layerline_session_clear_interrupt` takes back
+/// those that no call has used up.
 ///
 /// NULL is a no-op. Any thread, also while another call on the session is running and from a `layerline_token_callback`.
 /// Do not call it from a signal handler, because it takes a lock: let the handler wake a thread through a pipe.
@@ -261,7 +261,7 @@ pub unsafe extern "C" fn layerline_session_interrupt(session: *const layerline_s
     });
 }
 
-/// Takes back interrupts that no call has seen, so that the next pass or generation runs: for a host that begins something
+/// Takes back interrupts that no call has used up, so that the next pass or generation runs: for a host that begins something
 /// new and may have interrupted what was over already. Call it while no pass of the session runs or is submitted. NULL is a
 /// no-op. Any thread.
 #[unsafe(no_mangle)]
@@ -270,6 +270,52 @@ pub unsafe extern "C" fn layerline_session_clear_interrupt(session: *const layer
         c.handle(session)?.session.clear_interrupt();
         Ok(())
     });
+}
+
+/// How far a session's call has come.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_progress {
+    /// Set by the caller to sizeof(layerline_progress) before the call.
+    pub struct_size: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Bytes of weights that the pass is done with, from memory or from storage. Experts that no token chose count with
+    /// their layer.
+    pub bytes_done: u64,
+    /// Bytes of weights that it needs in all: those of the model for each chunk of tokens.
+    pub bytes: u64,
+    /// Tokens whose chunk is done.
+    pub tokens_done: u64,
+    /// Tokens of the pass.
+    pub tokens: u64,
+}
+
+versioned!(layerline_progress as "progress", up to tokens: u64);
+
+/// Tells how far the running pass of the session has come; set `progress->struct_size` before the call. Where none runs,
+/// it tells of the last one; before the first, all is 0. Never waits.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. Any thread, also while another call on the session is running.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_get_progress(
+    session: *const layerline_session,
+    progress: *mut layerline_progress,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, progress) = (c.handle(session)?, c.out_struct(progress)?);
+        let now = session.session.progress();
+        progress.set(layerline_progress {
+            struct_size: size_of::<layerline_progress>() as u32,
+            reserved: 0,
+            bytes_done: now.bytes_done,
+            bytes: now.bytes,
+            tokens_done: now.tokens_done,
+            tokens: now.tokens,
+        });
+        Ok(())
+    })
 }
 
 /// Lets the host look at a row that the last pass left. Out-parameters come with their names.

@@ -2,11 +2,11 @@
 
 use std::ffi::c_char;
 
-use super::boundary::caller;
+use super::boundary::{Caller, caller};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
-use crate::error::Error;
-use crate::text::TokenAttributes;
+use crate::error::{Error, Result};
+use crate::text::{DetokenizeOptions, TokenAttributes, TokenizeOptions};
 
 /// Recognise control tokens in the text: for templates, never for users' text.
 pub const LAYERLINE_TOKENIZE_SPECIAL: u32 = 1;
@@ -15,17 +15,23 @@ pub const LAYERLINE_TOKENIZE_BOS: u32 = 2;
 /// Add the ending token where the model wants one: for a complete text, as encoders take it, never for a text that is to
 /// be continued.
 pub const LAYERLINE_TOKENIZE_EOS: u32 = 4;
+/// The text goes on another: the space that some tokenisers, SentencePiece's above all, put before a text is left out.
+pub const LAYERLINE_TOKENIZE_CONTINUE: u32 = 8;
 
 /// Turns text into tokens.
 ///
-/// `text`, `length`: UTF-8, `length` bytes; it need not end in NUL.
+/// `text`, `length`: UTF-8, `length` bytes; it need not end in NUL. A byte that is in no character becomes the token of
+/// that byte, where the vocabulary has one.
 /// `flags`: LAYERLINE_TOKENIZE_ values or-ed together.
 /// `tokens`, `cap`: where the tokens are written; NULL with 0 asks for their count.
 /// `needed`: set to the count of tokens, also when there is no room for them.
 ///
-/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for text that is not UTF-8 and for unknown flags;
-/// LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is not built
-/// in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
+/// Outside the budget a call takes at most 1 MiB, 4 bytes for each byte of the text, one more where the tokeniser brings
+/// text to a normal form first, and 12 for each token.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for unknown flags and for text that is not UTF-8 where the vocabulary has
+/// no bytes; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser or one that is
+/// not built in; LAYERLINE_ERROR_FORMAT when it is malformed. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_tokenize(
     model: *const layerline_model,
@@ -38,27 +44,47 @@ pub unsafe extern "C" fn layerline_model_tokenize(
     err: *mut *mut layerline_error,
 ) -> layerline_status {
     caller!().run(err, |c| {
-        let (model, text) = (c.handle(model)?, c.text(text, length, "text")?);
+        let (model, text) = (c.handle(model)?, c.array(text.cast::<u8>(), length, "text")?);
         let (out, needed) = (c.out_array(tokens, cap, "tokens")?, c.out(needed, "needed")?);
-        let known = LAYERLINE_TOKENIZE_SPECIAL | LAYERLINE_TOKENIZE_BOS | LAYERLINE_TOKENIZE_EOS;
+        let known =
+            LAYERLINE_TOKENIZE_SPECIAL | LAYERLINE_TOKENIZE_BOS | LAYERLINE_TOKENIZE_EOS | LAYERLINE_TOKENIZE_CONTINUE;
         if flags & !known != 0 {
             return Err(Error::invalid(format!("flags is {flags:#x}; LAYERLINE_TOKENIZE_ flags are {known:#x}")));
         }
-        let (special, bos) = (flags & LAYERLINE_TOKENIZE_SPECIAL != 0, flags & LAYERLINE_TOKENIZE_BOS != 0);
-        let tokenizer = model.model.tokenizer()?;
-        let mut tokens = tokenizer.encode(text, special, bos);
-        tokens.extend(tokenizer.closing().filter(|_| flags & LAYERLINE_TOKENIZE_EOS != 0));
+        let set = |flag: u32| flags & flag != 0;
+        let options = TokenizeOptions {
+            special: set(LAYERLINE_TOKENIZE_SPECIAL),
+            bos: set(LAYERLINE_TOKENIZE_BOS),
+            eos: set(LAYERLINE_TOKENIZE_EOS),
+            continues: set(LAYERLINE_TOKENIZE_CONTINUE),
+        };
+        let tokens = model.model.tokenizer()?.tokenize(text, options)?;
         needed.set(tokens.len());
         out.set(&tokens)
     })
 }
 
+/// Give control, unknown and unused tokens the text of their names, such as "<|im_end|>", in place of none: to tell apart
+/// the parts of an answer, such as what gpt-oss thinks and what it says.
+pub const LAYERLINE_DETOKENIZE_CONTROL: u32 = 1;
+/// The tokens go on a text: the space that the tokeniser puts before every text is not left out.
+pub const LAYERLINE_DETOKENIZE_CONTINUE: u32 = 2;
+
+pub(super) fn detokenizing(flags: u32) -> Result<DetokenizeOptions> {
+    let known = LAYERLINE_DETOKENIZE_CONTROL | LAYERLINE_DETOKENIZE_CONTINUE;
+    if flags & !known != 0 {
+        return Err(Error::invalid(format!("flags is {flags:#x}; LAYERLINE_DETOKENIZE_ flags are {known:#x}")));
+    }
+    let (control, continues) = (flags & LAYERLINE_DETOKENIZE_CONTROL != 0, flags & LAYERLINE_DETOKENIZE_CONTINUE != 0);
+    Ok(DetokenizeOptions { control, continues })
+}
+
 /// Turns a sequence of tokens into the bytes of its text; control tokens have none. A sequence may end inside a
 /// character: then so does the text. A space that the tokeniser puts before every text is left out, which is right for a
-/// whole sequence and wrong for parts of one that are to be joined.
+/// whole sequence and wrong for parts of one that are to be joined: `layerline_model_detokenize_with` keeps it.
 ///
-/// To print tokens one by one, take the bytes of each from `layerline_model_token_text`; they may be part of a character.
-/// `layerline_session_generate` gives whole characters itself.
+/// To print tokens as they come, in whole characters, use a layerline_detokenizer. `layerline_session_generate` gives
+/// whole characters itself.
 ///
 /// `tokens`, `count`: may be none.
 /// `buf`, `cap`, `needed`: the text, as described for strings at the top.
@@ -75,13 +101,41 @@ pub unsafe extern "C" fn layerline_model_detokenize(
     needed: *mut usize,
     err: *mut *mut layerline_error,
 ) -> layerline_status {
-    caller!().run(err, |c| {
-        let (model, tokens) = (c.handle(model)?, c.array(tokens, count, "tokens")?);
-        let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
-        let bytes = model.model.tokenizer()?.decode(tokens, false)?;
-        needed.set(bytes.len());
-        buf.set_text(&bytes)
-    })
+    caller!().run(err, |c| detokenize(c, model, (tokens, count), 0, (buf, cap, needed)))
+}
+
+/// As `layerline_model_detokenize`, with flags.
+///
+/// `flags`: LAYERLINE_DETOKENIZE_ values or-ed together.
+/// `tokens`, `count`, `buf`, `cap`, `needed`: as for `layerline_model_detokenize`.
+///
+/// Errors: those of `layerline_model_detokenize`; LAYERLINE_ERROR_INVALID_ARGUMENT also for unknown flags. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_detokenize_with(
+    model: *const layerline_model,
+    tokens: *const i32,
+    count: usize,
+    flags: u32,
+    buf: *mut c_char,
+    cap: usize,
+    needed: *mut usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| detokenize(c, model, (tokens, count), flags, (buf, cap, needed)))
+}
+
+fn detokenize(
+    c: &Caller,
+    model: *const layerline_model,
+    (tokens, count): (*const i32, usize),
+    flags: u32,
+    (buf, cap, needed): (*mut c_char, usize, *mut usize),
+) -> Result<()> {
+    let (model, tokens) = (c.handle(model)?, c.array(tokens, count, "tokens")?);
+    let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+    let bytes = model.model.tokenizer()?.detokenize(tokens, detokenizing(flags)?)?;
+    needed.set(bytes.len());
+    buf.set_text(&bytes)
 }
 
 /// The token steers the model: it begins or ends a text or a turn, or marks a role. It has no text in an answer.

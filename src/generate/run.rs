@@ -56,8 +56,9 @@ impl Sequence for Session {
 /// What generation needs of a tokeniser.
 pub trait Vocabulary {
     fn is_end(&self, token: i32) -> Result<bool>;
-    /// Appends the bytes of `token` in a text that goes on, which may be part of a character.
-    fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()>;
+    /// Appends the bytes of `token` in a text that goes on, which may be part of a character. Control tokens have bytes
+    /// only with `control`.
+    fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()>;
 }
 
 impl Vocabulary for Tokenizer {
@@ -65,8 +66,8 @@ impl Vocabulary for Tokenizer {
         Tokenizer::is_end(self, token)
     }
 
-    fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()> {
-        self.piece(token, false, out)
+    fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()> {
+        self.piece(token, control, out)
     }
 }
 
@@ -126,7 +127,7 @@ fn run<S: Sequence, V: Vocabulary>(
             return Ok(());
         }
         bytes.clear();
-        vocabulary.append_bytes(token, &mut bytes)?;
+        vocabulary.append_bytes(token, sampler.shows_control(), &mut bytes)?;
         stream.push(&bytes, &mut piece);
         if left == 0 {
             stream.finish(&mut piece);
@@ -205,7 +206,7 @@ mod tests {
         fn is_end(&self, token: i32) -> Result<bool> {
             Ok(token == 256)
         }
-        fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()> {
+        fn append_bytes(&self, token: i32, _: bool, out: &mut Vec<u8>) -> Result<()> {
             out.push(token as u8);
             Ok(())
         }
@@ -314,8 +315,8 @@ mod tests {
             self.0.set(self.0.get() + 1);
             Ok(false)
         }
-        fn append_bytes(&self, token: i32, out: &mut Vec<u8>) -> Result<()> {
-            Bytes.append_bytes(token, out)
+        fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()> {
+            Bytes.append_bytes(token, control, out)
         }
     }
 

@@ -48,6 +48,7 @@ fn ascending(bits: u32) -> u32 {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     temperature: f32,
+    show_control: bool,
     top_k: u32,
     top_p: f32,
     min_p: f32,
@@ -65,6 +66,7 @@ impl Default for Sampler {
     fn default() -> Self {
         Sampler {
             temperature: 0.0,
+            show_control: false,
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
@@ -90,6 +92,16 @@ impl Sampler {
         }
         self.temperature = temperature;
         Ok(())
+    }
+
+    /// Whether [`generate`](super::generate) gives control tokens the text of their names, such as `<|im_end|>`; by
+    /// default they have none.
+    pub fn set_show_control(&mut self, show: bool) {
+        self.show_control = show;
+    }
+
+    pub(super) fn shows_control(&self) -> bool {
+        self.show_control
     }
 
     /// 0: all, the default.

@@ -5,6 +5,7 @@ pub mod isa;
 pub mod matmul;
 pub mod page;
 pub mod pool;
+pub mod recurrent;
 pub mod rope;
 pub mod rows;
 pub mod vector;

@@ -91,7 +91,7 @@ impl Model {
             has_head: self.description.head.is_some(),
             causal: self.description.causal,
             has_chat_template: self.metadata.get("tokenizer.chat_template").is_some(),
-            has_recurrent_memory: false,
+            has_recurrent_memory: self.description.layers.iter().any(|l| l.recurrent.is_some()),
         }
     }
 

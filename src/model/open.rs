@@ -215,7 +215,7 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
         n => n,
     };
     let frames = budget.max(floor) - needs.base();
-    let residency = Engine::plan_frames(schedule, frames, options.cache_layers, READERS);
+    let residency = Engine::plan_frames(schedule, frames, options.cache_layers, READERS, options.kept_experts);
     Ok(Plan {
         layer_count: schedule.layer_count,
         file_bytes: read.file_bytes,
@@ -227,6 +227,7 @@ fn make_plan(read: &Read, options: &Options) -> Result<Plan> {
         tables_bytes: needs.tables,
         pinned_bytes: residency.pinned_bytes,
         streamed_bytes: residency.streamed_bytes,
+        expert_working_set_bytes: schedule.working_set_bytes(),
         unread_tensors: read.compiled.unread_tensors,
         unread_bytes: read.compiled.unread_bytes,
     })
@@ -279,6 +280,7 @@ fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn
         readers: READERS,
         prefetch_distance: options.prefetch_distance,
         cache_layers: options.cache_layers,
+        kept_experts: options.kept_experts,
         budget_share,
     })?;
     Ok(Arc::new(Model {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Io, SharedBudget};
+use crate::weights::{Io, KeptExperts, SharedBudget};
 
 pub use crate::exec::memory::KvType;
 
@@ -24,6 +24,8 @@ pub struct Options {
     pub prefetch_distance: u32,
     /// At most this many layers held in memory; 0: by budget alone.
     pub cache_layers: u32,
+    /// Which experts stay in memory where not all fit.
+    pub kept_experts: KeptExperts,
     pub io: Io,
     /// How sessions keep keys and values. The budget never changes it.
     pub kv_type: KvType,
@@ -41,6 +43,7 @@ impl Default for Options {
             prefetch: true,
             prefetch_distance: 0,
             cache_layers: 0,
+            kept_experts: KeptExperts::Cached,
             io: Io::Auto,
             kv_type: KvType::F16,
             shared_budget: None,
@@ -66,8 +69,11 @@ pub struct Plan {
     pub tables_bytes: u64,
     /// Weights that stay, at these options.
     pub pinned_bytes: u64,
-    /// Weights read from storage in each forward pass, at these options; experts as for one token.
+    /// Weights read from storage in each forward pass, at these options; experts as for one token, if those in memory were
+    /// the same ones for good: their cache is to read less.
     pub streamed_bytes: u64,
+    /// Weights of the experts that one token is routed to.
+    pub expert_working_set_bytes: u64,
     /// Tensors of the file that belong to parts a pass over text does not run (vision and audio towers, blocks that predict
     /// further tokens), and their bytes: they are never read.
     pub unread_tensors: u32,

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::exec::memory::{Held, Snapshot};
 use crate::model::Model;
 
-/// A position of a session, with what layers with a sliding window had there. Its memory is taken from the model's budget
-/// and given back when it is dropped: of each such layer at most `window - 1` positions, and nothing where no layer drops
-/// any. It keeps the model alive, not the session.
+/// A position of a session, with what layers with a sliding window and recurrent layers had there. Its memory is taken from
+/// the model's budget and given back when it is dropped: of a layer with a window at most `window - 1` positions, of a
+/// recurrent one its state, and nothing where there are no such layers. It keeps the model alive, not the session.
 pub struct Checkpoint {
     model: Arc<Model>,
     mark: Arc<Mark>,

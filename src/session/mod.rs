@@ -180,7 +180,7 @@ impl Session {
         let chunk = self.model.chunk_length();
         // A first chunk leaves what the position before it needs; later ones may drop it from a layer with a window.
         let undo = match tokens.len() > chunk && self.memory.may_drop(start, tokens.len()) {
-            true => Some(self.memory.snapshot(Held::Droppable, start)?),
+            true => Some(self.memory.snapshot(Held::Windows, start)?),
             false => None,
         };
         let sweep_bytes = self.model.engine().sweep_bytes();
@@ -191,6 +191,7 @@ impl Session {
             let wanted = fresh.of_chunk(outputs, i * chunk, part.len(), tokens.len());
             if let Err(e) = self.sweep(part, wanted, since) {
                 self.position = before;
+                self.memory.end_pass(false);
                 match &undo {
                     Some(undo) => self.memory.put_back(undo),
                     None if before == 0 => self.memory.clear(),
@@ -201,7 +202,9 @@ impl Session {
             }
             self.position += part.len();
             self.interrupt.progress().swept(part.len() as u64, sweep_bytes);
+            self.memory.end_chunk();
         }
+        self.memory.end_pass(true);
         fresh.finish(outputs, tokens.len());
         self.spare.keep(&mut self.results);
         self.results = fresh;
@@ -255,11 +258,12 @@ impl Session {
     /// Forgets all tokens after the first `tokens`. What the last pass left is forgotten with them.
     ///
     /// A layer with a sliding window keeps little more than the window. The tokens of the last chunk can always be
-    /// forgotten, and all tokens; what lies between may need a [`Session::checkpoint`].
+    /// forgotten, and all tokens; what lies between may need a [`Session::checkpoint`]. A recurrent layer keeps the state
+    /// after the last token alone: without a checkpoint all tokens can be forgotten, but not some.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`: there are not as many, or a layer has dropped what the next token would see; the error says how
-    /// many must stay at least. Nothing has changed then.
+    /// `INVALID_ARGUMENT`: there are not as many, or a layer has dropped what the next token would see; the error says
+    /// what can stay. Nothing has changed then.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
         if tokens > self.position {
             return Err(Error::invalid(format!("{tokens} tokens are to stay of {}", self.position)));
@@ -275,7 +279,7 @@ impl Session {
 
     /// The fewest tokens, beside none, that [`Session::truncate`] can leave now.
     pub fn fewest_tokens(&self) -> usize {
-        self.memory.fewest_tokens()
+        self.memory.fewest_tokens(self.position)
     }
 
     fn forget_results(&mut self) {

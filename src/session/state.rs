@@ -10,17 +10,17 @@
 //! | 8 | 4 | version of the form: 2 |
 //! | 12 | 4 | bit i: rotation i is that of sessions with room for more tokens than the usual one is for |
 //! | 16 | 16 | the model's [fingerprint](crate::model::Model) |
-//! | 32 | 4 × 5 | layers, heads of keys and values, elements of a key, elements of a value, vocabulary |
+//! | 32 | 4 × 5 | layers that keep something, heads of keys and values, elements of a key, elements of a value, vocabulary |
 //! | 52 | 4 | rows of logits: 0 or 1 |
 //! | 56 | 8 | tokens |
 //! | 64 | 8 | XXH3-64 of what stands before |
-//! | 72 | 16 × layers | for each layer: |
-//! | | 1 | kind: 0 all positions, 1 a window, 2 compressed: the values are a part of the keys |
+//! | 72 | 16 × layers | for each layer, those with a state after the others: |
+//! | | 1 | kind: 0 all positions, 1 a window, 2 compressed: the values are a part of the keys; 3 a recurrent state |
 //! | | 1 | type: 0 half floats, 1 q8_0: blocks of a half float and 32 signed bytes |
 //! | | 2 | 0 |
-//! | | 4 | the window, of kind 1; else 0 |
+//! | | 4 | the window, of kind 1; the numbers of the state, of kind 3; else 0 |
 //! | | 8 | the first position that it has rows of; 0 but of kind 1 |
-//! | | | for each layer its keys, \[positions\]\[heads\]\[elements\], then its values, but of kind 2 |
+//! | | | for each layer its keys, \[positions\]\[heads\]\[elements\], then its values, but of kind 2; a state is floats, in an order of its own, and left out where there are no tokens |
 //! | | | logits, floats |
 //! | | 16 | XXH3-128 of all that stands before |
 //!
@@ -65,7 +65,8 @@ impl Session {
     pub fn state_size(&self) -> Result<u64> {
         let header = self.header(u32::from(self.logit_rows() > 0))?;
         let rows = self.memory.layers().iter().map(|l| ((self.position - l.first) * l.position_words() * 2) as u64);
-        Ok(header.bytes_without_rows() + rows.sum::<u64>())
+        let states = self.memory.state_layers().iter().filter(|_| self.position > 0).map(|l| 4 * l.0.len() as u64);
+        Ok(header.bytes_without_rows() + rows.sum::<u64>() + states.sum::<u64>())
     }
 
     /// Writes what a file of [`Session::save`] would hold.
@@ -77,15 +78,22 @@ impl Session {
         self.write(&header, out).map_err(|e| Error::io(format!("writing the state: {e}")))
     }
 
+    /// What a state says of the memory of each layer.
+    fn entries(&self) -> impl Iterator<Item = LayerEntry> {
+        let states = self.memory.state_layers().iter().map(|l| LayerEntry::of_state(l.0.len()));
+        self.memory.layers().iter().map(LayerEntry::of).chain(states)
+    }
+
     fn write(&self, header: &Header, out: &mut impl Write) -> io::Result<()> {
         let mut out = Writer::new(out);
         out.put(&header.to_bytes(), |byte| [byte])?;
-        for layer in self.memory.layers() {
-            out.put(&LayerEntry::of(layer).to_bytes(), |byte| [byte])?;
+        for entry in self.entries() {
+            out.put(&entry.to_bytes(), |byte| [byte])?;
         }
         self.memory.save(self.position, |row| match row {
             Row::Halves(halves) => out.put(halves, u16::to_le_bytes),
             Row::Bytes(bytes) => out.put(bytes, |byte| [byte]),
+            Row::Floats(floats) => out.put(floats, f32::to_le_bytes),
         })?;
         out.put(self.last_logits(), f32::to_le_bytes)?;
         out.finish()
@@ -228,11 +236,13 @@ impl Session {
         let layers = self.memory.layers();
         let mut firsts = Vec::new();
         firsts.try_reserve_exact(layers.len()).map_err(|_| Error::out_of_memory("the table of a state's layers"))?;
-        for (i, layer) in layers.iter().enumerate() {
+        for (i, own) in self.entries().enumerate() {
             let (entry, _) = read_entry(file, i as u32, header)?;
-            entry.check(i, layer)?;
-            // No more than the header's tokens, for which there is room.
-            firsts.push(entry.first as usize);
+            entry.check(i, own)?;
+            if i < layers.len() {
+                // No more than the header's tokens, for which there is room.
+                firsts.push(entry.first as usize);
+            }
         }
         Ok(firsts)
     }
@@ -249,12 +259,13 @@ impl Session {
         file.rewind()?;
         let mut input = Reader::new(file, length);
         input.take(&mut [0; HEADER_BYTES], |[byte]| byte)?;
-        for _ in firsts {
+        for _ in self.entries() {
             input.take(&mut [0; LAYER_BYTES], |[byte]| byte)?;
         }
         self.memory.load(tokens, firsts, |row| match row {
             RowMut::Halves(halves) => input.take(halves, u16::from_le_bytes),
             RowMut::Bytes(bytes) => input.take(bytes, |[byte]| byte),
+            RowMut::Floats(floats) => input.take(floats, f32::from_le_bytes),
         })?;
         input.take(logits, f32::from_le_bytes)?;
         Ok(input.checksum())
@@ -305,7 +316,7 @@ impl Session {
         Ok(Header {
             rotations: self.rotations(self.context),
             fingerprint: self.model.fingerprint()?,
-            sizes: [d.layers.len(), s.kv_heads, s.key_dim, s.value_dim, s.vocab].map(|n| n as u32),
+            sizes: [self.entries().count(), s.kv_heads, s.key_dim, s.value_dim, s.vocab].map(|n| n as u32),
             logit_rows,
             tokens: self.position as u64,
         })

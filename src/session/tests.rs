@@ -91,7 +91,7 @@ fn experts_in(model: &Model, reads: &[Range<u64>]) -> std::collections::BTreeSet
     let schedule = model.engine().schedule();
     let mut found = std::collections::BTreeSet::new();
     for (layer, l) in model.description().layers.iter().enumerate() {
-        let Block::Experts(experts) = &l.feed_forward.block else { continue };
+        let Some(Block::Experts(experts)) = l.feed_forward.as_ref().map(|f| &f.block) else { continue };
         for expert in 0..experts.count {
             let pages = experts.matrices(expert).into_iter().flat_map(|m| schedule.matrix(m).pages());
             let mut middles = pages.map(|p| schedule.pages[p].offset + schedule.pages[p].bytes / 2);
@@ -258,6 +258,43 @@ fn a_long_pass_that_fails_late_brings_back_what_its_chunks_dropped() {
     }
 }
 
+/// Recurrent layers have changed their states when the pass fails, in an earlier chunk or in the one that fails.
+#[test]
+fn a_pass_that_fails_leaves_recurrent_states_as_they_were() {
+    for name in ["qwen35", "lfm2", "falcon-h1"] {
+        let path = drawn::golden(&format!("arch2/{name}.gguf"));
+        let mut options = Options { context_length: 200, chunk_length: 16, threads: 1, ..Options::default() };
+        options.memory_budget =
+            Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap().floor_bytes;
+        let control = Control::default();
+        let door = control.clone();
+        let model =
+            Model::open_behind(&path, &options, |source| Box::new(ScriptedSource::over(&door, source))).unwrap();
+        let tokens: Vec<i32> = (0..150).map(|i| i * 37 % 200).collect();
+        let embedding = model.engine().schedule().matrix(model.description().embedding);
+        let row = |token: i32| embedding.row_place(token as usize).1;
+        let end = last_absent(&model);
+        // After the last layer of the first chunk, and at the first step of a later one.
+        for (fails, bad) in [(end, tokens[..30].to_vec()), (row(201)..row(201) + 1, [&tokens[..90], &[201]].concat())] {
+            for before in [0, 13] {
+                let mut session = Session::new(&model, 0).unwrap();
+                if before > 0 {
+                    session.forward(&tokens[..before], Logits::Last).unwrap();
+                }
+                model.engine().settle();
+                control.fail(fails.clone(), usize::MAX);
+                assert_eq!(session.forward(&bad[before..], Logits::Last).unwrap_err().status(), Status::Io);
+                control.heal();
+                assert_eq!(session.position(), before);
+                let mut fresh = Session::new(&Model::open(&path, &options).unwrap(), 0).unwrap();
+                fresh.forward(&tokens, Logits::Last).unwrap();
+                session.forward(&tokens[before..], Logits::Last).unwrap();
+                assert_eq!(rows(&session), rows(&fresh), "{name} after {before} tokens");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_read_that_fails_once_is_not_noticed_by_the_pass() {
     let mut b = Bench::new();
@@ -281,6 +318,31 @@ fn a_pass_on_the_callers_thread_is_interrupted_while_storage_is_blocked() {
     });
     b.control.unblock();
     assert_unharmed(&mut b.session);
+}
+
+#[cfg(feature = "prefetch")]
+#[test]
+fn progress_stands_where_storage_is_blocked_and_is_complete_at_the_end() {
+    let mut b = Bench::new();
+    let handle = b.session.interrupt_handle();
+    let whole = b.model.engine().sweep_bytes();
+    let report = || handle.progress().report();
+    assert_eq!((report().bytes_done, report().bytes), (whole, whole));
+    b.control.block_within(b.needed.clone());
+    std::thread::scope(|scope| {
+        let pass = scope.spawn(|| b.session.forward(&SECOND, Logits::All));
+        b.control.await_blocked(1);
+        // The page that is waited for is near the end, and those before it come by and by.
+        while report().bytes_done == 0 || report().bytes_done == whole {
+            std::thread::yield_now();
+        }
+        let now = report();
+        assert!(now.bytes_done < now.bytes, "{now:?}");
+        assert_eq!((now.tokens_done, now.tokens), (0, SECOND.len() as u64));
+        b.control.unblock();
+        pass.join().unwrap().unwrap();
+    });
+    assert_eq!((report().bytes_done, report().tokens_done), (whole, SECOND.len() as u64));
 }
 
 #[cfg(not(feature = "prefetch"))]

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-use super::escape::{Fallback, Words};
+use super::escape::{Fallback, Stretch, Words};
+use super::long::{Long, is_long};
 use super::merge::Merger;
 use super::pretokenize::{Definition, Pretokenizer, Spelling};
 use super::vocabulary::{Kind, NONE, TextTable, Vocabulary, text_of};
@@ -85,13 +86,21 @@ impl Bpe {
 
     /// Appends the tokens of a text.
     pub fn encode(&self, vocabulary: &Vocabulary, text: &str, merger: &mut Merger, out: &mut Vec<i32>) {
-        let text = if self.nfc && !is_nfc(text) { Cow::Owned(text.nfc().collect()) } else { Cow::Borrowed(text) };
+        let text = if self.nfc { composed(text) } else { Cow::Borrowed(text) };
         match &self.units {
             Units::Bytes { pretokenizer, bytes, whole } => pretokenizer.split(&text, &mut |word| {
                 if let Some(token) = whole.as_ref().and_then(|whole| whole.get(&vocabulary.texts, word)) {
                     return out.push(token as i32);
                 }
                 for part in word.chunks(LONGEST_WORD) {
+                    if is_long(part.len()) && Long::holds(vocabulary.len()) {
+                        let mut long = Long::new(part.len(), true);
+                        part.iter().enumerate().for_each(|(at, &byte)| long.push(at, bytes[byte as usize]));
+                        self.merge_long(&mut long, out);
+                        let merged = long.symbols().filter(|&(.., token)| token != NONE);
+                        out.extend(merged.map(|(.., token)| token as i32));
+                        continue;
+                    }
                     merger.clear();
                     for (at, &byte) in part.iter().enumerate() {
                         merger.push(at as u32, bytes[byte as usize]);
@@ -104,12 +113,30 @@ impl Bpe {
             }),
             Units::Characters { spaces, characters, fallback } => {
                 let from = out.len();
-                let mut encode = |word: &str| {
+                let mut buffer = String::new();
+                let mut encode = |stretch: Stretch, out: &mut Vec<i32>| {
+                    let character = |text: &str| characters.get(&vocabulary.texts, text.as_bytes()).unwrap_or(NONE);
+                    if is_long(stretch.len()) && Long::holds(vocabulary.len()) {
+                        let mut long = Long::new(stretch.len(), true);
+                        let mut ends = stretch.starts().skip(1);
+                        for start in stretch.starts() {
+                            let end = ends.next().unwrap_or(stretch.len());
+                            long.push(start, character(stretch.part(start, end, &mut buffer)));
+                        }
+                        self.merge_long(&mut long, out);
+                        for (start, end, token) in long.symbols() {
+                            if token != NONE {
+                                out.push(token as i32);
+                            } else {
+                                fallback.spell(stretch.part(start, end, &mut buffer).as_bytes(), from, out);
+                            }
+                        }
+                        return;
+                    }
+                    let word = stretch.escaped(&mut buffer);
                     merger.clear();
-                    let mut buffer = [0; 4];
                     for (start, c) in word.char_indices() {
-                        let token = characters.get(&vocabulary.texts, c.encode_utf8(&mut buffer).as_bytes());
-                        merger.push(start as u32, token.unwrap_or(NONE));
+                        merger.push(start as u32, character(&word[start..start + c.len_utf8()]));
                     }
                     for (start, end, token) in self.merge(merger, word.len()) {
                         if token != NONE {
@@ -120,11 +147,12 @@ impl Bpe {
                     }
                 };
                 match spaces {
-                    Spaces::Escaped(words) => words.each(&text, false, &mut encode),
-                    Spaces::Dropped { lowercase: false } => text.split_whitespace().for_each(encode),
-                    Spaces::Dropped { lowercase: true } => {
-                        let lower: String = text.chars().flat_map(char::to_lowercase).collect();
-                        lower.split_whitespace().for_each(encode);
+                    Spaces::Escaped(words) => words.each(&text, false, &mut |word| encode(word, out)),
+                    Spaces::Dropped { lowercase } => {
+                        for word in text.split_whitespace() {
+                            let lower = if *lowercase { lowered(word) } else { Cow::Borrowed(word) };
+                            encode(Stretch { text: &lower, prefix: false }, out);
+                        }
                     }
                 }
             }
@@ -138,11 +166,25 @@ impl Bpe {
         merger.symbols(end)
     }
 
+    /// Joins what a long word holds, and makes room for what is left.
+    fn merge_long(&self, long: &mut Long, out: &mut Vec<i32>) {
+        long.merge(|pair| self.joined(pair.left, pair.right));
+        out.reserve(long.count());
+    }
+
     fn joined(&self, left: u32, right: u32) -> Option<(u32, u32)> {
         let end = *self.starts.get(left.checked_add(1)? as usize)?;
         let merges = &self.merges[self.starts[left as usize] as usize..end as usize];
         let merge = &merges[merges.binary_search_by_key(&right, |merge| merge.right).ok()?];
         Some((merge.rank, merge.joined))
+    }
+
+    /// The token that stands for a byte.
+    pub fn byte(&self, byte: u8) -> Option<u32> {
+        match &self.units {
+            Units::Bytes { bytes, .. } => Some(bytes[byte as usize]).filter(|&token| token != NONE),
+            Units::Characters { fallback, .. } => fallback.byte(byte),
+        }
     }
 
     pub fn memory_bytes(&self) -> u64 {
@@ -162,6 +204,27 @@ impl Bpe {
         };
         merges as u64 + units
     }
+}
+
+/// A word in lower case, in no more memory than that takes.
+fn lowered(word: &str) -> Cow<'_, str> {
+    if word.chars().all(|c| c.to_lowercase().eq([c])) {
+        return Cow::Borrowed(word);
+    }
+    let lower = || word.chars().flat_map(char::to_lowercase);
+    let mut text = String::with_capacity(lower().map(char::len_utf8).sum());
+    text.extend(lower());
+    Cow::Owned(text)
+}
+
+/// A text in Unicode's normalisation form C, in no more memory than that takes.
+fn composed(text: &str) -> Cow<'_, str> {
+    if is_nfc(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut normal = String::with_capacity(text.nfc().map(char::len_utf8).sum());
+    normal.extend(text.nfc());
+    Cow::Owned(normal)
 }
 
 fn bytes_of(vocabulary: &mut Vocabulary, spelt: TextTable, definition: &Definition) -> Result<Units> {

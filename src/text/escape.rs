@@ -24,29 +24,70 @@ impl Words {
         Words { glued }
     }
 
-    /// Hands out a text in stretches, spaces escaped, with a space in front of it if `prefix`.
-    pub fn each(&self, text: &str, prefix: bool, word: &mut dyn FnMut(&str)) {
-        let mut stretch = String::new();
+    /// Hands out a text in stretches, with a space in front of it if `prefix`.
+    pub fn each(&self, text: &str, prefix: bool, word: &mut dyn FnMut(Stretch)) {
         let mut rest = text;
         while !rest.is_empty() {
             let cut = word_end(rest, &self.glued).min(boundary_below(rest, LONGEST_STRETCH));
-            stretch.clear();
-            if prefix && rest.len() == text.len() {
-                stretch.push_str(SPACE);
-            }
-            for (i, part) in rest[..cut].split(' ').enumerate() {
-                if i > 0 {
-                    stretch.push_str(SPACE);
-                }
-                stretch.push_str(part);
-            }
-            word(&stretch);
+            word(Stretch { text: &rest[..cut], prefix: prefix && rest.len() == text.len() });
             rest = &rest[cut..];
         }
     }
 
     pub fn memory_bytes(&self) -> u64 {
         size_of_val(&*self.glued) as u64
+    }
+}
+
+/// A part of a text as it was written, with a space in front of it if `prefix`. Its positions are those of the space, if
+/// there is one, and of its bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch<'a> {
+    pub text: &'a str,
+    pub prefix: bool,
+}
+
+impl<'a> Stretch<'a> {
+    pub fn len(&self) -> usize {
+        self.text.len() + usize::from(self.prefix)
+    }
+
+    /// All of it with its spaces escaped, in `buffer` where it has some.
+    pub fn escaped<'b>(&self, buffer: &'b mut String) -> &'b str
+    where
+        'a: 'b,
+    {
+        self.part(0, self.len(), buffer)
+    }
+
+    /// What lies between two positions with its spaces escaped, in `buffer` where it has some.
+    pub fn part<'b>(&self, from: usize, to: usize, buffer: &'b mut String) -> &'b str
+    where
+        'a: 'b,
+    {
+        let before = usize::from(self.prefix);
+        let text = &self.text[from.saturating_sub(before)..to - before];
+        let prefix = self.prefix && from == 0;
+        if !prefix && !text.contains(' ') {
+            return text;
+        }
+        buffer.clear();
+        if prefix {
+            buffer.push_str(SPACE);
+        }
+        for (i, part) in text.split(' ').enumerate() {
+            if i > 0 {
+                buffer.push_str(SPACE);
+            }
+            buffer.push_str(part);
+        }
+        buffer
+    }
+
+    /// Where each character starts.
+    pub fn starts(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let before = usize::from(self.prefix);
+        (0..before).chain(self.text.char_indices().map(move |(at, _)| at + before))
     }
 }
 
@@ -69,6 +110,11 @@ impl Fallback {
             bytes[byte as usize] = token;
         }
         Ok(Fallback { bytes, unknown })
+    }
+
+    /// The token that stands for a byte.
+    pub fn byte(&self, byte: u8) -> Option<u32> {
+        Some(self.bytes[byte as usize]).filter(|&token| token != NONE)
     }
 
     /// Appends tokens for bytes: one for each, or the unknown token, which stands for all such bytes in a row. What

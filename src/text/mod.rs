@@ -6,9 +6,11 @@
 
 mod bpe;
 mod chat;
+mod detokenizer;
 mod ends;
 mod escape;
 mod load;
+mod long;
 mod merge;
 mod pretokenize;
 mod special;
@@ -25,9 +27,10 @@ mod work;
 mod tests;
 
 pub use chat::{Chat, Conversation};
+pub use detokenizer::{DetokenizeOptions, Detokenizer};
 #[doc(hidden)]
 pub use load::MODELS;
 #[doc(hidden)]
 pub use pretokenize::{pretokenize, pretokenizers};
-pub use tokenizer::{TokenAttributes, Tokenizer};
+pub use tokenizer::{TokenAttributes, TokenizeOptions, Tokenizer};
 pub use utf8::Utf8Stream;

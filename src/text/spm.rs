@@ -1,6 +1,7 @@
 //! SentencePiece BPE: characters join to the token with the best score; what is in no token is spelt in bytes.
 
-use super::escape::{Fallback, Words};
+use super::escape::{Fallback, Stretch, Words};
+use super::long::{Long, is_long};
 use super::merge::Merger;
 use super::vocabulary::{NONE, TextTable, Vocabulary};
 use crate::error::Result;
@@ -31,7 +32,44 @@ impl Spm {
     /// Appends the tokens of a text, with a space in front of it if `prefix`.
     pub fn encode(&self, vocabulary: &Vocabulary, text: &str, prefix: bool, merger: &mut Merger, out: &mut Vec<i32>) {
         let from = out.len();
-        self.words.each(text, prefix, &mut |word| self.encode_word(vocabulary, word, merger, from, out));
+        let mut buffer = String::new();
+        self.words.each(text, prefix, &mut |word| {
+            if is_long(word.len()) {
+                self.encode_long(vocabulary, word, &mut buffer, from, out);
+            } else {
+                self.encode_word(vocabulary, word.escaped(&mut buffer), merger, from, out);
+            }
+        });
+    }
+
+    /// The token of each part is looked up again where it is needed, so that none is kept.
+    fn encode_long(
+        &self,
+        vocabulary: &Vocabulary,
+        word: Stretch,
+        buffer: &mut String,
+        from: usize,
+        out: &mut Vec<i32>,
+    ) {
+        let mut long = Long::new(word.len(), false);
+        word.starts().for_each(|start| long.push(start, NONE));
+        let mut lookup = |from: usize, to: usize| {
+            if to - from > self.longest {
+                return None;
+            }
+            self.table.get(&vocabulary.texts, word.part(from, to, buffer).as_bytes())
+        };
+        long.merge(|pair| {
+            let token = lookup(pair.start, pair.end)?;
+            Some((rank(self.scores[token as usize]), token))
+        });
+        out.reserve(long.count());
+        for (start, end, _) in long.symbols() {
+            match lookup(start, end) {
+                Some(token) => out.push(token as i32),
+                None => self.fallback.spell(word.part(start, end, &mut String::new()).as_bytes(), from, out),
+            }
+        }
     }
 
     fn encode_word(&self, vocabulary: &Vocabulary, text: &str, merger: &mut Merger, from: usize, out: &mut Vec<i32>) {
@@ -58,6 +96,11 @@ impl Spm {
         }
     }
 
+    /// The token that stands for a byte.
+    pub fn byte(&self, byte: u8) -> Option<u32> {
+        self.fallback.byte(byte)
+    }
+
     pub fn memory_bytes(&self) -> u64 {
         (self.scores.capacity() * size_of::<f32>()) as u64
             + self.table.memory_bytes()
@@ -69,7 +112,9 @@ impl Spm {
 /// A number that is lower where the score is higher, in the total order of floats; both zeros are one.
 fn rank(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
-    if bits >> 31 == 1 { bits } else { !(bits | 1 << 31) }
+    let rank = if bits >> 31 == 1 { bits } else { !(bits | 1 << 31) };
+    // The highest number stands for no rank.
+    rank.min(NONE - 1)
 }
 
 #[cfg(test)]

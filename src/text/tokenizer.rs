@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::bpe::Bpe;
+use super::detokenizer::DetokenizeOptions;
 use super::escape::push_unescaped;
 use super::merge::Merger;
 use super::special::Specials;
@@ -32,6 +33,19 @@ pub struct Tokenizer {
     pub(super) strip_after_special: Option<Vec<u32>>,
     /// Tokens that end a generation, in order.
     pub(super) ends: Vec<u32>,
+}
+
+/// How a text is turned into tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenizeOptions {
+    /// Control tokens written in the text become those tokens: for templates, never for what a user typed.
+    pub special: bool,
+    /// The beginning token comes first, where the model wants one.
+    pub bos: bool,
+    /// The ending token comes last, where the model wants one.
+    pub eos: bool,
+    /// The text goes on another: no space is put before it.
+    pub continues: bool,
 }
 
 /// What one token is.
@@ -65,6 +79,16 @@ impl Rules {
             Rules::Bpe(bpe) => bpe.escapes_spaces(),
         }
     }
+
+    /// The token that stands for a byte alone.
+    fn byte(&self, byte: u8) -> Option<u32> {
+        match self {
+            Rules::Spm(spm) => spm.byte(byte),
+            Rules::Unigram(unigram) => unigram.byte(byte),
+            Rules::WordPiece(_) => None,
+            Rules::Bpe(bpe) => bpe.byte(byte),
+        }
+    }
 }
 
 impl Tokenizer {
@@ -74,16 +98,50 @@ impl Tokenizer {
     /// typed. User-defined tokens are recognised either way. With `add_bos` the beginning token comes first, where the
     /// model wants one.
     ///
-    /// Takes n log n steps in the length of the text. Memory beyond the result is about 50 bytes per byte of the
-    /// longest word.
+    /// Takes n log n steps in the length of the text. Beside the result it takes at most 1 MiB and 4 bytes for each byte
+    /// of the longest word; one more where the text is brought to a normal form first.
     pub fn encode(&self, text: &str, special: bool, add_bos: bool) -> Vec<i32> {
         let mut out = Vec::new();
+        self.begin(add_bos, &mut out);
+        self.encode_parts(text, self.specials(special), self.add_space_prefix, &mut Merger::default(), &mut out);
+        out
+    }
+
+    /// The tokens of a text that need not be UTF-8: a byte that is in no character becomes the token of that byte.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: the text is not UTF-8, and the vocabulary has no token for such a byte.
+    pub fn tokenize(&self, text: &[u8], options: TokenizeOptions) -> Result<Vec<i32>> {
+        let (mut out, mut merger, mut at) = (Vec::new(), Merger::default(), 0);
+        self.begin(options.bos, &mut out);
+        let mut prefix = self.add_space_prefix && !options.continues;
+        for chunk in text.utf8_chunks() {
+            self.encode_parts(chunk.valid(), self.specials(options.special), prefix, &mut merger, &mut out);
+            at += chunk.valid().len();
+            for (i, &byte) in chunk.invalid().iter().enumerate() {
+                let token = self.rules.byte(byte).ok_or_else(|| {
+                    let at = at + i;
+                    Error::invalid(format!(
+                        "text is not UTF-8 at byte {at}, and no token stands for the byte {byte:#04x}"
+                    ))
+                })?;
+                out.push(token as i32);
+            }
+            at += chunk.invalid().len();
+            prefix = false;
+        }
+        out.extend(self.closing().filter(|_| options.eos));
+        Ok(out)
+    }
+
+    fn begin(&self, add_bos: bool, out: &mut Vec<i32>) {
         if add_bos && self.add_bos {
             out.extend(self.bos());
         }
-        let specials = if special { &self.specials } else { &self.user_defined };
-        self.encode_parts(text, specials, &mut Merger::default(), &mut out);
-        out
+    }
+
+    fn specials(&self, special: bool) -> &Specials {
+        if special { &self.specials } else { &self.user_defined }
     }
 
     /// The tokens of a text in which control tokens are recognised only inside the ranges `own`, which are in order.
@@ -97,13 +155,13 @@ impl Tokenizer {
                 if self.vocabulary.kind(token) == Kind::UserDefined {
                     continue;
                 }
-                self.encode_parts(&text[from..found], &self.user_defined, &mut merger, &mut out);
+                self.encode_parts(&text[from..found], &self.user_defined, self.add_space_prefix, &mut merger, &mut out);
                 out.push(token as i32);
                 from = at + self.stripped_after(token, &text.as_bytes()[at..]);
                 at = from.min(range.end);
             }
         }
-        self.encode_parts(&text[from..], &self.user_defined, &mut merger, &mut out);
+        self.encode_parts(&text[from..], &self.user_defined, self.add_space_prefix, &mut merger, &mut out);
         out
     }
 
@@ -119,7 +177,8 @@ impl Tokenizer {
         if strips { rest.iter().take_while(space).count() } else { 0 }
     }
 
-    fn encode_parts(&self, text: &str, specials: &Specials, merger: &mut Merger, out: &mut Vec<i32>) {
+    /// With a space in front of the text if `prefix`. Where the model wants one, one goes behind each special token.
+    fn encode_parts(&self, text: &str, specials: &Specials, prefix: bool, merger: &mut Merger, out: &mut Vec<i32>) {
         let text = &*match &self.rules {
             Rules::Spm(_) => specials.with_spaces(text),
             Rules::Bpe(bpe) if bpe.escapes_spaces() => specials.with_spaces(text),
@@ -130,9 +189,10 @@ impl Tokenizer {
             let found = specials.find(&self.vocabulary, text.as_bytes(), from);
             let part = &text[from..found.map_or(text.len(), |(at, _)| at)];
             if !part.is_empty() {
+                let prefix = if from == 0 { prefix } else { self.add_space_prefix };
                 match &self.rules {
-                    Rules::Spm(spm) => spm.encode(&self.vocabulary, part, self.add_space_prefix, merger, out),
-                    Rules::Unigram(unigram) => unigram.encode(part, out),
+                    Rules::Spm(spm) => spm.encode(&self.vocabulary, part, prefix, merger, out),
+                    Rules::Unigram(unigram) => unigram.encode(&self.vocabulary, part, prefix, out),
                     Rules::WordPiece(pieces) => pieces.encode(part, out),
                     Rules::Bpe(bpe) => bpe.encode(&self.vocabulary, part, merger, out),
                 }
@@ -166,19 +226,39 @@ impl Tokenizer {
     /// before the text.
     pub fn decode(&self, tokens: &[i32], special: bool) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        let mut prefixed = self.add_space_prefix;
+        self.append_text(tokens, special, &mut true, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`Tokenizer::decode`], with all that may be asked for.
+    pub fn detokenize(&self, tokens: &[i32], options: DetokenizeOptions) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.append_text(tokens, options.control, &mut !options.continues, &mut out)?;
+        Ok(out)
+    }
+
+    /// Appends the bytes of tokens, without the space that encoding puts before a text where the first of them `begins`
+    /// one; that is over with the first that has text.
+    pub(super) fn append_text(
+        &self,
+        tokens: &[i32],
+        special: bool,
+        begins: &mut bool,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         for &token in tokens {
             let before = out.len();
-            self.piece(token, special, &mut out)?;
+            self.piece(token, special, out)?;
             let is_text = !matches!(self.vocabulary.kind(token as u32), Kind::Control | Kind::Unknown);
-            if prefixed && is_text && out.len() > before {
-                prefixed = false;
-                if out[before] == b' ' && self.vocabulary.kind(token as u32) == Kind::Normal {
+            if *begins && is_text && out.len() > before {
+                *begins = false;
+                let normal = self.vocabulary.kind(token as u32) == Kind::Normal;
+                if self.add_space_prefix && normal && out[before] == b' ' {
                     out.remove(before);
                 }
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Number of tokens; ids are below it.

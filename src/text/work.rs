@@ -19,3 +19,29 @@ pub(super) fn steps(task: impl FnOnce()) -> u64 {
     task();
     STEPS.get() - before
 }
+
+#[cfg(test)]
+thread_local! {
+    static SMALL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// A length from which on a word is worked on in another way: `small` inside [`with_small_limits`].
+#[inline(always)]
+pub(super) fn limit(usual: usize, small: usize) -> usize {
+    #[cfg(test)]
+    return if SMALL.get() { small } else { usual };
+    #[cfg(not(test))]
+    {
+        let _ = small;
+        usual
+    }
+}
+
+/// Runs a task in which short words count as long ones.
+#[cfg(test)]
+pub(super) fn with_small_limits<R>(task: impl FnOnce() -> R) -> R {
+    SMALL.set(true);
+    let result = task();
+    SMALL.set(false);
+    result
+}

@@ -194,6 +194,11 @@ impl Window {
         self.len
     }
 
+    #[cfg(test)]
+    pub fn address(&self) -> usize {
+        self.ptr.addr().get()
+    }
+
     /// Runs `read` on the bytes.
     ///
     /// # Safety

@@ -5,6 +5,8 @@ pub mod budget;
 mod budget_tests;
 pub mod engine;
 mod events;
+#[cfg(all(test, feature = "prefetch"))]
+mod expert_tests;
 pub mod experts;
 pub mod frames;
 mod loader;
@@ -24,6 +26,7 @@ mod tests;
 
 pub use budget::SharedBudget;
 pub use engine::{Config, Engine, Interrupt, PageGuard, Progress, ProgressReport, Sweep};
+pub use residency::KeptExperts;
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
-pub use state::Accounting;
+pub use state::{Accounting, RoutedExpert};
 pub use types::{Event, EventKind, Io, LayerState, Stats};

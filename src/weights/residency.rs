@@ -1,7 +1,7 @@
 //! Which pages stay. The schedule is cyclic, so recency says nothing: with room for C of N pages the least reading is
 //! reached by keeping C − ring of them for good and passing the rest through the ring. The kept ones are spread evenly,
-//! so that every stretch of reading has arithmetic to hide behind. Of experts a pass needs a few, so they are kept with
-//! what the cyclic part leaves.
+//! so that every stretch of reading has arithmetic to hide behind. Of experts a pass needs a few, and which ones is learned:
+//! what the cyclic part leaves holds a cache of them.
 
 use std::ops::Range;
 
@@ -12,7 +12,10 @@ use super::schedule::Schedule;
 pub struct Residency {
     /// For each page of the schedule: does it stay?
     pub pinned: Vec<bool>,
+    /// Pages that stay, and the cache of experts.
     pub pinned_bytes: u64,
+    /// How many experts of each of [`Schedule::expert_groups`] the cache holds.
+    pub cached: Vec<u32>,
     /// Frames that the other pages pass through; 0 where all stay.
     pub ring_bytes: u64,
     /// Bytes a full pass of one token reads; of experts that do not stay, the share that a token is routed to.
@@ -44,7 +47,7 @@ pub fn usable(schedule: &Schedule, capacity: u64, most: u64) -> u64 {
 
 /// Plans `capacity` bytes of frames; `capacity` is at least [`min_ring`]. The ring is made [`good_ring`] deep for what
 /// is in flight, or what the host prefetches, and takes at most half of the frames for it.
-pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residency {
+pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64, kept_experts: KeptExperts) -> Residency {
     let streamable = schedule.streamable_bytes();
     let mut kept = Kept { schedule, pinned: vec![false; schedule.pages.len()], bytes: 0 };
     if capacity >= streamable {
@@ -52,19 +55,71 @@ pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64) -> Residen
         let tables = capacity - streamable >= schedule.table_bytes();
         let end = if tables { schedule.pages.len() } else { schedule.routed_end };
         kept.keep_evenly(0..end, u64::MAX);
-        return Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes: 0, streamed_bytes: 0 };
+        let cached = vec![0; schedule.expert_groups.len()];
+        return Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, cached, ring_bytes: 0, streamed_bytes: 0 };
     }
     let least = min_ring(schedule);
     let ring_bytes = (capacity / 2).clamp(least, good_ring(schedule, in_flight_bytes).max(least)).min(capacity);
     let room = capacity - ring_bytes;
     kept.keep_evenly(0..schedule.sweep_len, room);
     let swept = kept.bytes;
-    kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - swept);
+    let mut cache = ExpertFrames::default();
+    match kept_experts {
+        KeptExperts::Cached if swept == schedule.sweep_bytes() => cache.fill(schedule, room - swept),
+        KeptExperts::Cached => cache.fill(schedule, 0),
+        KeptExperts::FixedShare => {
+            cache.fill(schedule, 0);
+            kept.keep_evenly(schedule.sweep_len..schedule.routed_end, room - swept);
+        }
+    }
+    let experts = (kept.bytes - swept + cache.extent_bytes).min(schedule.routed_bytes());
     let (used, of) = schedule.routed_share;
-    let missed = schedule.routed_bytes() - (kept.bytes - swept);
+    let missed = schedule.routed_bytes() - experts;
     let missed = (u128::from(missed) * u128::from(used) / u128::from(of.max(1))) as u64;
     let streamed_bytes = schedule.sweep_bytes() - swept + missed;
-    Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, ring_bytes, streamed_bytes }
+    let pinned_bytes = kept.bytes + cache.frame_bytes;
+    Residency { pinned: kept.pinned, pinned_bytes, cached: cache.counts, ring_bytes, streamed_bytes }
+}
+
+/// Which experts stay in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeptExperts {
+    /// Those that are expected to be used next.
+    #[default]
+    Cached,
+    /// The same ones for good, spread evenly: what a cache is measured against.
+    FixedShare,
+}
+
+/// Frames of a cache of experts.
+#[derive(Default)]
+struct ExpertFrames {
+    /// For each group how many.
+    counts: Vec<u32>,
+    frame_bytes: u64,
+    /// What the experts in them take on average.
+    extent_bytes: u64,
+}
+
+impl ExpertFrames {
+    /// As many frames as `room` holds, of each group in proportion to its size.
+    fn fill(&mut self, schedule: &Schedule, room: u64) {
+        let groups = &schedule.expert_groups;
+        let all: u64 = groups.iter().map(|g| g.extent_bytes).sum();
+        for g in groups {
+            let share = (u128::from(room) * u128::from(g.extent_bytes) / u128::from(all.max(1))) as u64;
+            let count = (share / g.frame_bytes.max(1)).min(g.len() as u64);
+            self.counts.push(count as u32);
+            self.frame_bytes += count * g.frame_bytes;
+        }
+        // What is left over holds more of any group.
+        for (g, count) in groups.iter().zip(&mut self.counts) {
+            let more = ((room - self.frame_bytes) / g.frame_bytes.max(1)).min(g.len() as u64 - u64::from(*count));
+            *count += more as u32;
+            self.frame_bytes += more * g.frame_bytes;
+            self.extent_bytes += u64::from(*count) * g.extent_bytes / g.len().max(1) as u64;
+        }
+    }
 }
 
 /// Pages that a plan keeps.
@@ -110,12 +165,12 @@ impl Kept<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::testing::schedule::schedule_of;
+    use crate::weights::testing::schedule::{ROUTED, schedule_of};
 
     #[test]
     fn everything_stays_where_everything_fits() {
         let s = schedule_of(&[(0, 4096, 64), (1, 4096, 64), (1, 4096, 100)]);
-        let all = plan(&s, s.sweep_bytes(), 0);
+        let all = plan(&s, s.sweep_bytes(), 0, KeptExperts::Cached);
         assert!(all.pinned.iter().all(|&p| p));
         assert_eq!((all.streamed_bytes, all.ring_bytes), (0, 0));
     }
@@ -127,7 +182,7 @@ mod tests {
         let (least, total) = (min_ring(&s), s.sweep_bytes());
         for percent in 0..100 {
             let capacity = least + (total - least) * percent / 100;
-            let r = plan(&s, capacity, s.largest_extent());
+            let r = plan(&s, capacity, s.largest_extent(), KeptExperts::Cached);
             assert!(r.pinned_bytes + r.ring_bytes <= capacity);
             assert!(r.ring_bytes >= least || capacity >= total);
             let kept: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.extent_bytes).sum();
@@ -153,9 +208,45 @@ mod tests {
         let s = schedule_of(&matrices);
         let mut before = u64::MAX;
         for step in 0..=64 {
-            let r = plan(&s, min_ring(&s) + (s.sweep_bytes() - min_ring(&s)) * step / 64, 0);
+            let capacity = min_ring(&s) + (s.sweep_bytes() - min_ring(&s)) * step / 64;
+            let r = plan(&s, capacity, 0, KeptExperts::Cached);
             assert!(r.streamed_bytes <= before.saturating_add(s.largest_extent()));
             before = r.streamed_bytes;
         }
+    }
+
+    #[test]
+    fn a_cache_of_experts_takes_what_the_cyclic_part_leaves_in_frames_that_hold_any_of_its_group() {
+        let mut matrices = Vec::new();
+        for layer in 0..6 {
+            matrices.push((layer, 8192, 64));
+            let rows = if layer % 3 == 2 { 48 } else { 32 };
+            matrices.extend((0..8).map(|_| (layer | ROUTED, 8192, rows)));
+        }
+        let s = schedule_of(&matrices);
+        assert_eq!(s.experts.len(), 48);
+        assert_eq!(s.expert_groups.iter().map(|g| (g.layers.len(), g.len())).collect::<Vec<_>>(), [(4, 32), (2, 16)]);
+        let (least, full) = (min_ring(&s), full(&s));
+        let mut before = 0;
+        for step in 0..=64 {
+            let capacity = least + (full - least) * step / 64;
+            let r = plan(&s, capacity, 0, KeptExperts::Cached);
+            let cached: u64 = s.expert_groups.iter().zip(&r.cached).map(|(g, &n)| u64::from(n) * g.frame_bytes).sum();
+            let pinned: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.extent_bytes).sum();
+            assert_eq!(cached + pinned, r.pinned_bytes);
+            assert!(r.pinned_bytes + r.ring_bytes <= capacity);
+            let whole = r.pinned[..s.sweep_len].iter().all(|&p| p);
+            assert!(cached == 0 || whole, "pages of every pass come first");
+            assert!(cached >= before || step == 64);
+            if step < 64 && whole {
+                let largest = s.expert_groups.iter().map(|g| g.frame_bytes).max().unwrap();
+                let all = s.expert_groups.iter().zip(&r.cached).all(|(g, &n)| n as usize == g.len());
+                assert!(all || capacity - r.pinned_bytes - r.ring_bytes < largest, "{step}: room is left over");
+            }
+            before = cached;
+        }
+        let fixed = plan(&s, (least + full) / 2, 0, KeptExperts::FixedShare);
+        assert_eq!(fixed.cached, [0, 0]);
+        assert!(fixed.pinned[s.sweep_len..].iter().any(|&p| p));
     }
 }

@@ -24,8 +24,8 @@ const ROW_GROUP: u64 = 16;
 pub enum Use {
     /// In every pass.
     Always { layer: u32 },
-    /// In passes of which a token is routed to it, after what its layer always uses.
-    Routed { layer: u32 },
+    /// In passes of which a token is routed to this expert of the layer, after what its layer always uses.
+    Routed { layer: u32, expert: u32 },
     /// A row of it now and then.
     Table,
 }
@@ -33,7 +33,7 @@ pub enum Use {
 impl Use {
     fn layer(self) -> u32 {
         match self {
-            Use::Always { layer } | Use::Routed { layer } => layer,
+            Use::Always { layer } | Use::Routed { layer, .. } => layer,
             Use::Table => Page::TABLE,
         }
     }
@@ -96,14 +96,56 @@ pub struct Page {
     /// What is read for it: the smallest aligned stretch around its bytes.
     pub extent_offset: u64,
     pub extent_bytes: u64,
+    /// Its expert's number in [`Schedule::experts`]; [`Page::NO_EXPERT`] where it is not an expert's.
+    expert: u32,
 }
 
 impl Page {
     pub const TABLE: u32 = u32::MAX;
+    const NO_EXPERT: u32 = u32::MAX;
 
     /// Where the page's bytes begin in its extent.
     pub fn padding(&self) -> usize {
         (self.offset - self.extent_offset) as usize
+    }
+
+    /// Its expert's number in [`Schedule::experts`].
+    pub fn expert(&self) -> Option<usize> {
+        (self.expert != Page::NO_EXPERT).then_some(self.expert as usize)
+    }
+}
+
+/// An expert of a layer: all its matrices.
+#[derive(Clone, Debug)]
+pub struct Expert {
+    pub layer: u32,
+    /// Frame bytes of its pages.
+    pub extent_bytes: u64,
+    pages: Range<u32>,
+}
+
+impl Expert {
+    /// Its pages, in the order of use.
+    pub fn pages(&self) -> Range<usize> {
+        self.pages.start as usize..self.pages.end as usize
+    }
+}
+
+/// Layers whose experts are equally large, so that one can take the frames of another.
+#[derive(Clone, Debug)]
+pub struct ExpertGroup {
+    /// The experts of each layer, by number in [`Schedule::experts`].
+    pub layers: Vec<Range<u32>>,
+    /// Bytes that hold any one of them.
+    pub frame_bytes: u64,
+    /// Frame bytes of all of them.
+    pub extent_bytes: u64,
+}
+
+impl ExpertGroup {
+    /// How many experts it has.
+    pub fn len(&self) -> usize {
+        self.layers.iter().map(|l| l.len()).sum()
     }
 }
 
@@ -123,6 +165,9 @@ pub struct Schedule {
     /// Where the output head begins, if there is one: a pass without logits ends there.
     pub head_start: usize,
     pub layer_count: u32,
+    /// By layer, then by number in the layer.
+    pub experts: Vec<Expert>,
+    pub expert_groups: Vec<ExpertGroup>,
     /// Pages of each layer.
     layers: Vec<Range<u32>>,
 }
@@ -152,6 +197,17 @@ impl Schedule {
         self.pages[self.sweep_len..self.routed_end].iter().map(|p| p.extent_bytes).sum()
     }
 
+    /// Frame bytes of the experts that one token is routed to.
+    pub fn working_set_bytes(&self) -> u64 {
+        let (used, of) = self.routed_share;
+        (u128::from(self.routed_bytes()) * u128::from(used) / u128::from(of.max(1))) as u64
+    }
+
+    /// The number of a matrix's expert in [`Schedule::experts`].
+    pub fn expert_of(&self, matrix: MatrixId) -> Option<usize> {
+        self.pages.get(self.matrix(matrix).pages().start)?.expert()
+    }
+
     /// Frame bytes that everything a pass takes pages of needs: the cyclic part and all experts.
     pub fn streamable_bytes(&self) -> u64 {
         self.sweep_bytes() + self.routed_bytes()
@@ -177,12 +233,43 @@ impl Schedule {
         self.largest_layer_bytes() + routed.into_iter().max().unwrap_or(0)
     }
 
+    /// Groups the layers by the sizes of their experts.
+    fn group_experts(&mut self) {
+        self.experts.shrink_to_fit();
+        let mut sizes: Vec<u64> = Vec::new();
+        let mut first = 0;
+        while first < self.experts.len() {
+            let layer = self.experts[first].layer;
+            let count = self.experts[first..].iter().take_while(|e| e.layer == layer).count();
+            let here = first..first + count;
+            let mut size = 0;
+            for e in &mut self.experts[here.clone()] {
+                let pages = &self.pages[e.pages()];
+                e.extent_bytes = pages.iter().map(|p| p.extent_bytes).sum();
+                size = size.max(pages.iter().map(|p| p.bytes).sum());
+            }
+            let i = sizes.iter().position(|&known| known == size).unwrap_or_else(|| {
+                sizes.push(size);
+                self.expert_groups.push(ExpertGroup { layers: Vec::new(), frame_bytes: 0, extent_bytes: 0 });
+                sizes.len() - 1
+            });
+            let group = &mut self.expert_groups[i];
+            let extents = || self.experts[here.clone()].iter().map(|e| e.extent_bytes);
+            group.frame_bytes = group.frame_bytes.max(extents().max().unwrap_or(0));
+            group.extent_bytes += extents().sum::<u64>();
+            group.layers.push(here.start as u32..here.end as u32);
+            first += count;
+        }
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.pages.capacity() * size_of::<Page>()
             + self.matrices.capacity() * size_of::<Matrix>()
             + self.matrices.iter().filter(|m| m.first_row == 0).map(|m| m.name.len()).sum::<usize>()
             + self.route_points.capacity() * size_of::<u32>()
             + self.layers.capacity() * size_of::<Range<u32>>()
+            + self.experts.capacity() * size_of::<Expert>()
+            + self.expert_groups.iter().map(|g| size_of::<ExpertGroup>() + g.layers.len() * 8).sum::<usize>()
     }
 }
 
@@ -249,10 +336,14 @@ impl Builder {
             routed_share: (1, 1),
             head_start: usize::MAX,
             layer_count,
+            experts: Vec::new(),
+            expert_groups: Vec::new(),
             layers: vec![0..0; layer_count as usize],
         };
         assert_eq!(uses.len(), schedule.matrices.len(), "a schedule has every matrix once");
         let mut order: Vec<(MatrixId, Use)> = uses.to_vec();
+        // The expert that pages are being laid for: its layer and number.
+        let mut expert = None;
         // The sort is stable, so that each kind stays in the order of use.
         order.sort_by_key(|(_, when)| when.rank());
         for (id, when) in order {
@@ -262,6 +353,13 @@ impl Builder {
             let first = schedule.pages.len() as u32;
             if head == Some(id) {
                 schedule.head_start = first as usize;
+            }
+            if let Use::Routed { layer, expert: number } = when {
+                if expert.replace((layer, number)) != Some((layer, number)) {
+                    schedule.experts.push(Expert { layer, extent_bytes: 0, pages: first..first });
+                }
+            } else {
+                expert = None;
             }
             let count = bytes(m).div_ceil(target).max(1);
             let rows_per_page = (m.rows as u64).div_ceil(count).next_multiple_of(ROW_GROUP);
@@ -281,10 +379,14 @@ impl Builder {
                     bytes: end - offset,
                     extent_offset,
                     extent_bytes: end.next_multiple_of(alignment) - extent_offset,
+                    expert: expert.map_or(Page::NO_EXPERT, |_| schedule.experts.len() as u32 - 1),
                 });
                 row += rows;
             }
             m.pages = first..schedule.pages.len() as u32;
+            if let (Some(_), Some(expert)) = (expert, schedule.experts.last_mut()) {
+                expert.pages.end = m.pages.end;
+            }
             if when != Use::Table {
                 schedule.routed_end = schedule.pages.len();
             }
@@ -303,6 +405,7 @@ impl Builder {
             }
         }
         schedule.head_start = schedule.head_start.min(schedule.sweep_len);
+        schedule.group_experts();
         schedule.pages.shrink_to_fit();
         schedule.matrices.shrink_to_fit();
         if schedule.largest_extent() > u32::MAX as u64 {

@@ -44,6 +44,7 @@ pub fn config(schedule: Schedule, source: impl Source + 'static, frames: u64) ->
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
+        kept_experts: Default::default(),
         budget_share: None,
     }
 }

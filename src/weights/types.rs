@@ -71,4 +71,14 @@ pub struct Stats {
     pub prefetch_failures: u64,
     /// Pages evicted to make room for others.
     pub evictions: u64,
+    /// Experts that passes were routed to and found in memory; one that several tokens of a chunk use counts once.
+    pub expert_hits: u64,
+    /// Those of which pages had to be read.
+    pub expert_misses: u64,
+    /// Bytes of these pages.
+    pub expert_missed_bytes: u64,
+    /// Experts whose frames others took, or that a smaller budget evicted.
+    pub expert_evictions: u64,
+    /// Bytes of the experts that one token uses.
+    pub expert_working_set_bytes: u64,
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use layerline::model::Options;
+use layerline::model::{Io, Options};
 
 use crate::support::*;
 
@@ -53,4 +53,31 @@ fn the_floor_budget_streams_and_gives_the_same_bits_as_everything_resident() {
         assert_same_bits(&got, &logits_of(&full, &tokens, 1), &format!("{name}, floor and full"));
         assert!(floor.stats().read_bytes > least.weight_bytes, "{name}: nothing was read twice");
     }
+}
+
+#[test]
+fn models_of_experts_give_the_same_bits_at_every_budget_whatever_their_cache_holds() {
+    let (mut found, mut evicted) = (0, 0);
+    for path in models() {
+        let model = open(&path, &options());
+        if model.info().expert_count == 0 {
+            continue;
+        }
+        let tokens = Arrays::of(&path).get::<i32>("tokens");
+        let want = logits_of(&model, &tokens, 1);
+        for (prefetch, io) in [(cfg!(feature = "prefetch"), Io::Buffered), (false, Io::Buffered), (false, Io::Mmap)] {
+            for eighth in 4..8 {
+                let options = Options { prefetch, io, ..options() };
+                let least = plan(&path, &options);
+                let memory_budget = least.floor_bytes + (least.full_bytes - least.floor_bytes) * eighth / 8;
+                let model = open(&path, &Options { memory_budget, ..options });
+                let what = format!("{}, prefetch {prefetch}, {io:?}, {eighth}/8", stem(&path));
+                assert_same_bits(&logits_of(&model, &tokens, 1), &want, &what);
+                let stats = model.stats();
+                assert!(stats.peak_bytes <= memory_budget, "{what}: {stats:?}");
+                (found, evicted) = (found + stats.expert_hits, evicted + stats.expert_evictions);
+            }
+        }
+    }
+    assert!(found > 100 && evicted > 100, "{found} experts were found in memory, {evicted} evicted");
 }

@@ -30,6 +30,11 @@ impl Parts {
         self
     }
 
+    fn without(mut self, key: &str) -> Parts {
+        self.file.metadata.take(key);
+        self
+    }
+
     fn data(&self, tensor: &gguf::Tensor) -> &[u8] {
         &self.bytes[tensor.offset as usize..][..tensor.bytes as usize]
     }
@@ -147,6 +152,54 @@ fn arrays_that_are_too_short_or_not_supported_are_refused_with_both_figures() {
     assert!(short.refusal().message().contains("layer 1"), "{}", short.refusal().message());
     let differ = Parts::of("arch/llama.gguf").set(heads, Array::U32(vec![2, 4])).plain("differ").refusal();
     assert!(differ.message().contains(heads) && differ.message().contains("layer 1"), "{}", differ.message());
+}
+
+/// A name for the message, the model, keys without the architecture's name, and their values; without one they go.
+type Rewritten = (&'static str, Vec<(&'static str, Option<Value>)>);
+
+#[test]
+fn keys_of_recurrent_models_may_be_absent_or_written_otherwise() {
+    let numbers = |numbers: &[u32]| Some(Value::from(Array::U32(numbers.to_vec())));
+    let kinds = |flags: &[bool]| Some(Value::from(Array::Bool(flags.to_vec())));
+    let cases: [Rewritten; 9] = [
+        ("qwen35", vec![("full_attention_interval", Some(4u32.into()))]),
+        ("qwen35", vec![("attention.recurrent_layers", kinds(&[true, true, true, false]))]),
+        ("qwen35", vec![("attention.head_count_kv", numbers(&[0, 0, 0, 2])), ("rope.dimension_sections", None)]),
+        (
+            "qwen35moe",
+            vec![("attention.recurrent_layers", numbers(&[1, 0, 1, 0])), ("expert_weights_norm", Some(true.into()))],
+        ),
+        ("granitehybrid", vec![("attention.head_count", numbers(&[0, 0, 4, 0]))]),
+        ("mamba2", vec![("attention.head_count", Some(0u32.into())), ("feed_forward_length", None)]),
+        ("nemotron_h", vec![("attention.layer_norm_rms_epsilon", None)]),
+        (
+            "nemotron_h_moe",
+            vec![
+                ("expert_used_count", numbers(&[0, 2, 0, 0, 2])),
+                ("expert_feed_forward_length", numbers(&[0, 24, 0, 0, 24])),
+            ],
+        ),
+        ("kimi-linear", vec![("attention.head_count_kv", numbers(&[0, 0, 4, 0]))]),
+    ];
+    for (model, changes) in cases {
+        let mut parts = Parts::of(&format!("arch2/{model}.gguf"));
+        let (want, _) = parts.logits(&parts.plain("as-it-is"));
+        let what = format!("{model}: {changes:?}");
+        for (key, value) in changes {
+            let key = format!("{model}.{key}");
+            parts = match value {
+                Some(value) => parts.set(&key, value),
+                None => parts.without(&key),
+            };
+        }
+        assert_same_bits(&parts.logits(&parts.plain("otherwise")).0, &want, &what);
+    }
+    let parts = Parts::of("arch2/qwen35.gguf").set("qwen35.full_attention_interval", 2u32);
+    let missing = parts.plain("interval").refusal();
+    assert!(missing.message().contains("blk.1.attn_qkv.weight"), "{missing}");
+    let differ = Parts::of("arch2/lfm2.gguf").set("lfm2.attention.head_count_kv", Array::U32(vec![0, 0, 2, 0, 4]));
+    let differ = differ.plain("hybrid-differ").refusal();
+    assert!(differ.message().contains("lfm2.attention.head_count_kv"), "{differ}");
 }
 
 #[test]

@@ -135,8 +135,10 @@ fn changed_bytes_end_in_an_error_with_a_message_or_in_a_model_that_runs() {
 
 #[test]
 fn changed_bytes_of_other_architectures_end_so_too() {
-    for model in ["arch/gpt-oss", "arch/gemma3", "peer/qwen2moe", "peer/gpt2", "peer/phi3-longrope-32", "encoder/bert"]
-    {
+    let attention =
+        ["arch/gpt-oss", "arch/gemma3", "peer/qwen2moe", "peer/gpt2", "peer/phi3-longrope-32", "encoder/bert"];
+    let recurrent = ["arch2/qwen3next-legacy", "arch2/lfm2-swa", "arch2/nemotron_h_moe-latent", "arch2/kimi-linear"];
+    for model in attention.into_iter().chain(recurrent) {
         change_bytes(Victim::of(&format!("{model}.gguf"), "changed-other"), 500);
     }
 }
@@ -180,7 +182,7 @@ fn with_number(model: &str, key: &str, number: [u8; 4]) -> Error {
 #[test]
 fn a_contradictory_description_is_refused_by_name_and_figure() {
     let moe = "arch/qwen3moe.gguf";
-    let cases: [(&str, &str, [u8; 4], &[&str]); 13] = [
+    let cases: [(&str, &str, [u8; 4], &[&str]); 18] = [
         (moe, "qwen3moe.expert_count", 7u32.to_le_bytes(), &["blk.0.ffn_gate_inp.weight", "7"]),
         (moe, "qwen3moe.expert_count", u32::MAX.to_le_bytes(), &["4294967295"]),
         (moe, "qwen3moe.expert_count", 0u32.to_le_bytes(), &["blk.0.ffn_"]),
@@ -193,6 +195,11 @@ fn a_contradictory_description_is_refused_by_name_and_figure() {
         ("arch/gemma2.gguf", "gemma2.attn_logit_softcapping", f32::NAN.to_le_bytes(), &["softcapping", "NaN"]),
         ("arch/gemma2.gguf", "gemma2.final_logit_softcapping", (-1f32).to_le_bytes(), &["softcapping", "-1"]),
         ("peer/gpt2.gguf", "gpt2.context_length", 65u32.to_le_bytes(), &["position_embd.weight", "65"]),
+        ("arch2/qwen35.gguf", "qwen35.ssm.group_count", 3u32.to_le_bytes(), &["4 heads", "3 groups"]),
+        ("arch2/qwen35.gguf", "qwen35.ssm.conv_kernel", 9u32.to_le_bytes(), &["9 tokens", "at most 8"]),
+        ("arch2/mamba2.gguf", "mamba2.ssm.state_size", 257u32.to_le_bytes(), &["257", "at most 256"]),
+        ("arch2/mamba2.gguf", "mamba2.ssm.inner_size", u32::MAX.to_le_bytes(), &["4294967295"]),
+        ("arch2/kimi-linear.gguf", "kimi-linear.kda.head_dim", 17u32.to_le_bytes(), &["blk.0.", "68"]),
         ("arch/granite.gguf", "granite.block_count", 3u32.to_le_bytes(), &["blk.2.attn_norm.weight"]),
     ];
     for (model, key, number, wanted) in cases {

@@ -10,6 +10,7 @@ mod files;
 mod hostile;
 mod quant;
 mod real;
+mod recurrent;
 mod scales;
 mod state;
 mod support;

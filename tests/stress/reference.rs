@@ -29,7 +29,7 @@ impl Vocabulary for Mute {
     fn is_end(&self, _: i32) -> Result<bool> {
         Ok(false)
     }
-    fn append_bytes(&self, _: i32, _: &mut Vec<u8>) -> Result<()> {
+    fn append_bytes(&self, _: i32, _: bool, _: &mut Vec<u8>) -> Result<()> {
         Ok(())
     }
 }

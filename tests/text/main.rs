@@ -3,6 +3,7 @@
 mod doubles;
 mod ends;
 mod files;
+mod pieces;
 mod vocabularies;
 
 use std::io::Read;

@@ -1,5 +1,6 @@
 //! What each layer of a model remembers, in which form, and where in a sequence's memory it lies.
 
+use super::recurrent::{StateLayer, States};
 use crate::arch::{Description, Projection};
 use crate::error::{Error, Result};
 use crate::kernel::attention::{BLOCK, Q8_0_BLOCK, Q8_0_BYTES};
@@ -25,8 +26,7 @@ impl KvType {
     }
 }
 
-/// What of the earlier tokens a layer keeps. A layer with a recurrent state becomes a kind of its own here, with a state
-/// of one size regardless of the position, which truncation cannot take back and snapshots always hold.
+/// What of the earlier tokens' keys and values a layer keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Keys and values of all positions.
@@ -115,7 +115,10 @@ impl Layer {
 /// The memory of a sequence with room for `context` tokens: its layers, and their size.
 #[derive(Clone, Debug)]
 pub struct MemoryLayout {
+    /// Those of the model's layers that have attention.
     pub layers: Vec<Layer>,
+    /// Those that are recurrent. A layer can be both.
+    pub states: Vec<StateLayer>,
     pub context: usize,
     /// Half floats' room of all layers.
     pub words: u64,
@@ -135,8 +138,8 @@ impl MemoryLayout {
         let room = chunk.min(context).next_multiple_of(BLOCK);
         let (mut words, mut undo_words) = (0u64, 0u64);
         let mut layers = Vec::with_capacity(d.cached_layers());
-        for l in &d.layers[..d.cached_layers()] {
-            let kind = match (&l.attention.projection, l.attention.window) {
+        for attention in d.attention().take(d.cached_layers()) {
+            let kind = match (&attention.projection, attention.window) {
                 (Projection::Latent(latent), None) => Kind::Compressed { value_start: latent.rotated },
                 (_, Some(window)) if d.causal => Kind::Windowed { window },
                 _ => Kind::Full,
@@ -164,15 +167,24 @@ impl MemoryLayout {
             }
             layers.push(layer);
         }
-        Ok(MemoryLayout { layers, context, words, undo_words })
+        let (mut states, mut end) = (Vec::new(), 0usize);
+        for recurrent in d.layers.iter().filter_map(|l| l.recurrent.as_ref()) {
+            let start = end;
+            end = end.saturating_add(recurrent.state_len());
+            states.push(StateLayer(start..end));
+        }
+        states.shrink_to_fit();
+        Ok(MemoryLayout { layers, states, context, words, undo_words })
     }
 
-    /// All memory of a sequence: what the layers keep, the table of the layers, and what a pass over several chunks keeps
-    /// of the windows before it, so that it can be undone.
+    /// All memory of a sequence: what the layers keep, the tables of the layers, and what a pass keeps of windows and
+    /// states before it, so that it can be undone.
     pub fn bytes(&self) -> u64 {
         // Of a layer, and of its positions in what undoes a pass.
         let table = self.layers.capacity() * (size_of::<Layer>() + size_of::<std::ops::Range<usize>>());
-        self.words.saturating_add(self.undo_words).saturating_mul(2).saturating_add(table as u64)
+        let tables = table + self.states.capacity() * size_of::<StateLayer>();
+        let positions = self.words.saturating_add(self.undo_words).saturating_mul(2);
+        positions.saturating_add(States::bytes(&self.states)).saturating_add(tables as u64)
     }
 
     /// Whether a layer may drop positions.

@@ -3,6 +3,7 @@
 //! | file | |
 //! |---|---|
 //! | `layout` | the kinds of memory a layer can have, and the sizes |
+//! | `recurrent` | the states of layers that keep no positions |
 //! | `snapshot` | copies of parts of it, for passes that fail, checkpoints and loading |
 //! | `transfer` | the rows of positions in the order of a state file, and from one sequence to another |
 //!
@@ -11,6 +12,7 @@
 //! because attention takes its blocks by absolute positions, the bits do not depend on where the buffer begins.
 
 mod layout;
+mod recurrent;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -21,10 +23,13 @@ use crate::kernel::attention::{
     CacheRows, Elements, LayerCache, MAX_HEAD_DIM, Q8_0_BLOCK, Q8_0_BYTES, f32_to_q8_0, rotate,
 };
 use crate::kernel::pool::Pool;
+use crate::kernel::recurrent::Before;
 use crate::kernel::{Isa, rows, vector};
 use crate::weights::frames::Memory;
+use recurrent::States;
 
 pub use layout::{Kind, KvType, Layer, MemoryLayout};
+pub use recurrent::StateLayer;
 pub use snapshot::{Held, Snapshot};
 pub use transfer::{Row, RowMut};
 
@@ -32,6 +37,7 @@ pub use transfer::{Row, RowMut};
 pub struct SequenceMemory {
     layout: MemoryLayout,
     cells: Memory,
+    states: States,
 }
 
 impl SequenceMemory {
@@ -40,7 +46,7 @@ impl SequenceMemory {
     pub fn new(layout: MemoryLayout) -> Result<SequenceMemory> {
         let bytes = usize::try_from(layout.words.saturating_mul(2)).ok();
         match bytes.map(Memory::new) {
-            Some(Ok(cells)) => Ok(SequenceMemory { layout, cells }),
+            Some(Ok(cells)) => Ok(SequenceMemory { states: States::new(&layout.states)?, layout, cells }),
             _ => Err(Error::out_of_memory(format!("{} bytes of sequence memory", layout.bytes()))),
         }
     }
@@ -58,6 +64,26 @@ impl SequenceMemory {
     /// What the layers keep.
     pub fn layers(&self) -> &[Layer] {
         &self.layout.layers
+    }
+
+    /// The states of recurrent layers, beside what `layers` keep.
+    pub fn state_layers(&self) -> &[StateLayer] {
+        &self.layout.states
+    }
+
+    /// The state of a recurrent layer that a chunk at `position` begins with, and where it leaves its own.
+    pub fn change_state(&mut self, layer: usize, position: usize) -> (Before<'_>, &mut [f32]) {
+        self.states.change(self.layout.states[layer].0.clone(), position)
+    }
+
+    /// A chunk of a pass has been taken in.
+    pub fn end_chunk(&mut self) {
+        self.states.end_chunk();
+    }
+
+    /// Ends a pass. Recurrent states are as before it where it has not succeeded.
+    pub fn end_pass(&mut self, succeeded: bool) {
+        self.states.end_pass(succeeded);
     }
 
     /// Adds the keys and values of consecutive tokens, of which the first stands at `position`: `keys` is
@@ -153,8 +179,11 @@ impl SequenceMemory {
         self.layout.layers.iter().filter(droppable).any(|l| position - l.first + count > l.capacity)
     }
 
-    /// The fewest tokens, beside none, that [`SequenceMemory::truncate`] can leave.
-    pub fn fewest_tokens(&self) -> usize {
+    /// The fewest tokens of `tokens`, beside none, that [`SequenceMemory::truncate`] can leave.
+    pub fn fewest_tokens(&self, tokens: usize) -> usize {
+        if !self.layout.states.is_empty() {
+            return tokens.max(1);
+        }
         let fewest = |l: &Layer| match l.kind {
             Kind::Windowed { window } if l.first > 0 => l.first + window - 1,
             _ => 1,
@@ -172,19 +201,26 @@ impl SequenceMemory {
     /// # Errors
     /// `OUT_OF_MEMORY`: it goes when this is dropped.
     pub fn free(&mut self) -> Result<()> {
+        self.layout.states.clear();
+        self.states = States::new(&[])?;
         self.cells = Memory::new(0).map_err(|e| Error::out_of_memory(e.to_string()))?;
         self.layout.layers.clear();
         Ok(())
     }
 
-    /// Keeps the first `tokens` of the sequence's tokens.
+    /// Keeps the first `tokens` of the sequence's tokens, which has more.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT`: a layer with a window has dropped what the next token would see.
+    /// `INVALID_ARGUMENT`: a layer with a window has dropped what the next token would see, or a recurrent layer has the
+    /// state of the last token alone.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
-        let fewest = self.fewest_tokens();
+        let fewest = self.fewest_tokens(0);
         if tokens == 0 {
             self.clear();
+        } else if !self.layout.states.is_empty() {
+            return Err(Error::invalid(format!(
+                "{tokens} tokens cannot stay: recurrent layers keep the state after the last token alone; 0 tokens can stay, or those of a checkpoint"
+            )));
         } else if tokens < fewest {
             return Err(Error::invalid(format!(
                 "{tokens} tokens cannot stay: layers with a window have dropped what the next token would see; 0 tokens can stay, or {fewest} and more, or those of a checkpoint"

@@ -9,7 +9,10 @@ use crate::weights::frames::Memory;
 /// What a snapshot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// What later tokens see of layers that may drop it: with what truncation leaves, the whole.
+    /// What later tokens see of layers with a window, which passes may drop. States are not in it: a pass that fails leaves
+    /// them alone.
+    Windows,
+    /// The same, and the states of recurrent layers: with what truncation leaves, the whole.
     Droppable,
     /// All that is in use.
     Everything,
@@ -21,6 +24,8 @@ pub struct Snapshot {
     positions: Vec<Range<usize>>,
     /// By layer, part and head: rows of the positions.
     cells: Memory,
+    /// The states of all recurrent layers.
+    states: Memory,
 }
 
 impl SequenceMemory {
@@ -28,16 +33,26 @@ impl SequenceMemory {
     fn positions(&self, layer: &Layer, held: Held, tokens: usize) -> Range<usize> {
         match held {
             Held::Everything => layer.first..tokens,
-            Held::Droppable if self.layout.drops(layer) => layer.first_seen(tokens)..tokens,
-            Held::Droppable => 0..0,
+            Held::Windows | Held::Droppable if self.layout.drops(layer) => layer.first_seen(tokens)..tokens,
+            Held::Windows | Held::Droppable => 0..0,
         }
+    }
+
+    /// The states that a snapshot of a sequence of `tokens` tokens has.
+    fn held_states(&self, held: Held, tokens: usize) -> &[f32] {
+        if tokens == 0 || held == Held::Windows { &[] } else { self.states.present() }
     }
 
     /// Bytes of a snapshot of a sequence of `tokens` tokens.
     pub fn snapshot_bytes(&self, held: Held, tokens: usize) -> u64 {
-        let words = |l: &Layer| (self.positions(l, held, tokens).len() * l.position_words()) as u64;
         let table = self.layers().len() * size_of::<Range<usize>>();
-        self.layers().iter().map(words).sum::<u64>() * 2 + table as u64
+        let states = size_of_val(self.held_states(held, tokens));
+        self.held_cell_bytes(held, tokens) + (table + states) as u64
+    }
+
+    fn held_cell_bytes(&self, held: Held, tokens: usize) -> u64 {
+        let words = |l: &Layer| (self.positions(l, held, tokens).len() * l.position_words()) as u64;
+        self.layers().iter().map(words).sum::<u64>() * 2
     }
 
     /// # Errors
@@ -48,18 +63,25 @@ impl SequenceMemory {
         let mut positions = Vec::new();
         positions.try_reserve_exact(self.layers().len()).map_err(|_| failed())?;
         positions.extend(self.layers().iter().map(|l| self.positions(l, held, tokens)));
-        let mut cells = Memory::new(bytes as usize).map_err(|_| failed())?;
+        let from = self.held_states(held, tokens);
+        let mut states = Memory::new(size_of_val(from)).map_err(|_| failed())?;
+        states.as_slice_mut::<f32>()[..from.len()].copy_from_slice(from);
+        let mut cells = Memory::new(self.held_cell_bytes(held, tokens) as usize).map_err(|_| failed())?;
         let (from, to) = (self.cells.as_slice::<u16>(), cells.as_slice_mut::<u16>());
         let mut end = 0;
         for range in ranges(self.layers(), &positions) {
             to[end..end + range.len()].copy_from_slice(&from[range.clone()]);
             end += range.len();
         }
-        Ok(Snapshot { positions, cells })
+        Ok(Snapshot { positions, cells, states })
     }
 
     /// Puts back what a snapshot of this memory holds.
     pub fn put_back(&mut self, snapshot: &Snapshot) {
+        if !snapshot.states.is_empty() {
+            let to = self.states.present_mut();
+            to.copy_from_slice(&snapshot.states.as_slice::<f32>()[..to.len()]);
+        }
         for (l, positions) in self.layout.layers.iter_mut().zip(&snapshot.positions) {
             if !positions.is_empty() {
                 l.first = positions.start;

@@ -34,7 +34,14 @@ fn memory(kinds: &[(Kind, usize)], kv_type: KvType) -> SequenceMemory {
         words += layer.position_words() * capacity;
         layers.push(layer);
     }
-    SequenceMemory::new(MemoryLayout { layers, context: CONTEXT, words: words as u64, undo_words: 0 }).unwrap()
+    SequenceMemory::new(MemoryLayout {
+        layers,
+        context: CONTEXT,
+        words: words as u64,
+        undo_words: 0,
+        states: Vec::new(),
+    })
+    .unwrap()
 }
 
 const PARAMETERS: AttentionParameters =
@@ -108,7 +115,8 @@ fn compressed_rows_give_the_bits_of_keys_and_values_kept_apart() {
         let mut outs = HashMap::new();
         for (name, layer) in [("compressed", compressed), ("apart", apart)] {
             let words = (layer.position_words() * CONTEXT) as u64;
-            let layout = MemoryLayout { layers: vec![layer], context: CONTEXT, words, undo_words: 0 };
+            let layout =
+                MemoryLayout { layers: vec![layer], context: CONTEXT, words, undo_words: 0, states: Vec::new() };
             let mut m = SequenceMemory::new(layout).unwrap();
             let (keys, q) = (rows(1, 0..90, 3 * DIM), rows(3, 0..90, 8 * 3 * DIM));
             let values: Vec<f32> = keys.chunks(3 * DIM).flat_map(|key| key[DIM..].to_vec()).collect();
@@ -146,7 +154,7 @@ fn truncation_is_refused_where_the_window_is_gone_and_says_what_is_possible() {
     let pool = Pool::new(1).unwrap();
     let mut m = mixed(128);
     fill(&mut m, &pool, 0..300, 10);
-    let fewest = m.fewest_tokens();
+    let fewest = m.fewest_tokens(300);
     assert!(fewest > 1 && fewest <= 290, "the last chunk can be taken back: {fewest}");
     let error = m.truncate(fewest - 1).unwrap_err();
     assert!(error.message().contains(&format!("or {fewest} and more")), "{error}");
@@ -156,7 +164,7 @@ fn truncation_is_refused_where_the_window_is_gone_and_says_what_is_possible() {
     fill(&mut fresh, &pool, 0..fewest, 10);
     assert_eq!(got, next(&mut fresh, &pool, fewest));
     m.truncate(0).unwrap();
-    assert_eq!(m.fewest_tokens(), 1);
+    assert_eq!(m.fewest_tokens(300), 1);
     fill(&mut m, &pool, 0..60, 10);
     assert_eq!(next(&mut m, &pool, 60), {
         let mut fresh = mixed(CONTEXT);
@@ -195,6 +203,10 @@ fn rows_are_saved_loaded_and_copied_between_memories_of_other_sizes() {
             saved.push(match row {
                 Row::Halves(halves) => halves.to_vec(),
                 Row::Bytes(bytes) => bytes.iter().map(|&byte| u16::from(byte)).collect(),
+                Row::Floats(states) => {
+                    assert!(states.is_empty());
+                    return Ok(());
+                }
             });
             Ok(())
         })
@@ -210,10 +222,14 @@ fn rows_are_saved_loaded_and_copied_between_memories_of_other_sizes() {
             let mut left = saved.iter();
             loaded
                 .load(400, &firsts, |row| {
+                    if let RowMut::Floats([]) = row {
+                        return Ok(());
+                    }
                     let from = left.next().unwrap();
                     match row {
                         RowMut::Halves(halves) => halves.copy_from_slice(from),
                         RowMut::Bytes(bytes) => bytes.iter_mut().zip(from).for_each(|(to, &from)| *to = from as u8),
+                        RowMut::Floats(_) => unreachable!(),
                     }
                     Ok(())
                 })

@@ -6,21 +6,23 @@ use std::ops::Range;
 use super::{KvType, Layer, SequenceMemory};
 use crate::kernel::attention::MAX_HEAD_DIM;
 
-/// A row, as a file holds it: numbers of two bytes, or bytes.
+/// A row, as a file holds it: numbers of two bytes, or bytes; or the state of a layer.
 pub enum Row<'a> {
     Halves(&'a [u16]),
     Bytes(&'a [u8]),
+    Floats(&'a [f32]),
 }
 
 /// The same, to be filled.
 pub enum RowMut<'a> {
     Halves(&'a mut [u16]),
     Bytes(&'a mut [u8]),
+    Floats(&'a mut [f32]),
 }
 
 impl SequenceMemory {
     /// Gives `put` all rows that a sequence of `tokens` tokens has: for each layer its keys, [positions][heads], from the
-    /// layer's first position on, then its values.
+    /// layer's first position on, then its values; then, unless there are no tokens, the states of recurrent layers.
     pub fn save(&self, tokens: usize, mut put: impl FnMut(Row) -> io::Result<()>) -> io::Result<()> {
         for l in self.layers() {
             for range in rows_of(l, l.first..tokens) {
@@ -29,6 +31,9 @@ impl SequenceMemory {
                     KvType::Q8_0 => Row::Bytes(&self.cells.bytes()[2 * range.start..2 * range.end]),
                 })?;
             }
+        }
+        if tokens > 0 {
+            put(Row::Floats(self.states.present()))?;
         }
         Ok(())
     }
@@ -71,11 +76,15 @@ impl SequenceMemory {
                 }
             }
         }
+        if tokens > 0 {
+            take(RowMut::Floats(self.states.present_mut()))?;
+        }
         Ok(())
     }
 
     /// Takes over what `other`, of the same model and type, has of `tokens` tokens: as much as there is room for.
     pub fn copy_from(&mut self, other: &SequenceMemory, tokens: usize) {
+        self.states.present_mut().copy_from_slice(other.states.present());
         let cells = self.cells.as_slice_mut::<u16>();
         for (to, from) in self.layout.layers.iter_mut().zip(other.layers()) {
             to.first = from.first.max(tokens.saturating_sub(to.capacity));

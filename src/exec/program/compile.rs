@@ -1,7 +1,9 @@
 //! From a description to the steps of a pass.
 
+mod recurrent;
+
 use super::Program;
-use super::step::{Attend, Buffer, Contents, Embed, Finish, Head, Input, Step, Stretches, Turn, Weight};
+use super::step::{Attend, Buffer, Contents, Embed, Finish, GateFunction, Head, Input, Step, Stretches, Turn, Weight};
 use crate::arch::{
     Attention, Block, Description, Experts, FeedForward, Latent, Layer, Linear, Mlp, Norm, Projection, Shape, Shared,
 };
@@ -11,7 +13,16 @@ use crate::weights::{Builder, Matrix, MatrixId};
 pub fn compile(description: &Description, matrices: &Builder) -> Program {
     let mut buffers = Vec::new();
     let residual = new_buffer(&mut buffers, Contents::Rows { width: description.shape.embedding });
-    let compiler = Compiler { d: description, matrices, residual, buffers, steps: Vec::new(), turns: Vec::new() };
+    let compiler = Compiler {
+        d: description,
+        matrices,
+        residual,
+        buffers,
+        steps: Vec::new(),
+        turns: Vec::new(),
+        attention_layers: 0,
+        recurrent_layers: 0,
+    };
     compiler.compile()
 }
 
@@ -24,6 +35,9 @@ struct Compiler<'a> {
     steps: Vec<Step>,
     /// By the description's `ropes`.
     turns: Vec<Turn>,
+    /// Layers so far that have keys and values, and a recurrent state.
+    attention_layers: usize,
+    recurrent_layers: usize,
 }
 
 fn new_buffer(buffers: &mut Vec<Contents>, contents: Contents) -> Buffer {
@@ -41,8 +55,8 @@ impl Compiler<'_> {
             self.steps.push(Step::Angles(turn));
         }
         let mut layer_ends = Vec::with_capacity(self.d.layers.len());
-        for (i, layer) in self.d.layers.iter().enumerate() {
-            self.layer(i, layer);
+        for layer in &self.d.layers {
+            self.layer(layer);
             layer_ends.push(self.steps.len() as u32);
         }
         self.finish();
@@ -84,14 +98,26 @@ impl Compiler<'_> {
         }));
     }
 
-    fn layer(&mut self, i: usize, layer: &Layer) {
+    fn layer(&mut self, layer: &Layer) {
         let mut from = self.residual;
         if layer.parallel {
             from = self.rows(self.shape().embedding);
             self.steps.push(Step::Copy { from: self.residual, to: from });
         }
-        self.attention(i, &layer.attention);
-        self.feed_forward(&layer.feed_forward, from);
+        let norms = (layer.attention.and_then(|a| a.norm), layer.recurrent.and_then(|r| r.norm));
+        if layer.attention.is_some() || layer.recurrent.is_some() {
+            // Where both are there, they read the same.
+            let input = self.normed(norms.0.or(norms.1), self.residual);
+            if let Some(attention) = &layer.attention {
+                self.attention(attention, input);
+            }
+            if let Some(recurrent) = &layer.recurrent {
+                self.recurrent(recurrent, input);
+            }
+        }
+        if let Some(feed_forward) = &layer.feed_forward {
+            self.feed_forward(feed_forward, from);
+        }
     }
 
     /// The normed rows of `from`; without a norm, `from` itself.
@@ -128,10 +154,9 @@ impl Compiler<'_> {
         self.steps.push(Step::Multiply { weight: Weight::Fixed(linear), input, to, finish });
     }
 
-    fn attention(&mut self, i: usize, a: &Attention) {
+    fn attention(&mut self, a: &Attention, input: Buffer) {
         let s = self.shape();
-        let input = self.normed(a.norm, self.residual);
-        let [queries, keys, values] = match &a.projection {
+        let [mut queries, keys, values] = match &a.projection {
             Projection::Direct { query, key, value } => {
                 let linears = [*query, *key, *value];
                 let input = self.quantize(&linears.map(|linear| linear.weight), input);
@@ -141,6 +166,17 @@ impl Compiler<'_> {
             }
             Projection::Latent(latent) => self.latent_heads(latent, input),
         };
+        let gates = a.gated.then(|| self.rows(s.heads * s.key_dim));
+        if let Some(gates) = gates {
+            let both = queries;
+            queries = self.rows(s.heads * s.key_dim);
+            for (first, to) in [(0, queries), (s.key_dim, gates)] {
+                let source = Stretches { first, stride: 2 * s.key_dim };
+                let target = Stretches { first: 0, stride: s.key_dim };
+                let (length, count) = (s.key_dim, s.heads);
+                self.steps.push(Step::CopyStretches { from: both, source, to, target, length, count });
+            }
+        }
         let turn = a.rope.map(|rope| self.turns[rope]);
         for (heads, norm) in [(queries, a.query_norm), (keys, a.key_norm)] {
             let stages =
@@ -152,7 +188,8 @@ impl Compiler<'_> {
             }
         }
         self.steps.extend(a.temperature.map(|temperature| Step::ScaleByPosition { temperature, rows: queries }));
-        let layer = i.min(self.d.cached_layers() - 1);
+        let layer = self.attention_layers.min(self.d.cached_layers() - 1);
+        self.attention_layers += 1;
         self.steps.push(Step::WriteKeyValues { layer, keys, values });
         let mut seen = self.rows(s.heads * s.value_dim);
         self.steps.push(Step::Attend(Attend {
@@ -167,6 +204,7 @@ impl Compiler<'_> {
         if let Projection::Latent(latent) = &a.projection {
             seen = self.latent_result(latent, seen);
         }
+        self.steps.extend(gates.map(|from| Step::GateRows { function: GateFunction::Sigmoid, from, rows: seen }));
         let input = self.quantize(&[a.output.weight], seen);
         self.add_block(a.output, input, [a.post_norm, a.sum_norm]);
     }
@@ -274,6 +312,13 @@ impl Compiler<'_> {
         self.multiply(e.router, input, scores, Finish::Keep);
         self.steps.push(Step::Route { experts: *e, scores });
         let mixed = self.rows(self.shape().embedding);
+        // Of experts that are latent what comes back is added in the end.
+        let compressed = e.latent.map(|[down, _]| {
+            let [from, sum] = [(); 2].map(|()| self.products(down));
+            self.multiply(down, input, from, Finish::Keep);
+            self.steps.push(Step::Clear { to: sum });
+            (from, sum)
+        });
         // Before the experts, so that these are read while it is computed.
         match &e.shared {
             None => self.steps.push(Step::Clear { to: mixed }),
@@ -285,9 +330,15 @@ impl Compiler<'_> {
             }
         }
         let outside = std::mem::take(&mut self.steps);
-        self.expert(e, from, mixed);
+        let (read, sum) = compressed.unwrap_or((from, mixed));
+        self.expert(e, read, sum);
         let body = std::mem::replace(&mut self.steps, outside);
         self.steps.push(Step::ForEachExpert { experts: *e, body });
+        if let Some([_, up]) = e.latent {
+            let input = self.quantize(&[up.weight], sum);
+            let results = self.products(up);
+            self.multiply(up, input, results, Finish::AddTo(mixed, 1.0));
+        }
         if e.output_scale != 1.0 {
             self.steps.push(Step::Scale { scale: e.output_scale, rows: mixed });
         }
@@ -298,12 +349,19 @@ impl Compiler<'_> {
     fn expert(&mut self, e: &Experts, from: Buffer, mixed: Buffer) {
         let [gate, up, down] = e.matrices(0);
         let [length, width] = [up, down].map(|m| self.matrix(m).rows);
-        let gathered = self.rows(self.shape().embedding);
+        let gathered = self.rows(width);
         self.steps.push(Step::Gather { from, to: gathered });
         let input = self.quantize(&[gate, up], gathered);
-        let (gates, ups, results) = (self.rows(length), self.rows(length), self.rows(width));
-        self.multiply_expert((0, gate), input, gates, Finish::Keep);
-        self.multiply_expert((1, up), input, ups, Finish::Gate(e.activation, gates));
+        let (ups, results) = (self.rows(length), self.rows(width));
+        let finish = match e.gated {
+            true => {
+                let gates = self.rows(length);
+                self.multiply_expert((0, gate), input, gates, Finish::Keep);
+                Finish::Gate(e.activation, gates)
+            }
+            false => Finish::Activate(e.activation),
+        };
+        self.multiply_expert((1, up), input, ups, finish);
         let input = self.quantize(&[down], ups);
         self.multiply_expert((2, down), input, results, Finish::Keep);
         self.steps.push(Step::Scatter { from: results, to: mixed });

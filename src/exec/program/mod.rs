@@ -10,7 +10,10 @@ use crate::error::Result;
 use crate::weights::{Builder, MatrixId, Schedule, Use};
 
 pub use liveness::{Life, Placement};
-pub use step::{ALIGNMENT, Attend, Buffer, Contents, Embed, Finish, Head, Input, Step, Stretches, Turn, Usage, Weight};
+pub use step::{
+    ALIGNMENT, Attend, Buffer, Contents, Convolve, Embed, Finish, GateFunction, Head, Input, Recur, RecurRule, Step,
+    Stretches, Turn, Usage, Weight,
+};
 
 /// What a pass over a chunk of tokens does.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ impl Program {
         for (i, step) in self.steps.iter().enumerate() {
             let layer = self.layer_ends.partition_point(|&end| end as usize <= i).min(last) as u32;
             uses.extend(step.matrices().into_iter().map(|m| (m, Use::Always { layer })));
-            uses.extend(step.routed_matrices().into_iter().map(|m| (m, Use::Routed { layer })));
+            uses.extend(step.routed_matrices().into_iter().map(|(m, expert)| (m, Use::Routed { layer, expert })));
         }
         // A table that is multiplied with as well is among these pages already.
         let tables: Vec<MatrixId> = self.steps.iter().flat_map(Step::tables).collect();

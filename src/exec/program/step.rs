@@ -1,7 +1,8 @@
 //! The steps of a program and the buffers that they work on.
 
-use crate::arch::{Experts, Latent, Linear, Norm, SpanNorm, Temperature, VectorId};
+use crate::arch::{Convolution, Experts, Latent, Linear, Norm, SpanNorm, Temperature, VectorId};
 use crate::kernel::matmul::{Form, activation_bytes};
+use crate::kernel::recurrent::StateHeads;
 use crate::kernel::vector::Activation;
 use crate::weights::MatrixId;
 
@@ -128,6 +129,55 @@ pub struct Attend {
     pub window: Option<usize>,
 }
 
+/// A causal convolution of columns in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Convolve {
+    /// Of the sequence's recurrent states, and where in it that of the convolution begins.
+    pub layer: usize,
+    pub state: usize,
+    pub convolution: Convolution,
+    pub silu: bool,
+    pub rows: Buffer,
+    /// Of the columns.
+    pub first: usize,
+}
+
+/// Tokens into a state that is a matrix for each head: `kernel::recurrent::Recurrence` with buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Recur {
+    /// Of the sequence's recurrent states, and where in it that of the heads begins.
+    pub layer: usize,
+    pub state: usize,
+    pub heads: StateHeads,
+    pub rule: RecurRule,
+    /// What the decays are made of.
+    pub decays: Buffer,
+    pub bias: VectorId,
+    pub factors: VectorId,
+    /// Holds the queries, keys and values from these columns on.
+    pub rows: Buffer,
+    pub queries: usize,
+    pub keys: usize,
+    pub values: usize,
+    /// [tokens][heads][value]
+    pub to: Buffer,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum RecurRule {
+    Delta { strengths: Buffer },
+    Plain { skip: VectorId },
+}
+
+/// The function f of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateFunction {
+    /// The number itself.
+    Plain,
+    Sigmoid,
+    Silu,
+}
+
 /// The last step of passes that leave logits.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
@@ -241,6 +291,23 @@ pub enum Step {
         values: Buffer,
     },
     Attend(Attend),
+    /// `count` stretches of `length` columns from one buffer's rows to another's.
+    CopyStretches {
+        from: Buffer,
+        source: Stretches,
+        to: Buffer,
+        target: Stretches,
+        length: usize,
+        count: usize,
+    },
+    /// rows ·= f(from).
+    GateRows {
+        function: GateFunction,
+        from: Buffer,
+        rows: Buffer,
+    },
+    Convolve(Convolve),
+    Recur(Recur),
     /// Chooses the experts of each token by its scores, which change, and announces them to the streaming engine.
     Route {
         experts: Experts,
@@ -337,7 +404,21 @@ impl Step {
             // Queries are rotated where keys are.
             Step::Attend(a) => vec![(a.queries, Update), (a.to, Write)],
             Step::Route { scores, .. } => vec![(*scores, Update)],
-            Step::ScaleByGate { from, rows, .. } => vec![(*from, Read), (*rows, Update)],
+            // Other steps write what lies between the stretches.
+            Step::CopyStretches { from, to, target, .. } => {
+                vec![(*from, Read), (*to, if target.first == 0 { Write } else { Update })]
+            }
+            Step::Convolve(c) => vec![(c.rows, Update)],
+            Step::Recur(r) => {
+                let strengths = match r.rule {
+                    RecurRule::Delta { strengths } => Some((strengths, Read)),
+                    RecurRule::Plain { .. } => None,
+                };
+                [(r.decays, Read), (r.rows, Read), (r.to, Write)].into_iter().chain(strengths).collect()
+            }
+            Step::GateRows { from, rows, .. } | Step::ScaleByGate { from, rows, .. } => {
+                vec![(*from, Read), (*rows, Update)]
+            }
             Step::ForEachExpert { .. } => Vec::new(),
             Step::Hidden { norm, from } => [(*from, Read)].into_iter().chain(norm.map(|(_, to)| (to, Write))).collect(),
             Step::Head(h) => vec![(h.from, Read), (h.input, Write)],
@@ -357,13 +438,22 @@ impl Step {
     }
 
     /// The matrices that a pass may read in this step, each expert's in the order of reading.
-    pub fn routed_matrices(&self) -> Vec<MatrixId> {
+    pub fn routed_matrices(&self) -> Vec<(MatrixId, u32)> {
         let Step::ForEachExpert { experts, body } = self else { return Vec::new() };
         let parts = body.iter().filter_map(|step| match step {
             Step::Multiply { weight: Weight::OfExpert(part), .. } => Some(*part),
             _ => None,
         });
-        (0..experts.count).flat_map(|e| parts.clone().map(move |part| experts.matrices(e)[part])).collect()
+        let of_expert = |e| parts.clone().map(move |part| (experts.matrices(e)[part], e as u32));
+        (0..experts.count).flat_map(of_expert).collect()
+    }
+
+    /// Where the rows of an expert are added in this step.
+    pub fn scattered(&self) -> Option<Buffer> {
+        match self {
+            Step::Scatter { to, .. } => Some(*to),
+            _ => None,
+        }
     }
 
     /// The matrices that rows are taken from singly in this step.

@@ -4,9 +4,10 @@ use super::{Run, Work};
 use crate::arch::{Experts, Gating, Groups, RouterConfig, VectorId};
 use crate::error::Result;
 use crate::exec::program::{Buffer, Step};
-use crate::exec::scratch::{Arena, Lists, Route};
+use crate::exec::scratch::{APART_TOKENS, Arena, Lists, Route};
 use crate::kernel::{Isa, rows, vector};
-use crate::weights::Sweep;
+use crate::weights::frames::Memory;
+use crate::weights::{RoutedExpert, Sweep};
 
 /// The expert that the steps of a body are for.
 #[derive(Clone, Copy)]
@@ -15,6 +16,8 @@ pub(super) struct Chosen<'a> {
     pub number: usize,
     /// Its tokens, ascending.
     pub routes: &'a [Route],
+    /// Where these begin among all routes.
+    pub start: usize,
 }
 
 impl Run<'_> {
@@ -22,10 +25,19 @@ impl Run<'_> {
     pub(super) fn route(&self, e: &Experts, scores: Buffer, w: &mut Work, sweep: &mut Sweep) {
         let bias = e.router_config.bias.map(|bias| self.loaded.vector(bias));
         let [scores] = w.arena.slices(self.rows, [scores]);
-        let Lists { routes, ranking, .. } = &mut *w.lists;
+        let Lists { routes, ranking, order, .. } = &mut *w.lists;
         choose(self.isa, e, bias, scores, ranking, routes);
-        let chosen = routes.chunk_by(same_expert).map(|routes| routes[0].expert as usize);
-        sweep.route(chosen.flat_map(|expert| e.matrices(expert)).flat_map(|m| self.matrix(m).pages()));
+        // The expert's number in the schedule, and where its routes begin.
+        let schedule = self.loaded.engine.schedule();
+        let mut start = 0;
+        order.clear();
+        order.extend(routes.chunk_by(same_expert).map(|routes| {
+            let matrix = e.matrices(routes[0].expert as usize)[0];
+            let expert = schedule.expert_of(matrix).expect("an expert's matrices are in the schedule as such");
+            start += routes.len() as u32;
+            RoutedExpert { expert: expert as u32, tag: start - routes.len() as u32 }
+        }));
+        sweep.route(order, self.rows <= APART_TOKENS);
     }
 
     /// rows ·= σ(gate·from).
@@ -39,15 +51,27 @@ impl Run<'_> {
         });
     }
 
-    /// Runs `body` for each chosen expert.
+    /// Runs `body` for each chosen expert. Sums are made in the ascending order of experts, whichever comes first.
     pub(super) fn for_each_expert(&self, e: &Experts, body: &[Step], w: &mut Work, sweep: &mut Sweep) -> Result<()> {
         // Beside the other lists, which the steps of the body may use.
-        let routes = std::mem::take(&mut w.lists.routes);
-        let result = routes.chunk_by(same_expert).try_for_each(|routes| {
-            let chosen = Chosen { experts: e, number: routes[0].expert as usize, routes };
+        let (routes, order) = (std::mem::take(&mut w.lists.routes), std::mem::take(&mut w.lists.order));
+        let result = order.iter().try_for_each(|&RoutedExpert { tag: start, .. }| {
+            let rest = &routes[start as usize..];
+            let routes = rest.chunk_by(same_expert).next().unwrap_or(rest);
+            let chosen = Chosen { experts: e, number: routes[0].expert as usize, routes, start: start as usize };
             Run { rows: routes.len(), expert: Some(chosen), ..*self }.steps(body, w, sweep)
         });
-        w.lists.routes = routes;
+        if result.is_ok()
+            && self.rows <= APART_TOKENS
+            && let Some(to) = body.iter().find_map(Step::scattered)
+        {
+            let width = w.arena.width(to);
+            let [to] = w.arena.slices(self.rows, [to]);
+            for (route, row) in routes.iter().zip(w.lists.apart.as_slice::<f32>().chunks_exact(width)) {
+                vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, route.weight);
+            }
+        }
+        (w.lists.routes, w.lists.order) = (routes, order);
         result
     }
 
@@ -64,9 +88,16 @@ impl Run<'_> {
         }
     }
 
-    /// Adds the expert's rows, weighted, to those of its tokens.
-    pub(super) fn scatter(&self, from: Buffer, to: Buffer, arena: &mut Arena) {
+    /// Adds the expert's rows, weighted, to those of its tokens; of few tokens it keeps them apart, to be added when those of
+    /// all experts are there.
+    pub(super) fn scatter(&self, from: Buffer, to: Buffer, arena: &mut Arena, apart: &mut Memory) {
         let width = arena.width(to);
+        if self.chunk.len() <= APART_TOKENS {
+            let [from] = arena.slices(self.rows, [from]);
+            let start = self.expert.map_or(0, |chosen| chosen.start) * width;
+            apart.as_slice_mut::<f32>()[start..][..from.len()].copy_from_slice(from);
+            return;
+        }
         let [from, to] = arena.slices(self.chunk.len(), [from, to]);
         for (route, row) in self.routes().iter().zip(from.chunks_exact(width)) {
             vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, route.weight);

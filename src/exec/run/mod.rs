@@ -4,6 +4,7 @@ mod attention;
 mod experts;
 mod latent;
 mod matrix;
+mod recurrent;
 
 use super::Loaded;
 use super::memory::SequenceMemory;
@@ -142,6 +143,12 @@ impl Run<'_> {
             }
             Step::WriteKeyValues { layer, keys, values } => self.write_key_values(*layer, *keys, *values, w),
             Step::Attend(attend) => self.attend(attend, w),
+            Step::CopyStretches { from, source, to, target, length, count } => {
+                self.copy_stretches((*from, *source), (*to, *target), [*length, *count], &mut w.arena);
+            }
+            Step::GateRows { function, from, rows } => self.gate_rows(*function, *from, *rows, &mut w.arena),
+            Step::Convolve(convolve) => self.convolve(convolve, w),
+            Step::Recur(recur) => self.recur(recur, w),
             Step::Route { experts, scores } => self.route(experts, *scores, w, sweep),
             Step::Scale { scale, rows } => {
                 let [rows] = w.arena.slices(self.rows, [*rows]);
@@ -150,7 +157,7 @@ impl Run<'_> {
             Step::ScaleByGate { gate, from, rows } => self.scale_by_gate(*gate, *from, *rows, &mut w.arena),
             Step::ForEachExpert { experts, body } => return self.for_each_expert(experts, body, w, sweep),
             Step::Gather { from, to } => self.gather(*from, *to, &mut w.arena),
-            Step::Scatter { from, to } => self.scatter(*from, *to, &mut w.arena),
+            Step::Scatter { from, to } => self.scatter(*from, *to, &mut w.arena, &mut w.lists.apart),
             Step::Hidden { norm, from } => self.hidden(*norm, *from, w),
             Step::Head(head) => return self.head(head, w, sweep),
         }

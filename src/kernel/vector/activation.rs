@@ -17,6 +17,8 @@ pub enum Activation {
     /// x·σ(slope·x) of x held below `limit`; as a gate it multiplies up + 1, with up held within ±`limit`: gpt-oss, whose
     /// slope is 1.702 and limit 7.
     ClampedSwiglu { slope: f32, limit: f32 },
+    /// max(x, 0)².
+    SquaredRelu,
 }
 
 /// up = f(gate) · up.
@@ -29,6 +31,7 @@ pub fn gate_assign(isa: Isa, f: Activation, gate: &[f32], up: &mut [f32]) {
         Activation::Gelu => update_with(isa, Gelu, up, gate),
         Activation::GeluTanh => update_with(isa, GeluTanh, up, gate),
         Activation::ClampedSwiglu { slope, limit } => update_with(isa, ClampedSwiglu { slope, limit }, up, gate),
+        Activation::SquaredRelu => update_with(isa, SquaredRelu, up, gate),
     }
 }
 
@@ -39,6 +42,7 @@ pub fn activate(isa: Isa, f: Activation, x: &mut [f32]) {
         Activation::Gelu => update(isa, Gelu, x),
         Activation::GeluTanh => update(isa, GeluTanh, x),
         Activation::ClampedSwiglu { slope, limit } => update(isa, ClampedSwiglu { slope, limit }, x),
+        Activation::SquaredRelu => update(isa, SquaredRelu, x),
     }
 }
 
@@ -112,6 +116,61 @@ impl Binary for ClampedSwiglu {
         let (low, high) = (s.splat(-self.limit), s.splat(self.limit));
         let up = s.max(low, s.min(high, up));
         s.mul(math::swish(s, s.min(high, gate), self.slope), s.add(up, s.splat(1.0)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SquaredRelu;
+
+impl Unary for SquaredRelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        let x = s.max(s.splat(0.0), x);
+        s.mul(x, x)
+    }
+}
+
+impl Binary for SquaredRelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
+        s.mul(Unary::apply(self, s, gate), up)
+    }
+}
+
+/// x *= σ(y): how results are held back by a gate.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn sigmoid_assign(isa: Isa, x: &mut [f32], y: &[f32]) {
+    update_with(isa, Sigmoid, x, y);
+}
+
+#[derive(Clone, Copy)]
+struct Sigmoid;
+
+impl Binary for Sigmoid {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
+        let one = s.splat(1.0);
+        s.div(x, s.add(one, math::exp(s, s.sub(s.splat(0.0), y))))
+    }
+}
+
+/// x *= y.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn multiply_assign(isa: Isa, x: &mut [f32], y: &[f32]) {
+    update_with(isa, Product, x, y);
+}
+
+#[derive(Clone, Copy)]
+struct Product;
+
+impl Binary for Product {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
+        s.mul(x, y)
     }
 }
 

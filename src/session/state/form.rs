@@ -88,7 +88,7 @@ impl Header {
 pub struct LayerEntry {
     kind: u8,
     kv_type: u8,
-    /// 0: none.
+    /// 0: none. Of a recurrent state the numbers that it has.
     window: u32,
     /// The position of its first row.
     pub first: u64,
@@ -97,6 +97,7 @@ pub struct LayerEntry {
 const FULL: u8 = 0;
 const WINDOWED: u8 = 1;
 const COMPRESSED: u8 = 2;
+const RECURRENT: u8 = 3;
 const F16: u8 = 0;
 const Q8_0: u8 = 1;
 
@@ -112,6 +113,11 @@ impl LayerEntry {
             KvType::Q8_0 => Q8_0,
         };
         LayerEntry { kind, kv_type, window, first: layer.first as u64 }
+    }
+
+    /// Of a recurrent state of so many numbers.
+    pub fn of_state(numbers: usize) -> LayerEntry {
+        LayerEntry { kind: RECURRENT, kv_type: F16, window: u32::try_from(numbers).unwrap_or(u32::MAX), first: 0 }
     }
 
     pub fn to_bytes(self) -> [u8; LAYER_BYTES] {
@@ -130,16 +136,22 @@ impl LayerEntry {
         let window = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
         let first = u64::from_le_bytes(bytes[8..].try_into().expect("eight bytes"));
         let entry = LayerEntry { kind: bytes[0], kv_type: bytes[1], window, first };
-        let known = entry.kind <= COMPRESSED && entry.kv_type <= Q8_0 && bytes[2..4] == [0, 0];
-        if !known || (entry.kind == WINDOWED) != (window > 0) {
+        let known = entry.kind <= RECURRENT && entry.kv_type <= Q8_0 && bytes[2..4] == [0, 0];
+        let is_state = entry.kind == RECURRENT;
+        if !known || (entry.kind == WINDOWED || is_state) != (window > 0) || is_state && entry.kv_type != F16 {
             return Err(Error::format(format!("layer {i}: an unknown kind of memory: {:02x?}", &bytes[..8])));
         }
-        let seen = if window == 0 { 0 } else { header.tokens.saturating_sub(u64::from(window) - 1) };
+        let windowed = entry.kind == WINDOWED;
+        let seen = if windowed { header.tokens.saturating_sub(u64::from(window) - 1) } else { 0 };
         if first > seen {
             return Err(Error::format(format!(
                 "layer {i}: rows from position {first} on, and what follows {} tokens sees those from {seen} on",
                 header.tokens
             )));
+        }
+        if is_state {
+            let numbers = if header.tokens > 0 { u64::from(window) } else { 0 };
+            return Ok((entry, Some(numbers * size_of::<f32>() as u64)));
         }
         let [_, heads, key, value, _] = header.sizes.map(u64::from);
         let value = if entry.kind == COMPRESSED { 0 } else { value };
@@ -152,12 +164,15 @@ impl LayerEntry {
     }
 
     /// Fails where a session keeps the layer otherwise.
-    pub fn check(&self, i: usize, own: &Layer) -> Result<()> {
-        let own = LayerEntry { first: self.first, ..LayerEntry::of(own) };
+    pub fn check(&self, i: usize, own: LayerEntry) -> Result<()> {
+        let own = LayerEntry { first: self.first, ..own };
         if *self == own {
             return Ok(());
         }
         let name = |entry: LayerEntry| {
+            if entry.kind == RECURRENT {
+                return format!("a recurrent state of {} numbers", entry.window);
+            }
             let kind = ["all keys and values", "a window of keys and values", "compressed keys and values"];
             let window = if entry.window > 0 { format!(" of {} positions", entry.window) } else { String::new() };
             format!("{}{window} as {}", kind[entry.kind as usize], ["f16", "q8_0"][entry.kv_type as usize])

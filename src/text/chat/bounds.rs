@@ -274,6 +274,9 @@ const TESTS: &[&str] = &[
     "upper",
 ];
 
+/// Numbers of a `range`, as many as the engine's own allows.
+const LONGEST_RANGE: i128 = 100_000;
+
 /// The engine's own filters and tests.
 static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(Environment::new);
 
@@ -299,12 +302,25 @@ pub(super) fn add_filters(environment: &mut Environment) {
     }
     // It shows all that the engine holds.
     environment.remove_global("debug");
-    let range = environment.globals().find(|(name, _)| *name == "range").map(|(_, function)| function);
-    environment.add_function("range", move |state: &mut State, args: Rest<Value>| {
-        let function = range.as_ref().ok_or_else(|| Error::from(ErrorKind::UnknownFunction))?;
-        let numbers = function.call(state, &args)?;
-        made(state, numbers)
-    });
+    environment.add_function("range", range);
+}
+
+/// `range` as a list. The engine's own overflows at the ends of what a number can be.
+fn range(state: &State, first: i64, second: Option<i64>, step: Option<i64>) -> Result<Value, Error> {
+    let (start, end) = second.map_or((0, first), |end| (first, end));
+    let step = i128::from(step.unwrap_or(1));
+    let wrong = |what: &'static str| Error::new(ErrorKind::InvalidOperation, what);
+    let way = i128::from(end) - i128::from(start);
+    let count = match step {
+        0 => return Err(wrong("a range has a step of 0")),
+        _ if (way < 0) != (step < 0) => 0,
+        _ => (way.abs() + step.abs() - 1) / step.abs(),
+    };
+    if count > LONGEST_RANGE {
+        return Err(wrong("a range has too many elements"));
+    }
+    state.consume_fuel(count as u64 / 2)?;
+    Ok((0..count).map(|i| Value::from((i128::from(start) + i * step) as i64)).collect())
 }
 
 fn filter(state: &mut State, name: &str, reads: Reads, args: &[Value]) -> Result<Value, Error> {

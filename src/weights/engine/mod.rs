@@ -15,10 +15,10 @@ use crate::sys::thread::HomeProcess;
 use crate::weights::budget::BudgetShare;
 use crate::weights::frames::{self, FrameMemory, Memory, Window};
 use crate::weights::loader::{Loader, Message};
-use crate::weights::residency::{self, Residency};
+use crate::weights::residency::{self, KeptExperts, Residency};
 use crate::weights::schedule::{MatrixId, Page, Schedule};
 use crate::weights::source::{self, Source};
-use crate::weights::state::{Accounting, Fixed, Request, State};
+use crate::weights::state::{Accounting, Fixed, Request, RoutedExpert, State};
 use crate::weights::sync::channel::{self, Sender, TrySendError};
 use crate::weights::sync::{Condvar, Mutex, MutexGuard};
 use crate::weights::{Event, LayerState, Stats};
@@ -38,6 +38,8 @@ pub struct Config {
     pub readers: usize,
     pub prefetch_distance: u32,
     pub cache_layers: u32,
+    /// Which experts stay in memory.
+    pub kept_experts: KeptExperts,
     /// The model's place in a shared budget, whose share the accounting has.
     pub budget_share: Option<BudgetShare>,
 }
@@ -274,9 +276,16 @@ impl Engine {
     }
 
     /// What `frames` bytes of frames, under the limit of `cache_layers` layers, keep and stream.
-    pub fn plan_frames(schedule: &Schedule, frames: u64, cache_layers: u32, readers: usize) -> Residency {
+    pub fn plan_frames(
+        schedule: &Schedule,
+        frames: u64,
+        cache_layers: u32,
+        readers: usize,
+        kept_experts: KeptExperts,
+    ) -> Residency {
         let most = Engine::frames_limit(schedule, cache_layers);
-        residency::plan(schedule, residency::usable(schedule, frames, most), Fixed::in_flight_bytes(readers))
+        let frames = residency::usable(schedule, frames, most);
+        residency::plan(schedule, frames, Fixed::in_flight_bytes(readers), kept_experts)
     }
 
     /// Memory the engine takes beside frames: book-keeping and threads' stacks.
@@ -284,6 +293,7 @@ impl Engine {
         let threads = if prefetch { readers + 1 } else { 0 };
         (schedule.memory_bytes()
             + schedule.pages.len() * State::bytes_per_page()
+            + schedule.experts.len() * State::bytes_per_expert()
             + threads * super::loader::STACK_BYTES) as u64
     }
 
@@ -305,6 +315,7 @@ impl Engine {
             max_outstanding: config.readers + 2,
             readers: config.readers,
             prefetch_distance: config.prefetch_distance,
+            kept_experts: config.kept_experts,
         };
         let state = State::new(&fixed, config.accounting);
         let prefetch = config.prefetch && cfg!(feature = "prefetch");
@@ -391,7 +402,7 @@ impl Engine {
         let mut retried = false;
         loop {
             if let Some(window) = state.acquire_page(fixed, p) {
-                let held = PageGuard { engine: self, page: p, window, streamed: !state.is_pinned(p), by_sweep: true };
+                let held = PageGuard { engine: self, page: p, window, streamed: !state.stays(p), by_sweep: true };
                 return Ok((held, since.map(|s: Instant| s.elapsed())));
             }
             since.get_or_insert_with(Instant::now);

@@ -33,10 +33,12 @@ impl<'a> Sweep<'a> {
         self.engine.shared.state.lock().stats().read_bytes - self.read_before
     }
 
-    /// Says which pages of experts will be taken after what their layer always uses, so that they are read meanwhile.
-    pub fn route(&mut self, pages: impl Iterator<Item = usize>) {
+    /// Says which experts of a layer will be taken after what it always uses, so that they are read meanwhile. With
+    /// `first_ready` those that are there come first; else their order stays. Their pages are taken in the order in which
+    /// `experts` then stands.
+    pub fn route(&mut self, experts: &mut [RoutedExpert], first_ready: bool) {
         let shared = &*self.engine.shared;
-        shared.state.lock().route(&shared.fixed, pages);
+        shared.state.lock().route(&shared.fixed, experts, first_ready);
         shared.wake_loader();
     }
 
@@ -63,7 +65,7 @@ impl<'a> Sweep<'a> {
         let engine = self.engine;
         let fixed = &engine.shared.fixed;
         let mut state = engine.shared.state.lock();
-        let stays = |p: usize| p < fixed.schedule.sweep_len && state.is_pinned(p) && state.is_ready(p);
+        let stays = |p: usize| p < fixed.schedule.sweep_len && state.stays(p) && state.is_ready(p);
         let Some(first) = pages.clone().next().filter(|_| pages.clone().all(stays)) else { return Ok(None) };
         state.move_to(fixed, first);
         let mut acquire_page = |page| {

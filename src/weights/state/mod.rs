@@ -5,24 +5,28 @@
 mod accounting;
 mod cursor;
 mod eviction;
+mod experts;
 mod placement;
 mod reading;
 mod requests;
 mod upkeep;
 
+use std::io;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
 use crate::weights::frames::{Frame, FrameMemory, Ring, Window};
-use crate::weights::residency::{self, Residency};
+use crate::weights::residency::{self, KeptExperts, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
 use crate::weights::{LayerState, Stats};
 
 pub use accounting::Accounting;
 use cursor::{Cursor, Segment};
+use experts::ExpertCache;
+pub use experts::RoutedExpert;
 use placement::{Kinds, Place, Placement, Presence};
 use requests::Requests;
 use upkeep::{PlanKey, Upkeep};
@@ -43,6 +47,8 @@ pub struct Fixed {
     pub prefetch_distance: u32,
     /// Bytes of frames at most, whatever the budget; 0: no limit.
     pub max_frames: u64,
+    /// Which experts stay.
+    pub kept_experts: KeptExperts,
 }
 
 impl Fixed {
@@ -87,12 +93,15 @@ struct Sizes {
     host_bytes: u64,
     /// Bytes that readers have in flight.
     in_flight: u64,
+    /// Bytes of the experts that one token uses.
+    working_set: u64,
 }
 
 pub struct State {
     sizes: Sizes,
     cursor: Cursor,
     pages: Placement,
+    experts: ExpertCache,
     ring: Ring,
     upkeep: Upkeep,
     requests: Requests,
@@ -117,9 +126,11 @@ impl State {
                 full: residency::full(schedule),
                 host_bytes: Fixed::host_bytes(schedule),
                 in_flight: Fixed::in_flight_bytes(fixed.readers),
+                working_set: schedule.working_set_bytes(),
             },
             cursor: Cursor::new(schedule.sweep_len),
             pages: Placement::new(schedule),
+            experts: ExpertCache::new(schedule),
             ring: Ring::new(0),
             upkeep: Upkeep::default(),
             requests: Requests::new(),
@@ -139,6 +150,11 @@ impl State {
     /// Bytes of book-keeping per page, for the budget.
     pub const fn bytes_per_page() -> usize {
         Placement::bytes_per_page()
+    }
+
+    /// The same per expert.
+    pub const fn bytes_per_expert() -> usize {
+        ExpertCache::bytes_per_expert()
     }
 
     /// Brings the indexes up to date after a change of a page.
@@ -179,6 +195,7 @@ impl State {
             used_bytes: self.used(),
             peak_bytes: self.accounting.peak,
             pinned_bytes: self.pages.residency.pinned_bytes,
+            expert_working_set_bytes: self.sizes.working_set,
             ..self.stats
         }
     }
@@ -259,7 +276,8 @@ impl State {
     /// Whether the present plan keeps the page where it is.
     fn is_planned(&self, fixed: &Fixed, p: usize) -> bool {
         match self.pages.slots[p].place {
-            Some(Place::Own(_)) => self.is_pinned(p),
+            Some(Place::Own(_)) => self.pages.residency.pinned[p],
+            Some(Place::Cached { .. }) => self.pages.slots[p].cached,
             Some(Place::Ring(_)) => self.ring_end(fixed, p) <= self.ring.limit(),
             None => true,
         }
@@ -299,8 +317,9 @@ impl State {
         matches!(self.pages.slots[p].presence, Presence::Loading { .. })
     }
 
-    pub fn is_pinned(&self, p: usize) -> bool {
-        self.pages.residency.pinned[p]
+    /// Whether the page stays: by the plan, or with its expert.
+    pub fn stays(&self, p: usize) -> bool {
+        self.pages.stays(p)
     }
 
     /// Why the last reading of the page failed, once.
@@ -320,6 +339,7 @@ impl State {
         }
         match self.pages.slots[p].place.as_ref()? {
             Place::Own(frame) => frame.as_ref().map(Frame::window),
+            Place::Cached { frame, offset } => Some(self.experts.frame(*frame)?.part(*offset as usize, len)),
             Place::Ring(offset) => Some(fixed.ring_memory.window(*offset as usize, len)),
         }
     }
@@ -344,9 +364,9 @@ impl State {
             self.cursor.pass_by(p);
         }
         self.reindex(fixed, p);
-        // A frame of its own that the plan no longer keeps was only waiting for its holder.
-        let own = matches!(self.pages.slots[p].place, Some(Place::Own(_)));
-        let goes = if own { !self.is_pinned(p) } else { used };
+        // A frame that the page no longer has was only waiting for its holder.
+        let in_ring = matches!(self.pages.slots[p].place, Some(Place::Ring(_)) | None);
+        let goes = if in_ring { used } else { !self.is_planned(fixed, p) };
         if !goes || self.pages.slots[p].users > 0 {
             return false;
         }
@@ -372,6 +392,11 @@ impl State {
                 self.upkeep.give_back(frame, page.extent_bytes);
                 self.stats.evictions += 1;
             }
+            Some(Place::Cached { frame, .. }) => {
+                let kept = slot.cached;
+                self.page_left(frame, kept);
+                self.stats.evictions += 1;
+            }
             Some(Place::Ring(offset)) => {
                 self.ring.free(offset);
                 self.stats.evictions += 1;
@@ -392,6 +417,7 @@ impl State {
     }
 
     pub fn begin_sweep(&mut self, fixed: &Fixed, end: usize) {
+        self.experts.begin_sweep();
         let changed = self.cursor.begin(end);
         self.reindex_all(fixed, changed);
     }
@@ -409,8 +435,11 @@ impl State {
         self.reindex_all(fixed, changed);
     }
 
-    /// The sweep will take these pages at the next route point, in this order.
-    pub fn route(&mut self, fixed: &Fixed, pages: impl Iterator<Item = usize>) {
+    /// The sweep will take these experts at the next route point, in this order; they are of one layer. `first_ready`: puts
+    /// those that are there before the others, so that these are read meanwhile.
+    pub fn route(&mut self, fixed: &Fixed, experts: &mut [RoutedExpert], first_ready: bool) {
+        self.choose_experts(fixed, experts, first_ready);
+        let pages = experts.iter().flat_map(|e| fixed.schedule.experts[e.expert as usize].pages());
         let changed = self.cursor.route(&fixed.schedule, pages);
         self.reindex_all(fixed, changed);
     }
@@ -451,7 +480,7 @@ impl State {
         if self.requests.outstanding >= fixed.max_outstanding {
             return false;
         }
-        let pinned = (0..self.pages.slots.len()).any(|p| self.wanted(p) && self.is_pinned(p));
+        let pinned = (0..self.pages.slots.len()).any(|p| self.wanted(p) && self.stays(p));
         let mut parts = self.cursor.order(fixed.schedule.sweep_len).into_iter();
         let passing = parts.find_map(|part| self.pages.first_wanted(&part, i64::MIN, Kinds::Passing));
         let Some((_, p)) = passing else { return pinned };

@@ -6,6 +6,8 @@ use super::*;
 pub(super) enum Place {
     /// A frame of its own; without memory where the file is mapped and only the accounting is needed.
     Own(Option<Frame>),
+    /// A part of a frame of the cache of experts, by number.
+    Cached { frame: u32, offset: u64 },
     /// A stretch of the ring, by offset.
     Ring(u64),
 }
@@ -21,6 +23,8 @@ pub(super) struct Slot {
     pub place: Option<Place>,
     /// A frame of its own that waits for the page to be read.
     pub reserved: Option<Frame>,
+    /// Its expert has a frame of the cache.
+    pub cached: bool,
     /// Sweeps and row readers that use the page now.
     pub users: u32,
     /// Tickets that keep the page until it is used or they are cancelled.
@@ -95,6 +99,7 @@ impl Placement {
             presence: Presence::Absent,
             place: None,
             reserved: None,
+            cached: false,
             users: 0,
             protectors: Vec::new(),
             failure: None,
@@ -110,6 +115,7 @@ impl Placement {
             residency: Arc::new(Residency {
                 pinned: vec![false; count],
                 pinned_bytes: 0,
+                cached: vec![0; schedule.expert_groups.len()],
                 ring_bytes: 0,
                 streamed_bytes: 0,
             }),
@@ -132,7 +138,7 @@ impl Placement {
     pub fn reindex(&mut self, schedule: &Schedule, p: usize, place: Option<i64>, above: bool) {
         let slot = &self.slots[p];
         let swept = p < schedule.sweep_len;
-        let pinned = self.residency.pinned[p];
+        let pinned = self.stays(p);
         let ready = matches!(slot.presence, Presence::Ready);
         let absent = matches!(slot.presence, Presence::Absent);
         let in_ring = matches!(slot.place, Some(Place::Ring(_)));
@@ -176,6 +182,11 @@ impl Placement {
             counts[before.standing as usize] -= 1;
             counts[now.standing as usize] += 1;
         }
+    }
+
+    /// Whether the page stays: by the plan, or with its expert.
+    pub fn stays(&self, p: usize) -> bool {
+        self.residency.pinned[p] || self.slots[p].cached
     }
 
     fn wanted(&mut self, pinned: bool) -> &mut OrderedPages {

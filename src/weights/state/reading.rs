@@ -50,7 +50,7 @@ impl State {
                     return Some(requests);
                 }
                 // Frames are filled in order: a farther page must not take the room of a nearer one.
-                let full = if self.is_pinned(p) { Kinds::Passing } else { Kinds::Pinned };
+                let full = if self.stays(p) { Kinds::Passing } else { Kinds::Pinned };
                 if kinds != Kinds::Both && kinds != full {
                     return None;
                 }
@@ -109,8 +109,12 @@ impl State {
     /// These, until the sweep stands still for them, take no room from pages that are there: evicting one would be to read
     /// it twice.
     pub fn start_for_sweep(&mut self, fixed: &Fixed, p: usize) -> Option<Vec<Request>> {
-        if self.is_pinned(p) {
+        if self.pages.residency.pinned[p] {
             return self.start_own(fixed, p).found();
+        }
+        if self.pages.slots[p].cached {
+            let place = self.cache_place(fixed, p)?;
+            return Some(self.start(fixed, p, place));
         }
         let (page, sweep_len) = (fixed.page(p), fixed.schedule.sweep_len);
         let needed = self.cursor.needed() == Some(p);
@@ -127,7 +131,7 @@ impl State {
     }
 
     fn start_for_host(&mut self, fixed: &Fixed, p: usize) -> Start {
-        if self.is_pinned(p) {
+        if self.stays(p) {
             return self.start_own(fixed, p);
         }
         let bytes = fixed.page(p).extent_bytes;

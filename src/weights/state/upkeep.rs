@@ -1,8 +1,6 @@
 //! What takes long and therefore happens without the engine's lock: giving memory back to the system, taking it, and
 //! making a plan. The state says what there is to do; a thread that has the time does it and reports.
 
-use std::io;
-
 use super::*;
 use crate::sys::pages::forget_file_range;
 
@@ -14,6 +12,8 @@ pub enum Work {
     Ring { from: u64, to: u64 },
     /// Take frames for pages that stay.
     Frames(FrameOrder),
+    /// Take frames for experts.
+    ExpertFrames { group: usize, sizes: Vec<usize> },
     /// Plan for other frames.
     Plan { key: PlanKey, before: Arc<Residency> },
 }
@@ -30,7 +30,17 @@ pub enum Outcome {
     Returned(u64),
     Ring(u64),
     Frames(FrameOrder, io::Result<(usize, Vec<Frame>)>),
-    Plan { key: PlanKey, before: Arc<Residency>, plan: Residency, changed: Vec<u32> },
+    /// Without memory where the file is mapped.
+    ExpertFrames {
+        group: usize,
+        taken: io::Result<Vec<Option<Frame>>>,
+    },
+    Plan {
+        key: PlanKey,
+        before: Arc<Residency>,
+        plan: Residency,
+        changed: Vec<u32>,
+    },
 }
 
 /// Bytes of frames and depth of the ring.
@@ -121,8 +131,17 @@ impl Work {
                 let frames = frames.or_else(|_| Ok((order.page, Frame::run(&[own])?)));
                 Outcome::Frames(order, frames)
             }
+            Work::ExpertFrames { group, sizes } => {
+                let mapped = fixed.sources.iter().any(|s| s.mapping().is_some());
+                let taken = if mapped {
+                    Ok(sizes.iter().map(|_| None).collect())
+                } else {
+                    Frame::run(&sizes).map(|frames| frames.into_iter().map(Some).collect())
+                };
+                Outcome::ExpertFrames { group, taken }
+            }
             Work::Plan { key, before } => {
-                let plan = residency::plan(&fixed.schedule, key.0, key.1);
+                let plan = residency::plan(&fixed.schedule, key.0, key.1, fixed.kept_experts);
                 let changed = plan.pinned.iter().zip(&before.pinned).enumerate();
                 let changed = changed.filter(|(_, (a, b))| a != b).map(|(p, _)| p as u32).collect();
                 Outcome::Plan { key, before, plan, changed }
@@ -155,7 +174,7 @@ impl State {
             upkeep.taking = true;
             return Some(Work::Frames(order));
         }
-        None
+        self.experts.take_frames()
     }
 
     /// Whether [`State::take_work`] has something.
@@ -167,12 +186,13 @@ impl State {
             || upkeep.bytes > 0
             || (upkeep.ring_target.is_none() && upkeep.ring_known != self.ring.extent())
             || (!upkeep.taking && upkeep.order.is_some())
+            || self.experts.lacks_frames()
     }
 
     /// Whether something that [`State::take_work`] gave is not done yet.
     #[cfg(test)]
     pub fn is_working(&self) -> bool {
-        self.upkeep.taking || self.is_giving_back()
+        self.upkeep.taking || self.experts.is_taking() || self.is_giving_back()
     }
 
     /// Whether memory is on its way back to the system.
@@ -189,6 +209,7 @@ impl State {
                 self.upkeep.ring_target = None;
             }
             Outcome::Frames(order, frames) => self.supply(fixed, order, frames),
+            Outcome::ExpertFrames { group, taken } => self.supply_experts(group, taken),
             Outcome::Plan { key, before, plan, changed } => {
                 if self.stale_plan() == Some(key) && Arc::ptr_eq(&before, &self.pages.residency) {
                     self.adopt_plan(fixed, key, plan, &changed);
@@ -219,7 +240,7 @@ impl State {
         self.planned_for = Some(key);
         self.pages.residency = Arc::new(plan);
         for p in changed.iter().map(|&p| p as usize) {
-            if !self.is_pinned(p) {
+            if !self.pages.residency.pinned[p] {
                 if let Some(frame) = self.pages.slots[p].reserved.take() {
                     self.upkeep.drop_frame(frame);
                 }
@@ -229,6 +250,7 @@ impl State {
             }
             self.reindex(fixed, p);
         }
+        self.resize_cache(fixed);
         self.fit_ring();
         let limit = self.ring.limit();
         let mut beyond: Vec<usize> = self.pages.evictable.iter().collect();
@@ -243,7 +265,8 @@ impl State {
             return;
         }
         let slots = &self.pages.slots;
-        let waits = |&q: &usize| self.is_pinned(q) && slots[q].place.is_none() && slots[q].reserved.is_none();
+        let waits =
+            |&q: &usize| self.pages.residency.pinned[q] && slots[q].place.is_none() && slots[q].reserved.is_none();
         let first = (0..p).rev().take(MAX_RUN).take_while(waits).last().unwrap_or(p);
         let run = (first..slots.len()).take(2 * MAX_RUN).take_while(waits);
         let sizes = run.map(|q| fixed.page(q).extent_bytes as usize).collect();
@@ -255,7 +278,7 @@ impl State {
         match frames {
             Ok((first, frames)) => {
                 for (p, frame) in (first..).zip(frames) {
-                    let keeps = self.is_pinned(p);
+                    let keeps = self.pages.residency.pinned[p];
                     let slot = &mut self.pages.slots[p];
                     if keeps && slot.place.is_none() && slot.reserved.is_none() {
                         slot.reserved = Some(frame);

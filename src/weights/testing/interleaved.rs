@@ -130,6 +130,7 @@ fn engine(
         readers: READERS,
         prefetch_distance: 0,
         cache_layers: 0,
+        kept_experts: Default::default(),
         budget_share,
     };
     Engine::start(config).unwrap()

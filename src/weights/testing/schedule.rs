@@ -7,11 +7,15 @@ use crate::weights::schedule::{Builder, MatrixId, Page, Schedule, Use};
 /// Marks the layer of a matrix that a pass may be routed to.
 pub const ROUTED: u32 = 1 << 30;
 
+/// With [`ROUTED`]: the matrix is of the same expert as the one before.
+pub const SAME: u32 = 1 << 29;
+
 /// A schedule of F32 matrices given as (layer, bytes per row, rows), laid end to end in one file; the last that every
-/// pass uses is the head.
+/// pass uses is the head. Routed ones are experts of their own unless they are
+/// marked as of the [`SAME`].
 pub fn schedule_of(matrices: &[(u32, u64, u64)]) -> Schedule {
     let mut builder = Builder::new(vec![0]);
-    let (mut offset, mut last, mut layers, mut uses) = (64, MatrixId(0), 0, Vec::new());
+    let (mut offset, mut last, mut layers, mut uses, mut expert) = (64, MatrixId(0), 0, Vec::new(), 0);
     for (i, &(layer, row_bytes, rows)) in matrices.iter().enumerate() {
         let tensor = Tensor {
             name: format!("m{i}"),
@@ -24,7 +28,10 @@ pub fn schedule_of(matrices: &[(u32, u64, u64)]) -> Schedule {
         };
         let when = match layer {
             Page::TABLE => Use::Table,
-            layer if layer & ROUTED != 0 => Use::Routed { layer: layer ^ ROUTED },
+            layer if layer & ROUTED != 0 => {
+                expert += u32::from(layer & SAME == 0);
+                Use::Routed { layer: layer & !(ROUTED | SAME), expert }
+            }
             layer => Use::Always { layer },
         };
         let id = builder.add(&tensor.name.as_str().into(), &tensor, 0, rows).unwrap();

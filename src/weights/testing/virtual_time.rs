@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 
-use super::schedule::schedule_of;
+use super::schedule::{ROUTED, SAME, schedule_of};
 use super::scripted::{Control, ScriptedSource};
 use crate::weights::frames::FrameMemory;
 use crate::weights::residency;
 use crate::weights::schedule::{Page, Schedule};
-use crate::weights::state::{Accounting, Fixed, Request, State};
+use crate::weights::state::{Accounting, Fixed, Request, RoutedExpert, State};
 
 /// What the machine can do. Rates in bytes per second, times in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +56,7 @@ fn model() -> Schedule {
 }
 
 impl Simulation {
-    fn new(machine: Machine, frames: u64) -> Simulation {
-        let schedule = model();
+    fn new(schedule: Schedule, machine: Machine, frames: u64) -> Simulation {
         let end = schedule.pages.last().map_or(0, |p| p.extent_offset + p.extent_bytes);
         let depth = Fixed::in_flight_bytes(machine.readers);
         let ring = residency::good_ring(&schedule, depth);
@@ -68,6 +67,7 @@ impl Simulation {
             readers: machine.readers,
             prefetch_distance: 0,
             max_frames: 0,
+            kept_experts: Default::default(),
             schedule,
         };
         let state = State::new(&fixed, Accounting::new(frames, 0, 0));
@@ -114,20 +114,44 @@ impl Simulation {
     fn pass(&mut self) {
         let pages = self.fixed.schedule.sweep_len;
         self.state.begin_sweep(&self.fixed, pages);
-        for p in 0..pages {
-            self.state.move_to(&self.fixed, p);
-            self.look();
-            while self.state.acquire_page(&self.fixed, p).is_none() {
-                self.advance(f64::INFINITY);
-            }
-            let page: &Page = &self.fixed.schedule.pages[p];
-            let done = self.now + page.bytes as f64 / self.machine.arithmetic;
-            while self.now < done {
-                self.advance(done);
-            }
-            self.state.release_page(&self.fixed, p, true);
-            self.look();
+        (0..pages).for_each(|p| self.take(p));
+        self.state.end_sweep(&self.fixed);
+    }
+
+    /// Waits for a page and uses it.
+    fn take(&mut self, p: usize) {
+        self.state.move_to(&self.fixed, p);
+        self.look();
+        while self.state.acquire_page(&self.fixed, p).is_none() {
+            self.advance(f64::INFINITY);
         }
+        let page: &Page = &self.fixed.schedule.pages[p];
+        let done = self.now + page.bytes as f64 / self.machine.arithmetic;
+        while self.now < done {
+            self.advance(done);
+        }
+        self.state.release_page(&self.fixed, p, true);
+        self.look();
+    }
+
+    /// A pass of which each layer is routed to some of its experts, after all that every pass uses of it.
+    fn routed_pass(&mut self, chosen: &[Vec<u32>], first_ready: bool) {
+        let (pages, head) = (self.fixed.schedule.sweep_len, self.fixed.schedule.head_start);
+        self.state.begin_sweep(&self.fixed, pages);
+        for (layer, chosen) in (0..).zip(chosen) {
+            for p in self.fixed.schedule.layer_pages(layer).filter(|&p| p < head) {
+                self.take(p);
+            }
+            let first = self.fixed.schedule.expert_groups[0].layers[layer as usize].start;
+            let mut experts: Vec<_> = chosen.iter().map(|&e| RoutedExpert { expert: first + e, tag: e }).collect();
+            self.state.route(&self.fixed, &mut experts, first_ready);
+            self.look();
+            for e in experts {
+                let pages = self.fixed.schedule.experts[e.expert as usize].pages();
+                pages.for_each(|p| self.take(p));
+            }
+        }
+        (head..pages).for_each(|p| self.take(p));
         self.state.end_sweep(&self.fixed);
     }
 
@@ -157,7 +181,7 @@ fn passes_reach_the_bound_of_storage_and_arithmetic_at_every_budget() {
             let machine = Machine { storage, one_read, latency: 100e-6, arithmetic, readers: 4 };
             for percent in [100, 95, 90, 85, 80, 75, 65, 50, 25, 10, 5, 4, 3, 0] {
                 let frames = (all * percent / 100).max(least);
-                let mut simulation = Simulation::new(machine, frames);
+                let mut simulation = Simulation::new(model(), machine, frames);
                 // The first pass reads everything, and computes meanwhile; the second may still find a plan half kept.
                 let first = simulation.of_bound(1, all);
                 simulation.pass();
@@ -171,4 +195,52 @@ fn passes_reach_the_bound_of_storage_and_arithmetic_at_every_budget() {
             }
         }
     }
+}
+
+/// Twelve layers of 24 experts, each of three matrices of half a megabyte.
+fn model_with_experts() -> Schedule {
+    let mut matrices = Vec::new();
+    for layer in 0..12 {
+        matrices.extend([(layer, 2048, 1024), (layer, 2048, 16)]);
+        let routed = layer | ROUTED;
+        matrices.extend((0..24).flat_map(|_| [routed, routed | SAME, routed | SAME].map(|l| (l, 1024, 512))));
+    }
+    matrices.push((11, 1024, 1024));
+    schedule_of(&matrices)
+}
+
+#[test]
+fn experts_in_memory_are_computed_while_the_others_are_read() {
+    let machine = Machine { storage: 2e9, one_read: 0.8e9, latency: 100e-6, arithmetic: 3e9, readers: 4 };
+    let schedule = model_with_experts();
+    let frames = schedule.streamable_bytes() / 2;
+    // Some are chosen far more often than others.
+    let mut seed = 3u64;
+    let mut below = |n: u32| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((seed >> 33) % u64::from(n)) as u32
+    };
+    let mut token = || {
+        let mut layer = || {
+            let mut chosen: Vec<u32> = (0..8).map(|_| below(24).min(below(24))).collect();
+            chosen.sort_unstable();
+            chosen.dedup();
+            chosen
+        };
+        (0..12).map(|_| layer()).collect::<Vec<_>>()
+    };
+    let tokens: Vec<Vec<Vec<u32>>> = (0..60).map(|_| token()).collect();
+    let [in_order, first_ready] = [false, true].map(|first_ready| {
+        let mut simulation = Simulation::new(model_with_experts(), machine, frames);
+        tokens[..20].iter().for_each(|t| simulation.routed_pass(t, first_ready));
+        let (began, before) = (simulation.now, *simulation.state.stats());
+        tokens[20..].iter().for_each(|t| simulation.routed_pass(t, first_ready));
+        let after = simulation.state.stats();
+        let (hits, misses) = (after.expert_hits - before.expert_hits, after.expert_misses - before.expert_misses);
+        assert!(hits > misses && misses > 200, "{hits} hits, {misses} misses");
+        // All that is read is what is missing.
+        assert_eq!(after.read_bytes - before.read_bytes, after.expert_missed_bytes - before.expert_missed_bytes);
+        simulation.now - began
+    });
+    assert!(first_ready < 0.97 * in_order, "{first_ready} s in place of {in_order} s");
 }

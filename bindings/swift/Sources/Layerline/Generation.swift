@@ -66,7 +66,7 @@ extension Session {
 
     private func tokens(of prompt: String) throws -> [Token] {
         let held = try handle.use { try facts(of: $0) }.position
-        return try model.tokenize(prompt, options: held == 0 ? .begin : [])
+        return try model.tokenize(prompt, options: held == 0 ? .begin : .continued)
     }
 
     private func stream(_ body: @escaping Generation.Body) -> AsyncThrowingStream<GeneratedToken, any Error> {

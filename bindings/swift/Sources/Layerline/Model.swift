@@ -83,6 +83,16 @@ public struct Stats: Hashable, Sendable {
     public let prefetchFailures: UInt64
     /// Pages evicted to make room for others.
     public let evictions: UInt64
+    /// Experts that passes were routed to and found in memory. One that several tokens of a chunk use counts once.
+    public let expertHits: UInt64
+    /// Experts that passes were routed to and had to read.
+    public let expertMisses: UInt64
+    /// What had to be read of those.
+    public let expertMissedBytes: UInt64
+    /// Experts evicted to make room for others, or because the budget fell.
+    public let expertEvictions: UInt64
+    /// What the experts that one token uses take.
+    public let expertWorkingSetBytes: UInt64
 }
 
 /// How text is read.
@@ -99,6 +109,22 @@ public struct TokenizeOptions: OptionSet, Sendable {
     public static let begin = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_BOS))
     /// Adds the ending token where the model wants one: for a text that is complete.
     public static let end = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_EOS))
+    /// The text goes on another: no space is put before it.
+    public static let continued = TokenizeOptions(rawValue: UInt32(LAYERLINE_TOKENIZE_CONTINUE))
+}
+
+/// How tokens are turned into text.
+public struct DetokenizeOptions: OptionSet, Sendable {
+    public let rawValue: UInt32
+
+    public init(rawValue: UInt32) {
+        self.rawValue = rawValue
+    }
+
+    /// Control tokens have the text of their names.
+    public static let control = DetokenizeOptions(rawValue: UInt32(LAYERLINE_DETOKENIZE_CONTROL))
+    /// The tokens go on a text: its first space stays.
+    public static let continued = DetokenizeOptions(rawValue: UInt32(LAYERLINE_DETOKENIZE_CONTINUE))
 }
 
 /// An open model. It is closed with the last reference; its sessions hold one. Any thread may use it at any time.
@@ -176,7 +202,12 @@ public final class Model: Sendable {
                 readBytes: stats.read_bytes,
                 prefetchRequests: stats.prefetch_requests,
                 prefetchFailures: stats.prefetch_failures,
-                evictions: stats.evictions
+                evictions: stats.evictions,
+                expertHits: stats.expert_hits,
+                expertMisses: stats.expert_misses,
+                expertMissedBytes: stats.expert_missed_bytes,
+                expertEvictions: stats.expert_evictions,
+                expertWorkingSetBytes: stats.expert_working_set_bytes
             )
         }
     }
@@ -242,15 +273,21 @@ public final class Model: Sendable {
     }
 
     /// The text of a whole sequence; a character that its end cuts becomes U+FFFD. Control tokens have no text.
-    public func detokenize(_ tokens: [Token]) throws -> String {
-        String(decoding: try detokenizedBytes(tokens), as: UTF8.self)
+    public func detokenize(_ tokens: [Token], options: DetokenizeOptions = []) throws -> String {
+        String(decoding: try detokenizedBytes(tokens, options: options), as: UTF8.self)
     }
 
     /// The bytes of the text of a whole sequence, UTF-8 but for a character that its end may cut.
-    public func detokenizedBytes(_ tokens: [Token]) throws -> [UInt8] {
+    public func detokenizedBytes(_ tokens: [Token], options: DetokenizeOptions = []) throws -> [UInt8] {
         try handle.use { model in
             try tokens.withUnsafeBufferPointer { tokens in
-                try bytes { layerline_model_detokenize(model, tokens.baseAddress, tokens.count, $0, $1, $2, $3) }
+                guard !options.isEmpty else {
+                    return try bytes { layerline_model_detokenize(model, tokens.baseAddress, tokens.count, $0, $1, $2, $3) }
+                }
+                return try bytes {
+                    layerline_model_detokenize_with(
+                        model, tokens.baseAddress, tokens.count, options.rawValue, $0, $1, $2, $3)
+                }
             }
         }
     }

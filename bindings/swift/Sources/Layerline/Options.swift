@@ -133,9 +133,9 @@ public struct MemoryPlan: Hashable, Sendable {
     public let floorBytes: UInt64
     /// The budget at which nothing is streamed.
     public let fullBytes: UInt64
-    /// Part of both: the key-value cache of one session.
+    /// Part of both: what one session takes, its key-value cache and room for the results of a pass.
     public let kvBytes: UInt64
-    /// Part of both: activations, logits, the stacks of compute threads.
+    /// Part of both: the activations of a running pass, and the stacks of threads.
     public let scratchBytes: UInt64
     /// Part of both: vocabulary, metadata, and small tensors that always stay.
     public let tablesBytes: UInt64
@@ -147,6 +147,8 @@ public struct MemoryPlan: Hashable, Sendable {
     public let unreadTensors: UInt64
     /// Part of the weights: what those tensors take in the file.
     public let unreadBytes: UInt64
+    /// Weights of the experts that one token uses.
+    public let expertWorkingSetBytes: UInt64
 
     /// Reads the directory of the file at `path`, no weights. A budget below the floor is no error here.
     public init(path: String, options: Options = Options()) throws {
@@ -166,5 +168,6 @@ public struct MemoryPlan: Hashable, Sendable {
         streamedBytes = plan.streamed_bytes
         unreadTensors = plan.unread_tensors
         unreadBytes = plan.unread_bytes
+        expertWorkingSetBytes = plan.expert_working_set_bytes
     }
 }

@@ -16,6 +16,8 @@ public struct Sampling: Hashable, Sendable {
     public var repeatLast: Int
     /// Of the random sequence. The same seed, settings and logits give the same tokens on one platform.
     public var seed: UInt64
+    /// Whether `generate` gives the text of control tokens, which else have none.
+    public var showControl: Bool
 
     /// Greedy until told otherwise, and of equal logits the lowest token.
     public init(
@@ -25,7 +27,8 @@ public struct Sampling: Hashable, Sendable {
         minP: Float = 0,
         repeatPenalty: Float = 1,
         repeatLast: Int = 64,
-        seed: UInt64 = 0
+        seed: UInt64 = 0,
+        showControl: Bool = false
     ) {
         self.temperature = temperature
         self.topK = topK
@@ -34,6 +37,7 @@ public struct Sampling: Hashable, Sendable {
         self.repeatPenalty = repeatPenalty
         self.repeatLast = repeatLast
         self.seed = seed
+        self.showControl = showControl
     }
 }
 
@@ -61,6 +65,7 @@ public final class Sampler: Sendable {
         try handle.use {
             try check(layerline_sampler_set_top_k($0, topK))
             try check(layerline_sampler_set_seed($0, sampling.seed))
+            try check(layerline_sampler_set_show_control($0, sampling.showControl))
         }
         self.handle = handle
     }

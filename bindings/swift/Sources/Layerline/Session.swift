@@ -185,6 +185,19 @@ public final class Session: Sendable {
         handle.use { layerline_session_clear_interrupt($0) }
     }
 
+    /// How far the running pass has come, or the last one where none runs. Never waits; from any thread.
+    public var progress: Progress {
+        get throws {
+            try handle.use { session in
+                var now = layerline_progress()
+                now.struct_size = UInt32(MemoryLayout<layerline_progress>.size)
+                try checked { layerline_session_get_progress(session, &now, $0) }
+                return Progress(
+                    bytesDone: now.bytes_done, bytes: now.bytes, tokensDone: Int(now.tokens_done), tokens: Int(now.tokens))
+            }
+        }
+    }
+
     /// The logits of one position of the last pass, before any softmax. `row`: 0 after a pass with ``LogitRows/last``;
     /// the token's index in the pass after one with ``LogitRows/all``.
     public func logits(row: Int = 0) throws -> [Float] {
@@ -265,6 +278,18 @@ public final class Session: Sendable {
             return Array(UnsafeBufferPointer(start: values, count: count))
         }
     }
+}
+
+/// Facts of a session.
+public struct Progress: Hashable, Sendable {
+    /// Bytes of weights that the pass has gone past, from memory or from storage.
+    public let bytesDone: UInt64
+    /// Bytes that it goes past in all.
+    public let bytes: UInt64
+    /// Tokens whose chunk is done.
+    public let tokensDone: Int
+    /// Tokens of the pass.
+    public let tokens: Int
 }
 
 /// Facts of a session.

@@ -91,17 +91,15 @@ final class StateTests: XCTestCase {
         XCTAssertEqual(try model.stats.usedBytes, before)
     }
 
-    func testKeysAndValuesAreKeptAsTheOptionsSay() async throws {
+    func testKeysAndValuesAreKeptAsTheOptionsSay() throws {
+        let info = try Session(try Model(path: modelPath, options: small)).info
+        XCTAssertEqual(info.kvType, .f16)
+        XCTAssertGreaterThan(info.cacheBytes, 0)
+        XCTAssertLessThan(info.cacheBytes, info.memoryBytes)
+        XCTAssertEqual(info.fewestTokens, 1)
+        // Heads of this model are 16 wide: not a multiple of 32.
         var options = small
         options.kvType = .q8_0
-        let wide = "\(root)/tests/data/golden/quant2/Q1_0.gguf"
-        let halves = try Session(try Model(path: wide, options: small)).info
-        let bytes = try Session(try Model(path: wide, options: options)).info
-        XCTAssertEqual(halves.kvType, .f16)
-        XCTAssertEqual(bytes.kvType, .q8_0)
-        XCTAssertEqual(bytes.cacheBytes * 32, halves.cacheBytes * 17)
-        XCTAssertLessThan(bytes.cacheBytes, bytes.memoryBytes)
-        XCTAssertEqual(halves.fewestTokens, 1)
         assertThrows(.unsupported) { try Model(path: modelPath, options: options) }
         options.kvType = KVType(rawValue: 7)
         assertThrows(.invalidArgument) { try Model(path: modelPath, options: options) }

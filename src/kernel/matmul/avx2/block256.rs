@@ -6,22 +6,58 @@ use crate::kernel::matmul::avx512::points::Levels;
 use crate::kernel::matmul::avx512::ternary;
 use std::arch::x86_64::*;
 
+/// What the kernels for tiles need to know of a format: formats of one kind share them.
+pub(in super::super) trait Kind256 {
+    /// Elements of a sub-block with one scale.
+    const SUB: usize;
+    const MINS: bool;
+    /// Whether codes have an offset.
+    const OFFSET: bool;
+    /// Signed codes are never -128.
+    const SIGNED: bool;
+    /// How many products of two codes each with two activations can be added in 16 bits.
+    const FLUSH: usize;
+    /// The same for instruction sets that add in 32 bits.
+    type Wide: Kind256;
+}
+
+/// Unsigned codes with mins.
+pub(in super::super) struct Mins<const SUB: usize, const FLUSH: usize>;
+/// Unsigned codes with an offset.
+pub(in super::super) struct Offset<const SUB: usize, const FLUSH: usize>;
+pub(in super::super) struct Signed<const SUB: usize>;
+
+macro_rules! kind {
+    ($name:ident<$($parameter:ident),*>, $wide:ty, mins $mins:literal, offset $offset:literal, signed $signed:literal,
+     flush $flush:expr) => {
+        impl<$(const $parameter: usize),*> Kind256 for $name<$($parameter),*> {
+            const SUB: usize = SUB;
+            const MINS: bool = $mins;
+            const OFFSET: bool = $offset;
+            const SIGNED: bool = $signed;
+            const FLUSH: usize = $flush;
+            type Wide = $wide;
+        }
+    };
+}
+kind!(Mins<SUB, FLUSH>, Mins<SUB, 1>, mins true, offset false, signed false, flush FLUSH);
+kind!(Offset<SUB, FLUSH>, Offset<SUB, 1>, mins false, offset true, signed false, flush FLUSH);
+kind!(Signed<SUB>, Signed<SUB>, mins false, offset false, signed true, flush 1);
+
 /// What the kernels need to know of a format with blocks of 256.
 pub(in super::super) trait Block256 {
+    type Kind: Kind256;
     const BYTES: usize;
     /// Where the half `d` lies; `dmin` follows it in formats with mins.
     const D: usize;
     /// What the half is multiplied with, a power of two.
     const UNIT: f32 = 1.0;
-    const MINS: bool;
-    /// Elements of a sub-block with one scale.
-    const SUB: usize;
-    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
+    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed or have mins.
     const OFFSET: i32;
-    /// Signed codes are never -128.
-    const SIGNED: bool;
-    /// How many products of two codes each with two activations can be added in 16 bits.
-    const FLUSH: usize;
+    const SUB: usize = Self::Kind::SUB;
+    const MINS: bool = Self::Kind::MINS;
+    const SIGNED: bool = Self::Kind::SIGNED;
+    const FLUSH: usize = Self::Kind::FLUSH;
     /// Whether all scales are one.
     const UNSCALED: bool = false;
     /// Whether codes are levels with signs beside them, which [`Self::wide_levels`] has apart.
@@ -201,13 +237,10 @@ unsafe fn six_bits(p: *const u8) -> [__m128i; 2] {
 }
 
 impl Block256 for Q2K {
+    type Kind = Mins<16, 4>;
     const BYTES: usize = 84;
     const D: usize = 80;
-    const MINS: bool = true;
-    const SUB: usize = 16;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -227,13 +260,10 @@ impl Block256 for Q2K {
 }
 
 impl Block256 for Q3K {
+    type Kind = Offset<16, 4>;
     const BYTES: usize = 110;
     const D: usize = 108;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 4;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -269,13 +299,10 @@ impl Block256 for Q3K {
 }
 
 impl Block256 for Q4K {
+    type Kind = Mins<32, 8>;
     const BYTES: usize = 144;
     const D: usize = 0;
-    const MINS: bool = true;
-    const SUB: usize = 32;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -293,13 +320,10 @@ impl Block256 for Q4K {
 }
 
 impl Block256 for Q5K {
+    type Kind = Mins<32, 4>;
     const BYTES: usize = 176;
     const D: usize = 0;
-    const MINS: bool = true;
-    const SUB: usize = 32;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -328,13 +352,10 @@ impl Block256 for Q5K {
 }
 
 impl Block256 for Q6K {
+    type Kind = Offset<16, 2>;
     const BYTES: usize = 210;
     const D: usize = 208;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 32;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 2;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -363,13 +384,10 @@ impl Block256 for Q6K {
 }
 
 impl Block256 for Iq4Xs {
+    type Kind = Signed<32>;
     const BYTES: usize = 136;
     const D: usize = 0;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = true;
-    const FLUSH: usize = 1;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -411,13 +429,10 @@ impl Block256 for Iq4Xs {
 }
 
 impl Block256 for Tq1_0 {
+    type Kind = Offset<32, 8>;
     const BYTES: usize = 54;
     const D: usize = 52;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
     const UNSCALED: bool = true;
 
     #[inline]
@@ -472,13 +487,10 @@ impl Block256 for Tq1_0 {
 }
 
 impl Block256 for Tq2_0 {
+    type Kind = Offset<32, 8>;
     const BYTES: usize = 66;
     const D: usize = 64;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
     const UNSCALED: bool = true;
 
     #[inline]

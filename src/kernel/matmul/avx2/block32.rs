@@ -4,23 +4,62 @@ use super::{and, halves_together, load, load128};
 use crate::quant::tables;
 use std::arch::x86_64::*;
 
+/// What the kernels for tiles need to know of a format: formats of one kind share them.
+pub(in super::super) trait Kind32 {
+    const MIN: bool;
+    /// Whether each 16 elements have a scale of their own.
+    const HALVES: bool;
+    /// Whether codes have an offset.
+    const OFFSET: bool;
+    const SIGNED: bool;
+    /// How many products of two codes each with two activations can be added in 16 bits.
+    const FLUSH: usize;
+    /// The same for instruction sets that add in 32 bits.
+    type Wide: Kind32;
+}
+
+/// Unsigned codes with a min.
+pub(in super::super) struct Min<const FLUSH: usize>;
+/// Unsigned codes with an offset.
+pub(in super::super) struct Offset<const FLUSH: usize>;
+/// The same with a scale for each 16 elements.
+pub(in super::super) struct Sixteens<const FLUSH: usize>;
+pub(in super::super) struct Signed;
+
+macro_rules! kind {
+    ([$($parameter:tt)*] $name:ty, $wide:ty, min $min:literal, halves $halves:literal, offset $offset:literal,
+     signed $signed:literal, flush $flush:expr) => {
+        impl $($parameter)* Kind32 for $name {
+            const MIN: bool = $min;
+            const HALVES: bool = $halves;
+            const OFFSET: bool = $offset;
+            const SIGNED: bool = $signed;
+            const FLUSH: usize = $flush;
+            type Wide = $wide;
+        }
+    };
+}
+kind!([<const F: usize>] Min<F>, Min<1>, min true, halves false, offset false, signed false, flush F);
+kind!([<const F: usize>] Offset<F>, Offset<1>, min false, halves false, offset true, signed false, flush F);
+kind!([<const F: usize>] Sixteens<F>, Sixteens<1>, min false, halves true, offset true, signed false, flush F);
+kind!([] Signed, Signed, min false, halves false, offset false, signed true, flush 1);
+
 /// What the kernels need to know of a format with blocks of 32, 64 or 128.
 pub(in super::super) trait Block32 {
+    type Kind: Kind32;
     const BYTES: usize;
     /// How many times 32 elements a block has: 1, 2 or 4.
     const PARTS: usize = 1;
     /// Bytes of 256 elements.
     const EIGHT: usize = 8 / Self::PARTS * Self::BYTES;
-    const MIN: bool;
-    /// Whether each 16 elements have a scale of their own. There is no min then.
-    const HALVES: bool = false;
-    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed.
+    /// What is to be taken off the unsigned codes of [`Self::codes`]; zero where they are signed or have a min.
     const OFFSET: i32;
-    const SIGNED: bool;
+    const MIN: bool = Self::Kind::MIN;
+    const HALVES: bool = Self::Kind::HALVES;
+    const SIGNED: bool = Self::Kind::SIGNED;
+    const FLUSH: usize = Self::Kind::FLUSH;
     /// Whether they are signed and none of them is -128.
     const NEGATABLE: bool = false;
-    /// How many products of two codes each with two activations can be added in 16 bits.
-    const FLUSH: usize;
 
     /// The codes of part `part` of a block.
     ///
@@ -134,6 +173,17 @@ unsafe fn halves_of_nibbles(p: *const u8, q: *const u8) -> [__m256i; 2] {
     [and(packed, 15), and(_mm256_srli_epi16::<4>(packed), 15)]
 }
 
+/// Byte j has all bits where `word` has bit j.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn each_bit(word: i32) -> __m256i {
+    // Each byte gets the byte of the word that holds its bit, then only that bit.
+    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+    let chosen = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(word), spread), bit);
+    _mm256_cmpeq_epi8(chosen, bit)
+}
+
 /// Bit j of the word at `p` as `VALUE` in byte j.
 ///
 /// # Safety
@@ -142,12 +192,7 @@ unsafe fn halves_of_nibbles(p: *const u8, q: *const u8) -> [__m256i; 2] {
 #[target_feature(enable = "avx2")]
 unsafe fn single_bits<const VALUE: i8>(p: *const u8) -> __m256i {
     // SAFETY: the caller's promise; no alignment is needed.
-    let word = _mm256_set1_epi32(unsafe { p.cast::<i32>().read_unaligned() });
-    // Each byte gets the byte of the word that holds its bit, then only that bit.
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-    let chosen = _mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit);
-    and(_mm256_cmpeq_epi8(chosen, bit), VALUE)
+    and(each_bit(unsafe { p.cast::<i32>().read_unaligned() }), VALUE)
 }
 
 /// # Safety
@@ -197,15 +242,12 @@ pub(super) unsafe fn iq4_codes(p: *const u8) -> __m256i {
 
 /// A format whose codes are nibbles at `$codes`, with a fifth bit in the word at `$fifth` if there is one.
 macro_rules! nibble_format {
-    ($name:ident: $bytes:literal bytes, min $min:literal, offset $offset:literal, flush $flush:literal,
-     codes at $codes:literal $(, fifth bits at $fifth:literal)?) => {
+    ($name:ident: $bytes:literal bytes, $kind:ty, offset $offset:literal, codes at $codes:literal $(, fifth bits at $fifth:literal)?) => {
         impl Block32 for $name {
-            const BYTES: usize = $bytes;
-            const MIN: bool = $min;
-            const OFFSET: i32 = $offset;
-            const SIGNED: bool = false;
             // Two codes of 4 bits with two activations make up to 3810, of 5 bits 7874.
-            const FLUSH: usize = $flush;
+            type Kind = $kind;
+            const BYTES: usize = $bytes;
+            const OFFSET: i32 = $offset;
 
             #[inline]
             #[target_feature(enable = "avx2")]
@@ -235,17 +277,15 @@ macro_rules! nibble_format {
     };
 }
 
-nibble_format!(Q4_0: 18 bytes, min false, offset 8, flush 8, codes at 2);
-nibble_format!(Q4_1: 20 bytes, min true, offset 0, flush 8, codes at 4);
-nibble_format!(Q5_0: 22 bytes, min false, offset 16, flush 4, codes at 6, fifth bits at 2);
-nibble_format!(Q5_1: 24 bytes, min true, offset 0, flush 4, codes at 8, fifth bits at 4);
+nibble_format!(Q4_0: 18 bytes, Offset<8>, offset 8, codes at 2);
+nibble_format!(Q4_1: 20 bytes, Min<8>, offset 0, codes at 4);
+nibble_format!(Q5_0: 22 bytes, Offset<4>, offset 16, codes at 6, fifth bits at 2);
+nibble_format!(Q5_1: 24 bytes, Min<4>, offset 0, codes at 8, fifth bits at 4);
 
 impl Block32 for Q8_0 {
+    type Kind = Signed;
     const BYTES: usize = 34;
-    const MIN: bool = false;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = true;
-    const FLUSH: usize = 1;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -256,12 +296,10 @@ impl Block32 for Q8_0 {
 }
 
 impl Block32 for Iq4Nl {
+    type Kind = Signed;
     const BYTES: usize = 18;
-    const MIN: bool = false;
     const OFFSET: i32 = 0;
-    const SIGNED: bool = true;
     const NEGATABLE: bool = true;
-    const FLUSH: usize = 1;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -301,12 +339,10 @@ static MXFP4_SCALES: [f32; 256] = {
 };
 
 impl Block32 for Mxfp4 {
+    type Kind = Offset<4>;
     const BYTES: usize = 17;
-    const MIN: bool = false;
     const OFFSET: i32 = 12;
-    const SIGNED: bool = false;
     // Two codes of up to 24 with two activations make up to 6096.
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -332,13 +368,10 @@ impl Block32 for Mxfp4 {
 }
 
 impl Block32 for Nvfp4 {
+    type Kind = Sixteens<4>;
     const BYTES: usize = 36;
     const PARTS: usize = 2;
-    const MIN: bool = false;
-    const HALVES: bool = true;
     const OFFSET: i32 = 12;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -392,12 +425,10 @@ impl Block32 for Nvfp4 {
 }
 
 impl Block32 for Q1_0 {
+    type Kind = Offset<8>;
     const BYTES: usize = 18;
     const PARTS: usize = 4;
-    const MIN: bool = false;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -408,12 +439,10 @@ impl Block32 for Q1_0 {
 }
 
 impl Block32 for Q2_0 {
+    type Kind = Offset<8>;
     const BYTES: usize = 18;
     const PARTS: usize = 2;
-    const MIN: bool = false;
     const OFFSET: i32 = 1;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 8;
 
     #[inline]
     #[target_feature(enable = "avx2")]

@@ -1,7 +1,8 @@
 //! IQ1, IQ2 and IQ3 taken apart: points of a grid are looked up in tables that stay in the first cache, eight or four codes
 //! at a time, and take their signs.
 
-use super::block256::{Block256, odd_nibbles, odd_of_words, wide};
+use super::block32::each_bit;
+use super::block256::{Block256, Offset, odd_nibbles, odd_of_words, wide};
 use super::{and, load};
 use crate::kernel::matmul::avx512::points::{self, Levels};
 use crate::quant::{grids, tables};
@@ -73,11 +74,7 @@ fn eight_points<const N: usize>(table: &[u32; N], at: impl Fn(usize) -> usize) -
 #[inline]
 #[target_feature(enable = "avx2")]
 fn signed(levels: __m256i, signs: u32, offset: i32) -> __m256i {
-    let word = _mm256_set1_epi32(signs as i32);
-    // Each byte gets the byte of the word that holds its bit, then only that bit.
-    let spread = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-    let minus = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(word, spread), bit), bit);
+    let minus = each_bit(signs as i32);
     _mm256_add_epi8(_mm256_xor_si256(levels, minus), _mm256_sub_epi8(_mm256_set1_epi8(offset as i8), minus))
 }
 
@@ -124,15 +121,36 @@ unsafe fn iq2_xxs_words(block: *const u8) -> __m256i {
     _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)))
 }
 
+/// Codes by [`points`], where the processor gathers fast.
+macro_rules! wide_codes {
+    ($points:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+        unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
+            // SAFETY: the caller's promise.
+            unsafe { if points::gathers() { points::$points(block) } else { wide(Self::codes(block)) } }
+        }
+    };
+}
+
+/// Levels by [`points`].
+macro_rules! wide_levels {
+    ($points:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+        unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
+            // SAFETY: the caller's promise.
+            unsafe { points::$points(blocks) }
+        }
+    };
+}
+
 impl Block256 for Iq1S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 50;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -150,12 +168,7 @@ impl Block256 for Iq1S {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { if points::gathers() { points::iq1_s(block) } else { wide(Self::codes(block)) } }
-    }
+    wide_codes!(iq1_s);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -169,14 +182,11 @@ impl Block256 for Iq1S {
 }
 
 impl Block256 for Iq1M {
+    type Kind = Offset<16, 4>;
     const BYTES: usize = 56;
     const D: usize = 48;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 9;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -195,12 +205,7 @@ impl Block256 for Iq1M {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
-        // SAFETY: the caller's promise.
-        unsafe { if points::gathers() { points::iq1_m(block) } else { wide(Self::codes(block)) } }
-    }
+    wide_codes!(iq1_m);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -252,14 +257,11 @@ impl Block256 for Iq1M {
 }
 
 impl Block256 for Iq2Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 66;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -275,12 +277,7 @@ impl Block256 for Iq2Xxs {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { points::iq2_xxs(blocks) }
-    }
+    wide_levels!(iq2_xxs);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -291,14 +288,11 @@ impl Block256 for Iq2Xxs {
 }
 
 impl Block256 for Iq2Xs {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 74;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -316,12 +310,7 @@ impl Block256 for Iq2Xs {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { points::iq2_xs(blocks) }
-    }
+    wide_levels!(iq2_xs);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -332,14 +321,11 @@ impl Block256 for Iq2Xs {
 }
 
 impl Block256 for Iq2S {
+    type Kind = Offset<16, 1>;
     const BYTES: usize = 82;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
-    const MINS: bool = false;
-    const SUB: usize = 16;
     const OFFSET: i32 = 43;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -358,12 +344,7 @@ impl Block256 for Iq2S {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { points::iq2_s(blocks) }
-    }
+    wide_levels!(iq2_s);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -374,14 +355,11 @@ impl Block256 for Iq2S {
 }
 
 impl Block256 for Iq3Xxs {
+    type Kind = Offset<32, 1>;
     const BYTES: usize = 98;
     const D: usize = 0;
     const UNIT: f32 = 0.25;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 62;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 1;
     const SIGNS: bool = true;
 
     #[inline]
@@ -397,12 +375,7 @@ impl Block256 for Iq3Xxs {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { points::iq3_xxs(blocks) }
-    }
+    wide_levels!(iq3_xxs);
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -413,13 +386,10 @@ impl Block256 for Iq3Xxs {
 }
 
 impl Block256 for Iq3S {
+    type Kind = Offset<32, 4>;
     const BYTES: usize = 110;
     const D: usize = 0;
-    const MINS: bool = false;
-    const SUB: usize = 32;
     const OFFSET: i32 = 15;
-    const SIGNED: bool = false;
-    const FLUSH: usize = 4;
     const SIGNS: bool = true;
 
     #[inline]
@@ -442,12 +412,7 @@ impl Block256 for Iq3S {
         codes
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
-    unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
-        // SAFETY: the caller's promise.
-        unsafe { points::iq3_s(blocks) }
-    }
+    wide_levels!(iq3_s);
 
     #[inline]
     #[target_feature(enable = "avx2")]

@@ -1,7 +1,7 @@
 //! Products of a tile with many tokens: 16 rows with up to three tokens at a time, in registers.
 
-use super::block32::Block32;
-use super::block256::Block256;
+use super::block32::{Block32, Kind32};
+use super::block256::{Block256, Kind256};
 use super::tile::{GROUPS, Narrow, ROWS, Tile32, Tile256};
 use super::{load, products};
 use crate::kernel::matmul::Job;
@@ -43,7 +43,7 @@ impl Results {
 
 /// The loop over rows, columns and tokens for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`.
 macro_rules! over_tiles {
-    ($features:literal, $name:ident, $block:ident, $tile:ident, $x:ident, $step:ident, [$($few:literal)*] $(, $unpack:ty)?) => {
+    ($features:literal, $name:ident, $block:ident, $tile:ident, $x:ident, $step:ident of $kind:ty, [$($few:literal)*] $(, $unpack:ty)?) => {
         /// # Safety
         /// As `super::multiply`.
         #[target_feature(enable = $features)]
@@ -62,11 +62,11 @@ macro_rules! over_tiles {
                             tile.fill::<F $(, $unpack)?>(&part, block);
                             let x = &x[block * tokens + from..][..count];
                             let columns = (job.k - 256 * block).min(256);
-                            let step = Step { tile: &tile, x, columns, rows: part.end - part.start };
+                            let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset: F::OFFSET };
                             for (t, y) in (0..count).step_by(TOKENS).zip(results.0.chunks_mut(TOKENS)) {
                                 match count - t {
-                                    $($few => $step::<F, $few>(&step, t, y.as_mut_ptr()),)*
-                                    _ => $step::<F, TOKENS>(&step, t, y.as_mut_ptr()),
+                                    $($few => $step::<$kind, $few>(&step, t, y.as_mut_ptr()),)*
+                                    _ => $step::<$kind, TOKENS>(&step, t, y.as_mut_ptr()),
                                 }
                             }
                         }
@@ -81,8 +81,8 @@ macro_rules! over_tiles {
 
 pub(in crate::kernel::matmul) use over_tiles;
 
-over_tiles!("avx2,fma,f16c", rows32, Block32, Tile32, codes32, step32, [1 2]);
-over_tiles!("avx2,fma,f16c", rows256, Block256, Tile256, codes256, step256, [1 2], Narrow);
+over_tiles!("avx2,fma,f16c", rows32, Block32, Tile32, codes32, step32 of F::Kind, [1 2]);
+over_tiles!("avx2,fma,f16c", rows256, Block256, Tile256, codes256, step256 of F::Kind, [1 2], Narrow);
 
 /// A tile of so many rows, and the activations of a panel's tokens that belong to its columns.
 pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
@@ -90,6 +90,8 @@ pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
     pub x: &'a [X],
     pub columns: usize,
     pub rows: usize,
+    /// What is to be taken off the codes.
+    pub offset: i32,
 }
 
 impl<Tile, X> Step<'_, Tile, X> {
@@ -147,7 +149,7 @@ unsafe fn dot<const T: usize, const ORDERED: bool>(
 /// # Safety
 /// `to` holds the results of `T` tokens; the processor has the instruction set.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
+unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
     let ones = _mm256_set1_epi16(1);
     for group in step.groups(PAIR) {
@@ -171,9 +173,10 @@ unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: us
                 let d = pair(&step.tile.d[sub], group);
                 let min = pair(&step.tile.min[sub], group);
                 for (i, (wide, x)) in wide.into_iter().zip(x).enumerate() {
-                    let off = _mm256_set1_epi32(F::OFFSET * x.sum[sub]);
+                    let off = _mm256_set1_epi32(step.offset * x.sum[sub]);
                     for (g, wide) in wide.into_iter().enumerate() {
-                        let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, off));
+                        let sum = if F::OFFSET { _mm256_sub_epi32(wide, off) } else { wide };
+                        let sum = _mm256_cvtepi32_ps(sum);
                         let scale = _mm256_mul_ps(d[g], _mm256_set1_ps(x.d[sub]));
                         let to = to.add(i).cast::<f32>().add(8 * (group + g));
                         let mut y = _mm256_fmadd_ps(sum, scale, _mm256_load_ps(to));
@@ -194,7 +197,7 @@ unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: us
 /// As [`step32`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn halves32<F: Block32, const T: usize>(
+unsafe fn halves32<F: Kind32, const T: usize>(
     step: &Step<Tile32, Codes32>,
     x: &[Codes32; T],
     sub: usize,
@@ -210,7 +213,7 @@ unsafe fn halves32<F: Block32, const T: usize>(
             let narrow = dot::<T, true>(F::SIGNED, codes, group, q);
             let d = pair(scales, group);
             for (i, (narrow, x)) in narrow.into_iter().zip(x).enumerate() {
-                let off = _mm256_set1_epi32(F::OFFSET * x.sum16[2 * sub + half] as i32);
+                let off = _mm256_set1_epi32(step.offset * x.sum16[2 * sub + half] as i32);
                 for (g, narrow) in narrow.into_iter().enumerate() {
                     let wide = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
                     let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, off));
@@ -228,7 +231,7 @@ unsafe fn halves32<F: Block32, const T: usize>(
 /// # Safety
 /// As [`step32`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
+unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
     for group in step.groups(PAIR) {
         // SAFETY: the caller's promises; every address is that of a field.
@@ -247,7 +250,7 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
                 }
             }
             let mut mins = [[_mm256_setzero_si256(); PAIR]; T];
-            if F::MINS || F::OFFSET != 0 {
+            if F::MINS || F::OFFSET {
                 for i in 0..128 / F::SUB {
                     let pairs = whole_pair(&step.tile.mins[i], group);
                     add_mins(&mut mins, pairs, std::array::from_fn(|t| x[t].pair_of_sums(F::SUB, i)));
@@ -258,7 +261,7 @@ unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t
                 let dx = _mm256_set1_ps(x.d);
                 for g in 0..PAIR {
                     let to = to.add(i).cast::<f32>().add(8 * (group + g));
-                    let sum = if F::OFFSET != 0 { _mm256_sub_epi32(sums[g], mins[g]) } else { sums[g] };
+                    let sum = if F::OFFSET { _mm256_sub_epi32(sums[g], mins[g]) } else { sums[g] };
                     let mut y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(d[g], dx), _mm256_load_ps(to));
                     if F::MINS {
                         y = _mm256_fnmadd_ps(_mm256_mul_ps(dmin[g], dx), _mm256_cvtepi32_ps(mins[g]), y);

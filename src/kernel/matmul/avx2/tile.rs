@@ -3,8 +3,8 @@
 //! A vector holds four columns of eight rows, so that one row is one 32-bit lane and four activations meet all rows by
 //! a broadcast. What is whole stays whole: scales and mins are left for the kernels to multiply with.
 
-use super::block32::Block32;
-use super::block256::Block256;
+use super::block32::{Block32, Kind32};
+use super::block256::{Block256, Kind256};
 use super::{halves_together, load};
 use crate::kernel::matmul::Job;
 use std::arch::x86_64::*;
@@ -81,6 +81,7 @@ impl Tile256 {
     /// The rows are readable and have that block; the processor has AVX2 and F16C.
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in super::super) unsafe fn fill<F: Block256, U: Unpack>(&mut self, job: &Job, block: usize) {
+        const { assert!((F::OFFSET != 0) == F::Kind::OFFSET) };
         for group in 0..(job.end - job.start).div_ceil(8) {
             let mut bytes = Bytes::ZERO;
             let mut scales = [[_mm256_setzero_si256(); 8]; 2];
@@ -141,6 +142,7 @@ impl Tile32 {
     /// As [`Tile256::fill`].
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in super::super) unsafe fn fill<F: Block32>(&mut self, job: &Job, eight: usize) {
+        const { assert!((F::OFFSET != 0) == F::Kind::OFFSET) };
         let count = (job.k / 32 - 8 * eight).min(8);
         for group in 0..(job.end - job.start).div_ceil(8) {
             let mut bytes = Bytes::ZERO;

@@ -268,13 +268,13 @@ pub(in crate::kernel::matmul) unsafe fn iq3_xxs(blocks: [*const u8; 2]) -> [Leve
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
 pub(in crate::kernel::matmul) unsafe fn iq3_s(blocks: [*const u8; 2]) -> [Levels; 2] {
     let (mut points, mut minus) = ([[_mm512_setzero_si512(); 4]; 2], [[0; 4]; 2]);
-    for i in 0..2 {
+    for ((points, minus), block) in points.iter_mut().zip(&mut minus).zip(blocks) {
         // SAFETY: 64 bytes of points, 8 of their high bits and 32 of signs follow the half.
         let (at, ninth) = unsafe {
-            minus[i] = blocks[i].add(74).cast::<[u64; 4]>().read_unaligned();
-            (_mm512_loadu_si512(blocks[i].add(2).cast()), blocks[i].add(66).cast::<u64>().read_unaligned())
+            *minus = block.add(74).cast::<[u64; 4]>().read_unaligned();
+            (_mm512_loadu_si512(block.add(2).cast()), block.add(66).cast::<u64>().read_unaligned())
         };
-        points[i] = points_of_four(&IQ3_S, at, &[ninth]);
+        *points = points_of_four(&IQ3_S, at, &[ninth]);
     }
     levels(points, minus)
 }

@@ -17,8 +17,8 @@ macro_rules! tile_kernels {
         use $crate::kernel::matmul::Job;
         use $crate::kernel::matmul::activations::{Codes32, Codes256};
         use $crate::kernel::matmul::avx_vnni::SHIFT;
-        use $crate::kernel::matmul::avx2::block32::Block32;
-        use $crate::kernel::matmul::avx2::block256::Block256;
+        use $crate::kernel::matmul::avx2::block32::{Block32, Kind32};
+        use $crate::kernel::matmul::avx2::block256::{Block256, Kind256};
         use $crate::kernel::matmul::avx2::micro::{PANEL, Results, Step, over_tiles};
         use $crate::kernel::matmul::avx2::tile::{GROUPS, ROWS, Tile32, Tile256};
 
@@ -32,8 +32,8 @@ macro_rules! tile_kernels {
         /// Sums of `T` tokens with a pair of vectors of rows.
         type Sums<V, const T: usize> = [[V; PAIR]; T];
 
-        over_tiles!($features, rows32, Block32, Tile32, codes32, step32, [1 2 3 4 5]);
-        over_tiles!($features, rows256, Block256, Tile256, codes256, step256, [1 2 3 4 5], $unpack);
+        over_tiles!($features, rows32, Block32, Tile32, codes32, step32 of <F::Kind as Kind32>::Wide, [1 2 3 4 5]);
+        over_tiles!($features, rows256, Block256, Tile256, codes256, step256 of <F::Kind as Kind256>::Wide, [1 2 3 4 5], $unpack);
 
         /// Two vectors of something that a tile has for every row, from `group` on.
         #[inline]
@@ -109,9 +109,13 @@ macro_rules! tile_kernels {
         /// # Safety
         /// `to` holds the results of `T` tokens; the processor has the instruction set.
         #[target_feature(enable = $features)]
-        unsafe fn step32<F: Block32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
+        unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
             let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
-            let offset = if F::SIGNED { SHIFT } else { F::OFFSET };
+            let offset = match (F::SIGNED, F::OFFSET) {
+                (true, _) => SHIFT,
+                (_, true) => step.offset,
+                _ => 0,
+            };
             for group in step.groups(PAIR * WIDE) {
                 // SAFETY: the caller's promises; every address is that of a field.
                 unsafe {
@@ -162,7 +166,7 @@ macro_rules! tile_kernels {
         /// # Safety
         /// As [`step32`].
         #[target_feature(enable = $features)]
-        unsafe fn step256<F: Block256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
+        unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
             let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
             for group in step.groups(PAIR * WIDE) {
                 // SAFETY: the caller's promises; every address is that of a field.
@@ -188,7 +192,7 @@ macro_rules! tile_kernels {
                         }
                     }
                     let mut mins = [[zero(); PAIR]; T];
-                    if F::MINS || F::OFFSET != 0 {
+                    if F::MINS || F::OFFSET {
                         for i in 0..128 / F::SUB {
                             let pairs = pair(&step.tile.mins[i], group);
                             for (mins, x) in mins.iter_mut().zip(x) {
@@ -204,7 +208,7 @@ macro_rules! tile_kernels {
                     for (((y, totals), mins), x) in y.iter_mut().zip(totals).zip(mins).zip(x) {
                         let dx = splat_floats(x.d);
                         for half in 0..PAIR {
-                            let sum = if F::OFFSET != 0 { subtract(totals[half], mins[half]) } else { totals[half] };
+                            let sum = if F::OFFSET { subtract(totals[half], mins[half]) } else { totals[half] };
                             let scale = multiply_floats(as_floats(d[half]), dx);
                             y[half] = fmadd(to_floats(sum), scale, y[half]);
                             if F::MINS {
