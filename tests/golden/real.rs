@@ -94,7 +94,8 @@ fn gemma_3_divergence(path: &Path, kv_type: KvType) -> (f64, f64) {
 
 /// Keys and values are rotated before they are rounded to 8 bits; the bound is what a cache in 8 bits is to cost. The exact
 /// model was computed for few positions, where the rounding of activations makes most of the divergence and any change
-/// of its input moves it.
+/// of its input moves it: SmolLM2 has 1.07 times the divergence of half floats, Gemma 3 0.90 times; not rotated, SmolLM2
+/// had 1.44 times.
 #[test]
 fn a_quantised_cache_costs_at_most_a_tenth_of_the_divergence() {
     let mut measured = Vec::new();
