@@ -16,7 +16,7 @@
 //! | 64 | 8 | XXH3-64 of what stands before |
 //! | 72 | 16 × layers | for each layer, those with a state after the others: |
 //! | | 1 | kind: 0 all positions, 1 a window, 2 compressed: the values are a part of the keys; 3 a recurrent state |
-//! | | 1 | type: 0 half floats, 1 q8_0: blocks of a half float and 32 signed bytes |
+//! | | 1 | type: 0 half floats, 1 q8_0: rotated, in blocks of a half float and 32 signed bytes |
 //! | | 2 | 0 |
 //! | | 4 | the window, of kind 1; the numbers of the state, of kind 3; else 0 |
 //! | | 8 | the first position that it has rows of; 0 but of kind 1 |

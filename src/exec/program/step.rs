@@ -413,7 +413,8 @@ impl Step {
             Step::LatentQueries { from, queries, .. } => vec![(*from, Read), (*queries, Write)],
             Step::LatentKeyValues { from, keys, values, .. } => vec![(*from, Read), (*keys, Write), (*values, Write)],
             Step::WriteKeyValues { keys, values, .. } => vec![(*keys, Read), (*values, Read)],
-            Step::Attend(a) => vec![(a.queries, Read), (a.to, Write)],
+            // Queries are rotated where keys are.
+            Step::Attend(a) => vec![(a.queries, Update), (a.to, Write)],
             Step::Route { scores, .. } => vec![(*scores, Update)],
             // Other steps write what lies between the stretches.
             Step::CopyStretches { from, to, target, .. } => {

@@ -4,7 +4,7 @@ use super::{Run, Work};
 use crate::arch::SpanNorm;
 use crate::exec::program::{Attend, Buffer, Turn};
 use crate::exec::scratch::Arena;
-use crate::kernel::attention::{AttentionParameters, attend_layer};
+use crate::kernel::attention::{AttentionParameters, Elements, attend_layer, rotate_back};
 use crate::kernel::{rope, rows, vector};
 
 impl Run<'_> {
@@ -61,7 +61,15 @@ impl Run<'_> {
         let slopes = slopes.as_deref();
         let Attend { scale, softcap, window, section, .. } = *a;
         let parameters = AttentionParameters { scale, softcap, sinks, window, section, slopes, until };
+        let (width, result_width) = (w.arena.width(a.queries), w.arena.width(a.to));
         let [queries, to] = w.arena.slices(self.rows, [a.queries, a.to]);
+        let rotated = matches!(cache.keys.elements, Elements::Q8_0(_));
+        if rotated {
+            rows::for_rows(self.pool, queries, width, |_, row| rotate_back(row));
+        }
         attend_layer(self.pool, self.isa, &cache, &parameters, a.heads, position, queries, to);
+        if rotated {
+            rows::for_rows(self.pool, to, result_width, |_, row| rotate_back(row));
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::pool::Pool;
 use rows::{MAX_ROWS, Row};
 use std::array;
 
-pub use quantize::f32_to_q8_0;
+pub use quantize::{f32_to_q8_0, rotate, rotate_back};
 
 /// Positions whose scores are taken into the softmax at once.
 pub const BLOCK: usize = 64;

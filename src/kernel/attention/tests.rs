@@ -502,3 +502,24 @@ fn a_quantized_cache_agrees_with_f64_and_its_rows_may_be_parts_of_longer_ones() 
         }
     }
 }
+
+#[test]
+fn rotation_is_undone_keeps_products_and_spreads_what_is_large() {
+    let (mut key, query) = (noise(1, 96), noise(2, 96));
+    key[5] = 40.0;
+    let (mut rotated, mut turned) = (key.clone(), query.clone());
+    rotate(&mut rotated);
+    rotate_back(&mut turned);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    assert!((dot(&rotated, &turned) - dot(&key, &query)).abs() < 1e-3);
+
+    let stored = |x: &[f32]| {
+        let mut values = vec![0.0; x.len()];
+        crate::quant::decode_row(crate::quant::Format::Q8_0, &quantized(Isa::SCALAR, x, 32), &mut values);
+        values
+    };
+    let mut back = stored(&rotated);
+    rotate_back(&mut back);
+    let error = |x: &[f32]| x.iter().zip(&key).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    assert!(error(&back) < 0.5 * error(&stored(&key)), "{} and {}", error(&back), error(&stored(&key)));
+}
