@@ -13,7 +13,7 @@
 #   make bench-streaming   speed under a budget; ARGS="--help" tells the options
 #   make bench-speed       prompts and decoding with everything in memory, beside llama.cpp; ARGS="--help"
 #   make bench-kernels     the products of every format, beside what the machine allows, or llama.cpp's; ARGS="--help"
-#   make bench-experts     what an expert cache finds in memory; ARGS="trace ..."
+#   make bench-experts     what an expert cache finds in memory, ARGS="trace ..."; what it is worth, "--end-to-end trace"
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
 #   make lint       formatting and clippy
 #   make clean

@@ -1,43 +1,32 @@
-//! How often experts are found in memory: `make bench-experts ARGS="trace ..."`, or `cargo bench --bench experts -- trace ...`.
+//! How often experts are found in memory, and what that is worth: `make bench-experts ARGS="trace ..."`, or
+//! `cargo bench --bench experts -- trace ...`. Traces: scripts/make_model/trace.rs.
 //!
-//! A trace is text: a line `layers experts tokens`, then for each token a line per layer with how many experts it chose and
-//! their numbers. Counted are the uses of the second half of the trace.
+//! Without options: what policies find in memory, of the uses of the second half of each trace. With `--end-to-end`: a model
+//! whose routers follow the trace decodes its tokens in a memory cgroup, with the cache and with a fixed share of experts.
+
+#[path = "experts/end_to_end.rs"]
+mod end_to_end;
+#[path = "../scripts/make_model/trace.rs"]
+mod trace;
 
 use std::collections::HashMap;
 
 use layerline::weights::experts::{Cache, Decision};
 
+use trace::Trace;
+
 const SHARES: [usize; 6] = [2, 5, 10, 25, 50, 75];
 
-struct Trace {
-    layers: u32,
-    experts: u32,
-    /// [token][layer]: the experts chosen.
-    tokens: Vec<Vec<Vec<u32>>>,
+/// All uses in order; whether each is counted.
+fn uses(trace: &Trace) -> impl Iterator<Item = (bool, (u32, u32))> {
+    let half = trace.tokens.len() / 2;
+    trace.tokens.iter().enumerate().flat_map(move |(t, layers)| {
+        (0..).zip(layers).flat_map(move |(l, chosen)| chosen.iter().map(move |&e| (t >= half, (l, e))))
+    })
 }
 
-impl Trace {
-    fn read(path: &str) -> Trace {
-        let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let mut lines =
-            text.lines().map(|line| line.split_whitespace().map(|n| n.parse().expect("a number")).collect());
-        let head: Vec<u32> = lines.next().expect("a first line");
-        let (layers, experts, tokens) = (head[0], head[1], head[2]);
-        let mut token = || (0..layers).map(|_| lines.next().expect("a line per layer")[1..].to_vec()).collect();
-        Trace { layers, experts, tokens: (0..tokens).map(|_| token()).collect() }
-    }
-
-    /// All uses in order; whether each is counted.
-    fn uses(&self) -> impl Iterator<Item = (bool, (u32, u32))> {
-        let half = self.tokens.len() / 2;
-        self.tokens.iter().enumerate().flat_map(move |(t, layers)| {
-            (0..).zip(layers).flat_map(move |(l, chosen)| chosen.iter().map(move |&e| (t >= half, (l, e))))
-        })
-    }
-
-    fn capacity(&self, percent: usize) -> usize {
-        self.layers as usize * self.experts as usize * percent / 100
-    }
+fn capacity(trace: &Trace, percent: usize) -> usize {
+    trace.layers as usize * trace.experts as usize * percent / 100
 }
 
 /// Per cent of the counted uses that are hits.
@@ -54,7 +43,7 @@ fn fixed_share(trace: &Trace, capacity: usize) -> f64 {
     let all = (trace.layers * trace.experts) as usize;
     // Spread evenly: every expert earns credit, and stays when the credit covers it.
     let stays = |i: usize| (i + 1) * capacity / all > i * capacity / all;
-    rate(trace.uses().map(|(counted, (l, e))| (counted, stays((l * trace.experts + e) as usize))))
+    rate(uses(trace).map(|(counted, (l, e))| (counted, stays((l * trace.experts + e) as usize))))
 }
 
 /// Evicts the one with the smallest worth among those that `among` allows.
@@ -63,7 +52,7 @@ fn by_worth(trace: &Trace, capacity: usize, per_layer: bool, worth: impl Fn(u64,
     let mut seen: HashMap<(u32, u32), (u64, u64)> = HashMap::new();
     let mut now = 0;
     let room = if per_layer { capacity / trace.layers as usize } else { capacity };
-    rate(trace.uses().map(|(counted, x)| {
+    rate(uses(trace).map(|(counted, x)| {
         now += 1;
         let times = seen.get(&x).map_or(0, |s| s.1);
         seen.insert(x, (now, times + 1));
@@ -98,7 +87,7 @@ fn ours(trace: &Trace, capacity: usize) -> f64 {
 
 /// Evicts what is used last, and does not admit what is used later than all that is there.
 fn belady(trace: &Trace, capacity: usize) -> f64 {
-    let uses: Vec<_> = trace.uses().collect();
+    let uses: Vec<_> = uses(trace).collect();
     let mut next = vec![usize::MAX; uses.len()];
     let mut later: HashMap<(u32, u32), usize> = HashMap::new();
     for (i, &(_, x)) in uses.iter().enumerate().rev() {
@@ -120,16 +109,26 @@ fn belady(trace: &Trace, capacity: usize) -> f64 {
 }
 
 fn main() {
-    let paths: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    if paths.is_empty() {
-        println!("usage: cargo bench --bench experts -- trace ...");
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [first, rest @ ..] = &arguments[..]
+        && (first == "--end-to-end" || first == end_to_end::WORKER)
+    {
+        let ended = if first == end_to_end::WORKER { end_to_end::work(rest) } else { end_to_end::run(rest) };
+        if let Err(message) = ended {
+            eprintln!("experts: {message}");
+            std::process::exit(1);
+        }
+        return;
     }
-    for path in paths {
-        let trace = Trace::read(&path);
+    if arguments.is_empty() {
+        println!("usage: cargo bench --bench experts -- TRACE ...\n{}", end_to_end::USAGE);
+    }
+    for path in arguments {
+        let trace = Trace::read(&path).unwrap_or_else(|e| panic!("{e}"));
         println!("{path}: {} layers of {} experts, {} tokens", trace.layers, trace.experts, trace.tokens.len());
         println!("{:<40}{}", "found in memory, per cent, at", SHARES.map(|s| format!("{s:>7} %")).concat());
         let row = |name: &str, policy: &dyn Fn(&Trace, usize) -> f64| {
-            let cells = SHARES.map(|share| format!("{:>9.1}", policy(&trace, trace.capacity(share))));
+            let cells = SHARES.map(|share| format!("{:>9.1}", policy(&trace, capacity(&trace, share))));
             println!("{name:<40}{}", cells.concat());
         };
         row("fixed share", &fixed_share);

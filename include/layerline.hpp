@@ -95,6 +95,7 @@ enum class embedding_rows : std::int32_t {
     last = LAYERLINE_EMBEDDINGS_LAST,   /**< That of the last token. */
     mean = LAYERLINE_EMBEDDINGS_MEAN,   /**< The mean over the pass. */
     first = LAYERLINE_EMBEDDINGS_FIRST, /**< That of the first token. */
+    score = LAYERLINE_EMBEDDINGS_SCORE, /**< In its place the outputs of the model's classifier. */
 };
 
 /** Where a layer is. */
@@ -1150,7 +1151,6 @@ public:
         const layerline_status status = layerline_session_embeddings(get(), row, &values, &count, &err);
         return detail::made(status, span<const float>(values, count), err);
     }
-    /** layerline_session_get_info: facts of the session. */
     /** layerline_session_get_progress: how far the running pass has come, from any thread. */
     result<layerline::progress> try_progress() const noexcept
     {
@@ -1160,6 +1160,7 @@ public:
         const layerline_status status = layerline_session_get_progress(get(), &now, &err);
         return detail::made(status, now, err);
     }
+    /** layerline_session_get_info: facts of the session. */
     result<session_info> try_info() const noexcept
     {
         session_info info{};

@@ -18,6 +18,38 @@ import numpy as np
 WIDTH, HEADS, KV_HEADS, HEAD, INNER, VOCAB, CONTEXT, TOKENS = 32, 4, 2, 8, 48, 160, 256, 24
 
 
+class Draws:
+    """A generator that notes what it drew, so that tests/data/drawn.rs can draw it again."""
+
+    def __init__(self, seed):
+        self.generator, self.made, self.skipped = np.random.default_rng(seed), [], 0
+        state = self.generator.bit_generator.state["state"]
+        self.start = f"{state['state']:x} {state['inc']:x}"
+
+    def normal(self, mean, scale, size):
+        values = self.generator.normal(mean, scale, size)
+        self.made.append((self.skipped, float(mean), float(scale)))
+        self.skipped = 0
+        return values
+
+    def uniform(self, low, high, size):
+        values = self.generator.uniform(low, high, size)
+        self.made.append(None)
+        self.skipped += values.size
+        return values
+
+    def lines(self, name, path, names):
+        """What drawn.txt says of the model at `path`; `scripts/golden.rs --pack` prints the hash. `names`: its tensors in
+        the order in which they were drawn."""
+        tensors = {t.name: t for t in gguf.GGUFReader(path).tensors}
+        lines = [f"model {name} {self.start} 0"]
+        for tensor, made in zip(names, self.made, strict=True):
+            if made:
+                skipped, mean, scale = made
+                lines.append(f"{tensors[tensor].data_offset} {tensors[tensor].n_elements} f32 {skipped} {mean} {scale}")
+        return lines
+
+
 class Case:
     """A model in the making: hyper-parameters under the architecture's name, and tensors of random numbers."""
 
@@ -27,7 +59,7 @@ class Case:
         self.name, self.arch, self.layers, self.width = name, arch, layers, width
         self.heads, self.kv_heads, self.inner, self.head = heads, kv_heads, inner, head
         self.context = CONTEXT
-        self.random = np.random.default_rng(sum(map(ord, name)) + seed)
+        self.random = Draws(sum(map(ord, name)) + seed)
         self.tensors, self.keys = {}, {
             "block_count": layers, "context_length": CONTEXT, "embedding_length": width, "feed_forward_length": inner,
             "attention.head_count": heads, "attention.head_count_kv": kv_heads, "vocab_size": VOCAB,

@@ -4,6 +4,13 @@
 //! ```sh
 //! cargo run --release --example make_model -- --shape tinyllama-1.1b --type q4_k_m --out model.gguf
 //! ```
+//!
+//! With a trace of routing the model has experts, and its routers follow the trace: token t of it, as
+//! [`trace::token_of`] has it, is routed to the experts that the trace has for t. Its embedding is a code of its own, large
+//! beside what layers add to it, and an expert's row in a router is the sum of the codes of the tokens that chose it.
+
+#[path = "make_model/trace.rs"]
+mod trace;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,9 +23,12 @@ use layerline::gguf::write::{Declared, Writer};
 use layerline::quant::Format;
 use layerline::quant::tables::nvfp4_scale;
 
+use trace::{FIRST_TOKEN, Trace, code};
+
 const USAGE: &str = "\
-usage: make_model --shape SHAPE --type TYPE --out FILE [--layers N] [--split N] [--seed N]
-  SHAPE   tiny, tinyllama-1.1b or llama2-7b
+usage: make_model --shape SHAPE --type TYPE --out FILE [--layers N] [--split N] [--seed N] [--trace TRACE]
+  SHAPE   tiny, tinyllama-1.1b, llama2-7b, or with --trace: experts-tiny, experts-small or experts
+  TRACE   routing that a model with experts is to follow; it says how many layers and experts there are
   TYPE    q4_k_m or q5_k_m (mixes), or one for all matrices: f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k
           q5_k q6_k iq4_nl iq4_xs mxfp4 nvfp4 iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s tq1_0 tq2_0 q1_0 q2_0
           (the output matrix is then q6_k at least)
@@ -35,7 +45,14 @@ struct Shape {
     context: u32,
 }
 
-const SHAPES: [Shape; 3] = [
+/// Of experts.
+const ROUTED: Shape =
+    Shape { name: "experts", layers: 0, width: 1024, heads: 16, kv_heads: 4, ffn: 512, vocab: 1024, context: 512 };
+
+const SHAPES: [Shape; 6] = [
+    Shape { name: "experts-tiny", width: 512, heads: 8, ffn: 256, vocab: 512, ..ROUTED },
+    Shape { name: "experts-small", ffn: 256, ..ROUTED },
+    ROUTED,
     Shape { name: "tiny", layers: 4, width: 256, heads: 8, kv_heads: 4, ffn: 768, vocab: 512, context: 512 },
     Shape {
         name: "tinyllama-1.1b",
@@ -127,10 +144,12 @@ struct Options {
     out: String,
     split: u32,
     seed: u64,
+    trace: Option<Trace>,
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let (mut shape, mut kind, mut out, mut layers, mut split, mut seed) = (None, None, None, None, 1, 1);
+    let (mut shape, mut kind, mut out, mut layers, mut split, mut seed, mut trace) =
+        (None, None, None, None, 1, 1, None);
     let mut arguments = arguments;
     while let Some(flag) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{flag} needs a value"));
@@ -143,6 +162,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
             "--layers" => layers = Some(small(number(value()?)?)?),
             "--split" => split = small(number(value()?)?)?,
             "--seed" => seed = number(value()?)?,
+            "--trace" => trace = Some(Trace::read(&value()?)?),
             _ => return Err(format!("{flag:?} is not an option")),
         }
     }
@@ -154,7 +174,19 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     if !out.ends_with(".gguf") {
         return Err(format!("--out: {out:?} does not end in .gguf"));
     }
-    Ok(Options { shape, layers: layers.unwrap_or(shape.layers), type_name, mix, out, split, seed })
+    if let Some(trace) = &trace {
+        let tokens = trace.tokens.len() as u64 + u64::from(FIRST_TOKEN);
+        if shape.layers > 0 || tokens > u64::from(shape.vocab) {
+            return Err(format!(
+                "--trace: {tokens} tokens for shape {:?} with a vocabulary of {}",
+                shape.name, shape.vocab
+            ));
+        }
+        layers = Some(trace.layers);
+    } else if shape.layers == 0 {
+        return Err(format!("shape {:?} needs a trace", shape.name));
+    }
+    Ok(Options { shape, layers: layers.unwrap_or(shape.layers), type_name, mix, out, split, seed, trace })
 }
 
 fn main() -> ExitCode {
@@ -184,7 +216,10 @@ fn make(options: &Options) -> layerline::Result<u64> {
     metadata(&mut writer, options);
     tensors(&mut writer, options)?;
     let create = |name: &str| File::create(name).map(|file| BufWriter::with_capacity(1 << 20, file));
-    let fill = |tensor: &Declared, out: &mut dyn Write| fill(tensor, options.seed, out);
+    let fill = |tensor: &Declared, out: &mut dyn Write| match &options.trace {
+        Some(trace) if follows(trace, tensor, out)? => Ok(()),
+        _ => fill(tensor, options.seed, out),
+    };
     if options.split > 1 {
         let stem = options.out.strip_suffix(".gguf").unwrap_or(&options.out);
         return writer.write_split(stem, options.split, create, fill);
@@ -210,6 +245,9 @@ fn metadata(writer: &mut Writer, options: &Options) {
         .set("llama.rope.dimension_count", head)
         .set("llama.rope.freq_base", 10000f32)
         .set("llama.vocab_size", shape.vocab);
+    if let Some(trace) = &options.trace {
+        writer.set("llama.expert_count", trace.experts).set("llama.expert_used_count", trace.used());
+    }
     if let Some(file_type) = options.mix.file_type {
         writer.set("general.file_type", file_type);
     }
@@ -231,7 +269,9 @@ fn tensors(writer: &mut Writer, options: &Options) -> layerline::Result<()> {
     let (shape, mix, layers) = (options.shape, &options.mix, options.layers);
     let [width, ffn, vocab] = [shape.width, shape.ffn, shape.vocab].map(u64::from);
     let kv = width / u64::from(shape.heads) * u64::from(shape.kv_heads);
-    writer.tensor("token_embd.weight", &[width, vocab], mix.base)?;
+    let experts = options.trace.as_ref().map(|trace| u64::from(trace.experts));
+    let embeddings = if experts.is_some() { Format::F16 } else { mix.base };
+    writer.tensor("token_embd.weight", &[width, vocab], embeddings)?;
     for layer in 0..layers {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
         let format = mix.of_layer(layer, layers, false);
@@ -242,6 +282,13 @@ fn tensors(writer: &mut Writer, options: &Options) -> layerline::Result<()> {
         writer.tensor(name("attn_v"), &[width, kv], sensitive)?;
         writer.tensor(name("attn_output"), &[width, width], format)?;
         writer.tensor(name("ffn_norm"), &[width], Format::F32)?;
+        if let Some(experts) = experts {
+            writer.tensor(name("ffn_gate_inp"), &[width, experts], Format::F32)?;
+            writer.tensor(name("ffn_gate_exps"), &[width, ffn, experts], format)?;
+            writer.tensor(name("ffn_up_exps"), &[width, ffn, experts], format)?;
+            writer.tensor(name("ffn_down_exps"), &[ffn, width, experts], sensitive)?;
+            continue;
+        }
         writer.tensor(name("ffn_gate"), &[width, ffn], format)?;
         writer.tensor(name("ffn_up"), &[width, ffn], format)?;
         writer.tensor(name("ffn_down"), &[ffn, width], sensitive)?;
@@ -307,6 +354,36 @@ impl Random {
         let rest = chunks.into_remainder();
         rest.copy_from_slice(&self.next().to_le_bytes()[..rest.len()]);
     }
+}
+
+/// Writes the tensors that make a model follow a trace; false: it is not one of them.
+fn follows(trace: &Trace, tensor: &Declared, out: &mut dyn Write) -> io::Result<bool> {
+    /// Of embeddings: what all layers add stays small beside it.
+    const LARGE: f32 = 256.0;
+    /// The score of an expert that a token chose.
+    const SCORE: f32 = 16.0;
+    let width = tensor.dims[0] as u32;
+    if tensor.dims.len() == 1 {
+        (0..width).try_for_each(|_| out.write_all(&1f32.to_le_bytes()))?;
+    } else if tensor.name == "token_embd.weight" {
+        for token in 0..tensor.dims[1] as u32 {
+            let row = (0..width).map(|i| f16::from_f32(LARGE * code(token, i)));
+            row.into_iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?;
+        }
+    } else if tensor.name.ends_with("ffn_gate_inp.weight") {
+        let layer: usize = tensor.name.split('.').nth(1).and_then(|n| n.parse().ok()).expect("a layer's tensor");
+        for expert in 0..trace.experts {
+            let chose = |t: &u32| trace.tokens[*t as usize][layer].contains(&expert);
+            let tokens: Vec<u32> = (0..trace.tokens.len() as u32).filter(chose).map(trace::token_of).collect();
+            for i in 0..width {
+                let sum: f32 = tokens.iter().map(|&token| code(token, i)).sum();
+                out.write_all(&(SCORE / width as f32 * sum).to_le_bytes())?;
+            }
+        }
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// Writes a tensor's bytes: they depend on its name and the seed, not on where it stands or how the model is split.

@@ -110,7 +110,7 @@ fetch_model() { "$PYTHON" scripts/fetch_model.py --model "$1"; }
 cargo_test() {
     local log=$target/$1.log part status
     shift
-    (set -o pipefail && "$CARGO" test --release "$@" 2>&1 | tee "$log")
+    (set -o pipefail && "$CARGO" test --release --no-fail-fast "$@" 2>&1 | tee "$log")
     status=$?
     while read -r part; do
         skips+=("$part${*:+, $*}")

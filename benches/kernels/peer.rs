@@ -20,18 +20,30 @@ fn shape(tokens: usize) -> (usize, usize) {
     if tokens < 4 { (14336, 41) } else { (4096, 15) }
 }
 
+// Functions of ggml's, as its header has them.
+type Start = unsafe extern "C" fn();
+type Init = unsafe extern "C" fn(InitParams) -> *mut c_void;
+type Free = unsafe extern "C" fn(*mut c_void);
+type NewTensor = unsafe extern "C" fn(*mut c_void, c_int, i64, i64) -> *mut c_void;
+type MulMat = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void) -> *mut c_void;
+type Data = unsafe extern "C" fn(*const c_void) -> *mut u8;
+type NewGraph = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
+type Expand = unsafe extern "C" fn(*mut c_void, *mut c_void);
+type MakePlan = unsafe extern "C" fn(*const c_void, c_int, *mut c_void) -> Plan;
+type Compute = unsafe extern "C" fn(*mut c_void, *mut Plan) -> c_int;
+
 /// What is used of ggml's interface. Layouts that its versions may change are avoided: plans and parameters lie in
 /// places larger than they need, and tensors are known by their addresses alone.
 struct Ggml {
-    init: unsafe extern "C" fn(InitParams) -> *mut c_void,
-    free: unsafe extern "C" fn(*mut c_void),
-    new_tensor: unsafe extern "C" fn(*mut c_void, c_int, i64, i64) -> *mut c_void,
-    mul_mat: unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void) -> *mut c_void,
-    data: unsafe extern "C" fn(*const c_void) -> *mut u8,
-    new_graph: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
-    expand: unsafe extern "C" fn(*mut c_void, *mut c_void),
-    plan: unsafe extern "C" fn(*const c_void, c_int, *mut c_void) -> Plan,
-    compute: unsafe extern "C" fn(*mut c_void, *mut Plan) -> c_int,
+    init: Init,
+    free: Free,
+    new_tensor: NewTensor,
+    mul_mat: MulMat,
+    data: Data,
+    new_graph: NewGraph,
+    expand: Expand,
+    plan: MakePlan,
+    compute: Compute,
 }
 
 #[repr(C)]
@@ -67,24 +79,24 @@ impl Ggml {
             found.into_iter().find(|symbol| !symbol.is_null()).ok_or(format!("ggml has no {name}"))
         };
         macro_rules! function {
-            ($name:literal) => {
+            ($name:literal as $kind:ty) => {
                 // SAFETY: the type is that of ggml's header.
-                unsafe { std::mem::transmute::<*mut c_void, _>(symbol($name)?) }
+                unsafe { std::mem::transmute::<*mut c_void, $kind>(symbol($name)?) }
             };
         }
-        let start: unsafe extern "C" fn() = function!("ggml_cpu_init");
+        let start = function!("ggml_cpu_init" as Start);
         // SAFETY: it fills in tables.
         unsafe { start() };
         Ok(Ggml {
-            init: function!("ggml_init"),
-            free: function!("ggml_free"),
-            new_tensor: function!("ggml_new_tensor_2d"),
-            mul_mat: function!("ggml_mul_mat"),
-            data: function!("ggml_get_data"),
-            new_graph: function!("ggml_new_graph"),
-            expand: function!("ggml_build_forward_expand"),
-            plan: function!("ggml_graph_plan"),
-            compute: function!("ggml_graph_compute"),
+            init: function!("ggml_init" as Init),
+            free: function!("ggml_free" as Free),
+            new_tensor: function!("ggml_new_tensor_2d" as NewTensor),
+            mul_mat: function!("ggml_mul_mat" as MulMat),
+            data: function!("ggml_get_data" as Data),
+            new_graph: function!("ggml_new_graph" as NewGraph),
+            expand: function!("ggml_build_forward_expand" as Expand),
+            plan: function!("ggml_graph_plan" as MakePlan),
+            compute: function!("ggml_graph_compute" as Compute),
         })
     }
 }

@@ -709,6 +709,9 @@ layerline_status layerline_model_get_stats(const layerline_model *model,
 /** The embedding of the first token of a pass: the classification token of models like BERT. */
 #define LAYERLINE_EMBEDDINGS_FIRST 4
 
+/** In place of an embedding the outputs of the model's classifier for a pass: one, the score, of a reranker. */
+#define LAYERLINE_EMBEDDINGS_SCORE 5
+
 /**
  * One sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at once, each
  * by one thread at a time.
@@ -899,7 +902,8 @@ layerline_status layerline_session_logits(const layerline_session *session,
  *
  * `row`: the token's index in the pass after one with LAYERLINE_EMBEDDINGS_ALL; else 0.
  * `embedding`: set to `*length` values that belong to the session and are valid until its next pass, truncation, load
- * or free. The length is the `embedding_length` of `layerline_model_info`.
+ * or free. The length is the `embedding_length` of `layerline_model_info`, or after LAYERLINE_EMBEDDINGS_SCORE the
+ * number of the classifier's outputs.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
  * is submitted. Any thread.

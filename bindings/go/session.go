@@ -36,6 +36,8 @@ const (
 	EmbeddingsMean EmbeddingRows = C.LAYERLINE_EMBEDDINGS_MEAN
 	// EmbeddingsFirst: that of the first token.
 	EmbeddingsFirst EmbeddingRows = C.LAYERLINE_EMBEDDINGS_FIRST
+	// EmbeddingsScore: in place of an embedding the outputs of the model's classifier, one, the score, of a reranker.
+	EmbeddingsScore EmbeddingRows = C.LAYERLINE_EMBEDDINGS_SCORE
 )
 
 // Session is one sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at

@@ -98,6 +98,7 @@ class Embeddings(enum.IntEnum):
     LAST = 2
     MEAN = 3
     FIRST = 4
+    SCORE = 5
 
 
 class TokenAttributes(enum.IntFlag):

@@ -33,12 +33,13 @@ pub struct Tensors<'a> {
     matrices: Builder,
     vectors: Vec<VectorSource>,
     used: HashSet<&'a str>,
+    unused: HashSet<&'a str>,
 }
 
 impl<'a> Tensors<'a> {
     pub fn new(directory: &'a Directory, starts: Vec<u64>) -> Self {
         let matrices = Builder::new(starts.clone());
-        Tensors { directory, starts, matrices, vectors: Vec::new(), used: HashSet::new() }
+        Tensors { directory, starts, matrices, vectors: Vec::new(), used: HashSet::new(), unused: HashSet::new() }
     }
 
     fn take(&mut self, name: &str, dims: &[u64]) -> Result<&'a Tensor> {
@@ -49,6 +50,16 @@ impl<'a> Tensors<'a> {
 
     pub fn has(&self, name: &str) -> bool {
         self.directory.tensor(name).is_some()
+    }
+
+    /// The outputs of a matrix, where no key tells; 0: there is no such matrix.
+    pub fn rows(&self, name: &str) -> usize {
+        self.directory.tensor(name).map_or(0, |tensor| tensor.dims[1] as usize)
+    }
+
+    /// Tensors that some files have and no pass reads.
+    pub fn leave(&mut self, names: &[String]) {
+        self.unused.extend(names.iter().filter_map(|name| Some(self.directory.tensor(name)?.name.as_str())));
     }
 
     /// A matrix with `rows` outputs and `columns` inputs.
@@ -69,8 +80,9 @@ impl<'a> Tensors<'a> {
         self.matrices.add(&name.into(), tensor, 0, rows as u64)
     }
 
-    /// The matrices of `count` experts, given by name, columns and rows, each expert's after the other's: gate, way up and
-    /// way down, or the last two; that of the first, with the three vectors of scales and of biases where there are some.
+    /// The matrices of `count` experts, given by name, columns and rows, each expert's after the other's: gate, up projection
+    /// and down projection, or the last two; that of the first, with the three vectors of scales and of biases where there are
+    /// some.
     #[allow(clippy::type_complexity)] // What is made of the three matrices, named where it goes.
     pub fn experts(
         &mut self,
@@ -95,7 +107,7 @@ impl<'a> Tensors<'a> {
         Ok((first, scales, biases))
     }
 
-    /// The same where each expert's gate and way up are one matrix, in this order, of `length` rows each.
+    /// The same where each expert's gate and up projection are one matrix, in this order, of `length` rows each.
     #[allow(clippy::type_complexity)] // As above.
     pub fn fused_experts(
         &mut self,
@@ -229,7 +241,8 @@ impl<'a> Tensors<'a> {
     pub fn finish(self, description: Description, predicting: Range<usize>) -> Result<Described> {
         let (mut unread_tensors, mut unread_bytes) = (0, 0);
         for stray in self.directory.tensors().iter().filter(|t| !self.used.contains(t.name.as_str())) {
-            if is_of_another_part(&stray.name, &predicting) || self.is_input_scale(&stray.name) {
+            let unread = self.unused.contains(stray.name.as_str()) || self.is_input_scale(&stray.name);
+            if unread || is_of_another_part(&stray.name, &predicting) {
                 unread_tensors += 1;
                 unread_bytes += stray.bytes;
                 continue;

@@ -188,6 +188,16 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// The number of one layer, where the file has an array of them.
+    pub fn float_at(&self, part: &str, layer: usize) -> Result<Option<f32>> {
+        let key = self.key(part);
+        match self.metadata.get(&key) {
+            None => Ok(None),
+            Some(Value::Array(Array::F32(values))) if layer < values.len() => Ok(Some(values[layer])),
+            Some(_) => Err(Error::format(format!("metadata key {key:?} has no number for layer {layer}"))),
+        }
+    }
+
     /// For each of the layers whether it has a sliding window, where the file says so by an array.
     pub fn flags(&self, part: &str, layers: usize) -> Result<Option<Vec<bool>>> {
         let key = self.key(part);
@@ -215,6 +225,10 @@ impl<'a> Keys<'a> {
 
     pub fn require_float(&self, part: &str) -> Result<f32> {
         self.float(part)?.ok_or_else(|| Error::format(format!("metadata key {:?} is missing", self.key(part))))
+    }
+
+    pub fn text(&self, part: &str) -> Result<Option<&str>> {
+        self.metadata.get_str(&self.key(part))
     }
 
     pub fn flag(&self, part: &str, default: bool) -> Result<bool> {

@@ -5,6 +5,7 @@
 mod build;
 mod hybrids;
 mod metadata;
+mod per_layer;
 mod recurrent;
 mod table;
 mod transformer;
@@ -16,6 +17,7 @@ use crate::kernel::vector::Activation;
 use crate::weights::{Builder, MatrixId};
 
 pub use build::VectorSource;
+pub use per_layer::{LayerInput, LayerInputs, LayerStreams, MAX_STREAMS, Streams};
 pub use recurrent::{Convolution, Delta, DeltaRows, DeltaStrength, Mixer, Recurrent, StateSpace};
 pub use table::{ARCHITECTURES, Architecture};
 
@@ -58,14 +60,25 @@ pub struct Norm {
 /// they end: one set for all heads, a set for each, or one for the row as a whole.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanNorm {
-    pub norm: Norm,
+    /// None: all weights are 1.
+    pub norm: Option<Norm>,
     pub span: usize,
 }
 
-/// Sizes and constants that do not change from layer to layer.
+/// Sizes of the heads of a layer's attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    pub count: usize,
+    pub kv_count: usize,
+    pub key_dim: usize,
+    pub value_dim: usize,
+}
+
+/// Sizes and constants of a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub embedding: usize,
+    /// This and the next three are as the keys say for the first layer, windows aside; see [`Attention::heads`].
     pub heads: usize,
     pub kv_heads: usize,
     pub key_dim: usize,
@@ -94,8 +107,24 @@ pub struct Rope {
 /// What makes queries, keys and values of h.
 #[derive(Clone, Copy, Debug)]
 pub enum Projection {
-    Direct { query: Linear, key: Linear, value: Linear },
+    Direct {
+        query: Linear,
+        key: Linear,
+        value: Linear,
+    },
+    /// Values are the keys before their norm and rotation.
+    Tied {
+        query: Linear,
+        key: Linear,
+    },
+    /// Queries alone: the keys and values are those of an earlier layer, by its number among all layers, and this one has
+    /// no memory of its own.
+    Shared {
+        query: Linear,
+        layer: usize,
+    },
     Latent(Latent),
+    Expanded(Expanded),
 }
 
 /// Multi-head latent attention (arXiv 2405.04434), with keys and values left compressed: all heads share the latent c, and
@@ -120,17 +149,29 @@ pub struct Latent {
     pub head_value: usize,
 }
 
-impl Latent {
-    /// The matrices that share the input h.
-    pub fn first_stage(&self) -> [Linear; 2] {
-        [self.query_down.map_or(self.query, |(down, _)| down), self.key_value]
-    }
+/// The same attention with keys and values taken out of the latent: [c | k] = W_kv·h; for each head [q | r] = W_q·h and
+/// [p | v] = W·norm(c), and its query is [r | q], the key [k | p], the value v.
+#[derive(Clone, Copy, Debug)]
+pub struct Expanded {
+    pub query_down: Option<(Linear, Norm)>,
+    pub query: Linear,
+    pub key_value: Linear,
+    pub norm: Norm,
+    /// W of all heads, end to end.
+    pub expand: Linear,
+    /// Elements of c.
+    pub latent: usize,
+    /// Elements of q and p, of which none are rotated.
+    pub plain: usize,
+    /// Elements of r and k.
+    pub rotated: usize,
 }
 
-/// Queries at position p are multiplied by 1 + scale·ln(1 + ⌊p / length⌋), after their rotation.
+/// Queries at position p are multiplied by 1 + scale·ln(1 + ⌊(p + offset) / length⌋), after their rotation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Temperature {
     pub scale: f32,
+    pub offset: usize,
     /// Tokens; not 0.
     pub length: usize,
 }
@@ -138,18 +179,46 @@ pub struct Temperature {
 impl Temperature {
     /// The factor at a position.
     pub fn factor(&self, position: usize) -> f32 {
-        1.0 + self.scale * (1.0 + (position / self.length) as f32).ln()
+        1.0 + self.scale * (1.0 + ((position + self.offset) / self.length) as f32).ln()
     }
 }
 
-/// attention(rope(norm(query)), rope(norm(key)), value) of h = norm(x); what is `None` is left out.
+/// A residual block of low rank on h, beside attention: (x + h + norm(W_up·W_down·h)) / √2, x with the attention added.
+#[derive(Clone, Copy, Debug)]
+pub struct LowRank {
+    pub down: Linear,
+    pub up: Linear,
+    pub norm: Norm,
+}
+
+/// Attention with linear biases (arXiv 2108.12409): a score is lessened by a slope, which is the head's, for each position
+/// between key and query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slopes {
+    /// Slopes fall from 2^(−bias / heads) to 2^(−bias).
+    pub max_bias: f32,
+}
+
+impl Slopes {
+    /// The slope of a head. Of heads whose number is no power of 2 those beyond the next lower one have slopes between.
+    pub fn of(&self, head: usize, heads: usize) -> f32 {
+        let whole = 1usize << heads.max(1).ilog2();
+        let (bias, exponent) =
+            if head < whole { (self.max_bias, head + 1) } else { (self.max_bias / 2.0, 2 * (head - whole) + 1) };
+        (-bias / whole as f32).exp2().powi(exponent as i32)
+    }
+}
+
+/// attention(rope(norm(query)), rope(norm(key)), norm(value)) of h = norm(x); what is `None` is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     pub norm: Option<Norm>,
+    pub heads: Heads,
     pub projection: Projection,
     pub query_norm: Option<SpanNorm>,
     pub key_norm: Option<SpanNorm>,
-    /// Whether these two come after the rotation, not before it.
+    pub value_norm: Option<SpanNorm>,
+    /// Whether those of queries and keys come after the rotation, not before it.
     pub norm_after_rotation: bool,
     /// Of the description's.
     pub rope: Option<usize>,
@@ -162,11 +231,16 @@ pub struct Attention {
     pub sinks: Option<VectorId>,
     /// Each head's query is followed by as many numbers, whose sigmoid multiplies its result.
     pub gated: bool,
-    /// A token sees itself and the `window - 1` before it; `None`: all.
+    /// A token sees itself and the `window - 1` before it, in an encoder those of half a window before and after it;
+    /// `None`: all.
     pub window: Option<usize>,
+    /// A token sees itself and those before it from the last multiple of this position on. Not with a window.
+    pub section: Option<usize>,
+    pub slopes: Option<Slopes>,
     pub output: Linear,
     pub post_norm: Option<Norm>,
     pub sum_norm: Option<Norm>,
+    pub low_rank: Option<LowRank>,
 }
 
 /// W_down·(f(W_gate·h) ⊙ W_up·h), or W_down·f(W_up·h) without a gate.
@@ -176,6 +250,8 @@ pub struct Mlp {
     pub up: Linear,
     pub down: Linear,
     pub activation: Activation,
+    /// Of W_gate·h what exceeds the mean by so many standard deviations is left, less that, and 0 of the rest.
+    pub sparsity: Option<f32>,
 }
 
 impl Mlp {
@@ -200,21 +276,36 @@ pub struct Experts {
     pub latent: Option<[Linear; 2]>,
     /// One number for each expert's gate, up and down projection: see [`Linear::scale`].
     pub scales: [Option<VectorId>; 3],
-    /// Of all experts' gates, ways up and ways down, end to end.
+    /// Of all experts' gates, up projections and down projections, end to end.
     pub biases: [Option<VectorId>; 3],
     pub activation: Activation,
     pub shared: Option<Shared>,
+    pub router_input: RouterInput,
+    pub apart: Option<Apart>,
     /// Multiplies the sum of the experts and the shared block.
     pub output_scale: f32,
 }
 
-impl Experts {
-    /// The matrices that share the input of the router. The experts take theirs row by row.
-    pub fn first_stage(&self) -> Vec<Linear> {
-        let shared = self.shared.into_iter().flat_map(|shared| shared.mlp.up_projections());
-        [self.router].into_iter().chain(self.latent.map(|[down, _]| down)).chain(shared).collect()
-    }
+/// What the router's scores are made of.
+#[derive(Clone, Copy, Debug)]
+pub enum RouterInput {
+    /// What the experts read.
+    Same,
+    /// scale·norm(x), x being what the block begins with.
+    Normed { norm: Norm, scale: f32 },
+    /// What the layer begins with.
+    Layer,
+}
 
+/// Norms of experts that have their own input: post(Σ experts(input(x))) + shared_post(shared(h)), h being the block's.
+#[derive(Clone, Copy, Debug)]
+pub struct Apart {
+    pub input: Norm,
+    pub post: Norm,
+    pub shared_post: Norm,
+}
+
+impl Experts {
     /// The gate, up projection and down projection of an expert; without a gate the up projection stands for it.
     pub fn matrices(&self, expert: usize) -> [MatrixId; 3] {
         let count = if self.gated { 3 } else { 2 };
@@ -243,6 +334,8 @@ pub struct RouterConfig {
     pub renormalised: bool,
     /// Multiplies the weights.
     pub scale: f32,
+    /// Whether weights multiply the experts' inputs, not their results.
+    pub weighs_inputs: bool,
     /// Experts in groups of which only the best are looked at.
     pub groups: Option<Groups>,
     /// Added to the scores of experts for the choice alone.
@@ -265,8 +358,11 @@ pub enum Gating {
     SoftmaxOfChosen,
     /// σ of each score.
     Sigmoid,
+    /// σ of the greatest scores.
+    SigmoidOfChosen,
 }
 
+#[allow(clippy::large_enum_variant)] // A model has some tens of them.
 #[derive(Clone, Copy, Debug)]
 pub enum Block {
     Dense(Mlp),
@@ -288,8 +384,30 @@ pub struct Layer {
     pub attention: Option<Attention>,
     pub recurrent: Option<Recurrent>,
     pub feed_forward: Option<FeedForward>,
+    pub input: Option<LayerInput>,
+    pub streams: Option<LayerStreams>,
+    /// One number, which multiplies x in the end.
+    pub output_scale: Option<VectorId>,
     /// Both blocks read the x that the layer began with.
     pub parallel: bool,
+}
+
+/// A head that makes a few numbers of a whole sequence, as rerankers have: W_out·norm(f(W·p + b)) + b_out, p being pooled
+/// hidden states; what is `None` is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier {
+    /// Whether p is the mean of all hidden states, not the first.
+    pub mean: bool,
+    pub inner: Option<(Linear, ClassifierActivation)>,
+    pub norm: Option<Norm>,
+    pub output: Option<Linear>,
+    pub outputs: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ClassifierActivation {
+    Tanh,
+    Of(Activation),
 }
 
 /// What a model computes.
@@ -306,12 +424,18 @@ pub struct Description {
     pub positions: Option<MatrixId>,
     /// Of the sum of all these.
     pub embedding_norm: Option<Norm>,
+    pub layer_inputs: Option<LayerInputs>,
+    pub streams: Option<Streams>,
     pub layers: Vec<Layer>,
     pub residual_scale: f32,
     /// Whether a token sees those before it and itself alone. Else it sees all tokens of its pass, which is then a sequence
     /// of its own.
     pub causal: bool,
     pub output_norm: Option<Norm>,
+    /// Matrices that embeddings go through, one after the other. Not in a model with a head.
+    pub dense: Option<[Linear; 2]>,
+    /// Of encoders alone.
+    pub classifier: Option<Classifier>,
     /// Encoders have none.
     pub head: Option<Linear>,
     pub logit_scale: f32,
@@ -320,9 +444,11 @@ pub struct Description {
 }
 
 impl Description {
-    /// Layers whose keys and values outlast them: where passes are sequences of their own, one is enough for all.
+    /// Layers whose attention has a memory: those before the first that reads another layer's. Where passes are sequences of
+    /// their own, one is enough for all.
     pub fn cached_layers(&self) -> usize {
-        if self.causal { self.attention().count() } else { 1 }
+        let own = |a: &&Attention| !matches!(a.projection, Projection::Shared { .. });
+        if self.causal { self.attention().take_while(own).count() } else { 1 }
     }
 
     /// The attention of each layer that has some.

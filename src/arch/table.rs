@@ -1,6 +1,9 @@
 //! What sets the architectures apart. What a file may have or not have (biases, fused matrices, norms of queries and keys,
 //! divisors of angles) is found by its tensors; what no tensor tells is here.
 
+mod encoders;
+mod gemma;
+
 use super::hybrids::{self, RecurrentLayers};
 use super::{Gating, NormKind};
 use crate::kernel::rope::Pairing;
@@ -19,26 +22,52 @@ pub struct Architecture {
     pub(super) causal: bool,
     /// Whether passes can leave logits.
     pub(super) head: bool,
+    /// Whether embeddings may go through two matrices more.
+    pub(super) dense: bool,
+    /// Whether a classifier has a mean and a GELU, where others have the first hidden state and a tanh.
+    pub(super) own_classifier: bool,
+    /// Whether the first layer may be without the norm before attention.
+    pub(super) first_unnormed: bool,
     pub(super) norm: NormKind,
     /// Whether a file whose epsilon is that of RMS norms has these, whatever `norm` says.
     pub(super) norm_by_key: bool,
     pub(super) norms: Norms,
     pub(super) query_key_norm: QueryKeyNorm,
+    /// Whether values are normed by head, without weights.
+    pub(super) value_norm: bool,
     pub(super) norm_after_rotation: bool,
     /// Whether each head's query is followed by as many numbers, whose sigmoid multiplies its result.
     pub(super) gated_attention: bool,
     pub(super) recurrent: Option<RecurrentLayers>,
+    /// What q·k is multiplied by, where that is not 1/√(length of a head).
+    pub(super) attention_scale: Option<f32>,
+    /// Whether the last layers read the keys and values of earlier ones.
+    pub(super) sharing: Sharing,
+    /// Elements of the inputs that each layer has of its own, where no key tells. `None`: layers have none.
+    pub(super) layer_inputs: Option<usize>,
+    /// Whether there are several residual streams, a block of low rank beside attention, and sparse gates.
+    pub(super) streams: bool,
     /// Whether keys and values are compressed.
     pub(super) latent: bool,
     pub(super) activation: Activation,
+    /// Whether the key `hidden_activation` may name another.
+    pub(super) activation_by_key: bool,
     /// Whether a feed-forward block has a gate beside the up projection.
     pub(super) gated: bool,
+    /// Whether an up projection without a second half of rows means that a file has no gates.
+    pub(super) gate_by_rows: bool,
     /// Whether its layers may have experts, and how they are chosen.
     pub(super) experts: Option<RouterDefaults>,
     /// Whether an expert is as wide as `feed_forward_length` says, whatever the key for experts does.
     pub(super) experts_as_wide_as_blocks: bool,
     /// Whether experts and the block beside them are averaged, not added.
     pub(super) experts_averaged: bool,
+    /// Whether the weights of experts multiply their inputs, and the block beside them is as wide as one of them.
+    pub(super) experts_weigh_inputs: bool,
+    /// Whether the router reads what its layer begins with.
+    pub(super) routed_early: bool,
+    /// Whether experts stand beside the block that every layer has, with norms of their own.
+    pub(super) experts_apart: bool,
     pub(super) windows: Option<Windows>,
     /// Whether the layers before the first with experts are rotated like those with windows.
     pub(super) leading_rotated: bool,
@@ -67,6 +96,8 @@ pub(super) enum Positions {
     Learned,
     /// Recurrent layers tell the order of tokens alone.
     None,
+    /// By slopes: see [`super::Slopes`].
+    Slopes,
 }
 
 /// The names of a layer's norms. Of several the first that the file has is taken; an empty list means none. A
@@ -97,12 +128,16 @@ pub(super) enum QueryKeyNorm {
     None,
     /// Of each head, all with the same weights.
     Heads,
-    /// The same, in files that have them.
+    /// The same without weights, in rotated layers of models with other than 128 experts.
+    HeadsUnweighted,
+    /// As `Heads`, in files that have them.
     HeadsWhereGiven,
     /// Of each head with weights of its own, in files that have them.
     EachHead,
     /// Of all heads together.
     Whole,
+    /// The same, with a bias, in files that have them.
+    WholeWhereGiven,
 }
 
 /// Of so many layers the last, or the first, sees everything, the others a window.
@@ -114,12 +149,26 @@ pub(super) struct Windows {
     pub only_with_layers: Option<usize>,
     /// How long they are where no key tells, 0: there are none. `None`: a key must tell.
     pub length: Option<usize>,
+    /// How long they are where there are some, whatever the key says.
+    pub fixed: Option<usize>,
+    /// Whether what a token sees begins at a multiple of the length.
+    pub sections: bool,
+    /// Whether a token sees those of half a window before and after it.
+    pub both_ways: bool,
     pub rotation: WindowRotation,
 }
 
 /// Every second layer, of a length that a key tells, rotated as the others are.
-pub(super) const WINDOWS: Windows =
-    Windows { pattern: 2, full_first: false, only_with_layers: None, length: None, rotation: WindowRotation::Same };
+pub(super) const WINDOWS: Windows = Windows {
+    pattern: 2,
+    full_first: false,
+    only_with_layers: None,
+    length: None,
+    fixed: None,
+    sections: false,
+    both_ways: false,
+    rotation: WindowRotation::Same,
+};
 
 /// Which keys say that queries grow with their position.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,6 +178,11 @@ pub(super) enum TemperatureKeys {
     Own,
     /// `attention.temperature_scale`; the length is the context before scaling.
     OriginalContext,
+    /// None: those of layers that are not rotated, by this scale and length, position 0 counting as 1.
+    Unrotated {
+        scale: f32,
+        length: usize,
+    },
 }
 
 /// What the key m of YaRN's scaling means.
@@ -140,6 +194,16 @@ pub(super) enum YarnMultiplier {
     OfScores,
     /// Cosines and sines are divided by 1 + 0.1·m·ln(factor).
     OfAngles,
+}
+
+/// Which of the last layers read the keys and values of the last layer of their kind (with or without a window) that has
+/// its own. The key `attention.shared_kv_layers` says how many.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Sharing {
+    None,
+    ByKey,
+    /// Where there is no key, all but so many.
+    ByKeyOrFrom(usize),
 }
 
 /// How the layers with windows are rotated.
@@ -186,14 +250,6 @@ const POST_NORMS: Norms = Norms {
     after_feed_forward: &["post_ffw_norm"],
     ..PRE_NORMS
 };
-const SUM_NORMS: Norms = Norms {
-    attention: &[],
-    feed_forward: &[],
-    sums: [&["attn_output_norm"], &["layer_output_norm"]],
-    embedding: Some("token_embd_norm"),
-    output: None,
-    ..PRE_NORMS
-};
 const SANDWICH: Norms = Norms { attention: &["attn_norm"], feed_forward: &["ffn_norm"], ..POST_NORMS };
 
 /// Both blocks read the same normed rows.
@@ -213,19 +269,32 @@ const LLAMA: Architecture = Architecture {
     positions: Positions::Rotary(Pairing::Norm),
     causal: true,
     head: true,
+    dense: false,
+    own_classifier: false,
+    first_unnormed: false,
     norm: NormKind::Rms,
     norm_by_key: false,
     norms: PRE_NORMS,
     query_key_norm: QueryKeyNorm::None,
+    value_norm: false,
     norm_after_rotation: false,
     gated_attention: false,
     recurrent: None,
+    attention_scale: None,
+    sharing: Sharing::None,
+    layer_inputs: None,
+    streams: false,
     latent: false,
     activation: Activation::Silu,
+    activation_by_key: false,
     gated: true,
+    gate_by_rows: false,
     experts: RENORMALISED,
     experts_as_wide_as_blocks: false,
     experts_averaged: false,
+    experts_weigh_inputs: false,
+    routed_early: false,
+    experts_apart: false,
     windows: None,
     leading_rotated: false,
     stretched_base: false,
@@ -250,24 +319,24 @@ pub(super) const NEOX: Architecture = Architecture { positions: Positions::Rotar
 const PLAIN: Architecture =
     Architecture { norm: NormKind::Layer, activation: Activation::GeluTanh, gated: false, ..NEOX };
 
-/// An encoder: all tokens see each other, and what comes out are embeddings.
-const BERT: Architecture = Architecture {
-    name: "bert",
-    models: "BERT and its like, MiniLM, BGE, E5 (embeddings)",
-    positions: Positions::Learned,
-    causal: false,
-    head: false,
-    norms: SUM_NORMS,
-    activation: Activation::Gelu,
-    ..PLAIN
-};
-
-const GEMMA: Architecture = Architecture {
-    name: "gemma",
-    models: "Gemma 1",
-    activation: Activation::GeluTanh,
-    embedding_scale: EmbeddingScale::RootOfWidth,
-    ..NEOX
+/// Layers see the tokens since the last multiple of 8192, and every fourth, which is not rotated, all.
+const LLAMA_4: Architecture = Architecture {
+    name: "llama4",
+    models: "Llama 4, text",
+    query_key_norm: QueryKeyNorm::HeadsUnweighted,
+    norm_after_rotation: true,
+    experts: Some(RouterDefaults { gating: Gating::SigmoidOfChosen, renormalised: false }),
+    experts_weigh_inputs: true,
+    windows: Some(Windows {
+        pattern: 4,
+        length: Some(8192),
+        fixed: Some(8192),
+        sections: true,
+        rotation: WindowRotation::Alone,
+        ..WINDOWS
+    }),
+    temperature: TemperatureKeys::Unrotated { scale: 0.1, length: 8192 },
+    ..LLAMA
 };
 
 const COMMAND_R: Architecture = Architecture {
@@ -300,6 +369,7 @@ const HUNYUAN: Architecture = Architecture {
 /// All that is built in, in the order of the README's table.
 pub const ARCHITECTURES: &[Architecture] = &[
     LLAMA,
+    LLAMA_4,
     Architecture { name: "qwen2", models: "Qwen 2 and 2.5", ..NEOX },
     Architecture { name: "qwen2moe", models: "Qwen 1.5 and 2 with experts", experts: SOFTMAX, ..NEOX },
     Architecture { name: "qwen3", models: "Qwen 3", query_key_norm: QueryKeyNorm::Heads, ..NEOX },
@@ -310,25 +380,11 @@ pub const ARCHITECTURES: &[Architecture] = &[
         experts: RENORMALISED,
         ..NEOX
     },
-    GEMMA,
-    Architecture {
-        name: "gemma2",
-        models: "Gemma 2",
-        norms: SANDWICH,
-        windows: Some(Windows { pattern: 2, length: Some(4096), rotation: WindowRotation::Same, ..WINDOWS }),
-        softcaps: [Some(50.0), Some(30.0)],
-        scaled_by_width: Some(46),
-        ..GEMMA
-    },
-    Architecture {
-        name: "gemma3",
-        models: "Gemma 3",
-        norms: SANDWICH,
-        query_key_norm: QueryKeyNorm::Heads,
-        windows: Some(Windows { pattern: 6, length: Some(0), rotation: WindowRotation::Base(10_000.0), ..WINDOWS }),
-        scaled_by_width: Some(62),
-        ..GEMMA
-    },
+    gemma::GEMMA,
+    gemma::GEMMA_2,
+    gemma::GEMMA_3,
+    gemma::GEMMA_3N,
+    gemma::GEMMA_4,
     Architecture {
         name: "gpt-oss",
         models: "gpt-oss",
@@ -359,6 +415,22 @@ pub const ARCHITECTURES: &[Architecture] = &[
         temperature: TemperatureKeys::Own,
         yarn_multiplier: YarnMultiplier::OfScores,
         ..DENSE
+    },
+    Architecture {
+        name: "smallthinker",
+        models: "SmallThinker",
+        activation: Activation::Relu,
+        experts: RENORMALISED,
+        routed_early: true,
+        windows: Some(Windows {
+            pattern: 4,
+            full_first: true,
+            length: Some(0),
+            fixed: Some(4096),
+            rotation: WindowRotation::Alone,
+            ..WINDOWS
+        }),
+        ..NEOX
     },
     Architecture { name: "smollm3", models: "SmolLM 3", rotation_skips: Some(4), ..DENSE },
     Architecture { name: "exaone", models: "EXAONE 3", ..NEOX },
@@ -485,13 +557,10 @@ pub const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture { name: "gptneox", models: "GPT-NeoX, Pythia", ..PLAIN },
     Architecture { name: "gpt2", models: "GPT-2", positions: Positions::Learned, ..PLAIN },
-    BERT,
-    Architecture {
-        name: "nomic-bert",
-        models: "Nomic Embed 1 and 1.5 (embeddings)",
-        positions: Positions::Rotary(Pairing::Neox),
-        activation: Activation::Silu,
-        gated: true,
-        ..BERT
-    },
+    encoders::BERT,
+    encoders::NOMIC_BERT,
+    encoders::JINA_BERT_V2,
+    encoders::JINA_BERT_V3,
+    encoders::MODERN_BERT,
+    encoders::GEMMA_EMBEDDING,
 ];

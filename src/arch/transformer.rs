@@ -1,21 +1,23 @@
 //! The description of a model, from what its architecture, its metadata and its tensors say.
 
+mod beside;
+mod classifier;
+mod experts;
+mod heads;
 mod latent;
 mod recurrent;
 
 use super::build::Tensors;
 use super::metadata::Keys;
 use super::table::{
-    Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, RouterDefaults, TemperatureKeys, WindowRotation,
-    YarnMultiplier,
+    Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, TemperatureKeys, WindowRotation, YarnMultiplier,
 };
 use super::{
-    Attention, Block, Described, Description, Experts, FeedForward, Gating, Groups, Layer, Linear, Mlp, Norm, NormKind,
-    Projection, Rope, RouterConfig, Shape, Shared, SpanNorm, Temperature,
+    Attention, Block, Described, Description, FeedForward, Heads, Layer, Linear, Mlp, Norm, NormKind, Projection, Rope,
+    Shape, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
-use crate::kernel::attention::MAX_HEAD_DIM;
 use crate::kernel::rope::{Pairing, Scaling};
 
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
@@ -35,32 +37,29 @@ const EXPERT_KEYS: &[&str] = &[
     "leading_dense_block_count",
 ];
 
-/// Bounds the tables of a hostile file; real models have a few hundred.
-const MAX_EXPERTS: usize = 1024;
-
 pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<u64>) -> Result<Described> {
     let keys = Keys::new(&directory.metadata, architecture.name);
     let shape = shape(architecture, &keys, directory)?;
     let tensors = Tensors::new(directory, starts);
     let layers = layer_count(&keys)?;
-    let maker = Maker { architecture, keys, shape, layers, window: 0, ropes: Vec::new(), tensors };
+    let maker = Maker {
+        architecture,
+        keys,
+        shape,
+        layers,
+        window: 0,
+        windowed: Vec::new(),
+        own_memory: layers,
+        ropes: Vec::new(),
+        tensors,
+    };
     maker.describe()
 }
 
 fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Result<Shape> {
     let embedding = keys.count("embedding_length")?;
-    let (heads, kv_heads) = recurrent::heads(architecture, keys)?;
-    if !heads.is_multiple_of(kv_heads) {
-        return Err(Error::format(format!("{heads} query heads are no multiple of {kv_heads} key heads")));
-    }
-    let default = if recurrent::attends(architecture) { embedding / heads } else { 1 };
-    let key_dim = keys.count_or("attention.key_length", default)?;
-    let value_dim = keys.count_or("attention.value_length", default)?;
-    for dim in [key_dim, value_dim] {
-        if dim == 0 || dim > MAX_HEAD_DIM {
-            return Err(Error::unsupported(format!("heads of {dim} elements; 1 to {MAX_HEAD_DIM} are built in")));
-        }
-    }
+    let first = heads::of_layer(architecture, keys, embedding, 0, false)?;
+    let Heads { count: heads, kv_count: kv_heads, key_dim, value_dim } = first;
     let by_key = architecture.norm_by_key && keys.has("attention.layer_norm_rms_epsilon");
     let norm = if by_key { NormKind::Rms } else { architecture.norm };
     if by_key {
@@ -101,6 +100,10 @@ struct Maker<'a> {
     layers: usize,
     /// Positions that a layer with a window sees; 0: no layer has one.
     window: usize,
+    /// Which layers have one.
+    windowed: Vec<bool>,
+    /// The first layers, which have keys and values of their own.
+    own_memory: usize,
     ropes: Vec<Rope>,
     tensors: Tensors<'a>,
 }
@@ -117,6 +120,7 @@ impl Maker<'_> {
                 self.ropes(pairing)?;
                 None
             }
+            Positions::Slopes => None,
             Positions::Learned => {
                 let context = self.shape.context as usize;
                 Some(self.tensors.table("position_embd.weight", embedding, context)?)
@@ -129,13 +133,17 @@ impl Maker<'_> {
         let token_type = self.tensors.optional_first_row("token_types.weight", embedding)?;
         let norms = self.architecture.norms;
         let embedding_norm = norms.embedding.map(|name| self.norm(name, embedding)).transpose()?;
-        let windowed = self.windows()?;
-        if self.window > 0 && !causal {
+        self.windowed = self.windows()?;
+        if self.window > 0 && !causal && !self.architecture.windows.is_some_and(|windows| windows.both_ways) {
             return Err(Error::unsupported("windows that look both ways are not built in"));
         }
+        self.own_memory = self.own_memory()?;
+        let layer_inputs = self.layer_inputs()?;
+        let streams = self.streams()?;
+        let input_width = layer_inputs.map_or(0, |inputs| inputs.width);
         let mut layers = Vec::new();
-        for (i, windowed) in windowed.into_iter().enumerate() {
-            layers.push(self.layer(i as u32, windowed)?);
+        for i in 0..self.layers as u32 {
+            layers.push(self.layer(i, input_width)?);
         }
         let output_norm = norms.output.map(|name| self.norm(name, embedding)).transpose()?;
         self.keys.ignore(LENGTH_KEYS);
@@ -158,6 +166,8 @@ impl Maker<'_> {
                 Some(Linear { weight, scale, bias: self.tensors.optional_vector("output.bias", vocab)? })
             }
         };
+        let dense = self.dense()?;
+        let classifier = self.classifier()?;
         let [_, logit_softcap] = self.softcaps()?;
         let logit_scale = self.keys.factor("logit_scale")?;
         let embedding_scale = self.keys.factor("embedding_scale")?;
@@ -174,10 +184,14 @@ impl Maker<'_> {
             token_type,
             positions,
             embedding_norm,
+            layer_inputs,
+            streams,
             layers,
             residual_scale,
             causal,
             output_norm,
+            dense,
+            classifier,
             head,
             logit_scale: match (self.architecture.logit_scale, logit_scale) {
                 (LogitScale::None, _) | (_, None) => 1.0,
@@ -202,6 +216,14 @@ impl Maker<'_> {
             Some(_) => self.keys.number("attention.sliding_window")?,
             None => self.keys.count("attention.sliding_window")?,
         };
+        if windows.sections && self.window == 0 {
+            return Err(Error::unsupported(
+                "llama4 without chunks of attention (attention.sliding_window 0) is not built in",
+            ));
+        }
+        if self.window > 0 {
+            self.window = windows.fixed.unwrap_or(self.window);
+        }
         const PATTERN: &str = "attention.sliding_window_pattern";
         if let Some(flags) = self.keys.flags(PATTERN, self.layers)? {
             return Ok(flags);
@@ -275,9 +297,9 @@ impl Maker<'_> {
         let given = self.keys.float("rope.freq_base_swa")?.map(f64::from);
         let own = given.unwrap_or(base);
         match windows.rotation {
-            WindowRotation::Base(default) => self.own_rope(given.unwrap_or(default), Scaling::None),
-            WindowRotation::Unscaled => self.own_rope(own, Scaling::None),
-            WindowRotation::Same if own != base => self.own_rope(own, scaling),
+            WindowRotation::Base(default) => self.own_rope(given.unwrap_or(default), Scaling::None)?,
+            WindowRotation::Unscaled => self.own_rope(own, Scaling::None)?,
+            WindowRotation::Same if own != base => self.own_rope(own, scaling)?,
             WindowRotation::Same => {}
             WindowRotation::Alone => self.ropes[0].base = own,
         }
@@ -285,23 +307,36 @@ impl Maker<'_> {
     }
 
     /// Adds a rotation for the layers with windows alone.
-    fn own_rope(&mut self, base: f64, scaling: Scaling) {
+    fn own_rope(&mut self, base: f64, scaling: Scaling) -> Result<()> {
         let Rope { pairing, dims, divisors, beyond, .. } = self.ropes[0];
         let (divisors, beyond) = if scaling == Scaling::None { (None, None) } else { (divisors, beyond) };
+        let dims = self.keys.count_or("rope.dimension_count_swa", dims)?;
+        if dims > self.heads(None)?.key_dim {
+            return Err(Error::format(format!("{dims} rotated elements of heads of {}", self.heads(None)?.key_dim)));
+        }
         self.ropes.push(Rope { pairing, dims, base, scaling, divisors, beyond });
+        Ok(())
     }
 
-    fn layer(&mut self, i: u32, windowed: bool) -> Result<Layer> {
+    fn layer(&mut self, i: u32, input_width: usize) -> Result<Layer> {
         let norms = self.architecture.norms;
         let blocks = self.blocks(i)?;
-        let attention = if blocks.attention { Some(self.attention(i, windowed)?) } else { None };
+        let attention = if blocks.attention { Some(self.attention(i)?) } else { None };
         let recurrent = blocks.recurrent.map(|kind| self.recurrent(i, kind)).transpose()?;
         let feed_forward_norm = self.first_of(i, norms.feed_forward);
         let same_norm = feed_forward_norm.is_some_and(|name| norms.attention.contains(&name));
         let feed_forward = if blocks.feed_forward { Some(self.feed_forward(i, feed_forward_norm)?) } else { None };
         let beside = same_norm || self.keys.flag("use_parallel_residual", false)?;
         let parallel = beside && attention.is_some() && feed_forward.is_some();
-        Ok(Layer { attention, recurrent, feed_forward, parallel })
+        Ok(Layer {
+            attention,
+            recurrent,
+            feed_forward,
+            input: if input_width > 0 { Some(self.layer_input(i, input_width)?) } else { None },
+            streams: if self.architecture.streams { Some(self.layer_streams(i)?) } else { None },
+            output_scale: self.tensors.optional_vector(&format!("blk.{i}.layer_output_scale.weight"), 1)?,
+            parallel,
+        })
     }
 
     /// Of the names of a layer's tensors the first that the file has, else the last.
@@ -327,43 +362,25 @@ impl Maker<'_> {
         Ok(Norm { weight, bias })
     }
 
-    fn attention(&mut self, i: u32, windowed: bool) -> Result<Attention> {
-        let Shape { embedding, heads, kv_heads, key_dim, value_dim, .. } = self.shape;
+    fn attention(&mut self, i: u32) -> Result<Attention> {
+        let heads = self.heads(Some(i))?;
+        let (embedding, Heads { count, kv_count, key_dim, value_dim }) = (self.shape.embedding, heads);
         let a = self.architecture;
         let name = |part: &str| format!("blk.{i}.{part}");
-        let norm = self.layer_norm(i, self.first_of(i, a.norms.attention))?;
-        let per_query = if a.gated_attention { 2 } else { 1 };
-        if per_query > 1 && key_dim != value_dim {
+        let unnormed = a.first_unnormed && i == 0 && !self.tensors.has(&name("attn_norm.weight"));
+        let norm = self.layer_norm(i, self.first_of(i, a.norms.attention).filter(|_| !unnormed))?;
+        if a.gated_attention && key_dim != value_dim {
             return Err(Error::format(format!("gates of {key_dim} elements for results of {value_dim}")));
         }
-        let rows = [heads * key_dim * per_query, kv_heads * key_dim, kv_heads * value_dim];
         let mut seen = value_dim;
         let projection = if a.latent {
-            let latent = self.latent(i)?;
-            seen = latent.head_value;
-            Projection::Latent(latent)
-        } else if self.tensors.has(&name("attn_qkv.weight")) {
-            let [query, key, value] = self.tensors.fused(&name("attn_qkv"), embedding, rows)?;
-            Projection::Direct { query, key, value }
+            let (latent, head_value) = self.latent(i, heads)?;
+            seen = head_value;
+            latent
         } else {
-            let [q, k, v] = ["attn_q", "attn_k", "attn_v"].map(name);
-            let t = &mut self.tensors;
-            Projection::Direct {
-                query: t.linear(&q, embedding, rows[0])?,
-                key: t.linear(&k, embedding, rows[1])?,
-                value: t.linear(&v, embedding, rows[2])?,
-            }
+            self.projection(i, heads)?
         };
-        let query_norm = self.span_norm(&name("attn_q_norm"), heads)?;
-        let key_norm = self.span_norm(&name("attn_k_norm"), kv_heads)?;
-        let output = self.tensors.linear(&name("attn_output"), heads * seen, embedding)?;
-        let layers = self.layers;
-        let default_scale = match a.scaled_by_width {
-            _ if a.latent => self.latent_scale()?,
-            Some(count) if count == layers => 1.0 / (embedding as f32 / heads as f32).sqrt(),
-            _ => 1.0 / (key_dim as f32).sqrt(),
-        };
-        let windowed = windowed && self.window > 0;
+        let windowed = self.has_window(i);
         let skipped = a.rotation_skips.is_some_and(|n| (i as usize + 1).is_multiple_of(n));
         let rope = match a.windows.map(|w| w.rotation) {
             _ if self.ropes.is_empty() || skipped => None,
@@ -371,22 +388,43 @@ impl Maker<'_> {
             Some(_) if windowed => Some(self.ropes.len() - 1),
             _ => Some(0),
         };
+        let [query_norm, key_norm] = if a.query_key_norm == QueryKeyNorm::HeadsUnweighted {
+            let normed = rope.is_some() && self.keys.number("expert_count")? != 128;
+            [normed.then_some(SpanNorm { norm: None, span: key_dim }); 2]
+        } else {
+            let query_norm = self.span_norm(&name("attn_q_norm"), count, key_dim)?;
+            let has_keys = !matches!(projection, Projection::Shared { .. });
+            [query_norm, if has_keys { self.span_norm(&name("attn_k_norm"), kv_count, key_dim)? } else { None }]
+        };
+        let has_values = a.value_norm && !matches!(projection, Projection::Shared { .. });
+        let output = self.tensors.linear(&name("attn_output"), count * seen, embedding)?;
+        let default_scale = match a.scaled_by_width {
+            _ if a.latent => self.latent_scale()?,
+            Some(layers) if layers == self.layers => 1.0 / (embedding as f32 / count as f32).sqrt(),
+            _ => a.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
+        };
+        let sections = a.windows.is_some_and(|windows| windows.sections);
         Ok(Attention {
             norm,
+            heads,
             projection,
             query_norm,
             key_norm,
+            value_norm: has_values.then_some(SpanNorm { norm: None, span: value_dim }),
             norm_after_rotation: a.norm_after_rotation,
             rope,
             scale: self.keys.factor("attention.scale")?.unwrap_or(default_scale),
             softcap: self.softcaps()?[0],
-            temperature: self.temperature()?,
-            sinks: self.tensors.optional_vector(&name("attn_sinks.weight"), heads)?,
+            temperature: self.temperature(rope.is_some())?,
+            sinks: self.tensors.optional_vector(&name("attn_sinks.weight"), count)?,
             gated: a.gated_attention,
-            window: windowed.then_some(self.window),
+            window: (windowed && !sections).then_some(self.window),
+            section: (windowed && sections).then_some(self.window),
+            slopes: self.slopes()?,
             output,
             post_norm: self.layer_norm(i, self.first_of(i, a.norms.after_attention))?,
             sum_norm: self.layer_norm(i, self.first_of(i, a.norms.sums[0]))?,
+            low_rank: if a.streams { Some(self.low_rank_block(i)?) } else { None },
         })
     }
 
@@ -397,28 +435,34 @@ impl Maker<'_> {
     }
 
     /// How queries grow with their position, in the architectures that have it.
-    fn temperature(&self) -> Result<Option<Temperature>> {
+    fn temperature(&self, rotated: bool) -> Result<Option<Temperature>> {
         let length = match self.architecture.temperature {
             TemperatureKeys::None => return Ok(None),
+            TemperatureKeys::Unrotated { scale, length } => {
+                return Ok((!rotated).then_some(Temperature { scale, offset: 1, length }));
+            }
             TemperatureKeys::Own => "attention.temperature_length",
             TemperatureKeys::OriginalContext => "rope.scaling.original_context_length",
         };
         let Some(scale) = self.keys.factor("attention.temperature_scale")? else { return Ok(None) };
-        Ok(Some(Temperature { scale, length: self.keys.count(length)? }))
+        Ok(Some(Temperature { scale, offset: 0, length: self.keys.count(length)? }))
     }
 
-    fn span_norm(&mut self, name: &str, heads: usize) -> Result<Option<SpanNorm>> {
-        let dim = self.shape.key_dim;
+    fn span_norm(&mut self, name: &str, heads: usize, dim: usize) -> Result<Option<SpanNorm>> {
         let (span, dims): (usize, &[u64]) = match self.architecture.query_key_norm {
-            QueryKeyNorm::None => return Ok(None),
+            QueryKeyNorm::None | QueryKeyNorm::HeadsUnweighted => return Ok(None),
             QueryKeyNorm::HeadsWhereGiven if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
             QueryKeyNorm::Heads | QueryKeyNorm::HeadsWhereGiven => (dim, &[dim as u64]),
             QueryKeyNorm::Whole => (heads * dim, &[(heads * dim) as u64]),
             QueryKeyNorm::EachHead if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
             QueryKeyNorm::EachHead => (dim, &[dim as u64, heads as u64]),
+            QueryKeyNorm::WholeWhereGiven if !self.tensors.has(&format!("{name}.weight")) => return Ok(None),
+            QueryKeyNorm::WholeWhereGiven => {
+                return Ok(Some(SpanNorm { norm: Some(self.norm(name, heads * dim)?), span: heads * dim }));
+            }
         };
         let weight = self.tensors.vector_of(&format!("{name}.weight"), dims)?;
-        Ok(Some(SpanNorm { norm: Norm { weight, bias: None }, span }))
+        Ok(Some(SpanNorm { norm: Some(Norm { weight, bias: None }), span }))
     }
 
     fn feed_forward(&mut self, i: u32, norm: Option<&'static str>) -> Result<FeedForward> {
@@ -428,7 +472,8 @@ impl Maker<'_> {
         let block = match (self.keys.number("expert_count")?, self.architecture.experts) {
             (count, _) if count == 0 || dense => {
                 let length = self.keys.count_at("feed_forward_length", i as usize)?;
-                Block::Dense(self.mlp(["ffn_gate", "ffn_up", "ffn_down"].map(name), length)?)
+                let sparsity = self.sparsity(i)?;
+                Block::Dense(Mlp { sparsity, ..self.mlp(["ffn_gate", "ffn_up", "ffn_down"].map(name), length)? })
             }
             (count, Some(rule)) => Block::Experts(self.experts(i, count, rule)?),
             (count, None) => {
@@ -449,105 +494,18 @@ impl Maker<'_> {
         Ok(leading || !(i as usize + 1).is_multiple_of(step) || !has("ffn_gate_inp") && has("ffn_up"))
     }
 
-    fn experts(&mut self, i: u32, count: usize, rule: RouterDefaults) -> Result<Experts> {
-        let width = self.shape.embedding;
-        let name = |part: &str| format!("blk.{i}.{part}");
-        let used = self.keys.count_at("expert_used_count", i as usize)?;
-        if used > count || count > MAX_EXPERTS {
-            return Err(Error::format(format!("{used} of {count} experts; at most {MAX_EXPERTS} are built in")));
-        }
-        let mut length = "feed_forward_length";
-        if self.keys.has("expert_feed_forward_length") && !self.architecture.experts_as_wide_as_blocks {
-            length = "expert_feed_forward_length";
-        }
-        let length = self.keys.count_at(length, i as usize)?;
-        let router = self.tensors.linear(&name("ffn_gate_inp"), width, count)?;
-        let shared = if self.tensors.has(&name("ffn_up_shexp.weight")) { Some(self.shared(i, length)?) } else { None };
-        let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"].map(name);
-        let (latent, inner) = self.latent_experts(i)?;
-        let parts = [(gate.as_str(), inner, length), (&up, inner, length), (&down, length, inner)];
-        let gated = self.architecture.gated;
-        let (first, scales, biases) = match gated && self.tensors.has(&name("ffn_gate_up_exps.weight")) {
-            true => self.tensors.fused_experts(i, count, [inner, length], [name("ffn_gate_up_exps"), down])?,
-            false => self.tensors.experts(i, count, &parts[usize::from(!gated)..])?,
-        };
-        let scale = self.keys.factor("expert_weights_scale")?.unwrap_or(1.0);
-        let gating = match self.keys.number("expert_gating_func")? {
-            0 if self.is_glm_lite()? => Gating::Sigmoid,
-            0 => rule.gating,
-            1 => Gating::Softmax,
-            2 => Gating::Sigmoid,
-            3 => Gating::SoftmaxOfChosen,
-            other => return Err(Error::unsupported(format!("expert gating function {other} is not built in"))),
-        };
-        let renormalised = self.keys.flag("expert_weights_norm", rule.renormalised)?;
-        let bias = match self.tensors.optional_vector(&name("exp_probs_b.bias"), count)? {
-            // The name in some families.
-            None => self.tensors.optional_vector(&name("exp_probs_b"), count)?,
-            bias => bias,
-        };
-        let groups = self.groups(count, used)?;
-        let router_config = RouterConfig { gating, renormalised, scale, groups, bias };
-        let activation = self.architecture.activation;
-        let output_scale = if self.architecture.experts_averaged && shared.is_some() { 0.5 } else { 1.0 };
-        Ok(Experts {
-            router,
-            router_config,
-            count,
-            used,
-            first,
-            gated,
-            latent,
-            scales,
-            biases,
-            activation,
-            shared,
-            output_scale,
-        })
-    }
-
-    fn groups(&self, experts: usize, used_experts: usize) -> Result<Option<Groups>> {
-        let count = self.keys.number("expert_group_count")?;
-        let used = self.keys.number("expert_group_used_count")?;
-        if count < 2 {
-            return Ok(None);
-        }
-        let fits = experts.is_multiple_of(count) && experts / count >= 2 && (1..=count).contains(&used);
-        if !fits || used_experts > experts / count * used {
-            return Err(Error::format(format!(
-                "{used_experts} experts used of {experts} in {used} of {count} groups: groups have at least two experts each, all the same number"
-            )));
-        }
-        Ok(Some(Groups { count, used }))
-    }
-
-    /// GLM 4.7 Flash: its files from before the key `expert_gating_func` are told by their sizes.
-    fn is_glm_lite(&self) -> Result<bool> {
-        let blocks = self.keys.count("block_count")?;
-        Ok(self.architecture.latent && matches!(blocks, 47 | 48) && self.shape.vocab == 154_880)
-    }
-
-    /// `expert`: the length of an expert.
-    fn shared(&mut self, i: u32, expert: usize) -> Result<Shared> {
-        let name = |part: &str| format!("blk.{i}.{part}");
-        let length = if self.keys.has("expert_shared_feed_forward_length") {
-            self.keys.count("expert_shared_feed_forward_length")?
-        } else if self.keys.has("expert_shared_count") {
-            self.keys.count("expert_shared_count")?.saturating_mul(expert)
-        } else {
-            self.keys.count("feed_forward_length")?
-        };
-        let gate = self.tensors.optional_vector(&name("ffn_gate_inp_shexp.weight"), self.shape.embedding)?;
-        let mlp = self.mlp(["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"].map(name), length)?;
-        Ok(Shared { mlp, gate })
-    }
-
     /// A block by the names of its matrices; without one for the gate, that is the first half of the up projection.
     fn mlp(&mut self, [gate, up, down]: [String; 3], length: usize) -> Result<Mlp> {
         let width = self.shape.embedding;
         let t = &mut self.tensors;
         let (gate, up) = match self.architecture.gated {
             false => (None, t.linear(&up, width, length)?),
+            true if self.architecture.gate_by_rows
+                && t.rows(&format!("{up}.weight")) == length
+                && !t.has(&format!("{gate}.weight")) =>
+            {
+                (None, t.linear(&up, width, length)?)
+            }
             true if t.has(&format!("{gate}.weight")) => {
                 (Some(t.linear(&gate, width, length)?), t.linear(&up, width, length)?)
             }
@@ -557,6 +515,6 @@ impl Maker<'_> {
             }
         };
         let down = t.linear(&down, length, width)?;
-        Ok(Mlp { gate, up, down, activation: self.architecture.activation })
+        Ok(Mlp { gate, up, down, activation: self.activation()?, sparsity: None })
     }
 }

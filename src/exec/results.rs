@@ -24,6 +24,8 @@ pub enum Embeddings {
     Mean,
     /// That of the pass's first token.
     First,
+    /// In their place the outputs of the model's classifier, one row of them.
+    Score,
 }
 
 /// What a pass yields. Logits alone are an `Outputs` too.
@@ -61,7 +63,7 @@ impl Wanted<'_> {
         match self.which {
             Embeddings::None => 0,
             Embeddings::Last => 1,
-            Embeddings::All | Embeddings::Mean | Embeddings::First => tokens,
+            Embeddings::All | Embeddings::Mean | Embeddings::First | Embeddings::Score => tokens,
         }
     }
 }

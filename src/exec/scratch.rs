@@ -41,7 +41,8 @@ impl Layout {
     /// `schedule`: what the program's matrices are in.
     pub fn new(program: &Program, schedule: &Schedule, tokens: usize) -> Layout {
         let placement = liveness::place(&program.lives(tokens));
-        let tables = program.steps.iter().flat_map(Step::tables);
+        let steps = program.steps.iter();
+        let tables = steps.clone().flat_map(Step::tables).chain(steps.filter_map(Step::unheld_tables));
         let row_bytes = tables.map(|m| schedule.matrix(m).row_bytes).max().unwrap_or(0);
         Layout {
             tokens,

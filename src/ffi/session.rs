@@ -26,6 +26,8 @@ pub const LAYERLINE_EMBEDDINGS_LAST: i32 = 2;
 pub const LAYERLINE_EMBEDDINGS_MEAN: i32 = 3;
 /// The embedding of the first token of a pass: the classification token of models like BERT.
 pub const LAYERLINE_EMBEDDINGS_FIRST: i32 = 4;
+/// In place of an embedding the outputs of the model's classifier for a pass: one, the score, of a reranker.
+pub const LAYERLINE_EMBEDDINGS_SCORE: i32 = 5;
 
 /// One sequence of tokens on a model: its KV cache and its passes. Several sessions of one model may run at once, each
 /// by one thread at a time.
@@ -79,6 +81,7 @@ fn outputs(logits: i32, embeddings: i32) -> Result<Outputs> {
         LAYERLINE_EMBEDDINGS_LAST => Embeddings::Last,
         LAYERLINE_EMBEDDINGS_MEAN => Embeddings::Mean,
         LAYERLINE_EMBEDDINGS_FIRST => Embeddings::First,
+        LAYERLINE_EMBEDDINGS_SCORE => Embeddings::Score,
         _ => {
             return Err(Error::invalid(format!(
                 "embeddings is {embeddings}, which is not one of LAYERLINE_EMBEDDINGS_"
@@ -362,7 +365,8 @@ pub unsafe extern "C" fn layerline_session_logits(
 ///
 /// `row`: the token's index in the pass after one with LAYERLINE_EMBEDDINGS_ALL; else 0.
 /// `embedding`: set to `*length` values that belong to the session and are valid until its next pass, truncation, load
-/// or free. The length is the `embedding_length` of `layerline_model_info`.
+/// or free. The length is the `embedding_length` of `layerline_model_info`, or after LAYERLINE_EMBEDDINGS_SCORE the
+/// number of the classifier's outputs.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when the last pass has no such row; LAYERLINE_ERROR_BUSY while a pass runs or
 /// is submitted. Any thread.

@@ -87,7 +87,7 @@ impl Results {
     /// Takes memory for the results of a pass over `tokens` tokens from the budget, and waits for nothing.
     ///
     /// # Errors
-    /// `MEMORY_BUDGET`: there is no room.
+    /// `MEMORY_BUDGET`: there is no room; `UNSUPPORTED`: a score of a model without a classifier.
     pub fn claim(model: &Arc<Model>, outputs: Outputs, tokens: usize) -> Result<Results> {
         let s = model.description().shape;
         let logits = match outputs.logits {
@@ -98,9 +98,16 @@ impl Results {
         let embeddings = match outputs.embeddings {
             Embeddings::None => 0,
             Embeddings::All => tokens,
-            Embeddings::Last | Embeddings::Mean | Embeddings::First => 1,
+            Embeddings::Last | Embeddings::Mean | Embeddings::First | Embeddings::Score => 1,
         };
-        let (logits, embeddings) = (Rows::new(logits, s.vocab), Rows::new(embeddings, s.embedding));
+        let width = match (outputs.embeddings, model.description().classifier) {
+            (Embeddings::Score, Some(classifier)) => classifier.outputs,
+            (Embeddings::Score, None) => {
+                return Err(Error::unsupported("the model has no classifier, so that its passes leave no score"));
+            }
+            _ => s.embedding,
+        };
+        let (logits, embeddings) = (Rows::new(logits, s.vocab), Rows::new(embeddings, width));
         let extra = extra_bytes(&logits, &embeddings);
         if extra > 0 {
             let rows = || format!("{} rows of logits and {} of embeddings", logits.count, embeddings.count);
@@ -134,6 +141,7 @@ impl Results {
             Embeddings::Last if last => ((0, 1), Embeddings::Last),
             Embeddings::First if first == 0 => ((0, 1), Embeddings::First),
             Embeddings::Mean => ((0, 1), Embeddings::Mean),
+            Embeddings::Score => ((0, 1), Embeddings::Score),
             Embeddings::None | Embeddings::Last | Embeddings::First => ((0, 0), Embeddings::None),
         };
         Wanted {

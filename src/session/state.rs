@@ -10,13 +10,13 @@
 //! | 8 | 4 | version of the form: 2 |
 //! | 12 | 4 | bit i: rotation i is that of sessions with room for more tokens than the usual one is for |
 //! | 16 | 16 | the model's [fingerprint](crate::model::Model) |
-//! | 32 | 4 × 5 | layers that keep something, heads of keys and values, elements of a key, elements of a value, vocabulary |
+//! | 32 | 4 × 5 | layers that keep something, heads of keys and values, elements of a key, elements of a value, vocabulary; heads as the model's keys say for the first layer, rows are each as its own layer has them |
 //! | 52 | 4 | rows of logits: 0 or 1 |
 //! | 56 | 8 | tokens |
 //! | 64 | 8 | XXH3-64 of what stands before |
 //! | 72 | 16 × layers | for each layer, those with a state after the others: |
 //! | | 1 | kind: 0 all positions, 1 a window, 2 compressed: the values are a part of the keys; 3 a recurrent state |
-//! | | 1 | type: 0 half floats, 1 q8_0: blocks of a half float and 32 signed bytes |
+//! | | 1 | type: 0 half floats, 1 q8_0: rotated, in blocks of a half float and 32 signed bytes |
 //! | | 2 | 0 |
 //! | | 4 | the window, of kind 1; the numbers of the state, of kind 3; else 0 |
 //! | | 8 | the first position that it has rows of; 0 but of kind 1 |
@@ -36,7 +36,7 @@ use std::path::Path;
 use super::Session;
 use super::results::Results;
 use crate::error::{Error, Result, Status};
-use crate::exec::memory::{Held, Row, RowMut, Snapshot};
+use crate::exec::memory::{Held, Layer, Row, RowMut, Snapshot};
 use crate::model::Logits;
 use crate::sys::file::open_for_reading;
 use crate::sys::replace::replace;
@@ -199,8 +199,10 @@ impl Session {
             return Err(Error::format(format!("{length} bytes; the state of {layers} layers takes {least} at least")));
         }
         let mut want = Some(least);
+        let own = self.header(header.logit_rows)?;
         for i in 0..layers {
-            let (_, rows) = read_entry(file, i, &header)?;
+            let same = if header.sizes == own.sizes { self.memory.layers().get(i as usize) } else { None };
+            let (_, rows) = read_entry(file, i, &header, same)?;
             want = want.and_then(|want| want.checked_add(rows?));
         }
         if want != Some(length) {
@@ -208,7 +210,6 @@ impl Session {
             let tokens = header.tokens;
             return Err(Error::format(format!("{length} bytes; the state of {tokens} tokens takes {want}")));
         }
-        let own = self.header(header.logit_rows)?;
         let names = ["layers", "heads of keys and values", "elements of a key", "elements of a value", "tokens known"];
         for ((theirs, ours), name) in header.sizes.into_iter().zip(own.sizes).zip(names) {
             if theirs != ours {
@@ -237,7 +238,7 @@ impl Session {
         let mut firsts = Vec::new();
         firsts.try_reserve_exact(layers.len()).map_err(|_| Error::out_of_memory("the table of a state's layers"))?;
         for (i, own) in self.entries().enumerate() {
-            let (entry, _) = read_entry(file, i as u32, header)?;
+            let (entry, _) = read_entry(file, i as u32, header, layers.get(i))?;
             entry.check(i, own)?;
             if i < layers.len() {
                 // No more than the header's tokens, for which there is room.
@@ -354,10 +355,11 @@ fn other_rotations(context: usize) -> Error {
     ))
 }
 
-fn read_entry(file: &mut impl Read, i: u32, header: &Header) -> Result<(LayerEntry, Option<u64>)> {
+/// `own`: the layer as the session has it, whose heads may be others than those of the first one.
+fn read_entry(file: &mut impl Read, i: u32, header: &Header, own: Option<&Layer>) -> Result<(LayerEntry, Option<u64>)> {
     let mut bytes = [0; LAYER_BYTES];
     file.read_exact(&mut bytes).map_err(unreadable)?;
-    LayerEntry::from_bytes(&bytes, i, header)
+    LayerEntry::from_bytes(&bytes, i, header, own)
 }
 
 /// The checksum of a state of `length` bytes, which ends with it.

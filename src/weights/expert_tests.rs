@@ -221,7 +221,7 @@ fn experts_in_memory_come_first_and_are_used_while_the_others_are_read() {
 }
 
 #[test]
-fn an_expert_whose_reading_fails_fails_its_pass_alone_and_is_read_when_storage_is_well() {
+fn an_expert_that_cannot_be_read_fails_its_pass_alone() {
     let s = layers();
     let expert = routed_to(&s, 2, &[5])[0].expert as usize;
     let page = &s.pages[s.experts[expert].pages().start + 1];
@@ -291,7 +291,7 @@ fn sessions_budgets_and_cancellations_at_once_never_exceed_the_budget_and_all_en
                 let mut draw = Draw(77);
                 for i in 0..60 {
                     let n = draw.below(budgets.len() as u32 + 2) as usize;
-                    let bytes = budgets.get(n).copied().unwrap_or(if n % 2 == 0 {
+                    let bytes = budgets.get(n).copied().unwrap_or(if n.is_multiple_of(2) {
                         most
                     } else {
                         Engine::min_frames(&layers())

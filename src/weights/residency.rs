@@ -108,16 +108,16 @@ impl ExpertFrames {
         let all: u64 = groups.iter().map(|g| g.extent_bytes).sum();
         for g in groups {
             let share = (u128::from(room) * u128::from(g.extent_bytes) / u128::from(all.max(1))) as u64;
-            let count = (share / g.frame_bytes.max(1)).min(g.len() as u64);
+            let count = (share / g.frame_bytes.max(1)).min(g.count() as u64);
             self.counts.push(count as u32);
             self.frame_bytes += count * g.frame_bytes;
         }
         // What is left over holds more of any group.
         for (g, count) in groups.iter().zip(&mut self.counts) {
-            let more = ((room - self.frame_bytes) / g.frame_bytes.max(1)).min(g.len() as u64 - u64::from(*count));
+            let more = ((room - self.frame_bytes) / g.frame_bytes.max(1)).min(g.count() as u64 - u64::from(*count));
             *count += more as u32;
             self.frame_bytes += more * g.frame_bytes;
-            self.extent_bytes += u64::from(*count) * g.extent_bytes / g.len().max(1) as u64;
+            self.extent_bytes += u64::from(*count) * g.extent_bytes / g.count().max(1) as u64;
         }
     }
 }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_of_experts_takes_what_the_cyclic_part_leaves_in_frames_that_hold_any_of_its_group() {
+    fn a_cache_of_experts_takes_what_the_cyclic_part_leaves() {
         let mut matrices = Vec::new();
         for layer in 0..6 {
             matrices.push((layer, 8192, 64));
@@ -225,7 +225,7 @@ mod tests {
         }
         let s = schedule_of(&matrices);
         assert_eq!(s.experts.len(), 48);
-        assert_eq!(s.expert_groups.iter().map(|g| (g.layers.len(), g.len())).collect::<Vec<_>>(), [(4, 32), (2, 16)]);
+        assert_eq!(s.expert_groups.iter().map(|g| (g.layers.len(), g.count())).collect::<Vec<_>>(), [(4, 32), (2, 16)]);
         let (least, full) = (min_ring(&s), full(&s));
         let mut before = 0;
         for step in 0..=64 {
@@ -240,7 +240,7 @@ mod tests {
             assert!(cached >= before || step == 64);
             if step < 64 && whole {
                 let largest = s.expert_groups.iter().map(|g| g.frame_bytes).max().unwrap();
-                let all = s.expert_groups.iter().zip(&r.cached).all(|(g, &n)| n as usize == g.len());
+                let all = s.expert_groups.iter().zip(&r.cached).all(|(g, &n)| n as usize == g.count());
                 assert!(all || capacity - r.pinned_bytes - r.ring_bytes < largest, "{step}: room is left over");
             }
             before = cached;

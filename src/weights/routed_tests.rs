@@ -143,7 +143,7 @@ fn with_fast_storage_routed_pages_are_there_in_time_and_nothing_is_read_twice() 
 }
 
 #[test]
-fn experts_stay_in_what_the_cyclic_part_leaves_and_are_read_again_only_where_it_is_too_little() {
+fn experts_that_fit_beside_the_cyclic_part_are_read_once() {
     let s = routed();
     let swept = s.sweep_bytes() + 2 * Engine::min_frames(&s);
     for frames in [swept + s.routed_bytes() * 3 / 4, Engine::full_frames(&s)] {

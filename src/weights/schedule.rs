@@ -32,13 +32,15 @@ pub enum Use {
     Routed { layer: u32, expert: u32 },
     /// A row of it now and then.
     Table,
+    /// The same, and it has no pages: it is never held, rows are read from the file.
+    Rows,
 }
 
 impl Use {
     fn layer(self) -> u32 {
         match self {
             Use::Always { layer } | Use::Routed { layer, .. } => layer,
-            Use::Table => Page::TABLE,
+            Use::Table | Use::Rows => Page::TABLE,
         }
     }
 
@@ -48,6 +50,7 @@ impl Use {
             Use::Always { .. } => 0,
             Use::Routed { .. } => 1,
             Use::Table => 2,
+            Use::Rows => 3,
         }
     }
 }
@@ -148,7 +151,7 @@ pub struct ExpertGroup {
 
 impl ExpertGroup {
     /// How many experts it has.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.layers.iter().map(|l| l.len()).sum()
     }
 }
@@ -330,7 +333,8 @@ impl Builder {
         alignment: u64,
     ) -> Result<Schedule> {
         let bytes = |m: &Matrix| m.rows as u64 * m.row_bytes as u64;
-        let total: u64 = self.matrices.iter().map(bytes).sum();
+        let paged = uses.iter().filter(|(_, when)| *when != Use::Rows);
+        let total: u64 = paged.map(|(id, _)| bytes(&self.matrices[id.0 as usize])).sum();
         let target = (total / 128).clamp(MIN_PAGE_TARGET, PAGE_TARGET);
         let mut schedule = Schedule {
             matrices: self.matrices,
@@ -354,6 +358,9 @@ impl Builder {
         for (id, when) in order.into_iter().map(|i| uses[i]) {
             let m = &mut schedule.matrices[id.0 as usize];
             assert!(m.pages.is_empty(), "a schedule has every matrix once: {}", m.name);
+            if when == Use::Rows {
+                continue;
+            }
             let layer = when.layer();
             let first = schedule.pages.len() as u32;
             if head == Some(id) {
@@ -407,7 +414,7 @@ impl Builder {
             match when {
                 Use::Always { .. } => swept = schedule.matrices[id.0 as usize].pages.end,
                 Use::Routed { .. } if schedule.route_points.last() != Some(&swept) => schedule.route_points.push(swept),
-                Use::Routed { .. } | Use::Table => {}
+                Use::Routed { .. } | Use::Table | Use::Rows => {}
             }
         }
         schedule.head_start = schedule.head_start.min(schedule.sweep_len);

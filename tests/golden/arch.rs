@@ -81,3 +81,20 @@ fn models_of_experts_give_the_same_bits_at_every_budget_whatever_their_cache_hol
     }
     assert!(found > 100 && evicted > 100, "{found} experts were found in memory, {evicted} evicted");
 }
+
+/// Rows of the table that layers have their own inputs from: 160 tokens, 22 layers, 256 floats each.
+#[test]
+fn inputs_of_each_layer_are_read_by_rows_and_never_held() {
+    let path = golden("peer/gemma3n.gguf");
+    let full = Options { memory_budget: plan(&path, &options()).full_bytes, ..options() };
+    let plan = plan(&path, &full);
+    let table = 160 * 22 * 256 * 4;
+    assert_eq!(plan.streamed_bytes, 0);
+    // Pages are read with what lies around them, up to 8 KiB each, so that all others take more than their weights.
+    assert!(plan.pinned_bytes < table, "{} bytes are held, and the table has {table}", plan.pinned_bytes);
+    let model = open(&path, &full);
+    logits_of(&model, &[1, 2, 3], 3);
+    let after_one = model.stats().read_bytes;
+    logits_of(&model, &[1, 2, 3], 3);
+    assert!(model.stats().read_bytes - after_one >= 3 * 22 * 256 * 4, "no rows were read");
+}

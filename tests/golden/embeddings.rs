@@ -159,3 +159,34 @@ fn an_encoder_has_no_logits_and_generates_nothing() {
         assert_eq!((session.position(), session.embedding_rows(), session.logit_rows()), (tokens.len(), 0, 0));
     }
 }
+
+#[test]
+fn scores_are_the_references_and_the_same_bits_at_the_floor_and_with_any_threads() {
+    let mut with_score = 0;
+    for path in encoders() {
+        let (name, mut arrays) = (stem(&path), Arrays::of(&path));
+        let tokens = arrays.get::<i32>("tokens");
+        let model = open(&path, &options());
+        if !arrays.has("score") {
+            let refused = Session::new(&model, 0).unwrap().forward(&tokens, Embeddings::Score).unwrap_err();
+            assert_eq!(refused.status(), Status::Unsupported, "{name}: {refused}");
+            continue;
+        }
+        with_score += 1;
+        let got = embeddings_of(&model, &tokens, Embeddings::Score);
+        let error = relative_error(&got, &arrays.get::<f32>("score"));
+        assert!(error < 1e-3, "{name}: {got:?}, relative error {error:.2e}");
+        for threads in [1, 2] {
+            let base = Options { threads, ..options() };
+            let floor = Options { memory_budget: plan(&path, &base).floor_bytes, ..base };
+            let model = open(&path, &floor);
+            let mut session = Session::new(&model, 0).unwrap();
+            assert_same_bits(&rows_of(&mut session, &tokens, Embeddings::Score), &got, name);
+            // The row is as long as an embedding again afterwards, and the score is no sum.
+            let width = model.info().embedding_length as usize;
+            assert_eq!(rows_of(&mut session, &tokens, Embeddings::First).len(), width, "{name}");
+            assert_same_bits(&rows_of(&mut session, &tokens, Embeddings::Score), &got, name);
+        }
+    }
+    assert!(with_score >= 3, "{with_score} models with a classifier");
+}

@@ -92,12 +92,12 @@ fn gemma_3_divergence(path: &Path, kv_type: KvType) -> (f64, f64) {
     (mean(&ours), mean(&peer))
 }
 
-/// Over the few positions that the exact model was computed for, which tell little: the rounding of activations makes most
-/// of the divergence, and any change of its input moves it. At 23 positions SmolLM2 has 1.44 times the divergence of half
-/// floats, at 512 of another text 1.21 times (the difference is known to a sixth), at 320 of a third 1.02 times (0.83 to
-/// 1.23). Gemma 3 loses nothing.
+/// Keys and values are rotated before they are rounded to 8 bits; the bound is what a cache in 8 bits is to cost. The exact
+/// model was computed for few positions, where the rounding of activations makes most of the divergence and any change
+/// of its input moves it: SmolLM2 has 1.07 times the divergence of half floats, Gemma 3 0.90 times; not rotated, SmolLM2
+/// had 1.44 times.
 #[test]
-fn a_quantised_cache_costs_at_most_half_of_the_divergence() {
+fn a_quantised_cache_costs_at_most_a_tenth_of_the_divergence() {
     let mut measured = Vec::new();
     if let Some(path) = small_model("golden: the quantised cache of the small model") {
         measured.push(("SmolLM2", [KvType::F16, KvType::Q8_0].map(|kv_type| small_model_divergence(&path, kv_type).0)));
@@ -105,7 +105,8 @@ fn a_quantised_cache_costs_at_most_half_of_the_divergence() {
     if let Some(path) = model_file("gemma-3-270m-Q4_K_M.gguf", "golden: the quantised cache of Gemma 3") {
         measured.push(("Gemma 3", [KvType::F16, KvType::Q8_0].map(|kv_type| gemma_3_divergence(&path, kv_type).0)));
     }
-    let near = measured.iter().all(|(_, [half, quantised])| *quantised <= 1.5 * half);
+    println!("mean divergences with f16 and with q8_0: {measured:?}");
+    let near = measured.iter().all(|(_, [half, quantised])| *quantised <= 1.1 * half);
     assert!(near, "mean divergences with f16 and with q8_0: {measured:?}");
 }
 

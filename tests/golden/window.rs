@@ -15,7 +15,7 @@ const CONTEXT: u32 = 400;
 const PROMPT: usize = 330;
 
 fn windowed() -> Vec<PathBuf> {
-    let names = ["gemma2", "gemma3", "gpt-oss", "cohere2", "olmo2"];
+    let names = ["gemma2", "gemma3", "gpt-oss", "cohere2", "olmo2", "gemma4", "gemma3n"];
     let all = models_in("arch").into_iter().chain(models_in("peer"));
     all.filter(|path| names.iter().any(|name| stem(path).starts_with(name))).collect()
 }

@@ -19,16 +19,17 @@ pub(super) fn attends(architecture: &Architecture) -> bool {
     architecture.recurrent.is_none_or(|rule| rule.which != Which::All)
 }
 
-/// Heads of queries, and of keys and values. Layers without attention may have none.
-pub(super) fn heads(architecture: &Architecture, keys: &Keys) -> Result<(usize, usize)> {
+/// Heads of queries, and of keys and values, of a layer. Layers without attention may have none; where there are such, the
+/// others are all alike.
+pub(super) fn heads(architecture: &Architecture, keys: &Keys, layer: usize) -> Result<(usize, usize)> {
     const NAMES: [&str; 2] = ["attention.head_count", "attention.head_count_kv"];
     if !attends(architecture) {
         keys.ignore(&NAMES);
         return Ok((1, 1));
     }
     if architecture.recurrent.is_none() {
-        let heads = keys.count(NAMES[0])?;
-        return Ok((heads, keys.count_or(NAMES[1], heads)?));
+        let heads = keys.count_at(NAMES[0], layer)?;
+        return Ok((heads, if keys.has(NAMES[1]) { keys.count_at(NAMES[1], layer)? } else { heads }));
     }
     let heads = keys.count_but_zeros(NAMES[0], None)?;
     let kv_heads = keys.count_but_zeros(NAMES[1], Some(heads))?;
@@ -223,7 +224,7 @@ impl Maker<'_> {
             }
             let span = inner / groups;
             let weight = self.tensors.vector_of(&name("ssm_norm.weight"), &[span as u64, groups as u64])?;
-            Some(SpanNorm { norm: Norm { weight, bias: None }, span })
+            Some(SpanNorm { norm: Some(Norm { weight, bias: None }), span })
         } else {
             None
         };
@@ -240,7 +241,7 @@ impl Maker<'_> {
 
     fn result_norm(&mut self, i: u32, span: usize) -> Result<SpanNorm> {
         let weight = self.tensors.vector(&format!("blk.{i}.ssm_norm.weight"), span)?;
-        Ok(SpanNorm { norm: Norm { weight, bias: None }, span })
+        Ok(SpanNorm { norm: Some(Norm { weight, bias: None }), span })
     }
 
     fn low_rank(&mut self, [down, up]: [String; 2], [columns, rank, rows]: [usize; 3]) -> Result<[Linear; 2]> {

@@ -1,7 +1,7 @@
 //! What each layer of a model remembers, in which form, and where in a sequence's memory it lies.
 
 use super::recurrent::{StateLayer, States};
-use crate::arch::{Description, Projection};
+use crate::arch::{Description, Heads, Projection};
 use crate::error::{Error, Result};
 use crate::kernel::attention::{BLOCK, Q8_0_BLOCK, Q8_0_BYTES};
 
@@ -133,20 +133,20 @@ impl MemoryLayout {
     /// # Errors
     /// `UNSUPPORTED`: heads are not whole blocks of the type.
     pub fn new(d: &Description, context: usize, chunk: usize, kv_type: KvType) -> Result<MemoryLayout> {
-        let s = d.shape;
         let kv_type = if d.causal { kv_type } else { KvType::F16 };
         let room = chunk.min(context).next_multiple_of(BLOCK);
         let (mut words, mut undo_words) = (0u64, 0u64);
         let mut layers = Vec::with_capacity(d.cached_layers());
         for attention in d.attention().take(d.cached_layers()) {
+            let Heads { kv_count: heads, key_dim, value_dim, .. } = attention.heads;
             let kind = match (&attention.projection, attention.window) {
                 (Projection::Latent(latent), None) => Kind::Compressed { value_start: latent.rotated },
                 (_, Some(window)) if d.causal => Kind::Windowed { window },
                 _ => Kind::Full,
             };
             if kv_type == KvType::Q8_0 {
-                whole_blocks(s.key_dim, "elements of a key")?;
-                whole_blocks(s.value_dim, "elements of a value")?;
+                whole_blocks(key_dim, "elements of a key")?;
+                whole_blocks(value_dim, "elements of a value")?;
                 if let Kind::Compressed { value_start } = kind {
                     whole_blocks(value_start, "rotated elements of a key")?;
                 }
@@ -158,7 +158,6 @@ impl MemoryLayout {
                 Kind::Full | Kind::Compressed { .. } => context,
             };
             let start = usize::try_from(words).unwrap_or(usize::MAX);
-            let (heads, key_dim, value_dim) = (s.kv_heads, s.key_dim, s.value_dim);
             let layer = Layer { kind, kv_type, capacity, first: 0, start, heads, key_dim, value_dim };
             let per_position = Layer { start: 0, capacity: 0, ..layer }.position_words() as u64;
             words = words.saturating_add(per_position.saturating_mul(capacity as u64));

@@ -19,7 +19,9 @@ mod tests;
 mod transfer;
 
 use crate::error::{Error, Result};
-use crate::kernel::attention::{CacheRows, Elements, LayerCache, Q8_0_BLOCK, Q8_0_BYTES, f32_to_q8_0};
+use crate::kernel::attention::{
+    CacheRows, Elements, LayerCache, MAX_HEAD_DIM, Q8_0_BLOCK, Q8_0_BYTES, f32_to_q8_0, rotate,
+};
 use crate::kernel::pool::Pool;
 use crate::kernel::recurrent::Before;
 use crate::kernel::{Isa, rows, vector};
@@ -108,14 +110,20 @@ impl SequenceMemory {
                 }
                 KvType::Q8_0 => {
                     let cells = &mut self.cells.bytes_mut()[2 * range.start..2 * range.end];
-                    let write = |from: &[f32], to: &mut [u8]| f32_to_q8_0(isa, from, to);
+                    let write = |from: &[f32], to: &mut [u8]| {
+                        let mut row = [0.0; MAX_HEAD_DIM];
+                        let row = &mut row[..from.len()];
+                        row.copy_from_slice(from);
+                        rotate(row);
+                        f32_to_q8_0(isa, row, to);
+                    };
                     write_rows(pool, cells, (l.capacity, place), 2 * part.row_words, (from, l.heads, dim), write);
                 }
             }
         }
     }
 
-    /// The keys and values of a layer, for attention.
+    /// The keys and values of a layer, for attention. Quantised ones are rotated (`kernel::attention::rotate`).
     pub fn view(&self, layer: usize) -> LayerCache<'_> {
         let l = &self.layout.layers[layer];
         let elements = |range: std::ops::Range<usize>| match l.kv_type {

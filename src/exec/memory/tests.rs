@@ -44,8 +44,15 @@ fn memory(kinds: &[(Kind, usize)], kv_type: KvType) -> SequenceMemory {
     .unwrap()
 }
 
-const PARAMETERS: AttentionParameters =
-    AttentionParameters { scale: 0.3, softcap: None, sinks: None, window: None, until: None };
+const PARAMETERS: AttentionParameters = AttentionParameters {
+    scale: 0.3,
+    softcap: None,
+    sinks: None,
+    window: None,
+    section: None,
+    slopes: None,
+    until: None,
+};
 
 /// What tokens `positions` see in a layer, after their keys and values were added.
 fn take(

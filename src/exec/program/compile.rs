@@ -1,11 +1,15 @@
 //! From a description to the steps of a pass.
 
+mod beside;
+mod latent;
 mod recurrent;
 
 use super::Program;
+use super::beside::Beside;
 use super::step::{Attend, Buffer, Contents, Embed, Finish, GateFunction, Head, Input, Step, Stretches, Turn, Weight};
 use crate::arch::{
-    Attention, Block, Description, Experts, FeedForward, Latent, Layer, Linear, Mlp, Norm, Projection, Shape, Shared,
+    Attention, Block, Description, Experts, FeedForward, Heads, Latent, Layer, Linear, Mlp, Norm, Projection,
+    RouterInput, Shape, Shared, SpanNorm,
 };
 use crate::kernel::matmul::Form;
 use crate::weights::{Builder, Matrix, MatrixId};
@@ -17,6 +21,8 @@ pub fn compile(description: &Description, matrices: &Builder) -> Program {
         d: description,
         matrices,
         residual,
+        layer_inputs: None,
+        streams: None,
         buffers,
         steps: Vec::new(),
         turns: Vec::new(),
@@ -31,6 +37,10 @@ struct Compiler<'a> {
     matrices: &'a Builder,
     /// The residual stream, [tokens][embedding].
     residual: Buffer,
+    /// The inputs of all layers, [tokens][layers][width].
+    layer_inputs: Option<Buffer>,
+    /// All streams, [tokens][streams][embedding], where `residual` is what the layer at hand makes of the first.
+    streams: Option<Buffer>,
     buffers: Vec<Contents>,
     steps: Vec<Step>,
     /// By the description's `ropes`.
@@ -48,6 +58,8 @@ fn new_buffer(buffers: &mut Vec<Contents>, contents: Contents) -> Buffer {
 impl Compiler<'_> {
     fn compile(mut self) -> Program {
         self.embed();
+        self.make_layer_inputs();
+        self.spread_streams();
         for (rope, r) in self.d.ropes.iter().enumerate() {
             let [cos, sin] = [(); 2].map(|()| self.rows(r.dims / 2));
             let turn = Turn { rope, cos, sin };
@@ -55,8 +67,8 @@ impl Compiler<'_> {
             self.steps.push(Step::Angles(turn));
         }
         let mut layer_ends = Vec::with_capacity(self.d.layers.len());
-        for layer in &self.d.layers {
-            self.layer(layer);
+        for (i, layer) in self.d.layers.iter().enumerate() {
+            self.layer(i, layer);
             layer_ends.push(self.steps.len() as u32);
         }
         self.finish();
@@ -98,7 +110,9 @@ impl Compiler<'_> {
         }));
     }
 
-    fn layer(&mut self, layer: &Layer) {
+    fn layer(&mut self, i: usize, layer: &Layer) {
+        let predictions = layer.streams.and_then(|streams| self.predict_streams(streams));
+        let scores = layer.feed_forward.and_then(|f| self.early_scores(&f.block));
         let mut from = self.residual;
         if layer.parallel {
             from = self.rows(self.shape().embedding);
@@ -116,8 +130,14 @@ impl Compiler<'_> {
             }
         }
         if let Some(feed_forward) = &layer.feed_forward {
-            self.feed_forward(feed_forward, from);
+            self.feed_forward(feed_forward, from, scores);
         }
+        if let (Some(streams), Some(predictions)) = (layer.streams, predictions) {
+            self.correct_streams(streams, predictions);
+        }
+        self.take_layer_input(i, layer);
+        let rows = self.streams.unwrap_or(self.residual);
+        self.steps.extend(layer.output_scale.map(|number| Step::Beside(Beside::ScaleByNumber { number, rows })));
     }
 
     /// The normed rows of `from`; without a norm, `from` itself.
@@ -155,51 +175,74 @@ impl Compiler<'_> {
     }
 
     fn attention(&mut self, a: &Attention, input: Buffer) {
-        let s = self.shape();
-        let [mut queries, keys, values] = match &a.projection {
+        let Heads { count, key_dim, value_dim, .. } = a.heads;
+        let low_rank = a.low_rank.map(|low_rank| self.low_rank_block(low_rank, input));
+        let own = self.attention_layers.min(self.d.cached_layers() - 1);
+        self.attention_layers += 1;
+        let (mut queries, key_values, layer) = match &a.projection {
             Projection::Direct { query, key, value } => {
                 let linears = [*query, *key, *value];
                 let input = self.quantize(&linears.map(|linear| linear.weight), input);
                 let to = linears.map(|linear| self.products(linear));
                 self.steps.push(Step::MultiplyThree { linears, input, to });
-                to
+                (to[0], Some([to[1], to[2]]), own)
             }
-            Projection::Latent(latent) => self.latent_heads(latent, input),
+            Projection::Tied { query, key } => {
+                let input = self.quantize(&[query.weight, key.weight], input);
+                let [queries, keys, values] = [*query, *key, *key].map(|linear| self.products(linear));
+                self.multiply(*query, input, queries, Finish::Keep);
+                self.multiply(*key, input, keys, Finish::Keep);
+                self.steps.push(Step::Copy { from: keys, to: values });
+                (queries, Some([keys, values]), own)
+            }
+            Projection::Shared { query, layer } => {
+                let input = self.quantize(&[query.weight], input);
+                let queries = self.products(*query);
+                self.multiply(*query, input, queries, Finish::Keep);
+                let before = &self.d.layers[..*layer];
+                (queries, None, before.iter().filter(|l| l.attention.is_some()).count())
+            }
+            Projection::Expanded(expanded) => {
+                let [queries, keys, values] = self.expanded_heads(expanded, a.heads, input);
+                (queries, Some([keys, values]), own)
+            }
+            Projection::Latent(latent) => {
+                let [queries, keys, values] = self.latent_heads(latent, input);
+                (queries, Some([keys, values]), own)
+            }
         };
-        let gates = a.gated.then(|| self.rows(s.heads * s.key_dim));
+        let gates = a.gated.then(|| self.rows(count * key_dim));
         if let Some(gates) = gates {
             let both = queries;
-            queries = self.rows(s.heads * s.key_dim);
-            for (first, to) in [(0, queries), (s.key_dim, gates)] {
-                let source = Stretches { first, stride: 2 * s.key_dim };
-                let target = Stretches { first: 0, stride: s.key_dim };
-                let (length, count) = (s.key_dim, s.heads);
-                self.steps.push(Step::CopyStretches { from: both, source, to, target, length, count });
+            queries = self.rows(count * key_dim);
+            for (first, to) in [(0, queries), (key_dim, gates)] {
+                let source = Stretches { first, stride: 2 * key_dim };
+                let target = Stretches { first: 0, stride: key_dim };
+                self.steps.push(Step::CopyStretches { from: both, source, to, target, length: key_dim, count });
             }
         }
-        let turn = a.rope.map(|rope| self.turns[rope]);
-        for (heads, norm) in [(queries, a.query_norm), (keys, a.key_norm)] {
-            let stages =
-                if a.norm_after_rotation { [(None, turn), (norm, None)] } else { [(norm, turn), (None, None)] };
-            for (norm, turn) in stages {
-                if norm.is_some() || turn.is_some() {
-                    self.steps.push(Step::PrepareHeads { heads, norm, turn });
-                }
+        self.prepare_heads(a, queries, a.query_norm);
+        if let Some([keys, values]) = key_values {
+            self.prepare_heads(a, keys, a.key_norm);
+            if a.value_norm.is_some() {
+                let (heads, norm, turn) = (values, a.value_norm, None);
+                self.steps.push(Step::PrepareHeads { heads, dim: value_dim, norm, turn });
             }
         }
         self.steps.extend(a.temperature.map(|temperature| Step::ScaleByPosition { temperature, rows: queries }));
-        let layer = self.attention_layers.min(self.d.cached_layers() - 1);
-        self.attention_layers += 1;
-        self.steps.push(Step::WriteKeyValues { layer, keys, values });
-        let mut seen = self.rows(s.heads * s.value_dim);
+        self.steps.extend(key_values.map(|[keys, values]| Step::WriteKeyValues { layer, keys, values }));
+        let mut seen = self.rows(count * value_dim);
         self.steps.push(Step::Attend(Attend {
             layer,
+            heads: count,
             queries,
             to: seen,
             scale: a.scale,
             softcap: a.softcap,
             sinks: a.sinks,
             window: a.window,
+            section: a.section,
+            slopes: a.slopes,
         }));
         if let Projection::Latent(latent) = &a.projection {
             seen = self.latent_result(latent, seen);
@@ -207,28 +250,35 @@ impl Compiler<'_> {
         self.steps.extend(gates.map(|from| Step::GateRows { function: GateFunction::Sigmoid, from, rows: seen }));
         let input = self.quantize(&[a.output.weight], seen);
         self.add_block(a.output, input, [a.post_norm, a.sum_norm]);
+        if let Some(from) = low_rank {
+            let to = self.residual;
+            self.steps.push(Step::Add { from, to, scale: 1.0 });
+            self.steps.push(Step::Scale { scale: std::f32::consts::FRAC_1_SQRT_2, rows: to });
+        }
+    }
+
+    /// Norms and turns queries or keys.
+    fn prepare_heads(&mut self, a: &Attention, heads: Buffer, norm: Option<SpanNorm>) {
+        let (turn, dim) = (a.rope.map(|rope| self.turns[rope]), a.heads.key_dim);
+        let stages = if a.norm_after_rotation { [(None, turn), (norm, None)] } else { [(norm, turn), (None, None)] };
+        for (norm, turn) in stages {
+            if norm.is_some() || turn.is_some() {
+                self.steps.push(Step::PrepareHeads { heads, dim, norm, turn });
+            }
+        }
     }
 
     /// Queries, keys and values of latent attention: the queries in the space of the latents, one key and one value.
     fn latent_heads(&mut self, l: &Latent, input: Buffer) -> [Buffer; 3] {
         let s = self.shape();
-        let input = self.quantize(&l.first_stage().map(|linear| linear.weight), input);
-        let mut made = self.products(l.first_stage()[0]);
-        self.multiply(l.first_stage()[0], input, made, Finish::Keep);
-        let shared = self.products(l.key_value);
-        self.multiply(l.key_value, input, shared, Finish::Keep);
-        if let Some((_, norm)) = l.query_down {
-            self.norm_in_place(Some(norm), made);
-            let input = self.quantize(&[l.query.weight], made);
-            made = self.products(l.query);
-            self.multiply(l.query, input, made, Finish::Keep);
-        }
+        let [made, shared] = self.latent_first_stage(l.query_down, l.query, l.key_value, input);
         let (keys, values) = (self.rows(s.key_dim), self.rows(s.value_dim));
         self.steps.push(Step::LatentKeyValues { latent: *l, from: shared, keys, values });
         let queries = self.rows(s.heads * s.key_dim);
         self.steps.push(Step::LatentQueries { latent: *l, from: made, queries });
         let source = Stretches { first: 0, stride: l.plain + l.rotated };
-        self.multiply_heads(l.key, (made, source), (queries, Stretches { first: l.rotated, stride: s.key_dim }));
+        let target = Stretches { first: l.rotated, stride: s.key_dim };
+        self.multiply_heads((l.key, s.heads), (made, source), (queries, target));
         [queries, keys, values]
     }
 
@@ -237,18 +287,18 @@ impl Compiler<'_> {
         let s = self.shape();
         let results = self.rows(s.heads * l.head_value);
         let target = Stretches { first: 0, stride: l.head_value };
-        self.multiply_heads(l.value, (seen, Stretches { first: 0, stride: s.value_dim }), (results, target));
+        self.multiply_heads((l.value, s.heads), (seen, Stretches { first: 0, stride: s.value_dim }), (results, target));
         results
     }
 
+    /// A matrix for each of `count` stretches, end to end.
     fn multiply_heads(
         &mut self,
-        matrix: MatrixId,
+        (matrix, count): (MatrixId, usize),
         (from, source): (Buffer, Stretches),
         (to, target): (Buffer, Stretches),
     ) {
         let Matrix { format, columns, .. } = *self.matrix(matrix);
-        let count = self.shape().heads;
         let copy = self.rows(columns);
         let contents = Contents::Activations { form: Form::of(format), columns, count };
         let input = new_buffer(&mut self.buffers, contents);
@@ -274,9 +324,10 @@ impl Compiler<'_> {
         self.norm_in_place(norms[1], self.residual);
     }
 
-    fn feed_forward(&mut self, f: &FeedForward, from: Buffer) {
+    fn feed_forward(&mut self, f: &FeedForward, from: Buffer, scores: Option<Buffer>) {
         let input = self.normed(f.norm, from);
         let norms = [f.post_norm, f.sum_norm];
+        let residual = from;
         match &f.block {
             Block::Dense(mlp) => {
                 let input = self.quantize(&mlp.up_projections().map(|linear| linear.weight), input);
@@ -285,7 +336,7 @@ impl Compiler<'_> {
                 self.add_block(mlp.down, input, norms);
             }
             Block::Experts(experts) => {
-                let mixed = self.experts(experts, input);
+                let mixed = self.experts(experts, residual, input, scores);
                 self.add_normed(mixed, norms);
             }
         }
@@ -295,6 +346,13 @@ impl Compiler<'_> {
     fn inner(&mut self, mlp: &Mlp, input: Input) -> Buffer {
         let to = self.products(mlp.up);
         match mlp.gate {
+            Some(gate) if mlp.sparsity.is_some() => {
+                let gates = self.products(gate);
+                self.multiply(gate, input, gates, Finish::Keep);
+                let sparse = mlp.sparsity.map(|factor| Step::Beside(Beside::Sparsify { factor, rows: gates }));
+                self.steps.extend(sparse);
+                self.multiply(mlp.up, input, to, Finish::Gate(mlp.activation, gates));
+            }
             Some(gate) => {
                 let (gates, up, activation) = (self.products(gate), mlp.up, mlp.activation);
                 self.steps.push(Step::MultiplyGated { activation, gate, up, input, gates, to });
@@ -304,12 +362,40 @@ impl Compiler<'_> {
         to
     }
 
-    /// The sum of what the experts of each token make of it, and of the block that all tokens share.
-    fn experts(&mut self, e: &Experts, from: Buffer) -> Buffer {
-        let stage: Vec<MatrixId> = e.first_stage().iter().map(|linear| linear.weight).collect();
-        let input = self.quantize(&stage, from);
+    /// The scores of experts that are chosen by what the layer begins with.
+    fn early_scores(&mut self, block: &Block) -> Option<Buffer> {
+        let Block::Experts(e) = block else { return None };
+        matches!(e.router_input, RouterInput::Layer).then(|| {
+            let input = self.quantize(&[e.router.weight], self.residual);
+            self.scores(e, input)
+        })
+    }
+
+    fn scores(&mut self, e: &Experts, input: Input) -> Buffer {
         let scores = self.products(e.router);
         self.multiply(e.router, input, scores, Finish::Keep);
+        scores
+    }
+
+    /// The sum of what the experts of each token make of it, and of the block that all tokens share. `from` is the normed
+    /// `residual`; `scores` are the router's where they are there already.
+    fn experts(&mut self, e: &Experts, residual: Buffer, from: Buffer, scores: Option<Buffer>) -> Buffer {
+        let shared = e.shared.into_iter().flat_map(|shared| shared.mlp.up_projections());
+        let shared = e.latent.map(|[down, _]| down).into_iter().chain(shared).map(|linear| linear.weight);
+        let shared = shared.collect::<Vec<_>>();
+        let (scores, input) = match (scores, e.router_input) {
+            (None, RouterInput::Normed { norm, scale }) => {
+                let rows = self.normed(Some(norm), residual);
+                self.steps.push(Step::Scale { scale, rows });
+                let input = self.quantize(&[e.router.weight], rows);
+                (self.scores(e, input), self.quantize(&shared, from))
+            }
+            (None, _) => {
+                let input = self.quantize(&[&[e.router.weight], &shared[..]].concat(), from);
+                (self.scores(e, input), input)
+            }
+            (Some(scores), _) => (scores, self.quantize(&shared, from)),
+        };
         self.steps.push(Step::Route { experts: *e, scores });
         let mixed = self.rows(self.shape().embedding);
         // Of experts that are latent what comes back is added in the end.
@@ -329,6 +415,23 @@ impl Compiler<'_> {
                 self.steps.extend(gate.map(|gate| Step::ScaleByGate { gate, from, rows: mixed }));
             }
         }
+        let Some(apart) = e.apart else {
+            self.for_each_expert(e, compressed, from, mixed);
+            return mixed;
+        };
+        self.norm_in_place(Some(apart.shared_post), mixed);
+        let from = self.normed(Some(apart.input), residual);
+        let sum = self.rows(self.shape().embedding);
+        self.steps.push(Step::Clear { to: sum });
+        self.for_each_expert(e, compressed, from, sum);
+        self.norm_in_place(Some(apart.post), sum);
+        self.steps.push(Step::Add { from: sum, to: mixed, scale: 1.0 });
+        mixed
+    }
+
+    /// Adds what the experts of each token make of it to `mixed`. `compressed`: their input and the sum of their results,
+    /// where these are latent.
+    fn for_each_expert(&mut self, e: &Experts, compressed: Option<(Buffer, Buffer)>, from: Buffer, mixed: Buffer) {
         let outside = std::mem::take(&mut self.steps);
         let (read, sum) = compressed.unwrap_or((from, mixed));
         self.expert(e, read, sum);
@@ -342,7 +445,6 @@ impl Compiler<'_> {
         if e.output_scale != 1.0 {
             self.steps.push(Step::Scale { scale: e.output_scale, rows: mixed });
         }
-        mixed
     }
 
     /// What is done for each expert that a token is routed to.
@@ -350,7 +452,8 @@ impl Compiler<'_> {
         let [gate, up, down] = e.matrices(0);
         let [length, width] = [up, down].map(|m| self.matrix(m).rows);
         let gathered = self.rows(width);
-        self.steps.push(Step::Gather { from, to: gathered });
+        let weighted = e.router_config.weighs_inputs;
+        self.steps.push(Step::Gather { from, to: gathered, weighted });
         let input = self.quantize(&[gate, up], gathered);
         let (ups, results) = (self.rows(length), self.rows(width));
         let finish = match e.gated {
@@ -364,7 +467,7 @@ impl Compiler<'_> {
         self.multiply_expert((1, up), input, ups, finish);
         let input = self.quantize(&[down], ups);
         self.multiply_expert((2, down), input, results, Finish::Keep);
-        self.steps.push(Step::Scatter { from: results, to: mixed });
+        self.steps.push(Step::Scatter { from: results, to: mixed, weighted: !weighted });
     }
 
     /// `part` of all experts, which are in one format.
@@ -375,11 +478,20 @@ impl Compiler<'_> {
 
     fn finish(&mut self) {
         let d = self.d;
+        self.merge_streams();
         let mut hidden = self.residual;
+        if let Some(dense) = d.dense {
+            let from = self.dense(d.output_norm, dense);
+            self.steps.push(Step::Hidden { norm: None, from });
+            return;
+        }
         let norm = d.output_norm.map(|norm| (norm, self.rows(d.shape.embedding)));
         self.steps.push(Step::Hidden { norm, from: self.residual });
         if let Some((_, to)) = norm {
             hidden = to;
+        }
+        if let Some(classifier) = d.classifier {
+            self.classify(classifier, hidden);
         }
         if let Some(linear) = d.head {
             let Matrix { format, columns, .. } = *self.matrix(linear.weight);

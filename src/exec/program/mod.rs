@@ -1,6 +1,7 @@
 //! A program: what a pass does, as a list of steps over buffers. A description is compiled into one at open. The order of
 //! the weights' pages and the layout of the scratch memory follow from the same steps that are executed.
 
+mod beside;
 mod compile;
 pub mod liveness;
 mod step;
@@ -9,6 +10,7 @@ use crate::arch::{Description, Experts, Shape};
 use crate::error::Result;
 use crate::weights::{Builder, MatrixId, Schedule, Use};
 
+pub use beside::Beside;
 pub use liveness::{Life, Placement};
 pub use step::{
     ALIGNMENT, Attend, Buffer, Contents, Convolve, Embed, Finish, GateFunction, Head, Input, Recur, RecurRule, Step,
@@ -59,8 +61,10 @@ impl Program {
                 uses.push((table, Use::Table));
             }
         }
+        uses.extend(self.steps.iter().filter_map(Step::unheld_tables).map(|m| (m, Use::Rows)));
         let head = self.steps.iter().find_map(|step| match step {
             Step::Head(head) => Some(head.linear.weight),
+            Step::Classify { .. } => step.matrices().first().copied(),
             _ => None,
         });
         let mut schedule = matrices.finish(&uses, self.layer_ends.len() as u32, head, alignment)?;

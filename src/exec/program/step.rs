@@ -1,6 +1,7 @@
 //! The steps of a program and the buffers that they work on.
 
-use crate::arch::{Convolution, Experts, Latent, Linear, Norm, SpanNorm, Temperature, VectorId};
+use super::beside::Beside;
+use crate::arch::{Convolution, Experts, Latent, Linear, Norm, Slopes, SpanNorm, Temperature, VectorId};
 use crate::kernel::matmul::{Form, activation_bytes};
 use crate::kernel::recurrent::StateHeads;
 use crate::kernel::vector::Activation;
@@ -119,6 +120,7 @@ pub struct Embed {
 pub struct Attend {
     /// Of the sequence's memory.
     pub layer: usize,
+    pub heads: usize,
     /// [tokens][heads][key_dim]
     pub queries: Buffer,
     /// [tokens][heads][value_dim]
@@ -127,6 +129,8 @@ pub struct Attend {
     pub softcap: Option<f32>,
     pub sinks: Option<VectorId>,
     pub window: Option<usize>,
+    pub section: Option<usize>,
+    pub slopes: Option<Slopes>,
 }
 
 /// A causal convolution of columns in place.
@@ -260,9 +264,10 @@ pub enum Step {
         to: Buffer,
         target: Stretches,
     },
-    /// Norms and turns the heads of every token.
+    /// Norms and turns the heads of every token, which have `dim` elements each.
     PrepareHeads {
         heads: Buffer,
+        dim: usize,
         norm: Option<SpanNorm>,
         turn: Option<Turn>,
     },
@@ -330,15 +335,17 @@ pub enum Step {
         experts: Experts,
         body: Vec<Step>,
     },
-    /// The rows of the tokens that are routed to the expert.
+    /// The rows of the tokens that are routed to the expert, times their weights if `weighted`.
     Gather {
         from: Buffer,
         to: Buffer,
+        weighted: bool,
     },
-    /// Adds the expert's rows, times their weights, to those of its tokens.
+    /// Adds the expert's rows, times their weights if `weighted`, to those of its tokens.
     Scatter {
         from: Buffer,
         to: Buffer,
+        weighted: bool,
     },
     /// The hidden states of the last positions, normed where there is a norm, and the embeddings that are wanted of them.
     Hidden {
@@ -346,6 +353,11 @@ pub enum Step {
         from: Buffer,
     },
     Head(Head),
+    Beside(Beside),
+    /// Runs `body` on the first rows of its buffers, in passes that leave a score.
+    Classify {
+        body: Vec<Step>,
+    },
 }
 
 /// How a step uses a buffer.
@@ -364,14 +376,14 @@ impl Step {
         match self {
             Step::Embed(e) => e.positions.map(|(_, row)| (row, Write)).into_iter().chain([(e.to, Write)]).collect(),
             Step::Angles(turn) => vec![(turn.cos, Write), (turn.sin, Write)],
-            Step::Copy { from, to } | Step::Norm { from, to, .. } | Step::Gather { from, to } => {
+            Step::Copy { from, to } | Step::Norm { from, to, .. } | Step::Gather { from, to, .. } => {
                 vec![(*from, Read), (*to, Write)]
             }
             Step::Clear { to } => vec![(*to, Write)],
             Step::NormInPlace { rows, .. } | Step::Scale { rows, .. } | Step::ScaleByPosition { rows, .. } => {
                 vec![(*rows, Update)]
             }
-            Step::Add { from, to, .. } | Step::Scatter { from, to } => vec![(*from, Read), (*to, Update)],
+            Step::Add { from, to, .. } | Step::Scatter { from, to, .. } => vec![(*from, Read), (*to, Update)],
             Step::Quantize { from, to } => {
                 [(*from, Read)].into_iter().chain(to.buffers().map(|buffer| (buffer, Write))).collect()
             }
@@ -401,7 +413,8 @@ impl Step {
             Step::LatentQueries { from, queries, .. } => vec![(*from, Read), (*queries, Write)],
             Step::LatentKeyValues { from, keys, values, .. } => vec![(*from, Read), (*keys, Write), (*values, Write)],
             Step::WriteKeyValues { keys, values, .. } => vec![(*keys, Read), (*values, Read)],
-            Step::Attend(a) => vec![(a.queries, Read), (a.to, Write)],
+            // Queries are rotated where keys are.
+            Step::Attend(a) => vec![(a.queries, Update), (a.to, Write)],
             Step::Route { scores, .. } => vec![(*scores, Update)],
             // Other steps write what lies between the stretches.
             Step::CopyStretches { from, to, target, .. } => {
@@ -418,9 +431,10 @@ impl Step {
             Step::GateRows { from, rows, .. } | Step::ScaleByGate { from, rows, .. } => {
                 vec![(*from, Read), (*rows, Update)]
             }
-            Step::ForEachExpert { .. } => Vec::new(),
+            Step::ForEachExpert { .. } | Step::Classify { .. } => Vec::new(),
             Step::Hidden { norm, from } => [(*from, Read)].into_iter().chain(norm.map(|(_, to)| (to, Write))).collect(),
             Step::Head(h) => vec![(h.from, Read), (h.input, Write)],
+            Step::Beside(step) => step.buffers(),
         }
     }
 
@@ -432,6 +446,7 @@ impl Step {
             Step::MultiplyGated { gate, up, .. } => vec![gate.weight, up.weight],
             Step::MultiplyHeads { matrix, .. } => vec![*matrix],
             Step::Head(head) => vec![head.linear.weight],
+            Step::Classify { body } => body.iter().flat_map(Step::matrices).collect(),
             _ => Vec::new(),
         }
     }
@@ -447,10 +462,10 @@ impl Step {
         (0..experts.count).flat_map(of_expert).collect()
     }
 
-    /// Where the rows of an expert are added in this step.
-    pub fn scattered(&self) -> Option<Buffer> {
+    /// Where the rows of an expert are added in this step, and whether times their weights.
+    pub fn scattered(&self) -> Option<(Buffer, bool)> {
         match self {
-            Step::Scatter { to, .. } => Some(*to),
+            Step::Scatter { to, weighted, .. } => Some((*to, *weighted)),
             _ => None,
         }
     }
@@ -463,10 +478,18 @@ impl Step {
         }
     }
 
+    /// The tables that are never held: of which a row is read from the file whenever one is needed.
+    pub fn unheld_tables(&self) -> Option<MatrixId> {
+        match self {
+            Step::Beside(Beside::AddTableRows { table, .. }) => Some(*table),
+            _ => None,
+        }
+    }
+
     /// The steps that it runs itself.
     pub fn body(&self) -> &[Step] {
         match self {
-            Step::ForEachExpert { body, .. } => body,
+            Step::ForEachExpert { body, .. } | Step::Classify { body } => body,
             _ => &[],
         }
     }

@@ -4,24 +4,36 @@ use super::{Run, Work};
 use crate::arch::SpanNorm;
 use crate::exec::program::{Attend, Buffer, Turn};
 use crate::exec::scratch::Arena;
-use crate::kernel::attention::{AttentionParameters, attend_layer};
-use crate::kernel::{rope, rows};
+use crate::kernel::attention::{AttentionParameters, Elements, attend_layer, rotate_back};
+use crate::kernel::{rope, rows, vector};
 
 impl Run<'_> {
     /// Norms and turns the heads of every token.
-    pub(super) fn prepare_heads(&self, heads: Buffer, norm: Option<SpanNorm>, turn: Option<&Turn>, arena: &mut Arena) {
-        let dim = self.shape().key_dim;
+    pub(super) fn prepare_heads(
+        &self,
+        (heads, dim): (Buffer, usize),
+        norm: Option<SpanNorm>,
+        turn: Option<&Turn>,
+        arena: &mut Arena,
+    ) {
         let len = arena.width(heads);
         let pairs = turn.map_or(0, |turn| arena.width(turn.cos));
         let [x, cos, sin] = arena.slices_of(self.rows, [Some(heads), turn.map(|t| t.cos), turn.map(|t| t.sin)]);
         let pairing = turn.map(|turn| self.loaded.rotations[turn.rope].pairing());
         let (cos, sin) = (&*cos, &*sin);
         rows::for_rows(self.pool, x, len, |t, row| {
-            if let Some(SpanNorm { norm, span }) = norm {
-                let weights = self.loaded.vector(norm.weight).len();
-                for (i, stretch) in row.chunks_exact_mut(span).enumerate() {
-                    self.norm_row(norm, i * span % weights, stretch);
+            match norm {
+                Some(SpanNorm { norm: Some(norm), span }) => {
+                    let weights = self.loaded.vector(norm.weight).len();
+                    for (i, stretch) in row.chunks_exact_mut(span).enumerate() {
+                        self.norm_row(norm, i * span % weights, stretch);
+                    }
                 }
+                Some(SpanNorm { norm: None, span }) => {
+                    let eps = self.shape().norm_eps;
+                    row.chunks_exact_mut(span).for_each(|x| vector::rms_normalise(self.isa, x, eps));
+                }
+                None => {}
             }
             if let Some(pairing) = pairing {
                 let at = t * pairs..(t + 1) * pairs;
@@ -40,13 +52,24 @@ impl Run<'_> {
 
     /// Attention to all that a layer has kept, the chunk's own keys and values among it.
     pub(super) fn attend(&self, a: &Attend, w: &mut Work) {
-        let s = self.shape();
         let position = w.memory.position;
         let cache = w.memory.memory.view(a.layer);
         let sinks = a.sinks.map(|sinks| self.loaded.vector(sinks));
         let until = (!self.loaded.program.causal).then_some(position + self.rows);
-        let parameters = AttentionParameters { scale: a.scale, softcap: a.softcap, sinks, window: a.window, until };
+        let slopes: Option<Vec<f32>> =
+            a.slopes.map(|slopes| (0..a.heads).map(|head| slopes.of(head, a.heads)).collect());
+        let slopes = slopes.as_deref();
+        let Attend { scale, softcap, window, section, .. } = *a;
+        let parameters = AttentionParameters { scale, softcap, sinks, window, section, slopes, until };
+        let (width, result_width) = (w.arena.width(a.queries), w.arena.width(a.to));
         let [queries, to] = w.arena.slices(self.rows, [a.queries, a.to]);
-        attend_layer(self.pool, self.isa, &cache, &parameters, s.heads, position, queries, to);
+        let rotated = matches!(cache.keys.elements, Elements::Q8_0(_));
+        if rotated {
+            rows::for_rows(self.pool, queries, width, |_, row| rotate_back(row));
+        }
+        attend_layer(self.pool, self.isa, &cache, &parameters, a.heads, position, queries, to);
+        if rotated {
+            rows::for_rows(self.pool, to, result_width, |_, row| rotate_back(row));
+        }
     }
 }

@@ -63,12 +63,13 @@ impl Run<'_> {
         });
         if result.is_ok()
             && self.rows <= APART_TOKENS
-            && let Some(to) = body.iter().find_map(Step::scattered)
+            && let Some((to, weighted)) = body.iter().find_map(Step::scattered)
         {
             let width = w.arena.width(to);
             let [to] = w.arena.slices(self.rows, [to]);
             for (route, row) in routes.iter().zip(w.lists.apart.as_slice::<f32>().chunks_exact(width)) {
-                vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, route.weight);
+                let weight = if weighted { route.weight } else { 1.0 };
+                vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, weight);
             }
         }
         (w.lists.routes, w.lists.order) = (routes, order);
@@ -79,18 +80,21 @@ impl Run<'_> {
         self.expert.map_or(&[], |chosen| chosen.routes)
     }
 
-    /// The rows of the expert's tokens.
-    pub(super) fn gather(&self, from: Buffer, to: Buffer, arena: &mut Arena) {
+    /// The rows of the expert's tokens, weighted or not.
+    pub(super) fn gather(&self, from: Buffer, to: Buffer, weighted: bool, arena: &mut Arena) {
         let width = arena.width(to);
         let [from, to] = arena.slices(self.chunk.len(), [from, to]);
         for (route, row) in self.routes().iter().zip(to.chunks_exact_mut(width)) {
             row.copy_from_slice(&from[route.token as usize * width..][..width]);
+            if weighted {
+                vector::scale(self.isa, row, route.weight);
+            }
         }
     }
 
-    /// Adds the expert's rows, weighted, to those of its tokens; of few tokens it keeps them apart, to be added when those of
-    /// all experts are there.
-    pub(super) fn scatter(&self, from: Buffer, to: Buffer, arena: &mut Arena, apart: &mut Memory) {
+    /// Adds the expert's rows, weighted or not, to those of its tokens; of few tokens it keeps them apart, to be added when
+    /// those of all experts are there.
+    pub(super) fn scatter(&self, from: Buffer, to: Buffer, weighted: bool, arena: &mut Arena, apart: &mut Memory) {
         let width = arena.width(to);
         if self.chunk.len() <= APART_TOKENS {
             let [from] = arena.slices(self.rows, [from]);
@@ -100,7 +104,8 @@ impl Run<'_> {
         }
         let [from, to] = arena.slices(self.chunk.len(), [from, to]);
         for (route, row) in self.routes().iter().zip(from.chunks_exact(width)) {
-            vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, route.weight);
+            let weight = if weighted { route.weight } else { 1.0 };
+            vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, weight);
         }
     }
 }
@@ -123,7 +128,7 @@ fn choose(
         match e.router_config.gating {
             Gating::Softmax => vector::softmax_in_place(isa, scores),
             Gating::Sigmoid => scores.iter_mut().for_each(|score| *score = sigmoid(*score)),
-            Gating::SoftmaxOfChosen => {}
+            Gating::SoftmaxOfChosen | Gating::SigmoidOfChosen => {}
         }
         ranking.clear();
         ranking.extend(0..e.count as u32);
@@ -180,6 +185,9 @@ fn weigh(router_config: &RouterConfig, routes: &mut [Route]) {
     if router_config.gating == Gating::SoftmaxOfChosen {
         let max = routes.iter().fold(f32::NEG_INFINITY, |max, r| max.max(r.weight));
         routes.iter_mut().for_each(|r| r.weight = (r.weight - max).exp());
+    }
+    if router_config.gating == Gating::SigmoidOfChosen {
+        routes.iter_mut().for_each(|r| r.weight = sigmoid(r.weight));
     }
     let sum: f32 = routes.iter().map(|r| r.weight).sum();
     let divided = router_config.renormalised || router_config.gating == Gating::SoftmaxOfChosen;

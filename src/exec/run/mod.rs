@@ -1,6 +1,7 @@
 //! Executes the steps of a program for a chunk of tokens.
 
 mod attention;
+mod beside;
 mod experts;
 mod latent;
 mod matrix;
@@ -29,13 +30,14 @@ pub struct KeyValues<'a> {
 }
 
 impl Loaded {
-    /// Begins a sweep over the weights; one that leaves no logits ends before the output head.
+    /// Begins a sweep over the weights; one that leaves no logits and no score ends before the head.
     ///
     /// # Errors
     /// `CANCELLED`: `interrupt` was raised since its count was `since`.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, wanted: &Wanted) -> Result<Sweep<'a>> {
         let schedule = self.engine.schedule();
-        let end = if wanted.logits.is_empty() { schedule.head_start } else { schedule.sweep_len };
+        let headless = wanted.logits.is_empty() && wanted.which != Embeddings::Score;
+        let end = if headless { schedule.head_start } else { schedule.sweep_len };
         self.engine.sweep(interrupt, since, end)
     }
 
@@ -126,7 +128,9 @@ impl Run<'_> {
             Step::MultiplyHeads { matrix, input, to, target } => {
                 return self.multiply_heads(*matrix, *input, (*to, *target), &mut w.arena, sweep);
             }
-            Step::PrepareHeads { heads, norm, turn } => self.prepare_heads(*heads, *norm, turn.as_ref(), &mut w.arena),
+            Step::PrepareHeads { heads, dim, norm, turn } => {
+                self.prepare_heads((*heads, *dim), *norm, turn.as_ref(), &mut w.arena);
+            }
             Step::ScaleByPosition { temperature, rows } => {
                 let width = w.arena.width(*rows);
                 let [rows] = w.arena.slices(self.rows, [*rows]);
@@ -156,10 +160,17 @@ impl Run<'_> {
             }
             Step::ScaleByGate { gate, from, rows } => self.scale_by_gate(*gate, *from, *rows, &mut w.arena),
             Step::ForEachExpert { experts, body } => return self.for_each_expert(experts, body, w, sweep),
-            Step::Gather { from, to } => self.gather(*from, *to, &mut w.arena),
-            Step::Scatter { from, to } => self.scatter(*from, *to, &mut w.arena, &mut w.lists.apart),
+            Step::Gather { from, to, weighted } => self.gather(*from, *to, *weighted, &mut w.arena),
+            Step::Scatter { from, to, weighted } => {
+                self.scatter(*from, *to, *weighted, &mut w.arena, &mut w.lists.apart);
+            }
             Step::Hidden { norm, from } => self.hidden(*norm, *from, w),
             Step::Head(head) => return self.head(head, w, sweep),
+            Step::Beside(step) => return self.beside(step, w, sweep),
+            Step::Classify { body } if w.wanted.which == Embeddings::Score => {
+                return Run { rows: 1, ..*self }.steps(body, w, sweep);
+            }
+            Step::Classify { .. } => {}
         }
         Ok(())
     }
@@ -254,7 +265,7 @@ impl Run<'_> {
         };
         let out = &mut *w.wanted.embeddings;
         match w.wanted.which {
-            Embeddings::None => {}
+            Embeddings::None | Embeddings::Score => {}
             Embeddings::All => out.copy_from_slice(hidden),
             Embeddings::Last => out.copy_from_slice(&hidden[hidden.len() - width..]),
             Embeddings::First => out.copy_from_slice(&hidden[..width]),

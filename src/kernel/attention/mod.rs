@@ -17,7 +17,7 @@ use super::pool::Pool;
 use rows::{MAX_ROWS, Row};
 use std::array;
 
-pub use quantize::f32_to_q8_0;
+pub use quantize::{f32_to_q8_0, rotate, rotate_back};
 
 /// Positions whose scores are taken into the softmax at once.
 pub const BLOCK: usize = 64;
@@ -35,9 +35,14 @@ pub struct AttentionParameters<'a> {
     pub softcap: Option<f32>,
     /// One extra logit per query head that takes part in the softmax's denominator only.
     pub sinks: Option<&'a [f32]>,
-    /// A token sees itself and the `window - 1` positions before it; None: all. Not 0.
+    /// A token sees itself and the `window - 1` positions before it, or with `until` those at most `window / 2` before or
+    /// after it; None: all. Not 0.
     pub window: Option<usize>,
-    /// A token sees all positions before this one, those after its own too; None: those up to its own. Not with a window.
+    /// A token sees those from the last multiple of this up to its own position; None: all. Not 0, and not with a window.
+    pub section: Option<usize>,
+    /// For each query head a slope: what is taken from a score for each position that the key is away (ALiBi).
+    pub slopes: Option<&'a [f32]>,
+    /// A token sees all positions before this one, those after its own too; None: those up to its own.
     pub until: Option<usize>,
 }
 
@@ -171,8 +176,13 @@ impl HeadCache<'_> {
 
     /// The positions that the token at `position` sees: within the window and not before the first row.
     fn seen(&self, position: usize, parameters: &AttentionParameters) -> (usize, usize) {
-        let end = parameters.until.unwrap_or(position + 1);
-        let start = parameters.window.map_or(0, |w| end.saturating_sub(w)).max(self.first);
+        let (start, end) = match (parameters.window, parameters.until) {
+            (None, until) => (0, until.unwrap_or(position + 1)),
+            (Some(w), None) => ((position + 1).saturating_sub(w), position + 1),
+            (Some(w), Some(until)) => (position.saturating_sub(w / 2), until.min(position + w / 2 + 1)),
+        };
+        let start = start.max(self.first);
+        let start = parameters.section.map_or(start, |length| start.max(position / length * length));
         assert!(
             start <= position && position < end && end - self.first <= self.len(),
             "position {position} is not in the cache"
@@ -201,15 +211,16 @@ pub fn attend(
     assert!(group > 0 && q.len().is_multiple_of(group * cache.keys.dim));
     let rows = q.len() / cache.keys.dim;
     assert_eq!(out.len(), rows * cache.values.dim);
-    assert!(parameters.sinks.is_none_or(|sinks| sinks.len() == group));
+    assert!([parameters.sinks, parameters.slopes].iter().flatten().all(|of_heads| of_heads.len() == group));
     let mut q = q.chunks_exact(cache.keys.dim);
     let mut out = out.chunks_exact_mut(cache.values.dim);
     for first in (0..rows).step_by(MAX_ROWS) {
         let count = MAX_ROWS.min(rows - first);
         let mut tile: [Row; MAX_ROWS] = array::from_fn(|i| {
             let (Some(q), Some(out), true) = (q.next(), out.next(), i < count) else { return Row::default() };
-            let (start, end) = cache.seen(position + (first + i) / group, parameters);
-            Row { q, out, start, end, sink: parameters.sinks.map(|sinks| sinks[(first + i) % group]) }
+            let position = position + (first + i) / group;
+            let (start, end) = cache.seen(position, parameters);
+            Row::new(q, out, (start, end), position, parameters, (first + i) % group)
         });
         rows::attend(isa, cache, parameters, &mut tile[..count]);
     }
@@ -220,7 +231,7 @@ pub fn attend(
 ///
 /// `q` is [tokens][heads][key_dim], after RoPE, unscaled; `out` is [tokens][heads][value_dim]; query heads
 /// `h·heads/kv_heads ..` belong to key head h. The first token stands at `position`; the cache holds its keys and
-/// values and those of the tokens after it. `parameters.sinks` has one entry per query head.
+/// values and those of the tokens after it. Sinks and slopes have one entry per query head.
 ///
 /// # Panics
 /// If the shapes do not agree, a head has more than [`MAX_HEAD_DIM`] elements, or a position is not in the cache.
@@ -240,7 +251,7 @@ pub fn attend_layer(
     assert!(q.len().is_multiple_of(heads * key_dim));
     let tokens = q.len() / (heads * key_dim);
     assert_eq!(out.len(), tokens * heads * value_dim);
-    assert!(parameters.sinks.is_none_or(|sinks| sinks.len() == heads));
+    assert!([parameters.sinks, parameters.slopes].iter().flatten().all(|of_heads| of_heads.len() == heads));
     let end = position.checked_add(tokens).and_then(|end| end.checked_sub(cache.first));
     assert!(end.is_some_and(|end| end <= cache.capacity), "positions beyond the cache");
 
@@ -274,8 +285,8 @@ pub fn attend_layer(
                 // SAFETY: row < tokens · heads, the rows of `out`; an item has its own tokens or its own heads, so
                 // that no other item, and no other i of this one, has the same row.
                 let out = unsafe { out_rows.row(row) };
-                let sink = parameters.sinks.map(|sinks| sinks[head]);
-                Row { q: &q[row * key_dim..][..key_dim], out, start, end, sink }
+                let q = &q[row * key_dim..][..key_dim];
+                Row::new(q, out, (start, end), position + token, parameters, head)
             });
             rows::attend(isa, &head_cache, parameters, &mut rows[..count]);
         }

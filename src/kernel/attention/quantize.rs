@@ -4,6 +4,40 @@ use super::{Q8_0_BLOCK, Q8_0_BYTES};
 use crate::kernel::Isa;
 use crate::kernel::vector::f32_to_f16;
 
+/// What [`rotate`] multiplies the length of a row's part with, squared.
+const ROTATED: f32 = Q8_0_BLOCK as f32;
+
+/// Multiplies each part of [`Q8_0_BLOCK`] elements of a row with the Hadamard matrix, in place. An element that is larger
+/// than the others is then shared by all of them, so that the block's scale is smaller and rounding costs less.
+///
+/// The matrix is its own inverse but for a factor: rotated twice, the second time by [`rotate_back`], a row is what it
+/// was. Products of rotated rows with rows that were rotated back are those of the rows as they were.
+///
+/// # Panics
+/// If the row is not whole parts.
+pub fn rotate(row: &mut [f32]) {
+    let (parts, rest) = row.as_chunks_mut::<Q8_0_BLOCK>();
+    assert!(rest.is_empty(), "not whole blocks");
+    for part in parts {
+        let mut width = 1;
+        while width < Q8_0_BLOCK {
+            for pair in part.chunks_exact_mut(2 * width) {
+                let (low, high) = pair.split_at_mut(width);
+                for (a, b) in low.iter_mut().zip(high) {
+                    (*a, *b) = (*a + *b, *a - *b);
+                }
+            }
+            width *= 2;
+        }
+    }
+}
+
+/// The same divided by the square of the factor, which is a power of two.
+pub fn rotate_back(row: &mut [f32]) {
+    rotate(row);
+    row.iter_mut().for_each(|x| *x *= 1.0 / ROTATED);
+}
+
 /// Adding and subtracting it rounds a number of small magnitude to a whole one, ties to even.
 const TO_WHOLE: f32 = 12_582_912.0;
 

@@ -21,9 +21,25 @@ pub(super) struct Row<'a> {
     pub start: usize,
     pub end: usize,
     pub sink: Option<f32>,
+    position: usize,
+    /// What is taken from a score for each position between the key and `position`.
+    slope: Option<f32>,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    /// A query of `head` at `position`.
+    pub fn new(
+        q: &'a [f32],
+        out: &'a mut [f32],
+        (start, end): (usize, usize),
+        position: usize,
+        parameters: &AttentionParameters,
+        head: usize,
+    ) -> Row<'a> {
+        let [sink, slope] = [parameters.sinks, parameters.slopes].map(|of_heads| of_heads.map(|values| values[head]));
+        Row { q, out, start, end, sink, position, slope }
+    }
+
     /// The places, within a run of `len` positions from `from` on, that the row sees.
     #[inline(always)]
     fn within(&self, from: usize, len: usize) -> std::ops::Range<usize> {
@@ -170,7 +186,8 @@ impl<C: Stored> Kernel for AttendRows<'_, '_, C> {
             for (i, row) in rows.iter_mut().enumerate() {
                 let seen = row.within(block, BLOCK);
                 if !seen.is_empty() {
-                    shares(s, parameters, seen, &mut scores[i], &mut max[i], &mut total[i], row.out);
+                    let far = row.slope.map(|slope| (slope, block, row.position));
+                    shares(s, parameters, seen, far, &mut scores[i], &mut max[i], &mut total[i], row.out);
                 }
             }
             for at in (0..BLOCK).step_by(STRIP) {
@@ -244,12 +261,14 @@ fn dots<S: Simd>(s: S, q: &[f32], strip: &Strip) -> S::V {
 }
 
 /// Turns a block of products q·k into shares e^(score − max), 0 outside `seen`; raises the row's maximum and scales
-/// what it has gathered so far accordingly.
+/// what it has gathered so far accordingly. `far`: a slope, the block's first position, and the row's.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn shares<S: Simd>(
     s: S,
     parameters: &AttentionParameters,
     seen: std::ops::Range<usize>,
+    far: Option<(f32, usize, usize)>,
     scores: &mut [f32; BLOCK],
     max: &mut f32,
     total: &mut f32,
@@ -263,6 +282,11 @@ fn shares<S: Simd>(
         let cap = s.splat(cap);
         for x in scores.as_chunks_mut::<LANES>().0 {
             s.store(s.mul(cap, math::tanh(s, s.div(s.load(x), cap))), x);
+        }
+    }
+    if let Some((slope, first, position)) = far {
+        for (i, score) in scores.iter_mut().enumerate() {
+            *score -= slope * (first + i).abs_diff(position) as f32;
         }
     }
     scores[..seen.start].fill(f32::NEG_INFINITY);

@@ -1,8 +1,15 @@
 use super::*;
 use crate::kernel::vector::{f16_to_f32, f32_to_f16};
 
-const PLAIN: AttentionParameters =
-    AttentionParameters { scale: 1.0, softcap: None, sinks: None, window: None, until: None };
+const PLAIN: AttentionParameters = AttentionParameters {
+    scale: 1.0,
+    softcap: None,
+    sinks: None,
+    window: None,
+    section: None,
+    slopes: None,
+    until: None,
+};
 
 /// Values from -1 to 1, the same in each run.
 fn noise(seed: u64, count: usize) -> Vec<f32> {
@@ -50,7 +57,12 @@ fn direct(
 ) -> Vec<(f64, f64)> {
     let (keys, values) = (wide(&cache.keys), wide(&cache.values));
     let seen: Vec<usize> = (cache.first..parameters.until.unwrap_or(position + 1))
-        .filter(|&p| parameters.window.is_none_or(|w| position - p < w))
+        .filter(|&p| match (parameters.window, parameters.until) {
+            (None, _) => true,
+            (Some(w), None) => position - p < w,
+            (Some(w), Some(_)) => position.abs_diff(p) <= w / 2,
+        })
+        .filter(|&p| parameters.section.is_none_or(|s| p / s == position / s))
         .map(|p| p - cache.first)
         .collect();
     let scores: Vec<f64> = seen
@@ -58,6 +70,9 @@ fn direct(
         .map(|&p| {
             let key = &keys[p * cache.keys.dim..][..cache.keys.dim];
             let score = q.iter().zip(key).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(parameters.scale);
+            let score = parameters
+                .slopes
+                .map_or(score, |slopes| score - f64::from(slopes[0]) * (p + cache.first).abs_diff(position) as f64);
             parameters.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
         })
         .collect();
@@ -167,6 +182,10 @@ fn tokens_of_an_encoder_see_those_after_them_too() {
     for (n, group, dim) in [(1, 1, 8), (7, 2, 32), (64, 1, 16), (65, 4, 32), (200, 1, 24)] {
         let case = Case::new(0, n, n, group, dim, dim);
         case.check(&AttentionParameters { scale: 0.3, until: Some(n), ..PLAIN });
+        case.check(&AttentionParameters { scale: 0.3, until: Some(n), window: Some(9), ..PLAIN });
+        case.check(&AttentionParameters { scale: 0.3, section: Some(7), ..PLAIN });
+        let slopes = vec![0.25; group];
+        case.check(&AttentionParameters { scale: 0.3, until: Some(n), slopes: Some(&slopes), ..PLAIN });
     }
 }
 
@@ -208,7 +227,15 @@ fn softcap_sinks_and_windows_agree_with_f64() {
             for softcap in [None, Some(5.0)] {
                 for sinks in [None, Some(case.sinks.as_slice())] {
                     for window in [None, Some(1), Some(7), Some(64), Some(100), Some(4096)] {
-                        case.check(&AttentionParameters { scale, softcap, sinks, window, until: None });
+                        case.check(&AttentionParameters {
+                            scale,
+                            softcap,
+                            sinks,
+                            window,
+                            section: None,
+                            slopes: None,
+                            until: None,
+                        });
                     }
                 }
             }
@@ -248,6 +275,8 @@ fn rows_computed_together_have_the_bits_of_rows_computed_singly() {
                     softcap: window.map(|_| 30.0),
                     sinks: Some(&case.sinks),
                     window,
+                    section: None,
+                    slopes: None,
                     until: None,
                 };
                 assert_eq!(bits(&case.run(isa, &parameters)), bits(&case.run_singly(isa, &parameters)));
@@ -301,8 +330,15 @@ fn a_layer_has_the_bits_of_its_heads_whatever_the_threads() {
         for (heads, tokens, position) in [(3, 1, 149), (12, 1, 70), (12, 50, 100), (6, 150, 0), (24, 5, 3), (60, 2, 40)]
         {
             let sinks = noise(3, heads);
-            let parameters =
-                AttentionParameters { scale: 0.4, softcap: None, sinks: Some(&sinks), window: Some(120), until: None };
+            let parameters = AttentionParameters {
+                scale: 0.4,
+                softcap: None,
+                sinks: Some(&sinks),
+                window: Some(120),
+                section: None,
+                slopes: None,
+                until: None,
+            };
             let q = noise(4, tokens * heads * key_dim);
             let mut expected = vec![0u32; tokens * heads * value_dim];
             for (row, expected) in expected.chunks_exact_mut(value_dim).enumerate() {
@@ -421,6 +457,8 @@ fn a_quantized_cache_gives_the_bits_of_the_half_floats_it_stands_for() {
                 softcap: Some(20.0),
                 sinks: Some(&sinks),
                 window: Some(100),
+                section: None,
+                slopes: None,
                 until: None,
             };
             let run = |keys, values| {
@@ -463,4 +501,25 @@ fn a_quantized_cache_agrees_with_f64_and_its_rows_may_be_parts_of_longer_ones() 
             assert!((f64::from(*got) - exact).abs() <= 1e-5 * size, "{isa:?}: {got} is not {exact}");
         }
     }
+}
+
+#[test]
+fn rotation_is_undone_keeps_products_and_spreads_what_is_large() {
+    let (mut key, query) = (noise(1, 96), noise(2, 96));
+    key[5] = 40.0;
+    let (mut rotated, mut turned) = (key.clone(), query.clone());
+    rotate(&mut rotated);
+    rotate_back(&mut turned);
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    assert!((dot(&rotated, &turned) - dot(&key, &query)).abs() < 1e-3);
+
+    let stored = |x: &[f32]| {
+        let mut values = vec![0.0; x.len()];
+        crate::quant::decode_row(crate::quant::Format::Q8_0, &quantized(Isa::SCALAR, x, 32), &mut values);
+        values
+    };
+    let mut back = stored(&rotated);
+    rotate_back(&mut back);
+    let error = |x: &[f32]| x.iter().zip(&key).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    assert!(error(&back) < 0.5 * error(&stored(&key)), "{} and {}", error(&back), error(&stored(&key)));
 }

@@ -28,7 +28,7 @@ fn close(got: &[f32], want: &[f64], what: &str) {
 const TOKENS: usize = 29;
 
 #[test]
-fn a_convolution_is_the_sum_over_the_last_tokens_however_these_are_cut_and_shared_out() {
+fn a_convolution_is_the_sum_over_the_last_tokens_however_they_are_cut() {
     for (channels, kernel, silu) in [(5, 3, false), (64, 4, true), (200, 4, true), (131, 2, false), (9, 1, true)] {
         let (width, first) = (channels + 3, 2);
         let (weights, bias) = (noise(1, channels * kernel), noise(2, channels));
@@ -181,7 +181,7 @@ impl Case {
 }
 
 #[test]
-fn a_state_gives_the_results_of_its_formula_and_the_same_bits_with_every_instruction_set_cut_and_number_of_threads() {
+fn a_state_follows_its_formula_with_the_same_bits_in_every_way_to_run_it() {
     let heads = |count, key_heads, key, value, tiled| StateHeads { count, key_heads, key, value, tiled };
     for (heads, delta, by_element) in [
         (heads(4, 2, 16, 16, true), true, false),

@@ -12,6 +12,8 @@ pub enum Activation {
     Silu,
     /// ½x(1 + erf(x/√2)), within 10⁻⁶ relative plus 10⁻⁸.
     Gelu,
+    /// max(x, 0).
+    Relu,
     /// ½x(1 + tanh(√(2/π)(x + 0.044715·x³))), within 10⁻⁶ relative plus 10⁻⁸.
     GeluTanh,
     /// x·σ(slope·x) of x held below `limit`; as a gate it multiplies up + 1, with up held within ±`limit`: gpt-oss, whose
@@ -29,6 +31,7 @@ pub fn gate_assign(isa: Isa, f: Activation, gate: &[f32], up: &mut [f32]) {
     match f {
         Activation::Silu => update_with(isa, Silu, up, gate),
         Activation::Gelu => update_with(isa, Gelu, up, gate),
+        Activation::Relu => update_with(isa, Relu, up, gate),
         Activation::GeluTanh => update_with(isa, GeluTanh, up, gate),
         Activation::ClampedSwiglu { slope, limit } => update_with(isa, ClampedSwiglu { slope, limit }, up, gate),
         Activation::SquaredRelu => update_with(isa, SquaredRelu, up, gate),
@@ -40,6 +43,7 @@ pub fn activate(isa: Isa, f: Activation, x: &mut [f32]) {
     match f {
         Activation::Silu => update(isa, Silu, x),
         Activation::Gelu => update(isa, Gelu, x),
+        Activation::Relu => update(isa, Relu, x),
         Activation::GeluTanh => update(isa, GeluTanh, x),
         Activation::ClampedSwiglu { slope, limit } => update(isa, ClampedSwiglu { slope, limit }, x),
         Activation::SquaredRelu => update(isa, SquaredRelu, x),
@@ -77,6 +81,23 @@ impl Binary for Gelu {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
         s.mul(math::gelu(s, gate), up)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Unary for Relu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        s.max(x, s.splat(0.0))
+    }
+}
+
+impl Binary for Relu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
+        s.mul(s.max(gate, s.splat(0.0)), up)
     }
 }
 

@@ -44,6 +44,17 @@ impl Unary for Shift {
     }
 }
 
+/// max(x + shift, 0).
+#[derive(Clone, Copy)]
+struct ShiftAboveZero(f32);
+
+impl Unary for ShiftAboveZero {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
+        s.max(s.add(x, s.splat(self.0)), s.splat(0.0))
+    }
+}
+
 /// (x · factor) · weight.
 #[derive(Clone, Copy)]
 struct Weighted(f32);
@@ -76,6 +87,15 @@ pub fn scale(isa: Isa, x: &mut [f32], factor: f32) {
     update(isa, Scale(factor), x);
 }
 
+/// x = max(x − mean(x) − factor · deviation(x), 0), the deviation being √(Σ(x − mean(x))² / (n − 1)).
+pub fn sparsify(isa: Isa, x: &mut [f32], factor: f32) {
+    let mean = dispatch(isa, Sum { x }) / x.len().max(1) as f64;
+    update(isa, Shift(-mean as f32), x);
+    let squares = dispatch(isa, Dot { a: x, b: x });
+    let deviation = (squares / (x.len().max(2) - 1) as f64).sqrt();
+    update(isa, ShiftAboveZero(-factor * deviation as f32), x);
+}
+
 /// out = x / √(mean(x²) + eps) · weight. The squares are summed in f32 over runs of 512, the runs in f64.
 ///
 /// # Panics
@@ -91,6 +111,12 @@ pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) 
 pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
     let factor = rms_factor(isa, x, eps);
     update_with(isa, Weighted(factor), x, weight);
+}
+
+/// As [`rms_norm_in_place`] with weights of 1.
+pub fn rms_normalise(isa: Isa, x: &mut [f32], eps: f32) {
+    let factor = rms_factor(isa, x, eps);
+    scale(isa, x, factor);
 }
 
 /// x = (x − mean(x)) / √(variance(x) + eps) · weight + bias, the variance that of all elements. Sums as in [`rms_norm`].

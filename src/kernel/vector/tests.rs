@@ -267,7 +267,7 @@ fn plain_activations_are_gates_of_a_neutral_row_bit_for_bit() {
     for isa in Isa::available() {
         for n in LENGTHS {
             let x: Vec<f32> = noise(1, n).iter().map(|x| x * 12.0).collect();
-            for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, CLAMPED] {
+            for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, CLAMPED] {
                 let mut plain = x.clone();
                 activate(isa, f, &mut plain);
                 // What multiplies the clamped one is 1 more than the up projection.
@@ -276,6 +276,48 @@ fn plain_activations_are_gates_of_a_neutral_row_bit_for_bit() {
                 assert_eq!(plain, gated, "{isa:?} {f:?}");
             }
         }
+    }
+}
+
+#[test]
+fn norms_without_weights_are_those_with_weights_of_1_bit_for_bit() {
+    for isa in Isa::available() {
+        for n in LENGTHS {
+            let (mut x, mut weighted) = (noise(3, n), noise(3, n));
+            rms_normalise(isa, &mut x, 1e-5);
+            rms_norm_in_place(isa, &mut weighted, &vec![1.0; n], 1e-5);
+            assert_eq!(x, weighted, "{isa:?} n {n}");
+        }
+    }
+}
+
+#[test]
+fn of_sparse_rows_what_exceeds_the_mean_by_enough_deviations_is_left() {
+    for isa in Isa::available() {
+        for n in LENGTHS.into_iter().filter(|&n| n > 1) {
+            let x = noise(4, n);
+            let wide: Vec<f64> = x.iter().map(|&x| f64::from(x) + 0.5).collect();
+            let mean = wide.iter().sum::<f64>() / n as f64;
+            let deviation = (wide.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1) as f64).sqrt();
+            let mut got: Vec<f32> = x.iter().map(|x| x + 0.5).collect();
+            sparsify(isa, &mut got, 0.7);
+            for (x, got) in wide.iter().zip(got) {
+                let exact = (x - mean - 0.7 * deviation).max(0.0);
+                assert!((f64::from(got) - exact).abs() < 1e-6, "{isa:?} n {n}: {got} is not {exact}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rectified_gate_is_0_below_0() {
+    for isa in Isa::available() {
+        let mut up = [3.0, 3.0, 3.0, -2.0];
+        gate_assign(isa, Activation::Relu, &[-1.0, 0.0, 0.5, 2.0], &mut up);
+        assert_eq!(up, [0.0, 0.0, 1.5, -4.0], "{isa:?}");
+        let mut product = [2.0, -3.0, 0.5];
+        multiply_assign(isa, &mut product, &[0.5, 2.0, 0.0]);
+        assert_eq!(product, [1.0, -6.0, 0.0], "{isa:?}");
     }
 }
 

@@ -99,7 +99,8 @@ const WINDOWED: u8 = 1;
 const COMPRESSED: u8 = 2;
 const RECURRENT: u8 = 3;
 const F16: u8 = 0;
-const Q8_0: u8 = 1;
+/// 1 was this without the rotation.
+const Q8_0: u8 = 2;
 
 impl LayerEntry {
     pub fn of(layer: &Layer) -> LayerEntry {
@@ -128,15 +129,21 @@ impl LayerEntry {
         bytes
     }
 
-    /// The entry of a layer, and the bytes of its rows; None: more than a file can have.
+    /// The entry of a layer, and the bytes of its rows; None: more than a file can have. The heads are those of `own`,
+    /// or what the header says.
     ///
     /// # Errors
     /// `FORMAT`.
-    pub fn from_bytes(bytes: &[u8; LAYER_BYTES], i: u32, header: &Header) -> Result<(LayerEntry, Option<u64>)> {
+    pub fn from_bytes(
+        bytes: &[u8; LAYER_BYTES],
+        i: u32,
+        header: &Header,
+        own: Option<&Layer>,
+    ) -> Result<(LayerEntry, Option<u64>)> {
         let window = u32::from_le_bytes(bytes[4..8].try_into().expect("four bytes"));
         let first = u64::from_le_bytes(bytes[8..].try_into().expect("eight bytes"));
         let entry = LayerEntry { kind: bytes[0], kv_type: bytes[1], window, first };
-        let known = entry.kind <= RECURRENT && entry.kv_type <= Q8_0 && bytes[2..4] == [0, 0];
+        let known = entry.kind <= RECURRENT && matches!(entry.kv_type, F16 | Q8_0) && bytes[2..4] == [0, 0];
         let is_state = entry.kind == RECURRENT;
         if !known || (entry.kind == WINDOWED || is_state) != (window > 0) || is_state && entry.kv_type != F16 {
             return Err(Error::format(format!("layer {i}: an unknown kind of memory: {:02x?}", &bytes[..8])));
@@ -154,6 +161,8 @@ impl LayerEntry {
             return Ok((entry, Some(numbers * size_of::<f32>() as u64)));
         }
         let [_, heads, key, value, _] = header.sizes.map(u64::from);
+        let [heads, key, value] =
+            own.map_or([heads, key, value], |l| [l.heads, l.key_dim, l.value_dim].map(|n| n as u64));
         let value = if entry.kind == COMPRESSED { 0 } else { value };
         let row_bytes = |elements: u64| match entry.kv_type {
             F16 => elements * 2,
@@ -175,7 +184,7 @@ impl LayerEntry {
             }
             let kind = ["all keys and values", "a window of keys and values", "compressed keys and values"];
             let window = if entry.window > 0 { format!(" of {} positions", entry.window) } else { String::new() };
-            format!("{}{window} as {}", kind[entry.kind as usize], ["f16", "q8_0"][entry.kv_type as usize])
+            format!("{}{window} as {}", kind[entry.kind as usize], if entry.kv_type == F16 { "f16" } else { "q8_0" })
         };
         Err(Error::invalid(format!(
             "the state of a session with another kind of memory: layer {i} keeps {}, here it keeps {}",

@@ -462,12 +462,15 @@ impl Engine {
         let pages = m.pages();
         let first = pages.start;
         let p = first + fixed.schedule.pages[pages].partition_point(|p| p.first_row as usize + p.rows as usize <= row);
-        let at = (row - fixed.schedule.pages[p].first_row as usize) * m.row_bytes;
-        let bytes = self.shared.state.lock().acquire_page(fixed, p);
-        if let Some(bytes) = bytes {
-            // Releases the page even if `use_row` panics.
-            let held = PageGuard::new(self, p, bytes, false, false);
-            return Ok(use_row(&held.bytes()[at..at + m.row_bytes]));
+        // A matrix without pages is never held.
+        if m.pages().contains(&p) {
+            let at = (row - fixed.schedule.pages[p].first_row as usize) * m.row_bytes;
+            let bytes = self.shared.state.lock().acquire_page(fixed, p);
+            if let Some(bytes) = bytes {
+                // Releases the page even if `use_row` panics.
+                let held = PageGuard::new(self, p, bytes, false, false);
+                return Ok(use_row(&held.bytes()[at..at + m.row_bytes]));
+            }
         }
         let (file, offset) = m.row_place(row);
         let bytes = self.read_stretch(file, offset, m.row_bytes as u64, buffer);

@@ -23,6 +23,8 @@ public enum EmbeddingRows: Int32, Hashable, Sendable {
     case mean = 3
     /// Of the first token.
     case first = 4
+    /// In place of an embedding the outputs of the model's classifier: one, the score, of a reranker.
+    case score = 5
 }
 
 /// One sequence of tokens on a model: its key-value cache and its passes. Its memory goes back to the budget with the

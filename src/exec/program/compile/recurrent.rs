@@ -53,7 +53,7 @@ impl Compiler<'_> {
     }
 
     fn norm_spans(&mut self, norm: SpanNorm, heads: Buffer) {
-        self.steps.push(Step::PrepareHeads { heads, norm: Some(norm), turn: None });
+        self.steps.push(Step::PrepareHeads { heads, dim: norm.span, norm: Some(norm), turn: None });
     }
 
     fn short_convolution(&mut self, parts: [Linear; 3], convolution: &Convolution, input: Buffer) -> Buffer {

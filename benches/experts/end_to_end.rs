@@ -1,0 +1,195 @@
+//! Decoding a trace with a model that follows it. Each run is a process of its own, in a memory cgroup of its own where
+//! there are any; runs of all ways take turns.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use layerline::model::{Logits, Model, Options};
+use layerline::session::Session;
+use layerline::weights::KeptExperts;
+use serde_json::{Value, json};
+
+use crate::trace::{Trace, token_of};
+
+type Result<T> = std::result::Result<T, String>;
+
+pub const WORKER: &str = "--worker";
+pub const USAGE: &str = "\
+       cargo bench --bench experts -- --end-to-end TRACE [OPTIONS]
+  --model FILE      made for this trace; default: experts q4_0, made in models/
+  --shares LIST     per cent of the file; default 12,25,50,full
+  --repeats N       default 3
+  --json FILE       figures; default target/bench/experts.json";
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// What a cgroup grants beside the budget: the program itself.
+const PROGRAM_BYTES: u64 = 24 << 20;
+/// Status of scripts/cgroup_budget.sh where no group can be made.
+const NO_GROUP: i32 = 77;
+
+pub fn run(arguments: &[String]) -> Result<()> {
+    let mut arguments = arguments.iter().cloned();
+    let trace_path = arguments.next().ok_or(USAGE)?;
+    let trace = Trace::read(&trace_path)?;
+    let (mut model, mut repeats, mut shares) = (None, 3, "12,25,50,full".to_string());
+    let mut output = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join("experts.json");
+    while let Some(flag) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| format!("{flag} needs a value"))?;
+        match flag.as_str() {
+            "--model" => model = Some(PathBuf::from(value)),
+            "--repeats" => repeats = value.parse().map_err(|_| format!("--repeats: {value:?} is not a count"))?,
+            "--shares" => shares = value,
+            "--json" => output = value.into(),
+            _ => return Err(format!("{flag:?} is not an option\n{USAGE}")),
+        }
+    }
+    let model = model.map_or_else(|| made(&trace_path), Ok)?;
+    let plan = Model::plan(&model, &options(1, KeptExperts::Cached)).map_err(|e| e.to_string())?;
+    let budgets = shares.split(',').map(|share| match share.trim() {
+        "full" => Ok(("in memory".to_string(), plan.full_bytes)),
+        percent => match percent.parse::<u64>() {
+            Ok(n) => Ok((format!("{n} %"), (plan.file_bytes * n / 100).max(plan.floor_bytes))),
+            Err(_) => Err(format!("--shares: {percent:?} is not a percentage")),
+        },
+    });
+    let budgets = budgets.collect::<Result<Vec<_>>>()?;
+    println!("{}: {} bytes, {} tokens, the second half counts", model.display(), plan.file_bytes, trace.tokens.len());
+    let ways = [("cache", KeptExperts::Cached), ("fixed share", KeptExperts::FixedShare)];
+    let mut runs: Vec<[Vec<Value>; 2]> = budgets.iter().map(|_| Default::default()).collect();
+    for repeat in 0..repeats {
+        for ((name, budget), runs) in budgets.iter().zip(&mut runs) {
+            for ((way, _), runs) in ways.iter().zip(runs) {
+                let run = child(&model, *budget, &trace_path, way)?;
+                println!("{repeat} {name:<10} {way:<12} {run}");
+                runs.push(run);
+            }
+        }
+    }
+    println!(
+        "\n| budget | cache tok/s | fixed share tok/s | ratio | found, cache | found, fixed | MB read per token |"
+    );
+    println!("|--|--:|--:|--:|--:|--:|--:|");
+    let mut rows = Vec::new();
+    for ((name, budget), runs) in budgets.iter().zip(runs) {
+        let of = |i: usize, key: &str| median(runs[i].iter().filter_map(|run| run[key].as_f64()).collect());
+        let (cache, fixed) = (of(0, "tokens_per_second"), of(1, "tokens_per_second"));
+        println!(
+            "| {name} | {cache:.2} | {fixed:.2} | {:.2} | {:.1} % | {:.1} % | {:.1} / {:.1} |",
+            cache / fixed,
+            of(0, "found_percent"),
+            of(1, "found_percent"),
+            of(0, "read_bytes_per_token") / 1e6,
+            of(1, "read_bytes_per_token") / 1e6,
+        );
+        let [cached, kept] = runs;
+        rows.push(json!({ "share": name, "budget_bytes": budget, "cache": cached, "fixed_share": kept }));
+    }
+    let record = json!({
+        "trace": trace_path,
+        "model": { "file_bytes": plan.file_bytes, "working_set_bytes": plan.expert_working_set_bytes },
+        "budgets": rows,
+    });
+    if let Some(folder) = output.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    }
+    let text = serde_json::to_string_pretty(&record).map_err(|e| e.to_string())?;
+    std::fs::write(&output, text).map_err(|e| format!("{}: {e}", output.display()))?;
+    println!("figures: {}", output.display());
+    Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn options(budget: u64, kept_experts: KeptExperts) -> Options {
+    Options { memory_budget: budget, context_length: 384, chunk_length: 8, kept_experts, ..Options::default() }
+}
+
+/// The model of a trace, written to models/ where it is missing.
+fn made(trace: &str) -> Result<PathBuf> {
+    let name = Path::new(trace).file_stem().map_or("trace".into(), |name| name.to_string_lossy());
+    let path = Path::new(ROOT).join("models").join(format!("experts-{name}-q4_0.gguf"));
+    if path.exists() {
+        return Ok(path);
+    }
+    std::fs::create_dir_all(Path::new(ROOT).join("models")).map_err(|e| format!("models: {e}"))?;
+    let fresh = path.with_extension("part.gguf");
+    let trace = std::path::absolute(trace).map_err(|e| format!("{trace}: {e}"))?;
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(ROOT)
+        .args(["run", "--release", "--quiet", "--example", "make_model", "--"])
+        .args(["--shape", "experts", "--type", "q4_0", "--out"])
+        .arg(&fresh)
+        .arg("--trace")
+        .arg(trace)
+        .status()
+        .map_err(|e| format!("cargo: {e}"))?;
+    if !status.success() {
+        return Err(format!("make_model ended with {status}"));
+    }
+    std::fs::rename(&fresh, &path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(path)
+}
+
+fn child(model: &Path, budget: u64, trace: &str, way: &str) -> Result<Value> {
+    let bench = std::env::current_exe().map_err(|e| e.to_string())?;
+    let spawn = |grouped: bool| {
+        let mut command = if grouped {
+            let mut command = Command::new(Path::new(ROOT).join("scripts/cgroup_budget.sh"));
+            command.arg((budget + PROGRAM_BYTES).to_string()).arg(&bench);
+            command
+        } else {
+            Command::new(&bench)
+        };
+        command.arg(WORKER).arg(model).args([&budget.to_string(), trace, way]);
+        command.output().map_err(|e| e.to_string())
+    };
+    let mut out = spawn(true)?;
+    let grouped = out.status.code() != Some(NO_GROUP);
+    if !grouped {
+        out = spawn(false)?;
+    }
+    let text = String::from_utf8_lossy(&out.stdout);
+    let result = text.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+    let mut result = result.ok_or_else(|| format!("{}: {}", out.status, String::from_utf8_lossy(&out.stderr)))?;
+    result["in_a_group"] = json!(grouped);
+    Ok(result)
+}
+
+/// `MODEL BUDGET TRACE WAY`: decodes the trace, and prints what its second half took as a line of JSON.
+pub fn work(arguments: &[String]) -> Result<()> {
+    let [model, budget, trace, way] = arguments else { return Err("a worker takes four arguments".into()) };
+    let text = |e: layerline::Error| e.to_string();
+    let budget = budget.parse().map_err(|_| "the budget is not a number")?;
+    let kept = if way == "cache" { KeptExperts::Cached } else { KeptExperts::FixedShare };
+    let trace = Trace::read(trace)?;
+    let model = Model::open(Path::new(model), &options(budget, kept)).map_err(text)?;
+    let mut session = Session::new(&model, 0).map_err(text)?;
+    let half = trace.tokens.len() / 2;
+    let (mut before, mut started) = (model.stats(), Instant::now());
+    for t in 0..trace.tokens.len() {
+        if t == half {
+            (before, started) = (model.stats(), Instant::now());
+        }
+        session.forward(&[token_of(t as u32) as i32], Logits::Last).map_err(text)?;
+    }
+    let (seconds, after) = (started.elapsed().as_secs_f64(), model.stats());
+    let tokens = (trace.tokens.len() - half) as f64;
+    let (hits, misses) = (after.expert_hits - before.expert_hits, after.expert_misses - before.expert_misses);
+    let result = json!({
+        "tokens_per_second": tokens / seconds,
+        "found_percent": 100.0 * hits as f64 / (hits + misses).max(1) as f64,
+        "uses": hits + misses,
+        "missed_bytes_per_token": (after.expert_missed_bytes - before.expert_missed_bytes) as f64 / tokens,
+        "read_bytes_per_token": (after.read_bytes - before.read_bytes) as f64 / tokens,
+        "stall_seconds_per_token": (after.stall_ns - before.stall_ns) as f64 * 1e-9 / tokens,
+        "used_bytes": after.used_bytes,
+        "peak_bytes": after.peak_bytes,
+        "budget_bytes": after.budget_bytes,
+    });
+    println!("{result}");
+    Ok(())
+}
