@@ -6,6 +6,8 @@
 
 #[path = "experts/end_to_end.rs"]
 mod end_to_end;
+#[path = "streaming/made.rs"]
+mod made;
 #[path = "../scripts/make_model/trace.rs"]
 mod trace;
 
@@ -14,6 +16,11 @@ use std::collections::HashMap;
 use layerline::weights::experts::{Cache, Decision};
 
 use trace::Trace;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// The source tree: scripts and models are found from here.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 const SHARES: [usize; 6] = [2, 5, 10, 25, 50, 75];
 

@@ -115,15 +115,7 @@ fn attention<const N: usize>(bencher: Bencher, isa: Isa) {
     let mut keys = vec![0; N * DIM];
     vector::f32_to_f16(isa, &numbers(N * DIM), &mut keys);
     let cache = HeadCache { first: 0, keys: CacheRows::half(&keys, DIM), values: CacheRows::half(&keys, DIM) };
-    let parameters = AttentionParameters {
-        scale: 0.125,
-        softcap: None,
-        sinks: None,
-        window: None,
-        section: None,
-        slopes: None,
-        until: None,
-    };
+    let parameters = AttentionParameters { scale: 0.125, ..AttentionParameters::PLAIN };
     let (q, mut out) = (numbers(GROUP * DIM), vec![0.0; GROUP * DIM]);
     bencher
         .counter(BytesCount::new(2 * N * DIM * size_of::<u16>()))

@@ -122,7 +122,7 @@ static void they_stay_until_the_next_pass_or_truncation(layerline_model *model, 
 
 static void modes_that_are_none_are_refused(layerline_session *session)
 {
-    static const int32_t bad[] = { 5, 6, 16, 48, 1024 | LAYERLINE_EMBEDDINGS_ALL, -1, INT32_MIN, INT32_MAX };
+    static const int32_t bad[] = { 6, 7, 16, 48, 1024 | LAYERLINE_EMBEDDINGS_ALL, -1, INT32_MIN, INT32_MAX };
     int32_t token = 5;
     uint64_t ticket = 0;
     layerline_error *err;

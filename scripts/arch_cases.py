@@ -391,6 +391,18 @@ def all_cases():
     ]  # fmt: skip
 
 
+def peer_batch(tokens):
+    """The tokens as one sequence from position 0, to be freed."""
+    import llama_cpp as peer
+
+    batch = peer.llama_batch_init(len(tokens), 0, 1)
+    batch.n_tokens = len(tokens)
+    for i, token in enumerate(tokens):
+        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = int(token), i, 1, 1
+        batch.seq_id[i][0] = 0
+    return batch
+
+
 def peer_rows(path, tokens, embeddings=False, room=64, cache=0, flash=0):
     """What llama.cpp computes: a row of logits for each token, or its hidden state after the final norm."""
     import llama_cpp as peer
@@ -408,11 +420,7 @@ def peer_rows(path, tokens, embeddings=False, room=64, cache=0, flash=0):
     params.n_threads = params.n_threads_batch = 1
     params.embeddings, params.pooling_type = embeddings, 0
     context = peer.llama_init_from_model(model, params)
-    batch = peer.llama_batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = int(token), i, 1, 1
-        batch.seq_id[i][0] = 0
+    batch = peer_batch(tokens)
     if peer.llama_decode(context, batch) != 0:
         raise SystemExit(f"{path}: llama.cpp fails on it")
     row, width = peer.llama_get_logits_ith, peer.llama_vocab_n_tokens(peer.llama_model_get_vocab(model))
@@ -437,23 +445,39 @@ def quiet_peer():
     return log
 
 
-def main():
+def written_cases(usage, cases):
+    """Writes the cases that the command line asks for; gives each with its path and tokens."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        raise SystemExit(__doc__.strip())
+        raise SystemExit(usage.strip())
     folder, wanted = sys.argv[1], set(sys.argv[2:])
     os.makedirs(folder, exist_ok=True)
     keep = quiet_peer()
-    for case in all_cases():
+    for case in cases:
         if wanted and case.name not in wanted:
             continue
         path = os.path.join(folder, f"{case.name}.gguf")
         case.write(path)
-        tokens = np.random.default_rng(7).integers(0, VOCAB, TOKENS).astype(np.int32)
-        logits, embeddings = peer_rows(path, tokens), peer_rows(path, tokens, embeddings=True)
-        np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, logits=logits, embeddings=embeddings)
-        spread = logits.std(axis=1).mean()
-        print(f"{case.name:22} {os.path.getsize(path) / 1024:6.0f} KiB, logits spread over {spread:.2f}", flush=True)
+        yield case, path, np.random.default_rng(7).integers(0, VOCAB, TOKENS).astype(np.int32)
     del keep
+
+
+def write_rows(case, path, tokens):
+    """What llama.cpp computes of a case, beside its model."""
+    logits, embeddings = peer_rows(path, tokens), peer_rows(path, tokens, embeddings=True)
+    np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, logits=logits, embeddings=embeddings)
+    spread = logits.std(axis=1).mean()
+    print(f"{case.name:22} {os.path.getsize(path) / 1024:6.0f} KiB, logits spread over {spread:.2f}", flush=True)
+
+
+def write_recipe(case, group, path):
+    """What drawn.txt says of a model, beside it."""
+    with open(path[: -len("gguf")] + "txt", "w") as out:
+        out.write("\n".join(case.random.lines(f"{group}/{case.name}", path, list(case.tensors))) + "\n")
+
+
+def main():
+    for case, path, tokens in written_cases(__doc__, all_cases()):
+        write_rows(case, path, tokens)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ gelu there than the one the models were trained with; those of `nomic-bert` by l
 
 import math
 import os
-import sys
 
 import numpy as np
 
-from arch_cases import HEADS, TOKENS, VOCAB, WIDTH, Case, peer_rows, quiet_peer
+from arch_cases import HEADS, VOCAB, WIDTH, Case, peer_batch, peer_rows, write_recipe, written_cases
 
 
 def encoder(name, arch, context=64, **keys):
@@ -130,11 +129,7 @@ def peer_score(path, tokens):
     params.flash_attn_type, params.n_threads, params.n_threads_batch = 0, 1, 1
     params.embeddings, params.pooling_type = True, 4
     context = peer.llama_init_from_model(model, params)
-    batch = peer.llama_batch_init(len(tokens), 0, 1)
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = int(token), i, 1, 1
-        batch.seq_id[i][0] = 0
+    batch = peer_batch(tokens)
     if peer.llama_encode(context, batch) != 0:
         raise SystemExit(f"{path}: llama.cpp fails on it")
     count = peer.llama_model_n_cls_out(model)
@@ -187,18 +182,15 @@ def bert_by_transformers(case, tokens):
     return np.asarray(out.last_hidden_state)[0]
 
 
+def all_cases():
+    return [
+        bert(), nomic_bert(), jina_bert_v2(False), jina_bert_v2(True), jina_bert_v3(), modern_bert(), gemma_embedding(),
+        *rankers(),
+    ]  # fmt: skip
+
+
 def main():
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        raise SystemExit(__doc__.strip())
-    folder, wanted = sys.argv[1], set(sys.argv[2:])
-    os.makedirs(folder, exist_ok=True)
-    keep = quiet_peer()
-    for case in (bert(), nomic_bert(), jina_bert_v2(False), jina_bert_v2(True), jina_bert_v3(), modern_bert(), gemma_embedding(), *rankers()):
-        if wanted and case.name not in wanted:
-            continue
-        path = os.path.join(folder, f"{case.name}.gguf")
-        case.write(path)
-        tokens = np.random.default_rng(7).integers(0, VOCAB, TOKENS).astype(np.int32)
+    for case, path, tokens in written_cases(__doc__, all_cases()):
         if case.name == "bert":
             rows = bert_by_transformers(case, tokens)
         else:
@@ -209,10 +201,8 @@ def main():
             assert np.abs(exact - more["score"]).max() < 2e-3, (exact, more)
             more["score"] = exact
         np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, embeddings=rows.astype(np.float32), **more)
-        with open(path[: -len("gguf")] + "txt", "w") as out:
-            out.write("\n".join(case.random.lines(f"encoder/{case.name}", path, list(case.tensors))) + "\n")
+        write_recipe(case, "encoder", path)
         print(f"{case.name:12} {os.path.getsize(path) / 1024:6.0f} KiB, spread over {rows.std():.2f}", flush=True)
-    del keep
 
 
 if __name__ == "__main__":

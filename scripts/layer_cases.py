@@ -6,12 +6,9 @@
 As arch_cases.py, which has the rest; DIRECTORY/CASE.txt is what drawn.txt says of the model.
 """
 
-import os
-import sys
-
 import numpy as np
 
-from arch_cases import TOKENS, VOCAB, Case, peer_rows, quiet_peer
+from arch_cases import VOCAB, Case, write_recipe, write_rows, written_cases
 
 FULL, WINDOW = 24, 16
 # Large, so that norms do not enlarge the roundings of what is small.
@@ -164,23 +161,9 @@ def all_cases():
 
 
 def main():
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        raise SystemExit(__doc__.strip())
-    folder, wanted = sys.argv[1], set(sys.argv[2:])
-    os.makedirs(folder, exist_ok=True)
-    keep = quiet_peer()
-    for case in (make() for make in all_cases()):
-        if wanted and case.name not in wanted:
-            continue
-        path = os.path.join(folder, f"{case.name}.gguf")
-        case.write(path)
-        tokens = np.random.default_rng(7).integers(0, VOCAB, TOKENS).astype(np.int32)
-        logits, embeddings = peer_rows(path, tokens), peer_rows(path, tokens, embeddings=True)
-        np.savez(path[: -len(".gguf")] + ".npz", tokens=tokens, logits=logits, embeddings=embeddings)
-        with open(path[: -len("gguf")] + "txt", "w") as out:
-            out.write("\n".join(case.random.lines(f"peer/{case.name}", path, list(case.tensors))) + "\n")
-        print(f"{case.name:22} {os.path.getsize(path) / 1024:6.0f} KiB, logits spread over {logits.std(axis=1).mean():.2f}", flush=True)
-    del keep
+    for case, path, tokens in written_cases(__doc__, (make() for make in all_cases())):
+        write_rows(case, path, tokens)
+        write_recipe(case, "peer", path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 //! Decoding a trace with a model that follows it. Each run is a process of its own, in a memory cgroup of its own where
 //! there are any; runs of all ways take turns.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -10,9 +11,9 @@ use layerline::session::Session;
 use layerline::weights::KeptExperts;
 use serde_json::{Value, json};
 
+use crate::made;
 use crate::trace::{Trace, token_of};
-
-type Result<T> = std::result::Result<T, String>;
+use crate::{ROOT, Result};
 
 pub const WORKER: &str = "--worker";
 pub const USAGE: &str = "\
@@ -22,7 +23,6 @@ pub const USAGE: &str = "\
   --repeats N       default 3
   --json FILE       figures; default target/bench/experts.json";
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// What a cgroup grants beside the budget: the program itself.
 const PROGRAM_BYTES: u64 = 24 << 20;
 /// Status of scripts/cgroup_budget.sh where no group can be made.
@@ -111,27 +111,9 @@ fn options(budget: u64, kept_experts: KeptExperts) -> Options {
 /// The model of a trace, written to models/ where it is missing.
 fn made(trace: &str) -> Result<PathBuf> {
     let name = Path::new(trace).file_stem().map_or("trace".into(), |name| name.to_string_lossy());
-    let path = Path::new(ROOT).join("models").join(format!("experts-{name}-q4_0.gguf"));
-    if path.exists() {
-        return Ok(path);
-    }
-    std::fs::create_dir_all(Path::new(ROOT).join("models")).map_err(|e| format!("models: {e}"))?;
-    let fresh = path.with_extension("part.gguf");
     let trace = std::path::absolute(trace).map_err(|e| format!("{trace}: {e}"))?;
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(ROOT)
-        .args(["run", "--release", "--quiet", "--example", "make_model", "--"])
-        .args(["--shape", "experts", "--type", "q4_0", "--out"])
-        .arg(&fresh)
-        .arg("--trace")
-        .arg(trace)
-        .status()
-        .map_err(|e| format!("cargo: {e}"))?;
-    if !status.success() {
-        return Err(format!("make_model ended with {status}"));
-    }
-    std::fs::rename(&fresh, &path).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok(path)
+    let options = ["--shape", "experts", "--type", "q4_0", "--trace"].map(OsStr::new);
+    made::written(&format!("experts-{name}-q4_0"), options.into_iter().chain([trace.as_os_str()]))
 }
 
 fn child(model: &Path, budget: u64, trace: &str, way: &str) -> Result<Value> {

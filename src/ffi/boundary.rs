@@ -109,6 +109,14 @@ impl Caller {
         if pointer.is_null() && cap > 0 { Err(null(name)) } else { Ok(OutArray { pointer, cap, call: PhantomData }) }
     }
 
+    /// A buffer to be filled, of which `cap` elements may be written, and where the length of all goes.
+    pub(super) fn out_buffer<T: Copy>(
+        &self,
+        (buf, cap, needed): (*mut T, usize, *mut usize),
+    ) -> Result<(OutArray<'_, T>, Out<'_, usize>)> {
+        Ok((self.out_array(buf, cap, "buf")?, self.out(needed, "needed")?))
+    }
+
     /// A struct to be filled, whose first field says how many bytes may be written.
     pub(super) fn out_struct<T: Versioned>(&self, pointer: *mut T) -> Result<OutStruct<'_, T>> {
         if pointer.is_null() {

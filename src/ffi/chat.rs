@@ -42,9 +42,9 @@ fn format(
     c: &Caller,
     model: *const layerline_model,
     conversation: Result<Conversation>,
-    (buf, cap, needed): (*mut c_char, usize, *mut usize),
+    buffer: (*mut c_char, usize, *mut usize),
 ) -> Result<()> {
-    let (model, buf, needed) = (c.handle(model)?, c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+    let (model, (buf, needed)) = (c.handle(model)?, c.out_buffer(buffer)?);
     let text = model.model.chat().format(&conversation?)?;
     needed.set(text.len());
     buf.set_text(text.as_bytes())

@@ -98,7 +98,7 @@ pub unsafe extern "C" fn layerline_detokenizer_push(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (handle, tokens) = (c.handle(detokenizer)?, c.array(tokens, count, "tokens")?);
-        let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+        let (buf, needed) = c.out_buffer((buf, cap, needed))?;
         let tokenizer = handle.model.tokenizer()?;
         handle.write(&buf, |length| needed.set(length), |next, text| next.push(tokenizer, tokens, text))
     })
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn layerline_detokenizer_finish(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let handle = c.handle(detokenizer)?;
-        let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+        let (buf, needed) = c.out_buffer((buf, cap, needed))?;
         let finish = |next: &mut Detokenizer, text: &mut String| {
             next.finish(text);
             Ok(())

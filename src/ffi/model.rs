@@ -194,7 +194,7 @@ pub unsafe extern "C" fn layerline_model_metadata(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (model, key) = (c.handle(model)?, c.c_text(key, "key")?);
-        let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+        let (buf, needed) = c.out_buffer((buf, cap, needed))?;
         let model = &model.model;
         let value = model.metadata(key).ok_or_else(|| match model.metadata_keys().any(|k| k == key) {
             true => Error::unsupported(format!(
@@ -241,7 +241,7 @@ pub unsafe extern "C" fn layerline_model_metadata_key_at(
     err: *mut *mut layerline_error,
 ) -> layerline_status {
     caller!().run(err, |c| {
-        let (model, buf, needed) = (c.handle(model)?, c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+        let (model, (buf, needed)) = (c.handle(model)?, c.out_buffer((buf, cap, needed))?);
         let mut keys = model.model.metadata_keys();
         let count = keys.len();
         let refusal = || Error::not_found(format!("metadata key {index} of {count}"));

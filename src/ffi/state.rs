@@ -109,7 +109,7 @@ pub unsafe extern "C" fn layerline_session_save_buffer(
     err: *mut *mut layerline_error,
 ) -> layerline_status {
     caller!().run(err, |c| {
-        let (session, buf, needed) = (c.handle(session)?, c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+        let (session, (buf, needed)) = (c.handle(session)?, c.out_buffer((buf, cap, needed))?);
         let session = session.read()?;
         let size = addressable(session.state_size()?)?;
         needed.set(size);

@@ -129,10 +129,10 @@ fn detokenize(
     model: *const layerline_model,
     (tokens, count): (*const i32, usize),
     flags: u32,
-    (buf, cap, needed): (*mut c_char, usize, *mut usize),
+    buffer: (*mut c_char, usize, *mut usize),
 ) -> Result<()> {
     let (model, tokens) = (c.handle(model)?, c.array(tokens, count, "tokens")?);
-    let (buf, needed) = (c.out_array(buf, cap, "buf")?, c.out(needed, "needed")?);
+    let (buf, needed) = c.out_buffer(buffer)?;
     let bytes = model.model.tokenizer()?.detokenize(tokens, detokenizing(flags)?)?;
     needed.set(bytes.len());
     buf.set_text(&bytes)

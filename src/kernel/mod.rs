@@ -8,6 +8,8 @@ pub mod pool;
 pub mod recurrent;
 pub mod rope;
 pub mod rows;
+#[cfg(test)]
+pub mod testing;
 pub mod vector;
 
 use isa::Instructions;

@@ -101,29 +101,30 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Reads through a file descriptor and the page cache.
+/// A file, or a part of one.
 pub struct FileSource {
     name: String,
     file: File,
     start: u64,
     end: u64,
+    way: Way,
 }
 
-/// Reads past the page cache.
-struct DirectSource {
-    file: FileSource,
-    direct: File,
-    /// Whether reads go through the page cache where the file system turns out to refuse direct ones: some grant a small
-    /// one and refuse larger ones, or those of another part of the file.
-    may_fall_back: bool,
-    fell_back: AtomicBool,
-}
-
-/// A mapping of the whole file. A file truncated while it is mapped kills the process that touches the lost part, which
-/// is why no default uses it; the length is checked before each use, which leaves only a short window.
-pub struct MappedSource {
-    file: FileSource,
-    map: FileMapping,
+/// How bytes of a file are reached.
+enum Way {
+    /// Through the page cache.
+    Buffered,
+    /// Past it, by a descriptor of its own.
+    Direct {
+        direct: File,
+        /// Whether reads go through the page cache where the file system turns out to refuse direct ones: some grant a
+        /// small one and refuse larger ones, or those of another part of the file.
+        may_fall_back: bool,
+        fell_back: AtomicBool,
+    },
+    /// A mapping of the whole file. A file truncated while it is mapped kills the process that touches the lost part,
+    /// which is why no default uses it; the length is checked before each use, which leaves only a short window.
+    Mapped(FileMapping),
 }
 
 impl Source for FileSource {
@@ -137,64 +138,33 @@ impl Source for FileSource {
         self.end
     }
     fn alignment(&self) -> u64 {
-        1
+        match self.way {
+            Way::Buffered => 1,
+            // Of a mapping whole pages are given back.
+            Way::Direct { .. } | Way::Mapped(_) => DIRECT_ALIGNMENT,
+        }
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if let Way::Direct { direct, may_fall_back, fell_back } = &self.way
+            // Relaxed: a thread that does not see it yet finds it out by its own read.
+            && !fell_back.load(Ordering::Relaxed)
+        {
+            match file::read_at(direct, buf, offset) {
+                Err(e) if *may_fall_back && file::refuses_direct(&e) => fell_back.store(true, Ordering::Relaxed),
+                result => return result,
+            }
+        }
         file::read_at(&self.file, buf, offset)
     }
-}
-
-impl Source for DirectSource {
-    fn name(&self) -> &str {
-        self.file.name()
-    }
-    fn start(&self) -> u64 {
-        self.file.start
-    }
-    fn end(&self) -> u64 {
-        self.file.end
-    }
-    fn alignment(&self) -> u64 {
-        DIRECT_ALIGNMENT
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        // Relaxed: a thread that does not see it yet finds it out by its own read.
-        if self.fell_back.load(Ordering::Relaxed) {
-            return self.file.read_at(offset, buf);
-        }
-        match file::read_at(&self.direct, buf, offset) {
-            Err(e) if self.may_fall_back && file::refuses_direct(&e) => {
-                self.fell_back.store(true, Ordering::Relaxed);
-                self.file.read_at(offset, buf)
-            }
-            result => result,
-        }
-    }
-}
-
-impl Source for MappedSource {
-    fn name(&self) -> &str {
-        self.file.name()
-    }
-    fn start(&self) -> u64 {
-        self.file.start
-    }
-    fn end(&self) -> u64 {
-        self.file.end
-    }
-    fn alignment(&self) -> u64 {
-        // Pages of the mapping are given back whole.
-        DIRECT_ALIGNMENT
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(offset, buf)
-    }
     fn mapping(&self) -> Option<&FileMapping> {
-        Some(&self.map)
+        if let Way::Mapped(map) = &self.way { Some(map) } else { None }
     }
     fn check_intact(&self) -> Result<()> {
-        let now = self.file.file.metadata().map_err(|e| Error::io(format!("{}: {e}", self.name())))?.len();
-        if now < self.file.end { Err(self.short(now, 0, 0)) } else { Ok(()) }
+        if self.mapping().is_none() {
+            return Ok(());
+        }
+        let now = self.file.metadata().map_err(|e| Error::io(format!("{}: {e}", self.name)))?.len();
+        if now < self.end { Err(self.short(now, 0, 0)) } else { Ok(()) }
     }
 }
 
@@ -217,7 +187,7 @@ pub fn from_file(file: File, start: u64, length: u64, name: String) -> Result<Fi
     let size = meta.len();
     let end = if length == 0 { Some(size) } else { start.checked_add(length) };
     match end {
-        Some(end) if start <= end && end <= size => Ok(FileSource { name, file, start, end }),
+        Some(end) if start <= end && end <= size => Ok(FileSource { name, file, start, end, way: Way::Buffered }),
         _ => Err(Error::invalid(format!(
             "{name}: the part from {start} with {length} bytes lies outside the file of {size} bytes"
         ))),
@@ -229,13 +199,13 @@ impl FileSource {
         self.start
     }
 
-    /// The same file, mapped.
-    fn mapped(self) -> Result<Box<dyn Source>> {
+    /// A mapping of it.
+    fn map(&self) -> Result<FileMapping> {
         let map = map_file(&self.file).map_err(|e| Error::io(format!("{}: {e}", self.name)))?;
         if (map.len() as u64) < self.end {
             return Err(Error::io(format!("{}: became shorter while it was opened", self.name)));
         }
-        Ok(Box::new(MappedSource { file: self, map }))
+        Ok(map)
     }
 
     /// Opens the same file again for direct reads, where they are possible.
@@ -261,26 +231,21 @@ impl FileSource {
 /// # Errors
 /// `UNSUPPORTED`: direct reads are asked for and not possible; `IO`, `OUT_OF_MEMORY`: opening or mapping failed.
 pub fn in_mode(files: Vec<FileSource>, io: Io) -> Result<(Vec<Box<dyn Source>>, Io)> {
-    let boxed = |file: FileSource| -> Box<dyn Source> { Box::new(file) };
-    match io {
-        Io::Buffered => Ok((files.into_iter().map(boxed).collect(), io)),
-        Io::Mmap => Ok((files.into_iter().map(FileSource::mapped).collect::<Result<_>>()?, io)),
-        Io::Direct | Io::Auto => {
-            let may_fall_back = io == Io::Auto;
-            let mut opened = Vec::with_capacity(files.len());
-            for file in &files {
-                match file.reopen_direct() {
-                    Ok(direct) => opened.push(direct),
-                    Err(_) if may_fall_back => return in_mode(files, Io::Buffered),
-                    Err(e) => return Err(file.no_direct(e)),
-                }
-            }
-            let direct = files.into_iter().zip(opened).map(|(file, direct)| -> Box<dyn Source> {
-                Box::new(DirectSource { file, direct, may_fall_back, fell_back: AtomicBool::new(false) })
-            });
-            Ok((direct.collect(), Io::Direct))
-        }
+    let mut ways = Vec::with_capacity(files.len());
+    for file in &files {
+        ways.push(match io {
+            Io::Buffered => Way::Buffered,
+            Io::Mmap => Way::Mapped(file.map()?),
+            Io::Direct | Io::Auto => match file.reopen_direct() {
+                Ok(direct) => Way::Direct { direct, may_fall_back: io == Io::Auto, fell_back: AtomicBool::new(false) },
+                Err(_) if io == Io::Auto => return in_mode(files, Io::Buffered),
+                Err(e) => return Err(file.no_direct(e)),
+            },
+        });
     }
+    let source = |(file, way)| -> Box<dyn Source> { Box::new(FileSource { way, ..file }) };
+    let sources = files.into_iter().zip(ways).map(source).collect();
+    Ok((sources, if io == Io::Auto { Io::Direct } else { io }))
 }
 
 impl crate::gguf::Input for FileSource {

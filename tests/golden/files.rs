@@ -146,7 +146,7 @@ fn arrays_of_equal_numbers_are_that_number() {
 }
 
 #[test]
-fn arrays_that_are_too_short_or_contradict_the_tensors_are_refused_with_both_figures() {
+fn arrays_too_short_or_against_the_tensors_are_refused_with_both_figures() {
     let heads = "llama.attention.head_count_kv";
     let short = Parts::of("arch/llama.gguf").set("llama.feed_forward_length", Array::U32(vec![128])).plain("short");
     assert!(short.refusal().message().contains("layer 1"), "{}", short.refusal().message());

@@ -307,12 +307,12 @@ fn forged_figures_are_refused_with_what_is_wrong() {
     refused(56, &u64::MAX.to_le_bytes(), Status::Format, "more than 2^64");
     refused(56, &3u64.to_le_bytes(), Status::Format, "the state of 3 tokens");
     // The table of the layers: kind, type, padding, window, first position.
-    for (at, with) in [(72, 3), (73, 2), (74, 1), (76, 1)] {
+    for (at, with) in [(72, 3), (73, 1), (73, 3), (74, 1), (76, 1)] {
         refused(at, &[with], Status::Format, "unknown kind of memory");
     }
     refused(72, &[1, 0, 0, 0, 9, 0, 0, 0], Status::InvalidArgument, "keys and values of 9 positions");
     refused(72, &[2], Status::Format, "takes");
-    refused(73, &[1], Status::Format, "takes");
+    refused(73, &[2], Status::Format, "takes");
     refused(80, &[1], Status::Format, "rows from position 1 on");
     v.assert_unharmed();
 }

@@ -292,7 +292,8 @@ fn a_vocabulary_stays_in_the_order_of_its_file() {
         let before = metadata.memory_bytes();
         let tokenizer = Tokenizer::from_metadata(&mut metadata).unwrap().unwrap();
         let bytes = tokenizer.memory_bytes();
-        assert!(bytes < before + before / 4, "{name}: {bytes} of {before}");
+        // Beside the texts, the table that finds them takes up to 12 bytes a token.
+        assert!(bytes < before + before / 2, "{name}: {bytes} of {before}");
         assert!(metadata.memory_bytes() < 100_000, "{name}: the arrays have moved");
     }
 }

@@ -1,23 +1,11 @@
 use super::*;
 use crate::kernel::attention::{AttentionParameters, BLOCK, attend_layer};
+use crate::kernel::testing::noise;
 use std::collections::HashMap;
 
 const CONTEXT: usize = 700;
 const HEADS: usize = 2;
 const DIM: usize = 32;
-
-/// Values from -1 to 1, the same for a position whenever it is asked for.
-fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..count)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 fn rows(seed: u64, positions: std::ops::Range<usize>, len: usize) -> Vec<f32> {
     positions.flat_map(|p| noise(seed + 1000 * p as u64, len)).collect()
@@ -44,15 +32,7 @@ fn memory(kinds: &[(Kind, usize)], kv_type: KvType) -> SequenceMemory {
     .unwrap()
 }
 
-const PARAMETERS: AttentionParameters = AttentionParameters {
-    scale: 0.3,
-    softcap: None,
-    sinks: None,
-    window: None,
-    section: None,
-    slopes: None,
-    until: None,
-};
+const PARAMETERS: AttentionParameters = AttentionParameters { scale: 0.3, ..AttentionParameters::PLAIN };
 
 /// What tokens `positions` see in a layer, after their keys and values were added.
 fn take(

@@ -46,6 +46,19 @@ pub struct AttentionParameters<'a> {
     pub until: Option<usize>,
 }
 
+impl AttentionParameters<'_> {
+    /// Scores as they are, of all positions up to the token's own.
+    pub const PLAIN: AttentionParameters<'static> = AttentionParameters {
+        scale: 1.0,
+        softcap: None,
+        sinks: None,
+        window: None,
+        section: None,
+        slopes: None,
+        until: None,
+    };
+}
+
 /// Elements of a quantised block, which share a scale.
 pub const Q8_0_BLOCK: usize = 32;
 

@@ -1,28 +1,8 @@
 use super::*;
+use crate::kernel::testing::noise;
 use crate::kernel::vector::{f16_to_f32, f32_to_f16};
 
-const PLAIN: AttentionParameters = AttentionParameters {
-    scale: 1.0,
-    softcap: None,
-    sinks: None,
-    window: None,
-    section: None,
-    slopes: None,
-    until: None,
-};
-
-/// Values from -1 to 1, the same in each run.
-fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..count)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
-}
+const PLAIN: AttentionParameters = AttentionParameters::PLAIN;
 
 fn half_noise(seed: u64, count: usize) -> Vec<u16> {
     let mut out = vec![0; count];

@@ -2,23 +2,11 @@ use super::math;
 use super::simd::{Kernel, LANES, Simd, dispatch};
 use super::*;
 use crate::kernel::Isa;
+use crate::kernel::testing::noise;
 
 const LENGTHS: [usize; 12] = [0, 1, 2, 7, 8, 9, 31, 32, 63, 64, 513, 1111];
 
 const CLAMPED: Activation = Activation::ClampedSwiglu { slope: 1.702, limit: 7.0 };
-
-/// Values from -1 to 1, the same in each run.
-fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..count)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 /// Floats spread over all exponents and both signs, with the special ones.
 fn all_magnitudes() -> Vec<f32> {

@@ -1,12 +1,13 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
 mod host;
+mod interrupt;
 mod progress;
 mod sweep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
@@ -23,6 +24,8 @@ use crate::weights::source::{self, Source};
 use crate::weights::state::{Accounting, Fixed, Request, RoutedExpert, State};
 use crate::weights::{Event, LayerState, Stats};
 
+use interrupt::CancelToken;
+pub use interrupt::Interrupt;
 pub use progress::{Progress, ProgressReport};
 use sweep::LayerAccess;
 pub use sweep::{PageGuard, Sweep};
@@ -67,70 +70,6 @@ pub struct Engine {
     sweep_bytes: u64,
     /// Dropped after the frames, so that no other model grows before they are gone.
     budget_share: Option<BudgetShare>,
-}
-
-/// What other threads share with a session's calls: it ends them, and tells how far they have come. It counts how often it was raised, so that an interrupt is not lost
-/// between two passes or before the first one: it ends the call that runs, or the next one where none runs.
-pub struct Interrupt {
-    raised: AtomicU64,
-    /// The count when the last call ended: what was raised before belonged to that call.
-    settled: AtomicU64,
-    progress: Progress,
-    engine: Weak<Shared>,
-}
-
-impl Interrupt {
-    pub fn new(engine: &Engine) -> Arc<Interrupt> {
-        Arc::new(Interrupt {
-            raised: AtomicU64::new(0),
-            settled: AtomicU64::new(0),
-            progress: Progress::default(),
-            engine: Arc::downgrade(&engine.shared),
-        })
-    }
-
-    /// The running pass ends with CANCELLED within one page's time.
-    pub fn raise(&self) {
-        self.raised.fetch_add(1, Ordering::SeqCst);
-        if let Some(shared) = self.engine.upgrade().filter(|shared| shared.home.is_here()) {
-            // With the lock held nobody is between checking the count and going to sleep.
-            let _state = shared.state.lock();
-            shared.changed.notify_all();
-        }
-    }
-
-    /// How far the session's running call has come.
-    pub fn progress(&self) -> &Progress {
-        &self.progress
-    }
-
-    /// How often it was raised.
-    pub fn count(&self) -> u64 {
-        self.raised.load(Ordering::SeqCst)
-    }
-
-    /// The count from which a call that begins now is interrupted: what was raised since the last call ended ends it.
-    pub fn settled(&self) -> u64 {
-        self.settled.load(Ordering::SeqCst)
-    }
-
-    /// A call has ended, or the host withdraws: what was raised until now ends no other call.
-    pub fn settle(&self) {
-        self.settled.store(self.count(), Ordering::SeqCst);
-    }
-}
-
-/// What ends a sweep early: its session's interrupt, raised since the count was `since`.
-#[derive(Clone, Copy)]
-struct CancelToken<'a> {
-    interrupt: &'a Interrupt,
-    since: u64,
-}
-
-impl CancelToken<'_> {
-    fn check(self) -> Result<()> {
-        if self.interrupt.count() == self.since { Ok(()) } else { Err(Error::cancelled()) }
-    }
 }
 
 impl Shared {
@@ -633,7 +572,7 @@ impl Drop for Engine {
 #[derive(Default)]
 pub struct WorkGate {
     shut: std::sync::atomic::AtomicBool,
-    waiting: AtomicU64,
+    waiting: std::sync::atomic::AtomicU64,
 }
 
 #[cfg(test)]
