@@ -73,6 +73,8 @@ pub mod kernel;
 #[doc(hidden)]
 pub mod model;
 #[doc(hidden)]
+pub mod operations;
+#[doc(hidden)]
 pub mod quant;
 #[doc(hidden)]
 pub mod session;

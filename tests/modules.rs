@@ -4,9 +4,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module uses only those below it.
-const ORDER: [&str; 13] = [
-    "ffi", "generate", "session", "model", "exec", "arch", "weights", "text", "kernel", "gguf", "quant", "sys", "error",
+const ORDER: [&str; 14] = [
+    "ffi",
+    "generate",
+    "session",
+    "model",
+    "exec",
+    "arch",
+    "weights",
+    "text",
+    "kernel",
+    "operations",
+    "gguf",
+    "quant",
+    "sys",
+    "error",
 ];
+
+/// Modules beside each other: the first does not use the second, although it stands above it.
+const APART: [(&str, &str); 4] = [("arch", "kernel"), ("arch", "text"), ("text", "kernel"), ("weights", "kernel")];
 
 /// Where memory is handled by hand.
 const UNSAFE: [&str; 4] = ["ffi/", "kernel/", "sys/", "weights/frames"];
@@ -117,7 +133,7 @@ fn no_module_uses_one_above_it() {
             for name in named_modules(line) {
                 // What `lib.rs` exports of the errors may be named there.
                 let name = if ["Error", "Result", "Status"].contains(&name) { "error" } else { name };
-                if place(name).is_none_or(|at| at < own) {
+                if place(name).is_none_or(|at| at < own) || APART.contains(&(source.module(), name)) {
                     found.push(format!("src/{}:{number}: {name} is not below {}", source.path, source.module()));
                 }
             }

@@ -5,7 +5,7 @@ use super::table::{
     Architecture, DENSE, GRANITE, NEOX, Norms, PRE_NORMS, Positions, QueryKeyNorm, RENORMALISED, SIGMOID,
     SIGMOID_RENORMALISED, WINDOWS, Windows,
 };
-use crate::kernel::vector::Activation;
+use crate::operations::Activation;
 
 /// The recurrent layers of an architecture.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::gguf::{Array, Metadata, Value};
-use crate::kernel::rope::Scaling;
+use crate::operations::Scaling;
 
 /// When a key that no description reads leaves the results as they are.
 enum Harmless {

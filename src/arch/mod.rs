@@ -12,8 +12,7 @@ mod transformer;
 
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
-use crate::kernel::rope::{Pairing, Scaling};
-use crate::kernel::vector::Activation;
+use crate::operations::{Activation, Pairing, Scaling};
 use crate::weights::{Builder, MatrixId};
 
 pub use build::VectorSource;

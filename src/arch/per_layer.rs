@@ -1,7 +1,7 @@
 //! What some models have beside the blocks of their layers: inputs of each layer's own, and several residual streams.
 
 use super::{Linear, Norm, VectorId};
-use crate::kernel::vector::Activation;
+use crate::operations::Activation;
 use crate::weights::MatrixId;
 
 /// Inputs that every layer has of its own: `width` elements for each token and layer,

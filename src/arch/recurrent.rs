@@ -1,7 +1,7 @@
 //! Layers that keep a state of one size in place of keys and values: what they compute, and of which tensors.
 
 use super::{Linear, Norm, SpanNorm, VectorId};
-use crate::kernel::recurrent::{StateHeads, state_len};
+use crate::operations::StateHeads;
 
 /// x + W_out·mix(norm(x)), in place of attention or beside it.
 #[derive(Clone, Copy, Debug)]
@@ -106,9 +106,9 @@ impl Recurrent {
             Mixer::ShortConvolution { convolution, .. } => convolution.state_len(),
             Mixer::Delta(d) => {
                 let convolutions = d.convolutions.iter().flatten().map(Convolution::state_len);
-                convolutions.fold(state_len(&d.heads), usize::saturating_add)
+                convolutions.fold(d.heads.state_len(), usize::saturating_add)
             }
-            Mixer::StateSpace(s) => s.convolution.state_len().saturating_add(state_len(&s.heads)),
+            Mixer::StateSpace(s) => s.convolution.state_len().saturating_add(s.heads.state_len()),
         }
     }
 }

@@ -6,8 +6,7 @@ mod gemma;
 
 use super::hybrids::{self, RecurrentLayers};
 use super::{Gating, NormKind};
-use crate::kernel::rope::Pairing;
-use crate::kernel::vector::Activation;
+use crate::operations::{Activation, Pairing};
 
 /// A kind of model that is built in.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
-use crate::kernel::rope::{Pairing, Scaling};
+use crate::operations::{Pairing, Scaling};
 
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
 

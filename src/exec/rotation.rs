@@ -2,7 +2,8 @@
 
 use crate::arch::{Rope, VectorId};
 use crate::error::Result;
-use crate::kernel::rope::{Pairing, RopeTable};
+use crate::kernel::rope::RopeTable;
+use crate::operations::Pairing;
 
 pub struct Rotation {
     pairing: Pairing,

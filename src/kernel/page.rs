@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::matmul::{self, Activations, Output};
 use super::pool::Pool;
-use super::vector::Activation;
 use super::{Isa, vector};
+use crate::operations::Activation;
 use crate::quant::Format;
 
 /// Rows that a thread takes at a time at least.

@@ -3,61 +3,11 @@
 use super::Isa;
 use super::vector::simd::{Chunk, Kernel, LANES, Simd, dispatch};
 use crate::error::{Error, Result};
+use crate::operations::{Pairing, Scaling};
 use std::f64::consts::PI;
 
 #[cfg(test)]
 mod tests;
-
-/// Which elements form a pair, of n rotated ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// 2i and 2i + 1.
-    Norm,
-    /// i and i + n/2.
-    Neox,
-}
-
-/// How the angles are stretched beyond the context a model was trained for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scaling {
-    None,
-    /// All angles divided by `factor`, cosines and sines multiplied by `magnitude`.
-    Linear {
-        factor: f64,
-        magnitude: f64,
-    },
-    /// Slow pairs divided by `factor`, fast ones left, those between blended (YaRN, arXiv 2309.00071).
-    Yarn {
-        factor: f64,
-        /// The context the model was trained for, in tokens.
-        original_context: u32,
-        /// A pair that turns more often than this over the original context is left as it is; usually 32.
-        beta_fast: f64,
-        /// One that turns less often is divided by `factor`; usually 1.
-        beta_slow: f64,
-        /// Weight of the unscaled angles in the blend; usually 1. At 0 all is linear, and so is the magnitude 1.
-        ext_factor: f64,
-        /// Multiplies cosines and sines; usually 1.
-        attn_factor: f64,
-        /// Cosines and sines are multiplied by 1 + 0.1 · log_multiplier · ln(factor) as well; usually 1.
-        log_multiplier: f64,
-    },
-}
-
-impl Scaling {
-    /// YaRN with the usual parameters.
-    pub fn yarn(factor: f64, original_context: u32) -> Scaling {
-        Scaling::Yarn {
-            factor,
-            original_context,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            ext_factor: 1.0,
-            attn_factor: 1.0,
-            log_multiplier: 1.0,
-        }
-    }
-}
 
 /// The angle of each pair per position, and the factor of cosines and sines.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use crate::arch::{
     Streams, VectorId,
 };
 use crate::error::{Error, Result};
-use crate::kernel::vector::Activation;
+use crate::operations::Activation;
 
 /// Of the first layers of models with streams, gates are sparse: what exceeds the 95th percentile of a normal
 /// distribution is left.

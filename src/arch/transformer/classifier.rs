@@ -3,7 +3,7 @@
 use super::Maker;
 use crate::arch::{Classifier, ClassifierActivation};
 use crate::error::{Error, Result};
-use crate::kernel::vector::Activation;
+use crate::operations::Activation;
 
 /// As keys name a mean of all hidden states, and the first of them.
 const MEAN: usize = 1;

@@ -5,7 +5,7 @@ use crate::arch::metadata::Keys;
 use crate::arch::table::{Architecture, Sharing};
 use crate::arch::{Heads, Projection};
 use crate::error::{Error, Result};
-use crate::kernel::attention::MAX_HEAD_DIM;
+use crate::operations::MAX_HEAD_DIM;
 
 /// The heads of a layer by the keys, which may have a number for each layer, and other lengths for windows.
 pub fn of_layer(

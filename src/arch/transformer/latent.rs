@@ -3,7 +3,7 @@
 use super::{LOG_MULTIPLIER, Maker};
 use crate::arch::{Expanded, Heads, Latent, Linear, Norm, Projection, Shape};
 use crate::error::{Error, Result};
-use crate::kernel::rope::Scaling;
+use crate::operations::Scaling;
 
 impl Maker<'_> {
     /// The projection of a layer, and the elements of a head's result.

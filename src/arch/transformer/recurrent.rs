@@ -8,7 +8,7 @@ use crate::arch::{
     Convolution, Delta, DeltaRows, DeltaStrength, Linear, Mixer, Norm, Recurrent, SpanNorm, StateSpace, VectorId,
 };
 use crate::error::{Error, Result};
-use crate::kernel::recurrent::{MAX_KERNEL, MAX_KEY, StateHeads};
+use crate::operations::{MAX_KERNEL, MAX_KEY, StateHeads};
 
 /// Sizes that say nothing in a model none of whose layers is recurrent.
 pub(super) const SIZE_KEYS: &[&str] =

@@ -19,12 +19,11 @@ mod tests;
 mod transfer;
 
 use crate::error::{Error, Result};
-use crate::kernel::attention::{
-    CacheRows, Elements, LayerCache, MAX_HEAD_DIM, Q8_0_BLOCK, Q8_0_BYTES, f32_to_q8_0, rotate,
-};
+use crate::kernel::attention::{CacheRows, Elements, LayerCache, Q8_0_BLOCK, Q8_0_BYTES, f32_to_q8_0, rotate};
 use crate::kernel::pool::Pool;
 use crate::kernel::recurrent::Before;
 use crate::kernel::{Isa, rows, vector};
+use crate::operations::MAX_HEAD_DIM;
 use crate::weights::frames::Memory;
 use recurrent::States;
 

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::{KvType, Layer, SequenceMemory};
-use crate::kernel::attention::MAX_HEAD_DIM;
+use crate::operations::MAX_HEAD_DIM;
 
 /// A row, as a file holds it: numbers of two bytes, or bytes; or the state of a layer.
 pub enum Row<'a> {

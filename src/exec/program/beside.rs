@@ -3,7 +3,7 @@
 
 use super::step::{Buffer, Usage};
 use crate::arch::{LayerStreams, VectorId};
-use crate::kernel::vector::Activation;
+use crate::operations::Activation;
 use crate::weights::MatrixId;
 
 /// A step of a part that only some models have.

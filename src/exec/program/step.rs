@@ -3,8 +3,7 @@
 use super::beside::Beside;
 use crate::arch::{Convolution, Experts, Latent, Linear, Norm, Slopes, SpanNorm, Temperature, VectorId};
 use crate::kernel::matmul::{Form, activation_bytes};
-use crate::kernel::recurrent::StateHeads;
-use crate::kernel::vector::Activation;
+use crate::operations::{Activation, StateHeads};
 use crate::weights::MatrixId;
 
 /// A buffer of a program, by number.

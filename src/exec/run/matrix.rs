@@ -8,7 +8,7 @@ use crate::exec::scratch::Arena;
 use crate::kernel::matmul::{Activations, Form, Quantizer};
 use crate::kernel::page::{self, Epilogue, Product, Rows};
 use crate::kernel::rows;
-use crate::kernel::vector::Activation;
+use crate::operations::Activation;
 use crate::weights::{Matrix, MatrixId, PageGuard, Sweep};
 
 /// Pages are taken together for no more tokens than this: for more of them a page is worth a meeting of the threads, and

@@ -3,9 +3,10 @@
 use super::{Run, Work};
 use crate::exec::program::{Buffer, Convolve, GateFunction, Recur, RecurRule, Stretches};
 use crate::exec::scratch::Arena;
-use crate::kernel::recurrent::{Convolution, Decay, Recurrence, Rule, convolve, recur, state_len};
+use crate::kernel::recurrent::{Convolution, Decay, Recurrence, Rule, convolve, recur};
 use crate::kernel::rows;
-use crate::kernel::vector::{self, Activation};
+use crate::kernel::vector;
+use crate::operations::Activation;
 
 impl Run<'_> {
     pub(super) fn copy_stretches(
@@ -71,7 +72,7 @@ impl Run<'_> {
         let decay = Decay { inputs: decays, bias: self.loaded.vector(r.bias), factors: self.loaded.vector(r.factors) };
         let Recur { heads, queries, keys, values, .. } = *r;
         let recurrence = Recurrence { heads, decay, rule, rows, width, queries, keys, values };
-        let range = r.state..r.state + state_len(&heads);
+        let range = r.state..r.state + heads.state_len();
         let (before, state) = w.memory.memory.change_state(r.layer, w.memory.position);
         recur(self.pool, self.isa, &recurrence, (before.part(range.clone()), &mut state[range]), to);
     }

@@ -14,6 +14,7 @@ mod tests;
 
 use super::Isa;
 use super::pool::Pool;
+use crate::operations::MAX_HEAD_DIM;
 use rows::{MAX_ROWS, Row};
 use std::array;
 
@@ -21,10 +22,6 @@ pub use quantize::{f32_to_q8_0, rotate, rotate_back};
 
 /// Positions whose scores are taken into the softmax at once.
 pub const BLOCK: usize = 64;
-
-/// Longest key or value vector: sizes the scratch on the stack (about 27 KiB in all). The longest known are those of
-/// latent attention.
-pub const MAX_HEAD_DIM: usize = 576;
 
 /// What scores are and which of them count.
 #[derive(Clone, Copy, Debug)]

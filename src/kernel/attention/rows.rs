@@ -1,9 +1,10 @@
 //! The work itself: some rows of queries against the keys and values of one head.
 
-use super::{AttentionParameters, BLOCK, CacheRows, Elements, HeadCache, MAX_HEAD_DIM, Q8_0_BLOCK, Q8_0_BYTES};
+use super::{AttentionParameters, BLOCK, CacheRows, Elements, HeadCache, Q8_0_BLOCK, Q8_0_BYTES};
 use crate::kernel::Isa;
 use crate::kernel::vector::simd::{Chunk, Kernel, LANES, Simd, dispatch};
 use crate::kernel::vector::{math, max_of};
+use crate::operations::MAX_HEAD_DIM;
 
 /// Rows worked on together. More would widen a key less often, but queries, scores and results then leave the first
 /// cache: 64 rows of a prompt run at little more than half the speed of 16.

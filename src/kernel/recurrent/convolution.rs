@@ -5,9 +5,7 @@ use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::kernel::vector::math;
 use crate::kernel::vector::simd::{Kernel, LANES, Simd, dispatch};
-
-/// Weights that a channel may have.
-pub const MAX_KERNEL: usize = 8;
+use crate::operations::MAX_KERNEL;
 
 /// Channels that are handed to a thread at once.
 const SHARE: usize = 8 * LANES;

@@ -13,9 +13,7 @@ use super::{Before, Shared};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::kernel::vector::simd::{Chunk, Kernel, LANES, Simd, dispatch, sum_lanes};
-
-/// Elements that a key may have.
-pub const MAX_KEY: usize = 256;
+use crate::operations::{MAX_KEY, STATE_PADDING, StateHeads};
 
 /// Tokens that a few columns are taken through at a time.
 const TILE: usize = 8;
@@ -23,34 +21,8 @@ const TILE: usize = 8;
 /// Vectors of columns that are taken together; the rest is taken vector by vector.
 const VECTORS: usize = 4;
 
-/// The heads of a layer. Query and key heads may be fewer than value heads.
-#[derive(Clone, Copy, Debug)]
-pub struct StateHeads {
-    pub count: usize,
-    pub key_heads: usize,
-    /// Elements of a key, at most [`MAX_KEY`].
-    pub key: usize,
-    /// Elements of a value.
-    pub value: usize,
-    /// Whether the heads that share a key head lie `key_heads` apart; else they follow each other.
-    pub tiled: bool,
-}
-
-impl StateHeads {
-    fn key_head(&self, head: usize) -> usize {
-        if self.tiled { head % self.key_heads } else { head / (self.count / self.key_heads) }
-    }
-
-    /// Elements of the state of a head.
-    fn state_len(&self) -> usize {
-        self.key * self.value.next_multiple_of(LANES)
-    }
-}
-
-/// Elements of the state of all heads.
-pub fn state_len(heads: &StateHeads) -> usize {
-    heads.state_len().saturating_mul(heads.count)
-}
+// States are padded for these vectors.
+const _: () = assert!(STATE_PADDING == LANES);
 
 /// Where g comes from: exp(factor · δ) of each head, with δ = ln(1 + exp(input + bias)).
 #[derive(Clone, Copy)]
@@ -109,9 +81,9 @@ pub fn recur(pool: &Pool, isa: Isa, r: &Recurrence, (before, state): (Before, &m
         Rule::Plain { skip } => assert!(skip.is_none_or(|skip| skip.len() == h.count)),
     }
     assert_eq!(out.len(), tokens * h.count * h.value);
-    assert_eq!(state.len(), state_len(h));
+    assert_eq!(state.len(), h.state_len());
     let (state, out) = (&Shared(state.as_mut_ptr()), &Shared(out.as_mut_ptr()));
-    let len = h.state_len();
+    let len = h.head_state_len();
     pool.for_ranges(h.count, 1, &|heads| {
         for head in heads {
             // SAFETY: each head has a stretch of the state, and is handed out once.

@@ -15,8 +15,8 @@ mod matrix;
 #[cfg(test)]
 mod tests;
 
-pub use convolution::{Convolution, MAX_KERNEL, convolve};
-pub use matrix::{Decay, MAX_KEY, Recurrence, Rule, StateHeads, recur, state_len};
+pub use convolution::{Convolution, convolve};
+pub use matrix::{Decay, Recurrence, Rule, recur};
 
 /// Where the state before the first token of a call lies.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,7 @@ use super::*;
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::kernel::testing::noise;
+use crate::operations::StateHeads;
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
@@ -97,7 +98,7 @@ impl Case {
     fn run(&self, isa: Isa, pool: &Pool, step: usize) -> (Vec<u32>, Vec<u32>, Vec<f32>) {
         let [queries, keys, values] = self.places();
         let h = self.heads;
-        let mut states = [vec![f32::NAN; state_len(&h)], vec![f32::NAN; state_len(&h)]];
+        let mut states = [vec![f32::NAN; h.state_len()], vec![f32::NAN; h.state_len()]];
         let mut out = vec![f32::NAN; TOKENS * h.count * h.value];
         let per_token = self.inputs.len() / TOKENS;
         for (i, out) in out.chunks_mut(step * h.count * h.value).enumerate() {

@@ -4,24 +4,7 @@ use super::map::{Binary, Unary, update, update_with};
 use super::math;
 use super::simd::Simd;
 use crate::kernel::Isa;
-
-/// The function f of a feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// x·σ(x), within 10⁻⁶ relative (below −87 the result may round to −0).
-    Silu,
-    /// ½x(1 + erf(x/√2)), within 10⁻⁶ relative plus 10⁻⁸.
-    Gelu,
-    /// max(x, 0).
-    Relu,
-    /// ½x(1 + tanh(√(2/π)(x + 0.044715·x³))), within 10⁻⁶ relative plus 10⁻⁸.
-    GeluTanh,
-    /// x·σ(slope·x) of x held below `limit`; as a gate it multiplies up + 1, with up held within ±`limit`: gpt-oss, whose
-    /// slope is 1.702 and limit 7.
-    ClampedSwiglu { slope: f32, limit: f32 },
-    /// max(x, 0)².
-    SquaredRelu,
-}
+use crate::operations::Activation;
 
 /// up = f(gate) · up.
 ///

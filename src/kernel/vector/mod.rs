@@ -17,7 +17,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{Activation, activate, gate_assign, multiply_assign, sigmoid_assign, softcap};
+pub use activation::{activate, gate_assign, multiply_assign, sigmoid_assign, softcap};
 pub use half::{from_f16 as f16_to_f32, to_f16 as f32_to_f16};
 pub use linear::{
     add_assign, add_scaled, dot_f32, layer_norm_in_place, rms_norm, rms_norm_in_place, rms_normalise, scale, sparsify,

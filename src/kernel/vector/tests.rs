@@ -3,6 +3,7 @@ use super::simd::{Kernel, LANES, Simd, dispatch};
 use super::*;
 use crate::kernel::Isa;
 use crate::kernel::testing::noise;
+use crate::operations::Activation;
 
 const LENGTHS: [usize; 12] = [0, 1, 2, 7, 8, 9, 31, 32, 63, 64, 513, 1111];
 
