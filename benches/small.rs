@@ -5,9 +5,9 @@
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use layerline::kernel::attention::{AttentionParameters, CacheRows, HeadCache, attend};
-use layerline::kernel::rope::{self, Pairing, RopeTable, Scaling};
-use layerline::kernel::vector::{self, Activation};
-use layerline::kernel::{Isa, matmul};
+use layerline::kernel::rope::{self, RopeTable};
+use layerline::kernel::{Isa, matmul, vector};
+use layerline::operations::{Activation, Pairing, Scaling};
 
 fn main() {
     divan::main();
