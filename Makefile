@@ -14,6 +14,7 @@
 #   make bench-speed       prompts and decoding with everything in memory, beside llama.cpp; ARGS="--help"
 #   make bench-kernels     the products of every format, beside what the machine allows, or llama.cpp's; ARGS="--help"
 #   make bench-experts     what an expert cache finds in memory, ARGS="trace ..."; what it is worth, "--end-to-end trace"
+#   make bench-decisions   what deciding about a page costs, from 1,000 to 100,000 pages
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
 #   make lint       formatting and clippy
 #   make clean
@@ -43,7 +44,7 @@ TOKENS ?= 96
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts lint clean
+.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions lint clean
 all: lib examples
 
 demo: examples
@@ -92,7 +93,7 @@ abi:
 abi-release:
 	scripts/abi.sh release
 
-bench-streaming bench-speed bench-kernels bench-small bench-experts: bench-%:
+bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions: bench-%:
 	$(CARGO) bench --bench $* -- $(ARGS)
 
 lint:
