@@ -1,7 +1,23 @@
 //! Choosing tokens, and the loop that turns a prompt into text.
+//!
+//! | file | |
+//! |---|---|
+//! | `run` | what the loop needs of a sequence and a tokeniser, and the plain loop |
+//! | `generation` | the loop: limits, stop strings, drafts |
+//! | `ngrams`, `draft_model` | where drafts come from |
+//! | `pace` | how many of them a pass is worth |
+//! | `stop` | stop strings |
+//! | `sampler` | from logits to a token |
 
+mod draft_model;
+mod generation;
+mod ngrams;
+mod pace;
 mod run;
 mod sampler;
+mod stop;
 
+pub use draft_model::DraftModel;
+pub use generation::{End, Generation, GenerationStats, MAX_DRAFTS};
 pub use run::{Sequence, Vocabulary, generate};
 pub use sampler::Sampler;

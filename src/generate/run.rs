@@ -1,13 +1,14 @@
 //! The generation loop.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
-use super::Sampler;
+use super::{Generation, Sampler};
 use crate::error::{Error, Result};
 use crate::exec::Candidates;
 use crate::model::Logits;
 use crate::session::Session;
-use crate::text::{Tokenizer, Utf8Stream};
+use crate::text::Tokenizer;
 
 /// What generation needs of a session.
 pub trait Sequence {
@@ -21,6 +22,43 @@ pub trait Sequence {
     fn interrupts(&self) -> u64;
     /// The run has ended: interrupts that came until now are used up.
     fn settle(&self);
+    /// Tokens it has taken in.
+    fn position(&self) -> usize;
+    /// Tokens it can take in yet.
+    fn room(&self) -> usize;
+    /// Bytes that the last pass read from storage.
+    fn pass_bytes(&self) -> u64;
+    /// The time, by which passes are measured.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+    /// Prepares for passes of drafts, of up to `rows` tokens; returns of how many there can be: 0 where there are none.
+    fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {
+        let _ = (rows, since);
+        0
+    }
+    /// No more passes of drafts come.
+    fn end_drafts(&mut self) {}
+    /// As [`Sequence::forward`], with the logits of every position. [`Sequence::keep_drafts`] follows.
+    fn forward_drafts(&mut self, tokens: &[i32], since: u64) -> Result<()> {
+        let _ = (tokens, since);
+        Err(no_drafts())
+    }
+    /// Logits of a position of the last pass, which was one of drafts.
+    fn draft_logits(&self, row: usize) -> Result<&[f32]> {
+        let _ = row;
+        Err(no_drafts())
+    }
+    /// Keeps the first `count` tokens of the last pass, which was one of drafts, and the logits of the last of them.
+    /// Returns how many of the pass the sequence has now: `count`, or none where it cannot go back to one in the middle.
+    fn keep_drafts(&mut self, count: usize) -> Result<usize> {
+        let _ = count;
+        Err(no_drafts())
+    }
+}
+
+fn no_drafts() -> Error {
+    Error::unsupported("the sequence has no passes of drafts")
 }
 
 impl Sequence for Session {
@@ -34,10 +72,7 @@ impl Sequence for Session {
     fn last_logits(&self) -> Result<&[f32]> {
         let rows = self.logit_rows();
         let last = rows.checked_sub(1).ok_or_else(|| Error::invalid("the session has no logits: run a pass first"))?;
-        let row = self.logits(last)?;
-        // Rows of the embedding beyond the vocabulary are padding: they are no tokens, and never chosen.
-        let tokens = self.model().tokenizer().map_or(row.len(), Tokenizer::vocab_size);
-        Ok(&row[..tokens.min(row.len())])
+        Ok(self.of_tokens(self.logits(last)?))
     }
 
     fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
@@ -51,17 +86,71 @@ impl Sequence for Session {
     fn settle(&self) {
         self.interrupt_handle().settle();
     }
+
+    fn position(&self) -> usize {
+        Session::position(self)
+    }
+
+    fn room(&self) -> usize {
+        self.context_length() - Session::position(self)
+    }
+
+    fn pass_bytes(&self) -> u64 {
+        Session::pass_bytes(self)
+    }
+
+    fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {
+        Session::begin_drafts(self, rows, since)
+    }
+
+    fn end_drafts(&mut self) {
+        Session::end_drafts(self);
+    }
+
+    fn forward_drafts(&mut self, tokens: &[i32], since: u64) -> Result<()> {
+        Session::forward_drafts(self, tokens, since)
+    }
+
+    fn draft_logits(&self, row: usize) -> Result<&[f32]> {
+        Ok(self.of_tokens(self.logits(row)?))
+    }
+
+    fn keep_drafts(&mut self, count: usize) -> Result<usize> {
+        Session::keep_drafts(self, count)
+    }
 }
 
 /// What generation needs of a tokeniser.
 pub trait Vocabulary {
+    /// Fails where the tokens of `other` are not these.
+    fn check_same(&self, other: &Tokenizer) -> Result<()>;
     fn is_end(&self, token: i32) -> Result<bool>;
     /// Appends the bytes of `token` in a text that goes on, which may be part of a character. Control tokens have bytes
     /// only with `control`.
     fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()>;
 }
 
+impl Session {
+    /// Rows of the embedding beyond the vocabulary are padding: they are no tokens, and never chosen.
+    fn of_tokens<'a>(&self, row: &'a [f32]) -> &'a [f32] {
+        let tokens = self.model().tokenizer().map_or(row.len(), Tokenizer::vocab_size);
+        &row[..tokens.min(row.len())]
+    }
+}
+
 impl Vocabulary for Tokenizer {
+    fn check_same(&self, other: &Tokenizer) -> Result<()> {
+        if self.has_tokens_of(other) {
+            return Ok(());
+        }
+        let message = format!(
+            "the model that drafts has another vocabulary: {} tokens where this model has {}, or other texts of them",
+            other.vocab_size(),
+            self.vocab_size()
+        );
+        Err(Error::invalid(message))
+    }
+
     fn is_end(&self, token: i32) -> Result<bool> {
         Tokenizer::is_end(self, token)
     }
@@ -94,301 +183,10 @@ pub fn generate<S: Sequence, V: Vocabulary>(
     max_tokens: usize,
     on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
 ) -> Result<()> {
-    let result = run(sequence, vocabulary, sampler, prompt, max_tokens, on_token);
-    sequence.settle();
-    result
-}
-
-fn run<S: Sequence, V: Vocabulary>(
-    sequence: &mut S,
-    vocabulary: &V,
-    sampler: &mut Sampler,
-    prompt: &[i32],
-    max_tokens: usize,
-    mut on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
-) -> Result<()> {
-    // One reading for the whole run: an interrupt between two passes then ends the next one before it begins.
-    let since = sequence.interrupts();
-    if !prompt.is_empty() {
-        sequence.forward(prompt, Logits::Last, since)?;
-        sampler.accept(prompt)?;
-    }
-    let mut stream = Utf8Stream::default();
-    let mut bytes = Vec::new();
-    let mut piece = String::new();
-    for left in (0..max_tokens).rev() {
-        let token = sampler.sample_last(sequence)?;
-        piece.clear();
-        if vocabulary.is_end(token)? {
-            stream.finish(&mut piece);
-            if !piece.is_empty() {
-                let _ = on_token(token, &piece);
-            }
-            return Ok(());
-        }
-        bytes.clear();
-        vocabulary.append_bytes(token, sampler.shows_control(), &mut bytes)?;
-        stream.push(&bytes, &mut piece);
-        if left == 0 {
-            stream.finish(&mut piece);
-        }
-        if on_token(token, &piece).is_break() || left == 0 {
-            return Ok(());
-        }
-        sequence.forward(&[token], Logits::Last, since)?;
-    }
-    Ok(())
+    let mut generation = Generation::new();
+    generation.set_max_tokens(max_tokens);
+    generation.run(sequence, vocabulary, sampler, prompt, on_token)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Status;
-    use std::cell::Cell;
-
-    /// Says `script` whatever it is fed: token i of it follows the i-th pass.
-    struct Script {
-        script: Vec<i32>,
-        fed: Vec<Vec<i32>>,
-        room: usize,
-        logits: Vec<f32>,
-        interrupts: Cell<u64>,
-        settled: Cell<u64>,
-    }
-
-    impl Script {
-        fn new(script: &[i32]) -> Script {
-            Script {
-                script: script.to_vec(),
-                fed: vec![],
-                room: 1000,
-                logits: vec![],
-                interrupts: Cell::new(0),
-                settled: Cell::new(0),
-            }
-        }
-    }
-
-    impl Sequence for &mut Script {
-        fn forward(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()> {
-            assert_eq!(logits, Logits::Last);
-            if self.interrupts.get() != since {
-                return Err(Error::cancelled());
-            }
-            if tokens.len() > self.room {
-                return Err(Error::new(Status::ContextFull, "full"));
-            }
-            self.room -= tokens.len();
-            let next = self.script[self.fed.len()];
-            self.fed.push(tokens.to_vec());
-            self.logits = vec![0.0; 300];
-            self.logits[next as usize] = 1.0;
-            Ok(())
-        }
-        fn last_logits(&self) -> Result<&[f32]> {
-            if self.logits.is_empty() { Err(Error::invalid("no logits")) } else { Ok(&self.logits) }
-        }
-        fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
-            choose(&mut Candidates::default())
-        }
-        fn interrupts(&self) -> u64 {
-            self.settled.get()
-        }
-        fn settle(&self) {
-            self.settled.set(self.interrupts.get());
-        }
-    }
-
-    /// Token n is the byte n; 256 is the end.
-    struct Bytes;
-
-    impl Vocabulary for Bytes {
-        fn is_end(&self, token: i32) -> Result<bool> {
-            Ok(token == 256)
-        }
-        fn append_bytes(&self, token: i32, _: bool, out: &mut Vec<u8>) -> Result<()> {
-            out.push(token as u8);
-            Ok(())
-        }
-    }
-
-    /// What the callback saw, and how it ended.
-    fn generated(script: &mut Script, prompt: &[i32], max_tokens: usize) -> (Vec<(i32, String)>, Result<()>) {
-        let mut seen = vec![];
-        let mut script = script;
-        let result = generate(&mut script, &Bytes, &mut Sampler::new(), prompt, max_tokens, |token, piece| {
-            seen.push((token, piece.to_string()));
-            ControlFlow::Continue(())
-        });
-        (seen, result)
-    }
-
-    fn text(seen: &[(i32, String)]) -> String {
-        seen.iter().map(|(_, piece)| piece.as_str()).collect()
-    }
-
-    #[test]
-    fn it_stops_at_an_end_token_which_is_not_passed_on() {
-        let mut script = Script::new(&[104, 105, 256, 33]);
-        let (seen, result) = generated(&mut script, &[1, 2, 3], 100);
-        result.unwrap();
-        assert_eq!(seen, [(104, "h".into()), (105, "i".into())]);
-        assert_eq!(script.fed, [vec![1, 2, 3], vec![104], vec![105]]);
-    }
-
-    #[test]
-    fn it_stops_at_max_tokens_with_the_last_token_not_fed() {
-        let mut script = Script::new(&[104, 105, 33]);
-        let (seen, result) = generated(&mut script, &[1], 2);
-        result.unwrap();
-        assert_eq!(text(&seen), "hi");
-        assert_eq!(script.fed, [vec![1], vec![104]]);
-        // The last token as the next prompt goes on where it stopped.
-        assert_eq!(text(&generated(&mut script, &[105], 1).0), "!");
-    }
-
-    #[test]
-    fn no_tokens_wanted_still_runs_the_prompt() {
-        let mut script = Script::new(&[104]);
-        let (seen, result) = generated(&mut script, &[1, 2], 0);
-        result.unwrap();
-        assert!(seen.is_empty());
-        assert_eq!(script.fed, [vec![1, 2]]);
-        assert_eq!(text(&generated(&mut script, &[], 1).0), "h");
-    }
-
-    #[test]
-    fn an_empty_prompt_without_logits_is_refused() {
-        let (seen, result) = generated(&mut Script::new(&[104]), &[], 5);
-        assert!(seen.is_empty());
-        assert_eq!(result.unwrap_err().status(), Status::InvalidArgument);
-    }
-
-    #[test]
-    fn pieces_are_whole_characters() {
-        let mut script = Script::new(&[0x41, 0xc3, 0xa9, 0xe2, 0x82, 0xac, 256]);
-        let (seen, result) = generated(&mut script, &[1], 100);
-        result.unwrap();
-        let pieces: Vec<&str> = seen.iter().map(|(_, piece)| piece.as_str()).collect();
-        assert_eq!(pieces, ["A", "", "é", "", "", "€"]);
-    }
-
-    #[test]
-    fn a_character_cut_short_becomes_the_replacement_character() {
-        let (seen, result) = generated(&mut Script::new(&[0x41, 0xe2, 0x82, 0xac]), &[1], 3);
-        result.unwrap();
-        assert_eq!(text(&seen), "A\u{fffd}");
-        assert_eq!(seen.len(), 3);
-        let (seen, result) = generated(&mut Script::new(&[0x41, 0xe2, 256]), &[1], 100);
-        result.unwrap();
-        assert_eq!(seen.last().unwrap(), &(256, "\u{fffd}".to_string()));
-    }
-
-    #[test]
-    fn the_callback_can_stop_it() {
-        let mut script = &mut Script::new(&[104, 105, 33]);
-        let mut calls = 0;
-        generate(&mut script, &Bytes, &mut Sampler::new(), &[1], 100, |_, _| {
-            calls += 1;
-            if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .unwrap();
-        assert_eq!(calls, 2);
-        assert_eq!(script.fed, [vec![1], vec![104]]);
-    }
-
-    #[test]
-    fn a_full_context_is_told_after_the_tokens_that_fitted() {
-        let mut script = Script::new(&[104, 105, 33]);
-        script.room = 2;
-        let (seen, result) = generated(&mut script, &[1], 100);
-        assert_eq!(result.unwrap_err().status(), Status::ContextFull);
-        assert_eq!(text(&seen), "hi");
-        assert_eq!(script.fed, [vec![1], vec![104]]);
-    }
-
-    /// Its own interrupter: raises while the sampled token is being looked at, between two passes.
-    struct Interrupting<'a>(&'a Cell<u64>);
-
-    impl Vocabulary for Interrupting<'_> {
-        fn is_end(&self, _token: i32) -> Result<bool> {
-            self.0.set(self.0.get() + 1);
-            Ok(false)
-        }
-        fn append_bytes(&self, token: i32, control: bool, out: &mut Vec<u8>) -> Result<()> {
-            Bytes.append_bytes(token, control, out)
-        }
-    }
-
-    #[test]
-    fn an_interrupt_between_two_passes_is_not_lost() {
-        struct Shared<'a>(&'a Cell<u64>, usize);
-        impl Sequence for Shared<'_> {
-            fn forward(&mut self, _tokens: &[i32], _logits: Logits, since: u64) -> Result<()> {
-                self.1 += 1;
-                if self.0.get() == since { Ok(()) } else { Err(Error::cancelled()) }
-            }
-            fn last_logits(&self) -> Result<&[f32]> {
-                Ok(&[0.0, 1.0])
-            }
-            fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
-                choose(&mut Candidates::default())
-            }
-            fn interrupts(&self) -> u64 {
-                7
-            }
-            fn settle(&self) {}
-        }
-        let raised = Cell::new(7);
-        let mut sequence = Shared(&raised, 0);
-        let vocabulary = Interrupting(&raised);
-        let go_on = |_: i32, _: &str| ControlFlow::Continue(());
-        let result = generate(&mut sequence, &vocabulary, &mut Sampler::new(), &[1], 100, go_on);
-        assert_eq!(result.unwrap_err().status(), Status::Cancelled);
-        assert_eq!(sequence.1, 2);
-    }
-
-    #[test]
-    fn an_interrupt_before_a_call_ends_that_call_alone() {
-        let mut script = Script::new(&[104, 105, 256]);
-        script.interrupts.set(1);
-        let (seen, result) = generated(&mut script, &[1], 100);
-        assert_eq!((seen.len(), result.unwrap_err().status()), (0, Status::Cancelled));
-        assert_eq!(text(&generated(&mut script, &[1], 100).0), "hi");
-        // One that comes while a call runs is used up by it, even where the call ends well.
-        let mut script = &mut Script::new(&[104, 256]);
-        generate(&mut script, &Bytes, &mut Sampler::new(), &[1], 1, |_, _| ControlFlow::Continue(())).unwrap();
-        script.interrupts.set(5);
-        script.settle();
-        generate(&mut script, &Bytes, &mut Sampler::new(), &[104], 1, |_, _| ControlFlow::Continue(())).unwrap();
-    }
-
-    #[test]
-    fn the_repeat_penalty_sees_the_prompt_and_the_sampled_tokens() {
-        struct Flat;
-        impl Sequence for Flat {
-            fn forward(&mut self, _tokens: &[i32], _logits: Logits, _since: u64) -> Result<()> {
-                Ok(())
-            }
-            fn last_logits(&self) -> Result<&[f32]> {
-                Ok(&[1.3, 1.2, 1.1, 1.0])
-            }
-            fn with_candidates<R>(&self, choose: impl FnOnce(&mut Candidates) -> R) -> R {
-                choose(&mut Candidates::default())
-            }
-            fn interrupts(&self) -> u64 {
-                0
-            }
-            fn settle(&self) {}
-        }
-        let mut sampler = Sampler::new();
-        sampler.set_repeat_penalty(2.0, 10).unwrap();
-        let mut tokens = vec![];
-        generate(&mut Flat, &Bytes, &mut sampler, &[0, 2], 2, |token, _| {
-            tokens.push(token);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-        assert_eq!(tokens, [1, 3]);
-    }
-}
+mod tests;

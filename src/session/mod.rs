@@ -1,6 +1,7 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
 mod checkpoint;
+mod drafted;
 mod results;
 mod state;
 mod submit;
@@ -16,7 +17,7 @@ use crate::exec::memory::{Held, KvType, MemoryLayout, SequenceMemory};
 use crate::exec::{Candidates, KeyValues, Wanted, session_bytes};
 use crate::model::{Logits, Model, Outputs};
 use checkpoint::Marks;
-use results::{Results, Spare};
+use results::{Results, Spare, Wide};
 
 pub use crate::weights::Interrupt;
 pub use checkpoint::Checkpoint;
@@ -35,6 +36,10 @@ pub struct Session {
     /// What the last pass left.
     results: Results,
     spare: Spare,
+    /// For passes over drafted tokens.
+    wide: Option<Wide>,
+    /// Tokens of the last pass, where it was one of drafts that are not kept yet.
+    drafted: usize,
     /// Lent to the sampler that chooses by the last pass's logits.
     candidates: Mutex<Candidates>,
     interrupt: Arc<Interrupt>,
@@ -82,6 +87,8 @@ impl Session {
             marks: Marks::default(),
             results: Results::none(model),
             spare: Spare::default(),
+            wide: None,
+            drafted: 0,
             candidates: Mutex::default(),
             interrupt,
             reserved,
@@ -223,6 +230,11 @@ impl Session {
         result
     }
 
+    /// Bytes that the last pass read from storage.
+    pub fn pass_bytes(&self) -> u64 {
+        self.pass_bytes
+    }
+
     /// Rows of logits that the last pass left.
     pub fn logit_rows(&self) -> usize {
         self.results.logits.count
@@ -291,6 +303,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.results = Results::none(&self.model);
+        self.wide = None;
         *self.candidates.get_mut() = Candidates::default();
         // Where this fails, the memory is given back a moment after it was accounted for.
         let _ = self.memory.free();

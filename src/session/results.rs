@@ -15,6 +15,8 @@ pub struct Results {
     model: Arc<Model>,
     pub logits: Rows,
     pub embeddings: Rows,
+    /// What was taken from the budget.
+    claimed: u64,
 }
 
 /// [count][width]
@@ -61,6 +63,9 @@ impl Rows {
     }
 
     fn allocate(&mut self, spare: &mut Option<Memory>, what: &str) -> Result<()> {
+        if self.values.is_some() {
+            return Ok(());
+        }
         let bytes = self.count.saturating_mul(self.width).saturating_mul(size_of::<f32>());
         if bytes == 0 {
             return Ok(());
@@ -81,7 +86,7 @@ impl Rows {
 
 impl Results {
     pub fn none(model: &Arc<Model>) -> Results {
-        Results { model: model.clone(), logits: Rows::new(0, 0), embeddings: Rows::new(0, 0) }
+        Results { model: model.clone(), logits: Rows::new(0, 0), embeddings: Rows::new(0, 0), claimed: 0 }
     }
 
     /// Takes memory for the results of a pass over `tokens` tokens from the budget, and waits for nothing.
@@ -113,12 +118,12 @@ impl Results {
             let rows = || format!("{} rows of logits and {} of embeddings", logits.count, embeddings.count);
             model.engine().claim(extra).map_err(|e| e.context(rows()))?;
         }
-        Ok(Results { model: model.clone(), logits, embeddings })
+        Ok(Results { model: model.clone(), logits, embeddings, claimed: extra })
     }
 
     /// Makes the rows, when what was claimed is free. `interrupt`, raised since its count was `since`, ends the waiting.
     pub fn allocate(&mut self, spare: &mut Spare, interrupt: &Interrupt, since: u64) -> Result<()> {
-        if extra_bytes(&self.logits, &self.embeddings) > 0 {
+        if self.claimed > 0 {
             self.model.engine().await_room(interrupt, since)?;
         }
         self.logits.allocate(&mut spare.logits, "logits")?;
@@ -161,11 +166,59 @@ impl Results {
 
 impl Drop for Results {
     fn drop(&mut self) {
-        let extra = extra_bytes(&self.logits, &self.embeddings);
         (self.logits.values, self.embeddings.values) = (None, None);
-        if extra > 0 {
-            self.model.engine().release(extra);
+        if self.claimed > 0 {
+            self.model.engine().release(self.claimed);
         }
+    }
+}
+
+/// Memory for rows of logits that several passes use one after the other.
+pub struct Wide {
+    model: Arc<Model>,
+    /// Lent to results, or None.
+    memory: Option<Memory>,
+    rows: usize,
+    claimed: u64,
+}
+
+impl Wide {
+    /// Takes memory for `rows` rows from the budget, and waits until it is free.
+    ///
+    /// # Errors
+    /// `MEMORY_BUDGET`; `OUT_OF_MEMORY`; `CANCELLED`.
+    pub fn claim(model: &Arc<Model>, rows: usize, interrupt: &Interrupt, since: u64) -> Result<Wide> {
+        let bytes = model.description().shape.vocab.saturating_mul(4).saturating_mul(rows);
+        model.engine().claim(bytes as u64)?;
+        // From here on dropping it gives back what was claimed.
+        let mut wide = Wide { model: model.clone(), memory: None, rows, claimed: bytes as u64 };
+        model.engine().await_room(interrupt, since)?;
+        let memory = Memory::new(bytes).map_err(|e| Error::out_of_memory(format!("{rows} rows of logits: {e}")))?;
+        wide.memory = Some(memory);
+        Ok(wide)
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Results of a pass over `tokens` tokens, at most as many as there are rows, in this memory.
+    pub fn results(&mut self, tokens: usize) -> Results {
+        let mut results = Results::none(&self.model);
+        let width = self.model.description().shape.vocab;
+        results.logits = Rows { values: self.memory.take(), count: tokens, width };
+        results
+    }
+
+    pub fn take_back(&mut self, mut results: Results) {
+        self.memory = results.logits.values.take();
+    }
+}
+
+impl Drop for Wide {
+    fn drop(&mut self) {
+        self.memory = None;
+        self.model.engine().release(self.claimed);
     }
 }
 

@@ -266,6 +266,12 @@ impl Tokenizer {
         self.vocabulary.len()
     }
 
+    /// Whether every token has the same text in `other`.
+    pub fn has_tokens_of(&self, other: &Tokenizer) -> bool {
+        let (own, other) = (&self.vocabulary.texts, &other.vocabulary.texts);
+        own.ends == other.ends && own.bytes == other.bytes
+    }
+
     /// The token that begins a sequence.
     pub fn bos(&self) -> Option<i32> {
         self.bos.map(|token| token as i32)

@@ -180,9 +180,11 @@ impl SequenceMemory {
 
     /// The fewest tokens of `tokens`, beside none, that [`SequenceMemory::truncate`] can leave.
     pub fn fewest_tokens(&self, tokens: usize) -> usize {
-        if !self.layout.states.is_empty() {
-            return tokens.max(1);
-        }
+        if self.layout.states.is_empty() { self.fewest_in_windows() } else { tokens.max(1) }
+    }
+
+    /// As far as layers with a window go.
+    fn fewest_in_windows(&self) -> usize {
         let fewest = |l: &Layer| match l.kind {
             Kind::Windowed { window } if l.first > 0 => l.first + window - 1,
             _ => 1,
@@ -207,20 +209,35 @@ impl SequenceMemory {
         Ok(())
     }
 
+    /// Takes back the last pass, which began at `tokens`: recurrent states are what they were before it.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: a layer with a window has dropped what the next token would see.
+    pub fn undo_pass(&mut self, tokens: usize) -> Result<()> {
+        self.truncate_windows(tokens)?;
+        self.states.undo_pass();
+        Ok(())
+    }
+
     /// Keeps the first `tokens` of the sequence's tokens, which has more.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`: a layer with a window has dropped what the next token would see, or a recurrent layer has the
     /// state of the last token alone.
     pub fn truncate(&mut self, tokens: usize) -> Result<()> {
-        let fewest = self.fewest_tokens(0);
         if tokens == 0 {
             self.clear();
         } else if !self.layout.states.is_empty() {
             return Err(Error::invalid(format!(
                 "{tokens} tokens cannot stay: recurrent layers keep the state after the last token alone; 0 tokens can stay, or those of a checkpoint"
             )));
-        } else if tokens < fewest {
+        }
+        self.truncate_windows(tokens)
+    }
+
+    fn truncate_windows(&mut self, tokens: usize) -> Result<()> {
+        let fewest = self.fewest_in_windows();
+        if tokens > 0 && tokens < fewest {
             return Err(Error::invalid(format!(
                 "{tokens} tokens cannot stay: layers with a window have dropped what the next token would see; 0 tokens can stay, or {fewest} and more, or those of a checkpoint"
             )));

@@ -77,4 +77,9 @@ impl States {
         }
         self.begun = false;
     }
+
+    /// Takes back the last pass, which has succeeded.
+    pub fn undo_pass(&mut self) {
+        self.present = 1 - self.present;
+    }
 }

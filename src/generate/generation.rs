@@ -1,0 +1,424 @@
+//! How a text is generated: its length, what ends it, and who drafts tokens of it. Drafts change no token: a pass takes
+//! in several of them at once and leaves the logits of each, the sampler chooses by these in order as it would by those
+//! of single passes, and what follows a wrong draft is taken back.
+
+use std::ops::ControlFlow;
+
+use super::draft_model::DraftModel;
+use super::pace::{Certainty, Pace};
+use super::stop::Stops;
+use super::{Sampler, Sequence, Vocabulary, ngrams};
+use crate::error::{Error, Result};
+use crate::model::Logits;
+use crate::text::Utf8Stream;
+
+/// Drafts of a pass that a host can ask for, at most.
+pub const MAX_DRAFTS: usize = 64;
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// It has not ended, or by an error.
+    #[default]
+    None,
+    /// The model chose an end token.
+    EndToken,
+    /// The most tokens that were asked for are there.
+    Length,
+    /// A stop string came.
+    StopString,
+    /// The callback asked for it.
+    Callback,
+}
+
+/// What the last generation was.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GenerationStats {
+    pub end: End,
+    /// Tokens chosen.
+    pub tokens: u64,
+    /// Passes after the prompt's.
+    pub passes: u64,
+    /// Tokens drafted, and those of them that were chosen.
+    pub drafted: u64,
+    pub accepted: u64,
+    /// Seconds that drafts have saved by estimate, less those they have cost.
+    pub gained_seconds: f64,
+}
+
+/// Who drafts.
+#[derive(Default)]
+enum Drafter {
+    #[default]
+    None,
+    /// The text itself: what followed its last tokens before.
+    Text,
+    Model(DraftModel),
+}
+
+/// The settings of generations, and what the last one was. One can be used for many generations, one after the other.
+pub struct Generation {
+    max_tokens: usize,
+    stops: Stops,
+    drafter: Drafter,
+    max_drafts: usize,
+    /// What passes of the model cost, and how many drafts were right: kept over generations.
+    pace: Pace,
+    /// Tokens of the sequence as far as they are known: prompts and what was chosen.
+    text: Vec<i32>,
+    /// Where the sequence stood when the last generation ended.
+    position: usize,
+    stats: GenerationStats,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Generation {
+            max_tokens: usize::MAX,
+            stops: Stops::default(),
+            drafter: Drafter::None,
+            max_drafts: 0,
+            pace: Pace::default(),
+            text: Vec::new(),
+            position: 0,
+            stats: GenerationStats::default(),
+        }
+    }
+}
+
+/// A run: what changes from token to token.
+struct Run<'a, V, F> {
+    vocabulary: &'a V,
+    on_token: F,
+    stops: &'a mut Stops,
+    stream: Utf8Stream,
+    control: bool,
+    left: usize,
+    bytes: Vec<u8>,
+    whole: String,
+    piece: String,
+}
+
+impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
+    /// Passes a token that was chosen on. What it says ends the generation.
+    fn token(&mut self, token: i32) -> Result<Option<End>> {
+        self.whole.clear();
+        self.piece.clear();
+        let end = self.vocabulary.is_end(token)?;
+        if end {
+            self.stream.finish(&mut self.whole);
+        } else {
+            self.left -= 1;
+            self.bytes.clear();
+            self.vocabulary.append_bytes(token, self.control, &mut self.bytes)?;
+            self.stream.push(&self.bytes, &mut self.whole);
+            if self.left == 0 {
+                self.stream.finish(&mut self.whole);
+            }
+        }
+        let stopped = self.stops.push(&self.whole, &mut self.piece);
+        if !stopped && (end || self.left == 0) {
+            self.stops.finish(&mut self.piece);
+        }
+        if end || stopped {
+            if !self.piece.is_empty() {
+                let _ = (self.on_token)(token, &self.piece);
+            }
+            return Ok(Some(if stopped { End::StopString } else { End::EndToken }));
+        }
+        Ok(match (self.on_token)(token, &self.piece) {
+            ControlFlow::Break(()) => Some(End::Callback),
+            ControlFlow::Continue(()) if self.left == 0 => Some(End::Length),
+            ControlFlow::Continue(()) => None,
+        })
+    }
+}
+
+impl Generation {
+    pub fn new() -> Generation {
+        Generation::default()
+    }
+
+    /// Tokens that are generated at most; without it, until the context is full.
+    pub fn set_max_tokens(&mut self, tokens: usize) {
+        self.max_tokens = tokens;
+    }
+
+    /// Adds a text that ends a generation where it comes; neither it nor a part of it is given to the callback.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: it is empty; `OUT_OF_MEMORY`.
+    pub fn add_stop(&mut self, text: &str) -> Result<()> {
+        self.stops.add(text)
+    }
+
+    /// Removes all stop strings.
+    pub fn clear_stops(&mut self) {
+        self.stops.clear();
+    }
+
+    /// No drafts: the default.
+    pub fn clear_drafter(&mut self) {
+        (self.drafter, self.max_drafts, self.pace) = (Drafter::None, 0, Pace::default());
+    }
+
+    /// Drafts what followed the last tokens of the text where they stood before, at most `max_drafts` tokens for a pass.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: `max_drafts` is 0 or more than [`MAX_DRAFTS`].
+    pub fn draft_from_text(&mut self, max_drafts: usize) -> Result<()> {
+        check_drafts(max_drafts)?;
+        (self.drafter, self.max_drafts, self.pace) = (Drafter::Text, max_drafts, Pace::default());
+        Ok(())
+    }
+
+    /// Lets another model draft, at most `max_drafts` tokens for a pass.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: `max_drafts` is 0 or more than [`MAX_DRAFTS`].
+    pub fn draft_with(&mut self, model: DraftModel, max_drafts: usize) -> Result<()> {
+        check_drafts(max_drafts)?;
+        (self.drafter, self.max_drafts, self.pace) = (Drafter::Model(model), max_drafts, Pace::default());
+        Ok(())
+    }
+
+    /// Of the last generation.
+    pub fn stats(&self) -> GenerationStats {
+        self.stats
+    }
+
+    /// As [`generate`](super::generate), with these settings.
+    ///
+    /// With drafts the tokens, the sampler and what is left in the sequence are as without. An error may leave a sequence
+    /// with recurrent layers without tokens at its end that were passed on already: its position tells.
+    ///
+    /// # Errors
+    /// As [`generate`](super::generate); those of the passes of a model that drafts; `INVALID_ARGUMENT`: it has another
+    /// vocabulary.
+    pub fn run<S: Sequence, V: Vocabulary>(
+        &mut self,
+        sequence: &mut S,
+        vocabulary: &V,
+        sampler: &mut Sampler,
+        prompt: &[i32],
+        on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.stats = GenerationStats::default();
+        let gained = self.pace.gained();
+        let result = self.run_from(sequence, vocabulary, sampler, prompt, on_token);
+        self.stats.gained_seconds = self.pace.gained() - gained;
+        self.position = sequence.position();
+        sequence.end_drafts();
+        sequence.settle();
+        result
+    }
+
+    fn run_from<S: Sequence, V: Vocabulary>(
+        &mut self,
+        sequence: &mut S,
+        vocabulary: &V,
+        sampler: &mut Sampler,
+        prompt: &[i32],
+        on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        // One reading for the whole run: an interrupt between two passes then ends the next one before it begins.
+        let since = sequence.interrupts();
+        if let Drafter::Model(model) = &self.drafter {
+            vocabulary.check_same(model.vocabulary()?)?;
+        }
+        if sequence.position() != self.position {
+            // Another sequence, or one that went elsewhere meanwhile.
+            self.text.clear();
+        }
+        if !prompt.is_empty() {
+            sequence.forward(prompt, Logits::Last, since)?;
+            sampler.accept(prompt)?;
+            self.remember(prompt)?;
+        }
+        if self.max_tokens == 0 {
+            self.stats.end = End::Length;
+            return Ok(());
+        }
+        let mut run = Run {
+            vocabulary,
+            on_token,
+            stream: Utf8Stream::default(),
+            control: sampler.shows_control(),
+            left: self.max_tokens,
+            bytes: Vec::new(),
+            whole: String::new(),
+            piece: String::new(),
+            stops: &mut Stops::default(),
+        };
+        let mut stops = std::mem::take(&mut self.stops);
+        stops.begin();
+        run.stops = &mut stops;
+        let result = self.tokens(sequence, sampler, &mut run, since);
+        self.stops = stops;
+        self.stats.end = result?;
+        Ok(())
+    }
+
+    /// Chooses token after token, until one ends the generation.
+    fn tokens<S: Sequence, V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>>(
+        &mut self,
+        sequence: &mut S,
+        sampler: &mut Sampler,
+        run: &mut Run<V, F>,
+        since: u64,
+    ) -> Result<End> {
+        let rows = match self.max_drafts {
+            0 => 0,
+            drafts => sequence.begin_drafts(drafts + 1, since),
+        };
+        // Tokens that were chosen, or accepted and taken back, and are not in the sequence: the last one chosen at least.
+        let mut unfed = Vec::new();
+        let mut drafts = Vec::new();
+        let memory = |_| Error::out_of_memory("tokens of a pass");
+        unfed.try_reserve_exact(2 * rows + 2).map_err(memory)?;
+        drafts.try_reserve_exact(2 * rows + 2).map_err(memory)?;
+        let token = sampler.sample_last(sequence)?;
+        if let Some(end) = self.chosen(run, token)? {
+            return Ok(end);
+        }
+        unfed.push(token);
+        loop {
+            if unfed.len() > sequence.room() && unfed.len() > 1 {
+                // As far as single passes would have come.
+                let last = unfed.len() - 1;
+                sequence.forward(&unfed[..last], Logits::Last, since)?;
+                unfed.drain(..last);
+            }
+            let most = rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1));
+            let most = most.min(sequence.room().saturating_sub(unfed.len()));
+            let began = sequence.now();
+            let certainty = self.draft(most, unfed.len(), &mut drafts)?;
+            let drafted = sequence.now();
+            self.stats.passes += 1;
+            if drafts.is_empty() {
+                sequence.forward(&unfed, Logits::Last, since)?;
+                self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
+                unfed.clear();
+                let token = sampler.sample_last(sequence)?;
+                if let Some(end) = self.chosen(run, token)? {
+                    return Ok(end);
+                }
+                unfed.push(token);
+                continue;
+            }
+            let fed = unfed.len();
+            unfed.extend_from_slice(&drafts);
+            sequence.forward_drafts(&unfed, since)?;
+            let took = sequence.now() - drafted;
+            let mut pass = DraftedPass { sequence, kept: fed, settled: false };
+            let end = loop {
+                let logits = pass.sequence.draft_logits(pass.kept - 1)?;
+                let token = pass.sequence.with_candidates(|memory| sampler.sample_in(memory, logits))?;
+                let right = unfed.get(pass.kept) == Some(&token);
+                let end = self.chosen(run, token)?;
+                if end.is_some() || !right {
+                    break end.ok_or(token);
+                }
+                pass.kept += 1;
+            };
+            let kept = pass.kept;
+            let stays = pass.settle()?;
+            let accepted = kept - fed;
+            self.stats.drafted += drafts.len() as u64;
+            self.stats.accepted += accepted as u64;
+            self.pace.drafted((fed, drafts.len(), accepted), certainty, took, drafted - began);
+            unfed.truncate(kept);
+            if stays == kept {
+                unfed.clear();
+            }
+            match end {
+                Ok(end) => {
+                    // The sequence is to have all but the last token.
+                    if !unfed.is_empty() {
+                        self.stats.passes += 1;
+                        sequence.forward(&unfed, Logits::Last, since)?;
+                    }
+                    return Ok(end);
+                }
+                Err(token) => unfed.push(token),
+            }
+        }
+    }
+
+    /// A token was chosen.
+    fn chosen<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>>(
+        &mut self,
+        run: &mut Run<V, F>,
+        token: i32,
+    ) -> Result<Option<End>> {
+        self.stats.tokens += 1;
+        self.remember(&[token])?;
+        run.token(token)
+    }
+
+    fn remember(&mut self, tokens: &[i32]) -> Result<()> {
+        if matches!(self.drafter, Drafter::None) {
+            return Ok(());
+        }
+        let refused = |_| Error::out_of_memory(format!("{} more tokens to draft from", tokens.len()));
+        self.text.try_reserve(tokens.len()).map_err(refused)?;
+        self.text.extend_from_slice(tokens);
+        Ok(())
+    }
+
+    /// Drafts for the next pass, which takes in `fed` tokens anyway: none, or up to `most`.
+    fn draft(&mut self, most: usize, fed: usize, out: &mut Vec<i32>) -> Result<Certainty> {
+        out.clear();
+        if most == 0 {
+            return Ok(Certainty::Low);
+        }
+        match &mut self.drafter {
+            Drafter::None => Ok(Certainty::Low),
+            Drafter::Text => {
+                let Some(certainty) = ngrams::draft(&self.text, most, out) else { return Ok(Certainty::Low) };
+                out.truncate(self.pace.drafts(out.len(), fed, certainty));
+                Ok(certainty)
+            }
+            Drafter::Model(model) => {
+                // How sure the model is, is not known before it drafts.
+                let most = self.pace.drafts(most, fed, Certainty::Fair);
+                model.draft(&self.text, most, out)?;
+                Ok(Certainty::Fair)
+            }
+        }
+    }
+}
+
+fn check_drafts(max_drafts: usize) -> Result<()> {
+    if (1..=MAX_DRAFTS).contains(&max_drafts) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{max_drafts} drafts for a pass: 1 to {MAX_DRAFTS} can be asked for")))
+}
+
+/// A pass of drafts whose right ones are being counted. However that ends, only they stay in the sequence.
+struct DraftedPass<'a, S: Sequence> {
+    sequence: &'a mut S,
+    kept: usize,
+    settled: bool,
+}
+
+impl<S: Sequence> DraftedPass<'_, S> {
+    /// How many tokens of the pass the sequence has now.
+    fn settle(mut self) -> Result<usize> {
+        self.settled = true;
+        self.sequence.keep_drafts(self.kept)
+    }
+}
+
+impl<S: Sequence> Drop for DraftedPass<'_, S> {
+    fn drop(&mut self) {
+        if !self.settled {
+            // A callback has panicked, or the sampler failed: that is the error that counts.
+            let _ = self.sequence.keep_drafts(self.kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
