@@ -8,7 +8,7 @@ use crate::model::{Logits, Model};
 use crate::session::Session;
 use crate::text::Tokenizer;
 
-/// A draft that is less likely than this, by the model that makes it, is none.
+/// A draft that is less likely than this, by the model that makes it, is none: unless told otherwise.
 const LEAST_CHANCE: f32 = 0.4;
 
 /// A model that drafts, with a session of its own.
@@ -16,6 +16,7 @@ pub struct DraftModel {
     session: Session,
     /// What the session has taken in.
     taken: Vec<i32>,
+    least_chance: f32,
 }
 
 impl DraftModel {
@@ -30,7 +31,12 @@ impl DraftModel {
         if description.head.is_none() || !description.causal {
             return Err(Error::unsupported("the model generates no text, so that it cannot draft"));
         }
-        Ok(DraftModel { session: Session::new(model, context_length)?, taken: Vec::new() })
+        Ok(DraftModel { session: Session::new(model, context_length)?, taken: Vec::new(), least_chance: LEAST_CHANCE })
+    }
+
+    /// What is less likely than this is not drafted; 0: the likeliest token always is.
+    pub fn set_least_chance(&mut self, chance: f32) {
+        self.least_chance = chance;
     }
 
     /// The tokeniser of its model.
@@ -69,7 +75,7 @@ impl DraftModel {
                 Err(e) => return Err(e.context("the model that drafts")),
             }
             let logits = session.logits(0)?;
-            let Some(token) = likely(&logits[..tokens.min(logits.len())]) else { return Ok(()) };
+            let Some(token) = likely(&logits[..tokens.min(logits.len())], self.least_chance) else { return Ok(()) };
             out.push(token);
             next.clear();
             next.push(token);
@@ -78,15 +84,15 @@ impl DraftModel {
     }
 }
 
-/// The token of the greatest logit, where it is likely enough.
-fn likely(logits: &[f32]) -> Option<i32> {
+/// The token of the greatest logit, where it is as likely as `least_chance`.
+fn likely(logits: &[f32], least_chance: f32) -> Option<i32> {
     let (token, max) = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1))?;
     // Stops as soon as the others outweigh it.
     let mut others = 0.0;
     for logit in logits {
         if logit > &(max - 16.0) {
             others += (logit - max).exp();
-            if others > 1.0 / LEAST_CHANCE {
+            if others > 1.0 / least_chance {
                 return None;
             }
         }
@@ -100,10 +106,11 @@ mod tests {
 
     #[test]
     fn a_token_is_drafted_where_it_is_likely() {
-        assert_eq!(likely(&[0.0, 5.0, 1.0]), Some(1));
-        assert_eq!(likely(&[1.0, 1.0, 1.0]), None);
-        assert_eq!(likely(&[1.0, 1.0]), Some(1));
-        assert_eq!(likely(&[f32::NAN, 1.0]), None);
-        assert_eq!(likely(&[]), None);
+        assert_eq!(likely(&[0.0, 5.0, 1.0], 0.4), Some(1));
+        assert_eq!(likely(&[1.0, 1.0, 1.0], 0.4), None);
+        assert_eq!(likely(&[1.0, 1.0], 0.4), Some(1));
+        assert_eq!(likely(&[f32::NAN, 1.0], 0.4), None);
+        assert_eq!(likely(&[], 0.4), None);
+        assert_eq!(likely(&[1.0; 9], 0.0), Some(8));
     }
 }

@@ -2,6 +2,7 @@
 
 mod arch;
 mod bits;
+mod drafts;
 #[allow(dead_code)]
 #[path = "../data/drawn.rs"]
 mod drawn;
