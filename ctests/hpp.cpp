@@ -335,6 +335,26 @@ void generation_calls_what_can_be_called(ll::model &model)
     });
 }
 
+void generations_draft_and_stop(ll::model &model)
+{
+    ll::sampler sampler;
+    std::string plain, drafted;
+    ll::generation generation;
+    generation.set_max_tokens(12);
+    ll::session(model).generate(generation, sampler, PROMPT, [&](ll::token, std::string_view piece) { plain += piece; });
+    CHECK(generation.stats().end == LAYERLINE_END_LENGTH && generation.stats().tokens == 12);
+    generation.draft_from_text(4);
+    ll::session(model).generate(generation, sampler, PROMPT, [&](ll::token, std::string_view piece) { drafted += piece; });
+    CHECK(drafted == plain);
+    drafted.clear();
+    generation.draft_with(model, 64, 4);
+    ll::session(model).generate(generation, sampler, PROMPT, [&](ll::token, std::string_view piece) { drafted += piece; });
+    CHECK(drafted == plain);
+    throws(ll::status::invalid_argument, [&] { generation.draft_from_text(1000); });
+    throws(ll::status::invalid_argument, [&] { generation.add_stop(""); });
+    generation.add_stop("x").clear_stops();
+}
+
 void models_share_a_budget()
 {
     ll::options options = small_options();
@@ -368,6 +388,7 @@ int main()
     a_session_is_copied_saved_and_loaded(model);
     a_session_goes_to_memory_and_back_to_a_checkpoint(model);
     generation_calls_what_can_be_called(model);
+    generations_draft_and_stop(model);
     models_share_a_budget();
     return check_result();
 }

@@ -26,6 +26,15 @@ OFFSET(layerline_plan, unread_tensors, 80);
 OFFSET(layerline_plan, unread_bytes, 88);
 OFFSET(layerline_plan, expert_working_set_bytes, 96);
 
+SIZE(layerline_generation_stats, 48);
+OFFSET(layerline_generation_stats, struct_size, 0);
+OFFSET(layerline_generation_stats, end, 4);
+OFFSET(layerline_generation_stats, tokens, 8);
+OFFSET(layerline_generation_stats, passes, 16);
+OFFSET(layerline_generation_stats, drafted, 24);
+OFFSET(layerline_generation_stats, accepted, 32);
+OFFSET(layerline_generation_stats, gained_ns, 40);
+
 SIZE(layerline_model_info, 56);
 OFFSET(layerline_model_info, struct_size, 0);
 OFFSET(layerline_model_info, layer_count, 4);
@@ -147,6 +156,11 @@ NUMBER(LAYERLINE_TOKEN_BYTE, 4);
 NUMBER(LAYERLINE_TOKEN_USER_DEFINED, 8);
 NUMBER(LAYERLINE_TOKEN_UNKNOWN, 16);
 NUMBER(LAYERLINE_TOKEN_UNUSED, 32);
+NUMBER(LAYERLINE_END_NONE, 0);
+NUMBER(LAYERLINE_END_TOKEN, 1);
+NUMBER(LAYERLINE_END_LENGTH, 2);
+NUMBER(LAYERLINE_END_STOP, 3);
+NUMBER(LAYERLINE_END_CALLBACK, 4);
 
 int main(void)
 {

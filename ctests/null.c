@@ -21,6 +21,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_checkpoint_free(NULL);
     layerline_session_free(NULL);
     layerline_sampler_free(NULL);
+    layerline_generation_free(NULL);
     layerline_detokenizer_free(NULL);
     layerline_session_interrupt(NULL);
     layerline_session_clear_interrupt(NULL);
@@ -287,6 +288,36 @@ static void sampler_functions(layerline_session *session)
     layerline_sampler_free(sampler);
 }
 
+static void generation_functions(layerline_model *model, layerline_session *session)
+{
+    layerline_generation *generation = layerline_generation_new();
+    layerline_sampler *sampler = layerline_sampler_new();
+    layerline_generation_stats stats = { 0 };
+    int32_t token = 5;
+    REQUIRE(generation != NULL && sampler != NULL);
+    stats.struct_size = sizeof stats;
+    REFUSED(layerline_generation_set_max_tokens(NULL, 1));
+    REFUSED(layerline_generation_set_draft_text(NULL, 1));
+    REFUSED_ERR(layerline_generation_add_stop(NULL, "a", 1, err));
+    REFUSED_ERR(layerline_generation_add_stop(generation, NULL, 1, err));
+    REFUSED_ERR(layerline_generation_add_stop(generation, NULL, 0, err));
+    REFUSED_ERR(layerline_generation_clear_stops(NULL, err));
+    REFUSED_ERR(layerline_generation_set_draft_model(NULL, model, 0, 1, err));
+    REFUSED_ERR(layerline_generation_set_draft_model(generation, model, 0, 0, err));
+    /* Without a model there are no drafts. */
+    CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_draft_model(generation, NULL, 0, 1, NULL));
+    REFUSED_ERR(layerline_generation_get_stats(NULL, &stats, err));
+    REFUSED_ERR(layerline_generation_get_stats(generation, NULL, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_max_tokens(generation, 1));
+    REFUSED_ERR(layerline_session_generate_with(NULL, generation, sampler, &token, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_session_generate_with(session, NULL, sampler, &token, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_session_generate_with(session, generation, NULL, &token, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_session_generate_with(session, generation, sampler, NULL, 1, go_on, NULL, err));
+    REFUSED_ERR(layerline_session_generate_with(session, generation, sampler, &token, 1, NULL, NULL, err));
+    layerline_sampler_free(sampler);
+    layerline_generation_free(generation);
+}
+
 int main(void)
 {
     settings s = { 0 };
@@ -305,6 +336,7 @@ int main(void)
     session = new_session(model, 0);
     session_functions(session);
     sampler_functions(session);
+    generation_functions(model, session);
     layerline_session_free(session);
     layerline_model_free(model);
     return check_result();

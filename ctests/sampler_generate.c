@@ -352,6 +352,98 @@ static bool real_text(void)
     return true;
 }
 
+static layerline_generation *new_generation(size_t max_tokens)
+{
+    layerline_generation *generation = layerline_generation_new();
+    REQUIRE(generation != NULL);
+    CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_max_tokens(generation, max_tokens));
+    return generation;
+}
+
+static layerline_generation_stats figures_of(const layerline_generation *generation)
+{
+    layerline_generation_stats stats = { 0 };
+    layerline_error *err;
+    stats.struct_size = sizeof stats;
+    CHECK_OK(err, layerline_generation_get_stats(generation, &stats, &err));
+    return stats;
+}
+
+static void drafts_change_no_token(layerline_model *model)
+{
+    static heard plain, drafted;
+    layerline_session *session = new_session(model, 0);
+    layerline_error *err;
+    int32_t prompt[12];
+    int drafter;
+    fill_tokens(prompt, 6, TINY_VOCAB, 3);
+    memcpy(prompt + 6, prompt, 6 * sizeof *prompt);
+    for (drafter = 0; drafter < 3; drafter++) {
+        heard *h = drafter == 0 ? &plain : &drafted;
+        layerline_generation *generation = new_generation(60);
+        layerline_generation_stats stats;
+        layerline_sampler *sampler = new_sampler();
+        memset(h, 0, sizeof *h);
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_temperature(sampler, 0.3f));
+        CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(sampler, 17));
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_generation_set_draft_text(generation, 65));
+        if (drafter == 1) {
+            CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_draft_text(generation, 8));
+        } else if (drafter == 2) {
+            CHECK_OK(err, layerline_generation_set_draft_model(generation, model, 100, 4, &err));
+        }
+        CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+        CHECK_OK(err, layerline_session_generate_with(session, generation, sampler, prompt, 12, listen, h, &err));
+        stats = figures_of(generation);
+        CHECK(stats.end == LAYERLINE_END_LENGTH || stats.end == LAYERLINE_END_TOKEN);
+        CHECK(stats.tokens >= h->count && stats.accepted <= stats.drafted);
+        CHECK(h->count == plain.count && memcmp(h->tokens, plain.tokens, plain.count * sizeof *plain.tokens) == 0);
+        layerline_sampler_free(sampler);
+        layerline_generation_free(generation);
+    }
+    layerline_session_free(session);
+}
+
+static void a_stop_string_ends_a_text_before_it(layerline_model *model)
+{
+    static heard whole, cut;
+    layerline_session *session = new_session(model, 0);
+    layerline_generation *generation = new_generation(40);
+    layerline_sampler *sampler = new_sampler();
+    layerline_error *err;
+    int32_t prompt[7];
+    size_t at;
+    memset(&whole, 0, sizeof whole);
+    memset(&cut, 0, sizeof cut);
+    fill_tokens(prompt, 7, TINY_VOCAB, 11);
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_generation_add_stop(generation, "", 0, &err));
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, layerline_generation_add_stop(generation, "\xff", 1, &err));
+    CHECK_OK(err, layerline_session_generate_with(session, generation, sampler, prompt, 7, listen, &whole, &err));
+    REQUIRE(whole.bytes > 12);
+    /* Three bytes of ASCII from the middle of the text. */
+    for (at = whole.bytes / 2; at + 3 < whole.bytes; at++) {
+        if ((unsigned char)whole.text[at] < 128 && (unsigned char)whole.text[at + 1] < 128 &&
+            (unsigned char)whole.text[at + 2] < 128) {
+            break;
+        }
+    }
+    REQUIRE(at + 3 < whole.bytes);
+    CHECK_OK(err, layerline_generation_add_stop(generation, whole.text + at, 3, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_generate_with(session, generation, sampler, prompt, 7, listen, &cut, &err));
+    CHECK(figures_of(generation).end == LAYERLINE_END_STOP);
+    CHECK(cut.bytes <= at && memcmp(cut.text, whole.text, cut.bytes) == 0);
+    /* Without it again: the whole text. */
+    memset(&cut, 0, sizeof cut);
+    CHECK_OK(err, layerline_generation_clear_stops(generation, &err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(session, 0, NULL));
+    CHECK_OK(err, layerline_session_generate_with(session, generation, sampler, prompt, 7, listen, &cut, &err));
+    CHECK(cut.bytes == whole.bytes && memcmp(cut.text, whole.text, cut.bytes) == 0);
+    layerline_sampler_free(sampler);
+    layerline_generation_free(generation);
+    layerline_session_free(session);
+}
+
 int main(void)
 {
     layerline_model *model = small_model();
@@ -363,6 +455,8 @@ int main(void)
     a_callback_finds_its_session_busy_and_may_interrupt_it(model);
     pieces_are_whole_characters(model);
     bad_prompts_are_refused_before_anything_is_said(model);
+    drafts_change_no_token(model);
+    a_stop_string_ends_a_text_before_it(model);
     layerline_model_free(model);
     if (!real_text() && check_result() == EXIT_SUCCESS) {
         fprintf(stderr, "skipped: real text (the model is not fetched)\n");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 14] = [
+const SECTIONS: [(&str, &str); 15] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -18,6 +18,7 @@ const SECTIONS: [(&str, &str); 14] = [
     ("detokenizer", "tokens to text as they come"),
     ("chat", "chat templates"),
     ("sampler", "sampling and generation"),
+    ("generation", "generation with stop strings and drafts"),
 ];
 
 const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory budget, however large the model is. Weights that do not fit are
@@ -33,8 +34,9 @@ const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory bud
  *               except `needed`, see below. A call that fails leaves everything as it was, unless its description says
  *               otherwise.
  *   Errors      Every function that returns a layerline_status has a last parameter `layerline_error **err`, except the
- *               setters of options and samplers, whose only failure is a value out of range. It may be NULL. It is set to
- *               NULL on success, and on failure to an error that the caller frees with layerline_error_free.
+ *               setters of options, samplers and generations whose only failure is a value out of range. It may be NULL.
+ *               It is set to NULL on success, and on failure to an error that the caller frees with
+ *               layerline_error_free.
  *   Pointers    NULL is refused with LAYERLINE_ERROR_INVALID_ARGUMENT, except for `err`, `user_data`, arrays of length
  *               0, and `options` where a function reads them: there it stands for the defaults. A free function takes
  *               NULL and does nothing.

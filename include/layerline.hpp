@@ -174,6 +174,7 @@ using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
 using session_info = layerline_session_info; /**< Facts of a session. */
 using progress = layerline_progress;         /**< How far a pass has come. */
+using generation_stats = layerline_generation_stats; /**< Figures of the last generation. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
 
 /** A view of `size` values in a row that somebody else owns, as std::span of C++20. Valid as long as they are. */
@@ -922,6 +923,85 @@ public:
 #endif
 };
 
+/**
+ * Settings of generations: their length, what ends them, and who drafts tokens: layerline_generation. It can be used for
+ * many, one after the other. Drafts change no token, and save readings of the weights where these are streamed. One thread
+ * at a time.
+ */
+class generation : public detail::handle<layerline_generation, layerline_generation_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static generation adopt(layerline_generation *owned) noexcept { return generation(owned); }
+    /** layerline_generation_new: without limits, stop strings and drafts. */
+    static result<generation> try_make() noexcept
+    {
+        layerline_generation *made = layerline_generation_new();
+        return detail::made(made ? LAYERLINE_OK : LAYERLINE_ERROR_OUT_OF_MEMORY, generation(made));
+    }
+    /** layerline_generation_set_max_tokens: the most tokens that are generated. */
+    result<void> try_set_max_tokens(std::size_t tokens) noexcept
+    {
+        return failure(layerline_generation_set_max_tokens(get(), tokens));
+    }
+    /** layerline_generation_add_stop: a text that ends a generation where it comes. */
+    result<void> try_add_stop(std::string_view text) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_generation_add_stop(get(), text.data(), text.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_generation_clear_stops: removes all stop strings. */
+    result<void> try_clear_stops() noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_generation_clear_stops(get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_generation_set_draft_text: drafts what followed the same tokens before; 0: no drafts. */
+    result<void> try_draft_from_text(std::uint32_t max_drafts) noexcept
+    {
+        return failure(layerline_generation_set_draft_text(get(), max_drafts));
+    }
+    /** layerline_generation_set_draft_model: another model with the same tokens drafts, in a session of its own. */
+    result<void> try_draft_with(const model &drafter, std::uint32_t context_length, std::uint32_t max_drafts) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_generation_set_draft_model(get(), drafter.get(), context_length, max_drafts, &err);
+        return failure(status, err);
+    }
+    /** layerline_generation_get_stats: of the last generation. */
+    result<generation_stats> try_stats() const noexcept
+    {
+        generation_stats stats{};
+        stats.struct_size = sizeof stats;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_generation_get_stats(get(), &stats, &err);
+        return detail::made(status, stats, err);
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    generation() : generation(try_make().value()) {}
+    /** As `try_set_max_tokens`; returns this, as all setters do. */
+    generation &set_max_tokens(std::size_t tokens) { return try_set_max_tokens(tokens).value(), *this; }
+    /** As `try_add_stop`. */
+    generation &add_stop(std::string_view text) { return try_add_stop(text).value(), *this; }
+    /** As `try_clear_stops`. */
+    generation &clear_stops() { return try_clear_stops().value(), *this; }
+    /** As `try_draft_from_text`. */
+    generation &draft_from_text(std::uint32_t max_drafts) { return try_draft_from_text(max_drafts).value(), *this; }
+    /** As `try_draft_with`. */
+    generation &draft_with(const model &drafter, std::uint32_t context_length, std::uint32_t max_drafts)
+    {
+        return try_draft_with(drafter, context_length, max_drafts).value(), *this;
+    }
+    /** As `try_stats`. */
+    generation_stats stats() const { return try_stats().value(); }
+#endif
+};
+
 /** Chooses tokens for one sequence: layerline_sampler, greedy until told otherwise. One thread at a time. */
 class sampler : public detail::handle<layerline_sampler, layerline_sampler_free> {
     using handle::handle;
@@ -1198,6 +1278,19 @@ public:
         };
         return run(with, prompt, max_tokens, callback, const_cast<void *>(static_cast<const void *>(&on_token)));
     }
+    /** layerline_session_generate_with: the same with the settings of a generation. */
+    template <class F>
+    result<void> try_generate(generation &how, sampler &with, span<const token> prompt, F &&on_token) noexcept
+    {
+        auto callback = [](token given, const char *piece, std::size_t length, void *data) noexcept -> bool {
+            return call(*static_cast<std::remove_reference_t<F> *>(data), given, std::string_view(piece, length));
+        };
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_generate_with(get(), how.get(), with.get(), prompt.data(), prompt.size(), callback,
+                                            const_cast<void *>(static_cast<const void *>(&on_token)), &err);
+        return failure(status, err);
+    }
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make`. */
     explicit session(const model &on,
@@ -1254,6 +1347,21 @@ public:
     template <class F>
     void generate(sampler &with, span<const token> prompt, std::size_t max_tokens, F &&on_token)
     {
+        rethrowing(on_token, [&](auto &guarded) { return try_generate(with, prompt, max_tokens, guarded); });
+    }
+    /** As `try_generate`, likewise. */
+    template <class F>
+    void generate(generation &how, sampler &with, span<const token> prompt, F &&on_token)
+    {
+        rethrowing(on_token, [&](auto &guarded) { return try_generate(how, with, prompt, guarded); });
+    }
+#endif
+
+private:
+#if LAYERLINE_EXCEPTIONS
+    template <class F, class G>
+    static void rethrowing(F &on_token, G &&run)
+    {
         std::exception_ptr thrown;
         auto guarded = [&](token given, std::string_view piece) noexcept -> bool {
             try {
@@ -1263,13 +1371,11 @@ public:
                 return false;
             }
         };
-        auto ended = try_generate(with, prompt, max_tokens, guarded);
+        auto ended = run(guarded);
         if (thrown) std::rethrow_exception(thrown);
         ended.value();
     }
 #endif
-
-private:
     template <class F>
     static bool call(F &on_token, token given, std::string_view piece)
     {

@@ -16,6 +16,13 @@ package layerline
 // {
 //     return layerline_session_generate(session, sampler, prompt, count, max_tokens, on_token, (void *)pass, err);
 // }
+//
+// static layerline_status generate_with(layerline_session *session, layerline_generation *generation,
+//                                       layerline_sampler *sampler, const int32_t *prompt, size_t count, uintptr_t pass,
+//                                       layerline_error **err)
+// {
+//     return layerline_session_generate_with(session, generation, sampler, prompt, count, on_token, (void *)pass, err);
+// }
 import "C"
 
 import "runtime/cgo"
@@ -40,4 +47,14 @@ func (p *pass) generate(
 	var told *C.layerline_error
 	first, count := array(prompt)
 	return check(C.generate(session, sampler, first, count, maxTokens, C.uintptr_t(handle), &told), told)
+}
+
+func (p *pass) generateWith(
+	session *C.layerline_session, generation *C.layerline_generation, sampler *C.layerline_sampler, prompt []Token,
+) error {
+	handle := cgo.NewHandle(p)
+	defer handle.Delete()
+	var told *C.layerline_error
+	first, count := array(prompt)
+	return check(C.generate_with(session, generation, sampler, first, count, C.uintptr_t(handle), &told), told)
 }

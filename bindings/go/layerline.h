@@ -11,8 +11,9 @@
  *               except `needed`, see below. A call that fails leaves everything as it was, unless its description says
  *               otherwise.
  *   Errors      Every function that returns a layerline_status has a last parameter `layerline_error **err`, except the
- *               setters of options and samplers, whose only failure is a value out of range. It may be NULL. It is set to
- *               NULL on success, and on failure to an error that the caller frees with layerline_error_free.
+ *               setters of options, samplers and generations whose only failure is a value out of range. It may be NULL.
+ *               It is set to NULL on success, and on failure to an error that the caller frees with
+ *               layerline_error_free.
  *   Pointers    NULL is refused with LAYERLINE_ERROR_INVALID_ARGUMENT, except for `err`, `user_data`, arrays of length
  *               0, and `options` where a function reads them: there it stands for the defaults. A free function takes
  *               NULL and does nothing.
@@ -1564,6 +1565,152 @@ layerline_status layerline_session_generate(layerline_session *session,
                                             layerline_token_callback callback,
                                             void *user_data,
                                             layerline_error **err);
+
+/* -- generation with stop strings and drafts ----------------------------------------------------------------------- */
+
+/** The generation has not ended, or by an error. */
+#define LAYERLINE_END_NONE 0
+
+/** The model chose a token that ends the text. */
+#define LAYERLINE_END_TOKEN 1
+
+/** The most tokens that were asked for are there. */
+#define LAYERLINE_END_LENGTH 2
+
+/** A stop string came. */
+#define LAYERLINE_END_STOP 3
+
+/** The callback returned false. */
+#define LAYERLINE_END_CALLBACK 4
+
+/**
+ * How texts are generated: how long they become, what ends them, and who drafts tokens of them. It can be used for many
+ * generations, one after the other, and belongs to no session.
+ *
+ * Drafts make generation faster where weights are streamed: a pass over several tokens reads the weights once. Guesses of
+ * the next tokens are taken in by one pass, the sampler chooses by the logits of each as it would without guesses, and
+ * what follows a wrong one is taken back. The tokens, the sampler and the session are the same as without drafts, bit for
+ * bit. How many tokens are drafted follows from what passes cost and from how many were right lately, both measured: where
+ * drafts do not pay, there are none.
+ *
+ * Drafting takes logits of up to `max_drafts` further positions from the budget while a generation runs; where there is no
+ * room for them, fewer tokens are drafted, or none. Its own memory, 4 bytes for each token of prompts and texts where tokens
+ * are drafted, is outside every budget.
+ */
+typedef struct layerline_generation layerline_generation;
+
+/** What the last generation was. */
+typedef struct layerline_generation_stats {
+    /** Set by the caller to sizeof(layerline_generation_stats) before the call. */
+    uint32_t struct_size;
+    /** Why it ended: one of LAYERLINE_END_. */
+    int32_t end;
+    /** Tokens chosen, one that ended the text included. */
+    uint64_t tokens;
+    /** Passes after those of the prompt. */
+    uint64_t passes;
+    /** Tokens that were drafted. */
+    uint64_t drafted;
+    /** Those of them that the sampler chose. */
+    uint64_t accepted;
+    /** Nanoseconds that drafts have saved, by estimate, less those they have cost. */
+    int64_t gained_ns;
+} layerline_generation_stats;
+
+/**
+ * Makes a generation without limits, stop strings and drafts. The caller owns it: `layerline_generation_free`. NULL when
+ * there is no memory. Any thread.
+ */
+layerline_generation *layerline_generation_new(void);
+
+/** Frees a generation; NULL is a no-op. Any thread, once, with no call on it running. */
+void layerline_generation_free(layerline_generation *generation);
+
+/**
+ * Sets the most tokens that are generated. By default a text ends in another way, or by LAYERLINE_ERROR_CONTEXT_FULL.
+ *
+ * `tokens`: with 0 only the prompt is run.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_generation_set_max_tokens(layerline_generation *generation, size_t tokens);
+
+/**
+ * Adds a text that ends a generation where it comes, wherever it begins and ends in tokens. The callback gets neither it
+ * nor a part of it: text that may be its beginning is kept back until that is known.
+ *
+ * `text`, `length`: UTF-8, not empty.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_generation_add_stop(layerline_generation *generation,
+                                               const char *text,
+                                               size_t length,
+                                               layerline_error **err);
+
+/**
+ * Removes all stop strings.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_generation_clear_stops(layerline_generation *generation, layerline_error **err);
+
+/**
+ * Drafts from the text itself: where the last tokens of prompts and texts stood before, what followed them there is
+ * drafted. That pays where a text repeats parts of itself: changes to a given text, lists of records, quotations.
+ *
+ * `max_drafts`: the most tokens drafted for a pass, at most 64; 0: no drafts, the default.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_generation_set_draft_text(layerline_generation *generation, uint32_t max_drafts);
+
+/**
+ * Lets another open model draft: a smaller one of the same family, or the same one in a smaller format, best wholly in
+ * memory. It works in a session of its own, which takes its memory from that model's budget and lasts until another
+ * drafter is set or the generation is freed.
+ *
+ * `model`: its tokens must be those of the models that texts are generated with. NULL: no drafts.
+ * `context_length`: tokens that its session has room for; 0: the default of its options. Texts beyond it are not drafted.
+ * `max_drafts`: the most tokens drafted for a pass, 1 to 64; without a model it does not count.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED: the model has no tokeniser, or generates no text;
+ * as `layerline_session_new`. One thread at a time.
+ */
+layerline_status layerline_generation_set_draft_model(layerline_generation *generation,
+                                                      const layerline_model *model,
+                                                      uint32_t context_length,
+                                                      uint32_t max_drafts,
+                                                      layerline_error **err);
+
+/**
+ * Fills `stats` with figures of the last generation; set `stats->struct_size` before the call.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a generation runs. Any thread.
+ */
+layerline_status layerline_generation_get_stats(const layerline_generation *generation,
+                                                layerline_generation_stats *stats,
+                                                layerline_error **err);
+
+/**
+ * As `layerline_session_generate`, with the settings of a generation.
+ *
+ * `callback`, `user_data`: see `layerline_token_callback`. With stop strings a piece may hold text of earlier tokens too,
+ * which was kept back. The token that completes a stop string is passed on only where text before the stop string comes
+ * with it.
+ *
+ * Errors: as `layerline_session_generate`; those of passes of a model that drafts; LAYERLINE_ERROR_INVALID_ARGUMENT also
+ * where that has other tokens; LAYERLINE_ERROR_BUSY also while the generation is in use. Where the model has recurrent layers,
+ * an error may leave the session without the last tokens that were passed on: its position tells. One thread at a time.
+ */
+layerline_status layerline_session_generate_with(layerline_session *session,
+                                                 layerline_generation *generation,
+                                                 layerline_sampler *sampler,
+                                                 const int32_t *prompt,
+                                                 size_t count,
+                                                 layerline_token_callback callback,
+                                                 void *user_data,
+                                                 layerline_error **err);
 
 #ifdef __cplusplus
 }

@@ -137,14 +137,44 @@ func (s *Session) Generate(
 	if err != nil {
 		return err
 	}
+	return s.choose(ctx, sampler, onToken, func(session *C.layerline_session, chooser *C.layerline_sampler, p *pass) error {
+		return p.generate(session, chooser, prompt, most)
+	})
+}
+
+// GenerateWith is Generate with the settings of a Generation: its length, stop strings, drafts. With stop strings a piece
+// may hold text of earlier tokens too, which was kept back.
+//
+// Errors are those of Generate, and of a model that drafts. Where the model has recurrent layers, an error may leave the
+// session without the last tokens that were passed on: Position tells.
+func (s *Session) GenerateWith(
+	ctx context.Context, prompt []Token, generation *Generation, sampler *Sampler, onToken func(token Token, piece string) bool,
+) error {
+	how, end, err := generation.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	return s.choose(ctx, sampler, onToken, func(session *C.layerline_session, chooser *C.layerline_sampler, p *pass) error {
+		return p.generateWith(session, how, chooser, prompt)
+	})
+}
+
+// choose runs a call that needs a sampler, the likeliest token's where there is none.
+func (s *Session) choose(
+	ctx context.Context, sampler *Sampler, onToken func(Token, string) bool,
+	call func(*C.layerline_session, *C.layerline_sampler, *pass) error,
+) error {
 	if onToken == nil {
 		onToken = func(Token, string) bool { return true }
 	}
 	if sampler == nil {
-		if sampler, err = NewSampler(SamplerOptions{}); err != nil {
+		own, err := NewSampler(SamplerOptions{})
+		if err != nil {
 			return err
 		}
-		defer sampler.Close()
+		defer own.Close()
+		sampler = own
 	}
 	chooser, end, err := sampler.begin()
 	if err != nil {
@@ -152,7 +182,7 @@ func (s *Session) Generate(
 	}
 	defer end()
 	return s.run(ctx, onToken, func(session *C.layerline_session, p *pass) error {
-		return p.generate(session, chooser, prompt, most)
+		return call(session, chooser, p)
 	})
 }
 

@@ -34,7 +34,7 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Info", "Io", "KvType", "LayerState", "Logits",
+    "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
     "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
@@ -128,6 +128,17 @@ class EventKind(enum.IntEnum):
 
     LAYER = 1
     DONE = 2
+
+
+class GenerationEnd(enum.IntEnum):
+    """Why a generation ended. NONE: it has not, or by an error. TOKEN: by a token that ends the text. LENGTH: the most tokens
+    asked for are there. STOP: a stop string came. CALLBACK: `on_token` returned False, or raised."""
+
+    NONE = 0
+    TOKEN = 1
+    LENGTH = 2
+    STOP = 3
+    CALLBACK = 4
 
 
 class Error(Exception):
@@ -265,6 +276,22 @@ class Stats(_Versioned):
     ]
 
 
+class GenerationStats(_Versioned):
+    """What the last generation was. tokens: chosen. passes: after those of the prompt. drafted, accepted: tokens drafted,
+    and those of them that the sampler chose. gained_ns: nanoseconds that drafts have saved by estimate, less their cost.
+    `end` is one of `GenerationEnd`."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("end", ctypes.c_int32),
+        ("tokens", ctypes.c_uint64),
+        ("passes", ctypes.c_uint64),
+        ("drafted", ctypes.c_uint64),
+        ("accepted", ctypes.c_uint64),
+        ("gained_ns", ctypes.c_int64),
+    ]
+
+
 class _Event(ctypes.Structure):
     _fields_ = [
         ("ticket", ctypes.c_uint64),
@@ -386,6 +413,18 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_sampler_accept": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
     "layerline_sampler_sample_logits": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_sampler_sample": (_STATUS, [_HANDLE, _HANDLE, _OUT, _OUT]),
+    "layerline_generation_new": (_HANDLE, []),
+    "layerline_generation_free": (None, [_HANDLE]),
+    "layerline_generation_set_max_tokens": (_STATUS, [_HANDLE, _SIZE]),
+    "layerline_generation_add_stop": (_STATUS, [_HANDLE, _TEXT, _SIZE, _OUT]),
+    "layerline_generation_clear_stops": (_STATUS, [_HANDLE, _OUT]),
+    "layerline_generation_set_draft_text": (_STATUS, [_HANDLE, _U32]),
+    "layerline_generation_set_draft_model": (_STATUS, [_HANDLE, _HANDLE, _U32, _U32, _OUT]),
+    "layerline_generation_get_stats": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_session_generate_with": (
+        _STATUS,
+        [_HANDLE, _HANDLE, _HANDLE, _OUT, _SIZE, _CALLBACK, ctypes.c_void_p, _OUT],
+    ),
     "layerline_session_generate": (_STATUS, [_HANDLE, _HANDLE, _OUT, _SIZE, _SIZE, _CALLBACK, ctypes.c_void_p, _OUT]),
 }
 _MAJOR = 0  # of the interface that this file is written for
@@ -918,6 +957,58 @@ class Sampler(_Handle):
         return token.value
 
 
+class Generation(_Handle):
+    """Settings of generations: limits, stop strings, drafts. It can be used for many, one after the other.
+
+    max_tokens: at most so many tokens; None: until the text ends or the session is full. stop: texts that end it where they
+    come, and are not given out. Drafts change no token and save readings of the weights where these are streamed:
+    draft_text: up to so many tokens for a pass that followed the same tokens before, in prompts and texts; 0: none.
+    draft_model: a smaller open model with the same tokens drafts up to `max_drafts` tokens for a pass, in a session of its
+    own with room for `draft_context` tokens; 0: what its options say.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_tokens: Optional[int] = None,
+        stop: Iterable[str] = (),
+        draft_text: int = 0,
+        draft_model: Optional[Model] = None,
+        draft_context: int = 0,
+        max_drafts: int = 8,
+    ) -> None:
+        c = _c()
+        self._own(c.layerline_generation_new(), c.layerline_generation_free)
+        if max_tokens is not None:
+            _check(c.layerline_generation_set_max_tokens(self._pointer, _size(max_tokens, "max_tokens")))
+        for text in stop:
+            self.add_stop(text)
+        if draft_text:
+            _check(c.layerline_generation_set_draft_text(self._pointer, _u32(draft_text, "draft_text")))
+        if draft_model is not None:
+            context, most = _u32(draft_context, "draft_context"), _u32(max_drafts, "max_drafts")
+            with draft_model._use() as model:
+                _call(c.layerline_generation_set_draft_model, self._pointer, model, context, most)
+
+    def add_stop(self, text: str) -> None:
+        """Adds a stop string."""
+        encoded = text.encode()
+        with self._use() as own:
+            _call(_c().layerline_generation_add_stop, own, encoded, len(encoded))
+
+    def clear_stops(self) -> None:
+        """Removes all stop strings."""
+        with self._use() as own:
+            _call(_c().layerline_generation_clear_stops, own)
+
+    def stats(self) -> GenerationStats:
+        """What the last generation was."""
+        stats = GenerationStats()
+        with self._use() as own:
+            _call(_c().layerline_generation_get_stats, own, ctypes.byref(stats))
+        return stats
+
+
 class Checkpoint(_Handle):
     """A point of a session that it can go back to: `Session.checkpoint` makes one. It keeps the model alive, not the
     session, and gives its memory back to the model's budget when it is closed."""
@@ -1085,11 +1176,12 @@ class Session(_Handle):
         self,
         prompt: Union[str, Iterable[int]],
         *,
-        max_tokens: int,
+        max_tokens: Optional[int] = None,
+        generation: Optional[Generation] = None,
         sampler: Optional[Sampler] = None,
         on_token: Optional[Callable[[int, str], Optional[bool]]] = None,
     ) -> str:
-        """Runs a prompt, text or tokens, generates up to `max_tokens` and returns their text. An empty prompt goes on
+        """Runs a prompt, text or tokens, generates up to `max_tokens` or as `generation` says, and returns their text. An empty prompt goes on
         from the last pass. A text begins with the beginning token where the session holds none yet, and else goes on
         what it holds. An Error, such as that of a session that is full, has the text made before it as its `text`.
 
@@ -1113,11 +1205,17 @@ class Session(_Handle):
                 raised.append(error)
                 return False
 
+        if (max_tokens is None) == (generation is None):
+            raise TypeError("generate needs max_tokens or a generation")
         error = ctypes.c_void_p()
-        most = _size(max_tokens, "max_tokens")
+        out = (_CALLBACK(called), None, ctypes.byref(error))
         with self._use() as own, (sampler or Sampler())._use() as chooser:
-            out = (_CALLBACK(called), None, ctypes.byref(error))
-            status = _c().layerline_session_generate(own, chooser, values, count, most, *out)
+            if generation is None:
+                most = _size(max_tokens or 0, "max_tokens")
+                status = _c().layerline_session_generate(own, chooser, values, count, most, *out)
+            else:
+                with generation._use() as how:
+                    status = _c().layerline_session_generate_with(own, how, chooser, values, count, *out)
         if raised:
             _c().layerline_error_free(error)
             raise raised[0]

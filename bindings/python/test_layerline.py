@@ -331,6 +331,24 @@ class WithModel(Case):
         self.assertEqual(halves.fewest_tokens, 1)
         self.refused(Status.UNSUPPORTED, Model, MODEL, Options(kv_type=KvType.Q8_0))
 
+    def test_generations_draft_and_stop(self) -> None:
+        text = Session(self.model).generate(PROMPT, max_tokens=12)
+        for drafts in ({}, {"draft_text": 4}, {"draft_model": self.model, "draft_context": 64, "max_drafts": 4}):
+            with layerline.Generation(max_tokens=12, **drafts) as generation:
+                self.assertEqual(Session(self.model).generate(PROMPT, generation=generation), text)
+                stats = generation.stats()
+                self.assertEqual((stats.end, stats.tokens), (layerline.GenerationEnd.LENGTH, 12))
+                self.assertLessEqual(stats.accepted, stats.drafted)
+        stop = text[len(text) // 2 :][:2]
+        generation = layerline.Generation(max_tokens=12, stop=[stop])
+        self.assertEqual(Session(self.model).generate(PROMPT, generation=generation), text[: text.index(stop)])
+        self.assertEqual(generation.stats().end, layerline.GenerationEnd.STOP)
+        generation.clear_stops()
+        self.assertEqual(Session(self.model).generate(PROMPT, generation=generation), text)
+        self.refused(Status.INVALID_ARGUMENT, layerline.Generation, draft_text=1000)
+        self.refused(Status.INVALID_ARGUMENT, generation.add_stop, "")
+        self.assertRaises(TypeError, Session(self.model).generate, PROMPT)
+
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []
         text = Session(self.model).generate(PROMPT, max_tokens=8, on_token=lambda token, piece: whole.append(token))

@@ -8,6 +8,7 @@ use std::mem::offset_of;
 
 use super::chat::*;
 use super::error::*;
+use super::generation::*;
 use super::model::*;
 use super::options::*;
 use super::plan::*;
@@ -52,6 +53,17 @@ layout!(layerline_plan: 104 {
     unread_tensors: 80,
     unread_bytes: 88,
     expert_working_set_bytes: 96,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_generation_stats: 48 {
+    struct_size: 0,
+    end: 4,
+    tokens: 8,
+    passes: 16,
+    drafted: 24,
+    accepted: 32,
+    gained_ns: 40,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -186,4 +198,9 @@ numbers!(
     LAYERLINE_TOKEN_USER_DEFINED = 8,
     LAYERLINE_TOKEN_UNKNOWN = 16,
     LAYERLINE_TOKEN_UNUSED = 32,
+    LAYERLINE_END_NONE = 0,
+    LAYERLINE_END_TOKEN = 1,
+    LAYERLINE_END_LENGTH = 2,
+    LAYERLINE_END_STOP = 3,
+    LAYERLINE_END_CALLBACK = 4,
 );

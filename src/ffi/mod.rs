@@ -11,6 +11,7 @@ pub mod chat;
 pub mod checkpoint;
 pub mod detokenizer;
 pub mod error;
+pub mod generation;
 mod layout;
 pub mod model;
 pub mod options;

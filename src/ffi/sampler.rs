@@ -42,7 +42,7 @@ impl layerline_sampler {
         Box::into_raw(Box::new(layerline_sampler { poison: Poison::default(), sampler: RwLock::new(sampler) }))
     }
 
-    fn lock(&self) -> Result<RwLockWriteGuard<'_, Sampler>> {
+    pub(super) fn lock(&self) -> Result<RwLockWriteGuard<'_, Sampler>> {
         self.sampler.try_write().ok_or_else(busy::<layerline_sampler>)
     }
 }
@@ -304,13 +304,22 @@ pub unsafe extern "C" fn layerline_session_generate(
     caller!().run(err, |c| {
         let (session, sampler) = (c.handle(session)?, c.handle(sampler)?);
         let prompt = c.array(prompt, count, "prompt")?;
-        let callback = callback.ok_or_else(|| Error::invalid("callback is NULL"))?;
+        let on_token = passing_on(callback, user_data)?;
         let (mut session, mut sampler) = (session.write()?, sampler.lock()?);
         let model = Arc::clone(session.model());
-        generate(&mut *session, model.tokenizer()?, &mut sampler, prompt, max_tokens, |token, piece| {
-            // SAFETY: the host gave the function, for the time of this call.
-            let goes_on = || unsafe { callback(token, piece.as_ptr().cast(), piece.len(), user_data) };
-            if outside(goes_on) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })
+        generate(&mut *session, model.tokenizer()?, &mut sampler, prompt, max_tokens, on_token)
+    })
+}
+
+/// What gives tokens to the host, for the time of a call.
+pub(super) fn passing_on(
+    callback: layerline_token_callback,
+    user_data: *mut c_void,
+) -> Result<impl FnMut(i32, &str) -> ControlFlow<()>> {
+    let callback = callback.ok_or_else(|| Error::invalid("callback is NULL"))?;
+    Ok(move |token: i32, piece: &str| {
+        // SAFETY: the host gave the function, for the time of the call that this is made in.
+        let goes_on = || unsafe { callback(token, piece.as_ptr().cast(), piece.len(), user_data) };
+        if outside(goes_on) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })
 }

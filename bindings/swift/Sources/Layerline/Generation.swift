@@ -29,7 +29,17 @@ extension Session {
         _ prompt: [Token], maxTokens: Int, sampler: Sampler? = nil
     ) -> AsyncThrowingStream<GeneratedToken, any Error> {
         stream { deliver in
-            try self.run(prompt, maxTokens, sampler, deliver)
+            try self.run(prompt, .tokens(maxTokens), sampler, deliver)
+        }
+    }
+
+    /// The same with the settings of a generation. With stop strings a text may belong to earlier tokens too, as it was kept
+    /// back.
+    public func generate(
+        _ prompt: [Token], with generation: TextGeneration, sampler: Sampler? = nil
+    ) -> AsyncThrowingStream<GeneratedToken, any Error> {
+        stream { deliver in
+            try self.run(prompt, .settings(generation), sampler, deliver)
         }
     }
 
@@ -38,7 +48,7 @@ extension Session {
         _ prompt: String, maxTokens: Int, sampler: Sampler? = nil
     ) -> AsyncThrowingStream<GeneratedToken, any Error> {
         stream { deliver in
-            try self.run(self.tokens(of: prompt), maxTokens, sampler, deliver)
+            try self.run(self.tokens(of: prompt), .tokens(maxTokens), sampler, deliver)
         }
     }
 
@@ -51,7 +61,7 @@ extension Session {
     ) throws {
         let call = newCall()
         try turns.beginHere(call)
-        try call.run { try run(prompt, maxTokens, sampler, body) }
+        try call.run { try run(prompt, .tokens(maxTokens), sampler, body) }
     }
 
     /// The same for a text.
@@ -61,7 +71,18 @@ extension Session {
     ) throws {
         let call = newCall()
         try turns.beginHere(call)
-        try call.run { try run(tokens(of: prompt), maxTokens, sampler, body) }
+        try call.run { try run(tokens(of: prompt), .tokens(maxTokens), sampler, body) }
+    }
+
+    /// The same with the settings of a generation.
+    @available(*, noasync, message: "it blocks the thread: use generate(_:with:sampler:)")
+    public func generateAndWait(
+        _ prompt: [Token], with generation: TextGeneration, sampler: Sampler? = nil,
+        _ body: (GeneratedToken) throws -> Bool
+    ) throws {
+        let call = newCall()
+        try turns.beginHere(call)
+        try call.run { try run(prompt, .settings(generation), sampler, body) }
     }
 
     private func tokens(of prompt: String) throws -> [Token] {
@@ -75,20 +96,31 @@ extension Session {
     }
 
     private func run(
-        _ prompt: [Token], _ maxTokens: Int, _ sampler: Sampler?, _ deliver: (GeneratedToken) throws -> Bool
+        _ prompt: [Token], _ extent: Extent, _ sampler: Sampler?, _ deliver: (GeneratedToken) throws -> Bool
     ) throws {
         let sampler = try sampler ?? Sampler()
-        let most: UInt = try exact(maxTokens, "maxTokens")
         try withoutActuallyEscaping(deliver) { deliver in
             let receiver = Receiver(deliver)
             do {
                 try handle.use { session in
                     try sampler.handle.use { sampler in
                         try prompt.withUnsafeBufferPointer { prompt in
-                            try checked {
-                                layerline_session_generate(
-                                    session, sampler, prompt.baseAddress, prompt.count, Int(most), Receiver.callback,
-                                    Unmanaged.passUnretained(receiver).toOpaque(), $0)
+                            let (callback, data) = (Receiver.callback, Unmanaged.passUnretained(receiver).toOpaque())
+                            switch extent {
+                            case .tokens(let maxTokens):
+                                let most: UInt = try exact(maxTokens, "maxTokens")
+                                try checked {
+                                    layerline_session_generate(
+                                        session, sampler, prompt.baseAddress, prompt.count, Int(most), callback, data, $0)
+                                }
+                            case .settings(let generation):
+                                try generation.handle.use { generation in
+                                    try checked {
+                                        layerline_session_generate_with(
+                                            session, generation, sampler, prompt.baseAddress, prompt.count, callback, data,
+                                            $0)
+                                    }
+                                }
                             }
                         }
                     }
@@ -102,6 +134,12 @@ extension Session {
             }
         }
     }
+}
+
+/// How long a generation goes on.
+private enum Extent {
+    case tokens(Int)
+    case settings(TextGeneration)
 }
 
 /// What the callback of the C interface works on, on the thread that called it.

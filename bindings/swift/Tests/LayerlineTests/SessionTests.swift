@@ -68,6 +68,39 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(try model.detokenize(streamed.map(\.token)), streamed.map(\.text).joined())
     }
 
+    func testGenerationsDraftAndStop() async throws {
+        let model = try Model(path: modelPath, options: small)
+        var plain: [GeneratedToken] = []
+        for try await piece in try Session(model).generate(prompt, maxTokens: 8) {
+            plain.append(piece)
+        }
+        let generation = try TextGeneration(maxTokens: 8)
+        let drafters: [() throws -> Void] = [
+            {}, { try generation.draftFromText(maxDrafts: 4) },
+            { try generation.draft(with: model, contextLength: 64, maxDrafts: 4) }, { try generation.draft(with: nil) },
+        ]
+        for draft in drafters {
+            try draft()
+            var drafted: [GeneratedToken] = []
+            for try await piece in try Session(model).generate(prompt, with: generation) {
+                drafted.append(piece)
+            }
+            XCTAssertEqual(drafted, plain)
+            let stats = try generation.stats
+            XCTAssertEqual(stats.end, .length)
+            XCTAssertEqual(stats.tokens, 8)
+        }
+        let text = plain.map(\.text).joined()
+        try generation.addStop(String(text.prefix(1)))
+        for try await piece in try Session(model).generate(prompt, with: generation) {
+            XCTAssertEqual(piece.text, "")
+        }
+        XCTAssertEqual(try generation.stats.end, .stop)
+        try generation.clearStops()
+        assertThrows(.invalidArgument) { try generation.addStop("") }
+        assertThrows(.invalidArgument) { try generation.draftFromText(maxDrafts: 1000) }
+    }
+
     func testATextBeginsWithTheBeginningTokenOnlyWhereNothingIsHeld() async throws {
         let session = try Session(try Model(path: modelPath, options: small))
         let tokens = try session.model.tokenize("a", options: .begin)

@@ -1,0 +1,258 @@
+//! Generation with settings of its own: limits, stop strings, drafts.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::boundary::{Handle, Poison, busy, caller, versioned};
+use super::error::{layerline_error, layerline_status};
+use super::model::layerline_model;
+use super::sampler::{layerline_sampler, layerline_token_callback, passing_on};
+use super::session::layerline_session;
+use crate::error::Result;
+use crate::generate::{DraftModel, End, Generation};
+
+/// The generation has not ended, or by an error.
+pub const LAYERLINE_END_NONE: i32 = 0;
+
+/// The model chose a token that ends the text.
+pub const LAYERLINE_END_TOKEN: i32 = 1;
+
+/// The most tokens that were asked for are there.
+pub const LAYERLINE_END_LENGTH: i32 = 2;
+
+/// A stop string came.
+pub const LAYERLINE_END_STOP: i32 = 3;
+
+/// The callback returned false.
+pub const LAYERLINE_END_CALLBACK: i32 = 4;
+
+/// How texts are generated: how long they become, what ends them, and who drafts tokens of them. It can be used for many
+/// generations, one after the other, and belongs to no session.
+///
+/// Drafts make generation faster where weights are streamed: a pass over several tokens reads the weights once. Guesses of
+/// the next tokens are taken in by one pass, the sampler chooses by the logits of each as it would without guesses, and
+/// what follows a wrong one is taken back. The tokens, the sampler and the session are the same as without drafts, bit for
+/// bit. How many tokens are drafted follows from what passes cost and from how many were right lately, both measured: where
+/// drafts do not pay, there are none.
+///
+/// Drafting takes logits of up to `max_drafts` further positions from the budget while a generation runs; where there is no
+/// room for them, fewer tokens are drafted, or none. Its own memory, 4 bytes for each token of prompts and texts where tokens
+/// are drafted, is outside every budget.
+pub struct layerline_generation {
+    poison: Poison,
+    generation: Mutex<Generation>,
+}
+
+impl Handle for layerline_generation {
+    const NAME: &'static str = "generation";
+    fn poison(&self) -> &Poison {
+        &self.poison
+    }
+}
+
+impl layerline_generation {
+    fn lock(&self) -> Result<MutexGuard<'_, Generation>> {
+        self.generation.try_lock().ok_or_else(busy::<layerline_generation>)
+    }
+}
+
+/// Makes a generation without limits, stop strings and drafts. The caller owns it: `layerline_generation_free`. NULL when
+/// there is no memory. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn layerline_generation_new() -> *mut layerline_generation {
+    caller!().or(std::ptr::null_mut(), |_| {
+        let made = layerline_generation { poison: Poison::default(), generation: Mutex::new(Generation::new()) };
+        Ok(Box::into_raw(Box::new(made)))
+    })
+}
+
+/// Frees a generation; NULL is a no-op. Any thread, once, with no call on it running.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_free(generation: *mut layerline_generation) {
+    caller!().free(generation);
+}
+
+/// Sets the most tokens that are generated. By default a text ends in another way, or by LAYERLINE_ERROR_CONTEXT_FULL.
+///
+/// `tokens`: with 0 only the prompt is run.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_set_max_tokens(
+    generation: *mut layerline_generation,
+    tokens: usize,
+) -> layerline_status {
+    caller!().run(std::ptr::null_mut(), |c| {
+        c.handle(generation)?.lock()?.set_max_tokens(tokens);
+        Ok(())
+    })
+}
+
+/// Adds a text that ends a generation where it comes, wherever it begins and ends in tokens. The callback gets neither it
+/// nor a part of it: text that may be its beginning is kept back until that is known.
+///
+/// `text`, `length`: UTF-8, not empty.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_add_stop(
+    generation: *mut layerline_generation,
+    text: *const c_char,
+    length: usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let text = c.text(text, length, "text")?;
+        c.handle(generation)?.lock()?.add_stop(text)
+    })
+}
+
+/// Removes all stop strings.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_clear_stops(
+    generation: *mut layerline_generation,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        c.handle(generation)?.lock()?.clear_stops();
+        Ok(())
+    })
+}
+
+/// Drafts from the text itself: where the last tokens of prompts and texts stood before, what followed them there is
+/// drafted. That pays where a text repeats parts of itself: changes to a given text, lists of records, quotations.
+///
+/// `max_drafts`: the most tokens drafted for a pass, at most 64; 0: no drafts, the default.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_set_draft_text(
+    generation: *mut layerline_generation,
+    max_drafts: u32,
+) -> layerline_status {
+    caller!().run(std::ptr::null_mut(), |c| {
+        let handle = c.handle(generation)?;
+        let mut generation = handle.lock()?;
+        match max_drafts {
+            0 => generation.clear_drafter(),
+            drafts => generation.draft_from_text(drafts as usize)?,
+        }
+        Ok(())
+    })
+}
+
+/// Lets another open model draft: a smaller one of the same family, or the same one in a smaller format, best wholly in
+/// memory. It works in a session of its own, which takes its memory from that model's budget and lasts until another
+/// drafter is set or the generation is freed.
+///
+/// `model`: its tokens must be those of the models that texts are generated with. NULL: no drafts.
+/// `context_length`: tokens that its session has room for; 0: the default of its options. Texts beyond it are not drafted.
+/// `max_drafts`: the most tokens drafted for a pass, 1 to 64; without a model it does not count.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED: the model has no tokeniser, or generates no text;
+/// as `layerline_session_new`. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_set_draft_model(
+    generation: *mut layerline_generation,
+    model: *const layerline_model,
+    context_length: u32,
+    max_drafts: u32,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let handle = c.handle(generation)?;
+        let mut generation = handle.lock()?;
+        let Some(model) = c.optional(model)? else {
+            generation.clear_drafter();
+            return Ok(());
+        };
+        generation.draft_with(DraftModel::new(&model.model, context_length)?, max_drafts as usize)
+    })
+}
+
+/// What the last generation was.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_generation_stats {
+    /// Set by the caller to sizeof(layerline_generation_stats) before the call.
+    pub struct_size: u32,
+    /// Why it ended: one of LAYERLINE_END_.
+    pub end: i32,
+    /// Tokens chosen, one that ended the text included.
+    pub tokens: u64,
+    /// Passes after those of the prompt.
+    pub passes: u64,
+    /// Tokens that were drafted.
+    pub drafted: u64,
+    /// Those of them that the sampler chose.
+    pub accepted: u64,
+    /// Nanoseconds that drafts have saved, by estimate, less those they have cost.
+    pub gained_ns: i64,
+}
+
+versioned!(layerline_generation_stats as "stats", up to gained_ns: i64);
+
+/// Fills `stats` with figures of the last generation; set `stats->struct_size` before the call.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a generation runs. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_get_stats(
+    generation: *const layerline_generation,
+    stats: *mut layerline_generation_stats,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (handle, out) = (c.handle(generation)?, c.out_struct(stats)?);
+        let stats = handle.lock()?.stats();
+        out.set(layerline_generation_stats {
+            struct_size: size_of::<layerline_generation_stats>() as u32,
+            end: match stats.end {
+                End::None => LAYERLINE_END_NONE,
+                End::EndToken => LAYERLINE_END_TOKEN,
+                End::Length => LAYERLINE_END_LENGTH,
+                End::StopString => LAYERLINE_END_STOP,
+                End::Callback => LAYERLINE_END_CALLBACK,
+            },
+            tokens: stats.tokens,
+            passes: stats.passes,
+            drafted: stats.drafted,
+            accepted: stats.accepted,
+            gained_ns: (stats.gained_seconds * 1e9) as i64,
+        });
+        Ok(())
+    })
+}
+
+/// As `layerline_session_generate`, with the settings of a generation.
+///
+/// `callback`, `user_data`: see `layerline_token_callback`. With stop strings a piece may hold text of earlier tokens too,
+/// which was kept back. The token that completes a stop string is passed on only where text before the stop string comes
+/// with it.
+///
+/// Errors: as `layerline_session_generate`; those of passes of a model that drafts; LAYERLINE_ERROR_INVALID_ARGUMENT also
+/// where that has other tokens; LAYERLINE_ERROR_BUSY also while the generation is in use. Where the model has recurrent layers,
+/// an error may leave the session without the last tokens that were passed on: its position tells. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_generate_with(
+    session: *mut layerline_session,
+    generation: *mut layerline_generation,
+    sampler: *mut layerline_sampler,
+    prompt: *const i32,
+    count: usize,
+    callback: layerline_token_callback,
+    user_data: *mut c_void,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, generation, sampler) = (c.handle(session)?, c.handle(generation)?, c.handle(sampler)?);
+        let prompt = c.array(prompt, count, "prompt")?;
+        let on_token = passing_on(callback, user_data)?;
+        let (mut session, mut generation, mut sampler) = (session.write()?, generation.lock()?, sampler.lock()?);
+        let model = Arc::clone(session.model());
+        generation.run(&mut *session, model.tokenizer()?, &mut sampler, prompt, on_token)
+    })
+}
