@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use crate::error::{Error, Result, Status};
+use crate::sys::thread::Uncancelled;
 
 /// A call from C. It turns the pointers of the call's parameters into Rust's types: one conversion for each kind of
 /// parameter. What a conversion returns lives no longer than the call.
@@ -181,9 +182,10 @@ impl Caller {
     }
 }
 
-/// Turns a panic of `body` into an error that says where it was.
+/// Turns a panic of `body` into an error that says where it was. The thread cannot be cancelled meanwhile.
 fn contain<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
     silence_panics();
+    let _uncancelled = Uncancelled::begin();
     // A body that calls the host back may be entered again from there.
     let outer = INSIDE.replace(true);
     // What a panicking body was changing is not looked at again: the handles it had entered are poisoned.
