@@ -5,6 +5,7 @@
 #   make shuttle    locks and wake-ups of the engine and the pool in many orders; not part of make test, which it would make long
 #   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
 #   make lib        the shared and the static library
+#   make install    headers, libraries, pkg-config file and CMake package below PREFIX, /usr/local unless told
 #   make examples   the C programs of examples/
 #   make header     include/layerline.h, from the doc comments of the source, and the copy in the Go module
 #   make docs       the reference of the headers (Doxygen) and of the Rust interface, in target/docs and target/doc
@@ -41,9 +42,11 @@ PROMPT ?= The three most important things to know about the sea are
 BUDGET ?= 33%
 TOKENS ?= 96
 
+PREFIX ?= /usr/local
+
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts lint clean
+.PHONY: all demo test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts lint clean
 all: lib examples
 
 demo: examples
@@ -63,6 +66,11 @@ tsan:
 lib:
 	$(CARGO) build --release
 	@ln -sf $(notdir $(LIBRARY)) $(RELEASE)/$(RUNTIME_NAME)
+
+# What is there is installed as it is: root, who installs what somebody else has built, may have no cargo.
+install:
+	@[ -f $(LIBRARY) ] || $(MAKE) --no-print-directory lib
+	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" KINDS="$(KINDS)" scripts/install.sh $(RELEASE)
 
 examples: lib $(EXAMPLES)
 
