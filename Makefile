@@ -16,6 +16,8 @@
 #   make bench-kernels     the products of every format, beside what the machine allows, or llama.cpp's; ARGS="--help"
 #   make bench-experts     what an expert cache finds in memory, ARGS="trace ..."; what it is worth, "--end-to-end trace"
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
+#   make fuzz       every fuzz target for 60 s each; SECONDS_EACH=600, TARGETS="chat text"; needs cargo-fuzz
+#   make torture    the long forms of what make test does in short ones: half an hour
 #   make lint       formatting and clippy
 #   make clean
 
@@ -46,7 +48,7 @@ PREFIX ?= /usr/local
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts lint clean
+.PHONY: all demo test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts fuzz torture lint clean
 all: lib examples
 
 demo: examples
@@ -102,6 +104,12 @@ abi-release:
 
 bench-streaming bench-speed bench-kernels bench-small bench-experts: bench-%:
 	$(CARGO) bench --bench $* -- $(ARGS)
+
+fuzz:
+	@CARGO="$(CARGO)" SECONDS_EACH="$(SECONDS_EACH)" scripts/fuzz.sh $(TARGETS)
+
+torture: lib
+	@CARGO="$(CARGO)" scripts/torture.sh $(RELEASE)
 
 lint:
 	$(CARGO) fmt --check
