@@ -5,6 +5,7 @@
 #   make shuttle    locks and wake-ups of the engine and the pool in many orders; not part of make test, which it would make long
 #   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
 #   make lib        the shared and the static library
+#   make install    headers, libraries, pkg-config file and CMake package below PREFIX, /usr/local unless told
 #   make examples   the C programs of examples/
 #   make header     include/layerline.h, from the doc comments of the source, and the copy in the Go module
 #   make docs       the reference of the headers (Doxygen) and of the Rust interface, in target/docs and target/doc
@@ -16,6 +17,8 @@
 #   make bench-experts     what an expert cache finds in memory, ARGS="trace ..."; what it is worth, "--end-to-end trace"
 #   make bench-decisions   what deciding about a page costs, from 1,000 to 100,000 pages
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
+#   make fuzz       every fuzz target for 60 s each; SECONDS_EACH=600, TARGETS="chat text"; needs cargo-fuzz
+#   make torture    the long forms of what make test does in short ones: half an hour
 #   make lint       formatting and clippy
 #   make clean
 
@@ -42,9 +45,11 @@ PROMPT ?= The three most important things to know about the sea are
 BUDGET ?= 33%
 TOKENS ?= 96
 
+PREFIX ?= /usr/local
+
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo test shuttle tsan lib examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions lint clean
+.PHONY: all demo test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions fuzz torture lint clean
 all: lib examples
 
 demo: examples
@@ -64,6 +69,11 @@ tsan:
 lib:
 	$(CARGO) build --release
 	@ln -sf $(notdir $(LIBRARY)) $(RELEASE)/$(RUNTIME_NAME)
+
+# What is there is installed as it is: root, who installs what somebody else has built, may have no cargo.
+install:
+	@[ -f $(LIBRARY) ] || $(MAKE) --no-print-directory lib
+	@PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" KINDS="$(KINDS)" scripts/install.sh $(RELEASE)
 
 examples: lib $(EXAMPLES)
 
@@ -95,6 +105,12 @@ abi-release:
 
 bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions: bench-%:
 	$(CARGO) bench --bench $* -- $(ARGS)
+
+fuzz:
+	@CARGO="$(CARGO)" SECONDS_EACH="$(SECONDS_EACH)" scripts/fuzz.sh $(TARGETS)
+
+torture: lib
+	@CARGO="$(CARGO)" scripts/torture.sh $(RELEASE)
 
 lint:
 	$(CARGO) fmt --check

@@ -56,7 +56,9 @@ const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory bud
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
  *               return LAYERLINE_ERROR_INTERNAL from every function and can only be freed; all others are unharmed.
- *   Process     Nothing is printed, no signal handler is installed, no environment variable is needed.
+ *   Process     Nothing is printed, no signal handler is installed, no environment variable is needed. A request to end
+ *               the thread (pthread_cancel) waits until a call has returned, also in callbacks; asynchronous cancellation
+ *               must not be enabled in a thread that calls. To end a call soon, interrupt it.
  */
 
 #ifndef LAYERLINE_H

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What `cargo cinstall` installs, and programs that use it from there as other people's builds do.
+# What `make install` and `cargo cinstall` install, and programs that use it from there as other people's builds do.
 #
-#   test_install.sh install PREFIX               the library into PREFIX, and is it all there
+#   test_install.sh make PREFIX LIBRARIES        what is in the folder LIBRARIES into PREFIX, and is it all there
+#   test_install.sh cargo-c PREFIX               the same by cargo-c, which builds the library itself
 #   test_install.sh pkg-config shared PREFIX     ctests/consumer by pkg-config
 #   test_install.sh pkg-config static PREFIX
 #   test_install.sh find_package PREFIX          ... by CMake, in all its ways
@@ -18,10 +19,33 @@ fail() { echo "$*" >&2; exit 1; }
 # The folder of the libraries in a prefix: Debian's installer puts the architecture into its name.
 libdir() { dirname "$(find "$1" -name 'liblayerline.a')"; }
 
-install() {
-    local prefix=$1 lib version file
+by_make() {
+    local prefix=$1 libraries=$2 lib version file
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+    rm -rf "$prefix" "$prefix-staged"
+    PREFIX=$prefix scripts/install.sh "$libraries"
+    is_complete "$prefix"
+    lib=$(libdir "$prefix")
+    # For packagers: the same files elsewhere, and no word of where they lie meanwhile.
+    DESTDIR=$prefix-staged PREFIX=$prefix scripts/install.sh "$libraries"
+    diff -r "$prefix" "$prefix-staged$prefix" || fail "with DESTDIR other files are installed"
+    rm -rf "$prefix-staged"
+    [ "$(uname -s)" != Darwin ] && command -v objcopy > /dev/null || return 0
+    file=$lib/liblayerline.so.$version
+    ! readelf -SW "$file" | grep -qE '\.(debug_|symtab)' || fail "$file is not stripped"
+    readelf -p .gnu_debuglink "$file" | grep -q "liblayerline.so.$version.debug" || fail "$file does not name its debug information"
+    readelf -SW "$lib/.debug/liblayerline.so.$version.debug" | grep -q '\.symtab' || fail "the debug information is empty"
+}
+
+by_cargo_c() {
+    local prefix=$1
     rm -rf "$prefix"
     "${CARGO:-cargo}" cinstall --release --prefix "$prefix" --manifest-path Cargo.toml
+    is_complete "$prefix"
+}
+
+is_complete() {
+    local prefix=$1 lib version file
     lib=$(libdir "$prefix")
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
     for file in "$prefix"/include/layerline.{h,hpp} "$prefix"/share/cmake/layerline/layerlineConfig{,Version}.cmake \
@@ -117,8 +141,9 @@ by_find_package() {
 }
 
 case "${1:-} ${2:-}" in
-    "install "?*) install "$2" ;;
+    "make "?*) by_make "$2" "$3" ;;
+    "cargo-c "?*) by_cargo_c "$2" ;;
     "pkg-config shared" | "pkg-config static") by_pkg_config "$2" "$3" ;;
     "find_package "?*) by_find_package "$2" ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

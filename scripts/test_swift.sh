@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Swift binding, against a library that `cargo cinstall` has installed.
+# The Swift binding, against a library that `make install` has installed.
 #
 #   test_swift.sh tests PREFIX OUT      the package's own tests, unoptimised and optimised; built in OUT
 #   test_swift.sh example PREFIX OUT    its example program

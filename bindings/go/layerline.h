@@ -33,7 +33,9 @@
  *               before the call: the library writes as many fields as both sides know and leaves struct_size as it is.
  *   Faults      A fault inside the library ends the call with LAYERLINE_ERROR_INTERNAL. The handles of that call then
  *               return LAYERLINE_ERROR_INTERNAL from every function and can only be freed; all others are unharmed.
- *   Process     Nothing is printed, no signal handler is installed, no environment variable is needed.
+ *   Process     Nothing is printed, no signal handler is installed, no environment variable is needed. A request to end
+ *               the thread (pthread_cancel) waits until a call has returned, also in callbacks; asynchronous cancellation
+ *               must not be enabled in a thread that calls. To end a call soon, interrupt it.
  */
 
 #ifndef LAYERLINE_H
@@ -111,8 +113,8 @@ typedef int32_t layerline_status;
 /**
  * The system gave no memory. So ends every call whose files or arguments ask for more than there is: opening, sessions,
  * passes, samplers, states. Two things still end the process where there is no memory, as they do in any Rust program:
- * small ones (handles, errors, events, lists with some bytes for each layer and page of a model), and what tokenising,
- * detokenising and chat templates work with, which is in proportion to the text.
+ * small ones (errors, events, what threads share, lists with some bytes for each layer and page of a model), and what
+ * tokenising, detokenising and chat templates work with, which is in proportion to the text.
  */
 #define LAYERLINE_ERROR_OUT_OF_MEMORY -6
 

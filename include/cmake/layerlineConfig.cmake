@@ -1,7 +1,7 @@
 # find_package(layerline [VERSION] [COMPONENTS shared|static]) gives the target layerline::layerline.
 #
 # Without a component it is the shared library, or the static one where that alone is installed. Installed by
-# `cargo cinstall` together with the libraries and layerline.pc, from which it takes what the static library needs of the
+# `make install` or `cargo cinstall` together with the libraries and layerline.pc, from which it takes what the static library needs of the
 # system; all of them may be moved to another prefix together.
 
 get_filename_component(_layerline_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)

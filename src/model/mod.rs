@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Loaded, PassQueue};
 use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
+use crate::sys::heap::Trimmed;
 use crate::text::{Chat, Tokenizer};
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
@@ -42,6 +43,7 @@ pub struct Model {
     /// Before the engine, so that its thread is gone first.
     passes: PassQueue,
     loaded: Loaded,
+    _heap: Trimmed,
 }
 
 impl Model {

@@ -18,7 +18,7 @@ use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::quant;
 use crate::sys::file::with_suffix;
-use crate::sys::heap;
+use crate::sys::heap::{self, Trimmed};
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
@@ -44,6 +44,7 @@ struct Read {
     file_bytes: u64,
     weight_bytes: u64,
     parameter_count: u64,
+    heap: Trimmed,
 }
 
 /// What memory goes where.
@@ -118,6 +119,7 @@ fn read_path(path: &Path, limit: u64) -> Result<Read> {
 
 /// Metadata and directory may take `limit` bytes of memory.
 fn read(name: String, first: FileSource, limit: u64, siblings: impl FnMut(&str) -> Result<FileSource>) -> Result<Read> {
+    let heap = Trimmed;
     let (mut directory, files) = gguf::open_split(&name, first, limit, siblings)?;
     interpret(&mut directory, &files)
         .map(|Interpreted { tokenizer, compiled, fingerprint }| Read {
@@ -130,6 +132,7 @@ fn read(name: String, first: FileSource, limit: u64, siblings: impl FnMut(&str) 
             tokenizer,
             compiled,
             fingerprint,
+            heap,
         })
         .map_err(|e| e.context(name))
 }
@@ -297,6 +300,7 @@ fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn
         kv_type: options.kv_type,
         passes: PassQueue::default(),
         loaded: Loaded { program, vectors, rotations, isa, pool, scratch: Mutex::new(scratch), engine },
+        _heap: read.heap,
     }))
 }
 

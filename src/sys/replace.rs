@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 const PREFIX: &str = ".layerline-";
 const SUFFIX: &str = ".tmp";
 
-/// Makes a file of this name, or replaces it, by what `write` writes. After a failure the name means what it meant before.
+/// Makes a file of this name, or replaces it, by what `write` writes; where the name is a symbolic link, the file that it
+/// leads to, there or not. After a failure the name means what it meant before.
 /// Only its owner can read the new file.
 ///
 /// # Errors
@@ -31,6 +32,8 @@ fn replace_by(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<()> {
     let failed = |what: &str, e: io::Error| Error::io(format!("{}: {what}{e}", path.display()));
+    let target = followed(path).map_err(|e| failed("", e))?;
+    let path = target.as_path();
     match fs::metadata(path) {
         Ok(there) if !there.is_file() => return Err(Error::io(format!("{}: not a regular file", path.display()))),
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("", e)),
@@ -50,6 +53,19 @@ fn replace_by(
     new.rename(folder, path).map_err(|e| failed("", e))?;
     let synced = if cfg!(unix) { File::open(folder).and_then(|folder| folder.sync_all()) } else { Ok(()) };
     folder_failure(synced).map_err(|e| failed("written, but syncing its folder: ", e))
+}
+
+/// What a name stands for: the end of a chain of symbolic links, which need not be there.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
 }
 
 /// A file that goes with this, unless it got its name.
@@ -171,6 +187,28 @@ mod tests {
                 use std::os::unix::fs::PermissionsExt;
                 assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn through_a_link_its_target_is_written_and_the_link_stays() {
+        use std::os::unix::fs::symlink;
+        for way in WAYS {
+            let folder = tempfile::tempdir().unwrap();
+            let of = |name: &str| folder.path().join(name);
+            fs::create_dir(of("below")).unwrap();
+            symlink("below/state", of("link")).unwrap();
+            symlink(of("link"), of("below/outer")).unwrap();
+            for text in ["made", "replaced"] {
+                replace_by(way, &of("below/outer"), |file| file.write_all(text.as_bytes())).unwrap();
+                assert_eq!(fs::read_to_string(of("below/state")).unwrap(), text);
+                assert_eq!(fs::read_link(of("link")).unwrap(), Path::new("below/state"));
+                assert!(fs::symlink_metadata(of("below/state")).unwrap().is_file());
+            }
+            symlink("round", of("round")).unwrap();
+            let error = replace_by(way, &of("round"), |_| Ok(())).unwrap_err();
+            assert!(error.message().contains("round: too many symbolic links"), "{error}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Hints to the scheduler, and the process that threads belong to.
+//! Hints to the scheduler, the process that threads belong to, and threads that a host cancels.
 
 /// The process in which something with threads was made. A child made by `fork` has a copy of the memory, but none of the
 /// threads: a thread that waited for one there would wait for ever.
@@ -16,6 +16,32 @@ impl HomeProcess {
     /// Whether this is still that process, and not a child of it.
     pub fn is_here(self) -> bool {
         self.0 == std::process::id()
+    }
+}
+
+/// As long as it lives, a request to cancel this thread (`pthread_cancel`) waits. To end a thread by unwinding frames of
+/// Rust would end the process. Android has no such requests.
+pub struct Uncancelled {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    before: std::ffi::c_int,
+    /// It is about one thread.
+    thread: std::marker::PhantomData<*const ()>,
+}
+
+impl Uncancelled {
+    pub fn begin() -> Uncancelled {
+        Uncancelled {
+            #[cfg(any(target_os = "linux", target_os = "macos"))]
+            before: super::unix::thread::disable_cancellation(),
+            thread: std::marker::PhantomData,
+        }
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        super::unix::thread::restore_cancellation(self.before);
     }
 }
 

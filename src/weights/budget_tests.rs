@@ -65,6 +65,28 @@ fn a_page_of_an_ended_sweep_is_evicted_where_the_plan_has_become_smaller() {
 }
 
 #[test]
+fn prefetched_layers_go_where_the_plan_has_become_smaller() {
+    let s = uneven();
+    // The ring may take half of the frames: room for whole layers above the passes' own part.
+    let frames = 2 * (Engine::min_frames(&s) + 2 * s.largest_layer_bytes() + s.largest_extent());
+    let floor = Engine::min_frames(&s);
+    assert!(frames < Engine::full_frames(&s));
+    let b = open(uneven(), frames, true, |_| {});
+    b.engine.settle();
+    // Two tickets keep the same pages.
+    for _ in 0..2 {
+        let ticket = b.engine.prefetch(6, 2).unwrap();
+        b.until_done(ticket);
+    }
+    b.engine.set_budget(floor).unwrap();
+    b.engine.settle();
+    assert!(b.stats().used_bytes <= floor, "{:?}", b.stats());
+    b.pass().unwrap();
+    b.engine.set_budget(frames).unwrap();
+    b.pass().unwrap();
+}
+
+#[test]
 fn sessions_take_memory_from_frames_and_give_it_back() {
     let s = uneven();
     let (floor, full) = (Engine::min_frames(&s), Engine::full_frames(&s));

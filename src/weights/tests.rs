@@ -93,7 +93,7 @@ impl Bench {
         events
     }
 
-    fn until_done(&self, ticket: u64) -> Vec<Event> {
+    pub fn until_done(&self, ticket: u64) -> Vec<Event> {
         let mut all = Vec::new();
         while !all.iter().any(|e: &Event| e.ticket == ticket && e.kind == EventKind::Done) {
             all.extend(self.wait());
@@ -244,6 +244,27 @@ fn a_prefetched_layer_is_kept_until_a_pass_uses_it_or_it_is_cancelled() {
             drop(held);
             assert!(cancelled || ready(&b), "evicted at page {p}");
         }
+    }
+}
+
+/// What prefetches keep may leave room for a page that is in pieces: reading ahead must not fill them again and again.
+#[test]
+fn every_prefetch_ends_whatever_earlier_ones_keep_and_reading_comes_to_rest() {
+    let s = uneven();
+    let least = Engine::min_frames(&s) + s.largest_layer_bytes();
+    let most = Engine::full_frames(&s);
+    for step in 0..24 {
+        let b = open(uneven(), least + (most - least) * step / 24, true, |_| {});
+        b.pass().unwrap();
+        b.engine.settle();
+        for first in [11, 5, 0, 8, 3] {
+            let ticket = b.engine.prefetch(first, 12 - first).unwrap();
+            b.until_done(ticket);
+        }
+        b.engine.settle();
+        let read = b.stats().read_bytes;
+        assert!(read < 12 * s.sweep_bytes(), "{read} bytes read of {}", s.sweep_bytes());
+        b.pass().unwrap();
     }
 }
 

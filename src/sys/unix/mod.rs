@@ -3,3 +3,5 @@
 pub mod event;
 pub mod file;
 pub mod pages;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub mod thread;

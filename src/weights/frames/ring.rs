@@ -47,7 +47,8 @@ impl Ring {
     pub fn allocate(&mut self, bytes: u64, from: u64) -> Option<Frame> {
         let start = self.next.max(from);
         let limit = self.limit.min(self.tail.unwrap_or(u64::MAX));
-        let offset = self.fit(bytes, start, limit).or_else(|| self.fit(bytes, from, limit))?;
+        let all = |_: u64| true;
+        let offset = self.fit(bytes, start, limit, all).or_else(|| self.fit(bytes, from, limit, all))?;
         let at = self.live.partition_point(|&(o, _)| o < offset);
         self.live.insert(at, (offset, bytes));
         self.next = offset + bytes;
@@ -56,10 +57,17 @@ impl Ring {
         Some(unsafe { self.memory.frame(offset as usize, bytes as usize, false) })
     }
 
-    fn fit(&self, bytes: u64, from: u64, to: u64) -> Option<u64> {
+    /// Whether [`Ring::allocate`] would find room if of the frames only those at the offsets that `stays` names were left,
+    /// and the ring were as large as `limit`, where that is given.
+    pub fn would_fit(&self, bytes: u64, from: u64, limit: Option<u64>, stays: impl Fn(u64) -> bool) -> bool {
+        let now = self.limit.min(self.tail.unwrap_or(u64::MAX));
+        self.fit(bytes, from, limit.unwrap_or(now), stays).is_some()
+    }
+
+    fn fit(&self, bytes: u64, from: u64, to: u64, stays: impl Fn(u64) -> bool) -> Option<u64> {
         let mut at = from;
         for &(o, n) in &self.live {
-            if o + n <= at {
+            if o + n <= at || !stays(o) {
                 continue;
             }
             if o >= at + bytes {
@@ -105,7 +113,7 @@ impl Ring {
 
     #[cfg(test)]
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.fit(bytes, 0, self.limit).is_some()
+        self.would_fit(bytes, 0, Some(self.limit), |_| true)
     }
 
     #[cfg(test)]

@@ -81,6 +81,11 @@ impl Evictable {
         }
     }
 
+    /// Those that end above the part of the ring that belongs to passes alone.
+    pub fn above(&self) -> impl Iterator<Item = usize> {
+        self.above.iter()
+    }
+
     /// The page that is needed last, if it is needed after more than `near` others. `above`: only among those that end
     /// above the passes' own part of the ring. O(log n).
     pub fn victim(&self, cursor: &Cursor, sweep_len: usize, near: Option<usize>, above: bool) -> Option<usize> {

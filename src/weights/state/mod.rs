@@ -380,9 +380,11 @@ impl State {
             self.cursor.pass_by(p);
         }
         self.reindex(fixed, p);
-        // A frame that the page no longer has was only waiting for its holder.
+        // A frame that the page no longer has was only waiting for its holder. Of the ring a page goes when a sweep has used
+        // it, or when the ring has become smaller meanwhile.
         let in_ring = matches!(self.pages.slots[p].place, Some(Place::Ring(_)) | None);
-        let goes = if in_ring { used } else { !self.is_planned(fixed, p) };
+        let unplanned = !self.is_planned(fixed, p);
+        let goes = if in_ring { used || unplanned && self.cursor.needed() != Some(p) } else { unplanned };
         if !goes || self.pages.slots[p].users > 0 {
             return false;
         }

@@ -134,18 +134,33 @@ impl State {
         if self.stays(p) {
             return self.start_own(fixed, p);
         }
-        let bytes = fixed.page(p).extent_bytes;
+        // Below this the ring belongs to passes alone.
+        let (bytes, from) = (fixed.page(p).extent_bytes, self.sizes.min_ring);
+        // Pages are evicted only where that makes the room: what was read ahead in vain would be read again, and be evicted
+        // again, for ever.
+        let goes: Vec<u64> = self.pages.evictable.above().filter_map(|q| self.ring_offset(q)).collect();
+        if !self.ring.would_fit(bytes, from, None, |offset| !goes.contains(&offset)) {
+            let kept: Vec<u64> = self.requests.protected_pages().filter_map(|q| self.ring_offset(q)).collect();
+            let could = self.ring.would_fit(bytes, from, Some(self.planned_ring()), |offset| kept.contains(&offset));
+            let changes = self.ring.limit() < self.planned_ring() || self.pages.busy > 0;
+            return if could && changes { Start::Later } else { Start::Never };
+        }
         loop {
-            // Below this the ring belongs to passes alone.
-            if let Some(frame) = self.ring.allocate(bytes, self.sizes.min_ring) {
+            if let Some(frame) = self.ring.allocate(bytes, from) {
                 return Start::Found(self.start(fixed, p, Place::Ring(frame)));
             }
-            if let Some(victim) = self.pages.evictable.victim(&self.cursor, fixed.schedule.sweep_len, None, true) {
-                self.evict(fixed, victim);
-                continue;
+            match self.pages.evictable.victim(&self.cursor, fixed.schedule.sweep_len, None, true) {
+                Some(victim) => self.evict(fixed, victim),
+                None => return Start::Later,
             }
-            let growing = self.ring.limit() < self.planned_ring();
-            return if growing || self.pages.busy > 0 { Start::Later } else { Start::Never };
+        }
+    }
+
+    /// Where a page lies in the ring, if it does.
+    fn ring_offset(&self, p: usize) -> Option<u64> {
+        match &self.pages.slots[p].place {
+            Some(Place::Ring(frame)) => Some(frame.offset()),
+            _ => None,
         }
     }
 

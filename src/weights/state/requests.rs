@@ -27,6 +27,11 @@ impl Requests {
             protected: BTreeSet::new(),
         }
     }
+
+    /// Pages that tickets keep; one for each ticket that does.
+    pub(super) fn protected_pages(&self) -> impl Iterator<Item = usize> {
+        self.protected.iter().map(|&(_, p)| p as usize)
+    }
 }
 
 impl State {

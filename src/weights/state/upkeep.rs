@@ -1,6 +1,8 @@
 //! What takes long and therefore happens without the engine's lock: giving memory back to the system, taking it, and
 //! making a plan. The state says what there is to do; a thread that has the time does it and reports.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::sys::pages::forget_file_range;
 use crate::weights::frames::FrameMemory;
@@ -257,9 +259,14 @@ impl State {
         self.resize_cache(fixed);
         self.fit_ring();
         let limit = self.ring.limit();
-        let mut beyond: Vec<usize> = self.pages.evictable.iter().collect();
-        beyond.retain(|&p| self.ring_end(fixed, p) > limit);
-        beyond.into_iter().for_each(|p| self.evict(fixed, p));
+        // Pages that the host prefetched too: they are kept as far as memory allows.
+        let prefetched = self.requests.protected_pages().filter(|&p| self.is_idle(p));
+        let beyond: BTreeSet<usize> = self.pages.evictable.iter().chain(prefetched).collect();
+        for p in beyond {
+            if self.ring_end(fixed, p) > limit {
+                self.evict(fixed, p);
+            }
+        }
         self.note_peak();
     }
 
