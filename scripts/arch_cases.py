@@ -39,7 +39,7 @@ class Draws:
         return values
 
     def lines(self, name, path, names):
-        """What drawn.txt says of the model at `path`; `scripts/golden.rs --pack` prints the hash. `names`: its tensors in
+        """What drawn.txt.gz says of the model at `path`; `scripts/golden.rs --pack` prints the hash. `names`: its tensors in
         the order in which they were drawn."""
         tensors = {t.name: t for t in gguf.GGUFReader(path).tensors}
         lines = [f"model {name} {self.start} 0"]
@@ -53,19 +53,19 @@ class Draws:
 class Case:
     """A model in the making: hyper-parameters under the architecture's name, and tensors of random numbers."""
 
-    def __init__(self, name, arch, layers=2, width=WIDTH, heads=HEADS, kv_heads=KV_HEADS, inner=INNER, head=HEAD, gain=1.0, seed=0, **keys):
+    def __init__(self, name, arch, layers=2, width=WIDTH, heads=HEADS, kv_heads=KV_HEADS, inner=INNER, head=HEAD, gain=1.0, seed=0, vocab=VOCAB, **keys):
         # How much a block adds to the residual stream: little in deep models, that roundings do not grow.
         self.gain = gain
         self.name, self.arch, self.layers, self.width = name, arch, layers, width
-        self.heads, self.kv_heads, self.inner, self.head = heads, kv_heads, inner, head
+        self.heads, self.kv_heads, self.inner, self.head, self.vocab = heads, kv_heads, inner, head, vocab
         self.context = CONTEXT
         self.random = Draws(sum(map(ord, name)) + seed)
         self.tensors, self.keys = {}, {
             "block_count": layers, "context_length": CONTEXT, "embedding_length": width, "feed_forward_length": inner,
-            "attention.head_count": heads, "attention.head_count_kv": kv_heads, "vocab_size": VOCAB,
+            "attention.head_count": heads, "attention.head_count_kv": kv_heads, "vocab_size": vocab,
         }  # fmt: skip
         self.set(**{"rope.freq_base": 10000.0, "attention.layer_norm_rms_epsilon": 1e-5}, **keys)
-        self.matrix("token_embd", width, VOCAB, scale=1.0)
+        self.matrix("token_embd", width, vocab, scale=1.0)
 
     def set(self, **keys):
         self.keys.update(keys)
@@ -132,8 +132,8 @@ class Case:
     def head_and_norm(self, tied=False, bias=False, head_bias=False):
         self.norm("output_norm", bias=bias)
         if not tied:
-            self.matrix("output", self.width, VOCAB, scale=3.0)
-        return self.bias("output", VOCAB) if head_bias else self
+            self.matrix("output", self.width, self.vocab, scale=3.0)
+        return self.bias("output", self.vocab) if head_bias else self
 
     def write(self, path):
         writer = gguf.GGUFWriter(path, self.arch)
@@ -457,7 +457,7 @@ def written_cases(usage, cases):
             continue
         path = os.path.join(folder, f"{case.name}.gguf")
         case.write(path)
-        yield case, path, np.random.default_rng(7).integers(0, VOCAB, TOKENS).astype(np.int32)
+        yield case, path, np.random.default_rng(7).integers(0, case.vocab, TOKENS).astype(np.int32)
     del keep
 
 
@@ -470,7 +470,7 @@ def write_rows(case, path, tokens):
 
 
 def write_recipe(case, group, path):
-    """What drawn.txt says of a model, beside it."""
+    """What drawn.txt.gz says of a model, beside it."""
     with open(path[: -len("gguf")] + "txt", "w") as out:
         out.write("\n".join(case.random.lines(f"{group}/{case.name}", path, list(case.tensors))) + "\n")
 

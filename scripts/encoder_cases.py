@@ -119,7 +119,7 @@ def modern_score(case, rows):
     return t["cls.output.weight"] @ y + t["cls.output.bias"]
 
 
-def peer_score(path, tokens):
+def peer_score(path, tokens, decoder=False):
     """What llama.cpp's classifier makes of the tokens."""
     import llama_cpp as peer
 
@@ -130,7 +130,7 @@ def peer_score(path, tokens):
     params.embeddings, params.pooling_type = True, 4
     context = peer.llama_init_from_model(model, params)
     batch = peer_batch(tokens)
-    if peer.llama_encode(context, batch) != 0:
+    if (peer.llama_decode if decoder else peer.llama_encode)(context, batch) != 0:
         raise SystemExit(f"{path}: llama.cpp fails on it")
     count = peer.llama_model_n_cls_out(model)
     score = np.ctypeslib.as_array(peer.llama_get_embeddings_seq(context, 0), (count,)).copy()

@@ -1,7 +1,7 @@
 //! Writes the tiny models of the golden data, whose weights are drawn again, for tests that are not written in Rust.
 //!
 //!     cargo run --example golden -- FOLDER         writes all models below FOLDER
-//!     cargo run --example golden -- --pack FILES   replaces whole models that tests/data/golden/drawn.txt describes
+//!     cargo run --example golden -- --pack FILES   replaces whole models that tests/data/golden/drawn.txt.gz describes
 
 use std::io::Write;
 use std::path::Path;
@@ -41,13 +41,13 @@ fn unpack(folder: &Path) {
     }
 }
 
-/// Writes `FILE.gz` and removes FILE. The hash is printed for drawn.txt.
+/// Writes `FILE.gz` and removes FILE. The hash is printed for drawn.txt.gz.
 fn pack(file: &Path) {
     let below = file.strip_prefix(drawn::data()).expect("the absolute path of a model of the golden data");
     let name = below.with_extension("").to_str().unwrap().to_string();
     let mut bytes = std::fs::read(file).unwrap();
     println!("{name} {:x}", drawn::hash(&bytes));
-    drawn::recipes().get(&name).expect("a model of drawn.txt").exclusive_or(&mut bytes);
+    drawn::recipes().get(&name).expect("a model of drawn.txt.gz").exclusive_or(&mut bytes);
     let out = std::fs::File::create(format!("{}.gz", file.display())).unwrap();
     let mut packed = flate2::write::GzEncoder::new(out, flate2::Compression::best());
     packed.write_all(&bytes).and_then(|()| packed.finish().map(drop)).unwrap();

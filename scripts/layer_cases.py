@@ -3,7 +3,7 @@
 
     layer_cases.py DIRECTORY [CASE...]
 
-As arch_cases.py, which has the rest; DIRECTORY/CASE.txt is what drawn.txt says of the model.
+As arch_cases.py, which has the rest; DIRECTORY/CASE.txt is what drawn.txt.gz says of the model.
 """
 
 import numpy as np

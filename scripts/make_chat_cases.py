@@ -53,6 +53,13 @@ CALL = {
 }
 RESULT = {"role": "tool", "tool_call_id": "call00001", "name": "get_weather", "content": "{\"sky\": \"☀\"}"}
 THOUGHT = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nFour.", "reasoning": "hm"}
+REASONED = {"role": "assistant", "reasoning_content": "First,\n2 + 2.", "content": "Four."}
+TWO_CALLS = {
+    **CALL,
+    "reasoning_content": "Both.",
+    "tool_calls": [*CALL["tool_calls"], {"id": "call00002", "type": "function", "function": {"name": "now", "arguments": {}}}],
+}
+TIME = {"role": "tool", "tool_call_id": "call00002", "name": "now", "content": "12:00"}
 
 # Messages and other variables of each conversation.
 CONVERSATIONS = {
@@ -65,6 +72,9 @@ CONVERSATIONS = {
     "tools": ([SYSTEM, HELLO], {"tools": [WEATHER, CLOCK]}),
     "called": ([HELLO, CALL, RESULT, {"role": "assistant", "content": "Sunny."}, AGAIN], {"tools": [WEATHER]}),
     "calling": ([SYSTEM, HELLO, {**CALL, "content": None}, RESULT, RESULT], {"tools": [WEATHER, CLOCK]}),
+    "reasoned": ([SYSTEM, HELLO, REASONED, AGAIN], {"enable_thinking": True, "thinking": True}),
+    "reasoning": ([HELLO, REASONED, AGAIN, TWO_CALLS, RESULT, TIME], {"tools": [WEATHER, CLOCK], "enable_thinking": True}),
+    "results": ([HELLO, TWO_CALLS, RESULT, TIME, REASONED, AGAIN], {"tools": [WEATHER, CLOCK], "enable_thinking": False, "thinking": False}),
     "strange": ([ANSWER, ANSWER, {"role": "critic", "content": "Bad."}], {}),
     "documents": ([HELLO], {"documents": [{"title": "A", "text": "a"}, {"title": "B", "text": "b"}]}),
     "parts": ([{"role": "user", "content": [{"type": "text", "text": "See:"}, {"type": "image"}, {"type": "text", "text": " this"}]}], {}),

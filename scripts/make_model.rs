@@ -9,6 +9,8 @@
 //! [`trace::token_of`] has it, is routed to the experts that the trace has for t. Its embedding is a code of its own, large
 //! beside what layers add to it, and an expert's row in a router is the sum of the codes of the tokens that chose it.
 
+#[path = "make_model/families.rs"]
+mod families;
 #[path = "make_model/trace.rs"]
 mod trace;
 
@@ -23,58 +25,18 @@ use layerline::gguf::write::{Declared, Writer};
 use layerline::quant::Format;
 use layerline::quant::tables::nvfp4_scale;
 
+use families::{Family, SHAPES, Shape};
 use trace::{FIRST_TOKEN, Trace, code};
 
 const USAGE: &str = "\
 usage: make_model --shape SHAPE --type TYPE --out FILE [--layers N] [--split N] [--seed N] [--trace TRACE]
-  SHAPE   tiny, tinyllama-1.1b, llama2-7b, or with --trace: experts-tiny, experts-small or experts
+  SHAPE   tiny, tinyllama-1.1b, llama2-7b, qwen3.5-4b, lfm2-1.2b, qwen3-30b-layers (six of the layers), or with --trace:
+          experts-tiny, experts-small or experts
   TRACE   routing that a model with experts is to follow; it says how many layers and experts there are
   TYPE    q4_k_m or q5_k_m (mixes), or one for all matrices: f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k
           q5_k q6_k iq4_nl iq4_xs mxfp4 nvfp4 iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s tq1_0 tq2_0 q1_0 q2_0
           (the output matrix is then q6_k at least)
   FILE    ends in .gguf; with --split, files FILE-00001-of-0000N.gguf are written";
-
-struct Shape {
-    name: &'static str,
-    layers: u32,
-    width: u32,
-    heads: u32,
-    kv_heads: u32,
-    ffn: u32,
-    vocab: u32,
-    context: u32,
-}
-
-/// Of experts.
-const ROUTED: Shape =
-    Shape { name: "experts", layers: 0, width: 1024, heads: 16, kv_heads: 4, ffn: 512, vocab: 1024, context: 512 };
-
-const SHAPES: [Shape; 6] = [
-    Shape { name: "experts-tiny", width: 512, heads: 8, ffn: 256, vocab: 512, ..ROUTED },
-    Shape { name: "experts-small", ffn: 256, ..ROUTED },
-    ROUTED,
-    Shape { name: "tiny", layers: 4, width: 256, heads: 8, kv_heads: 4, ffn: 768, vocab: 512, context: 512 },
-    Shape {
-        name: "tinyllama-1.1b",
-        layers: 22,
-        width: 2048,
-        heads: 32,
-        kv_heads: 4,
-        ffn: 5632,
-        vocab: 32000,
-        context: 2048,
-    },
-    Shape {
-        name: "llama2-7b",
-        layers: 32,
-        width: 4096,
-        heads: 32,
-        kv_heads: 32,
-        ffn: 11008,
-        vocab: 32000,
-        context: 4096,
-    },
-];
 
 /// Which format each matrix gets.
 struct Mix {
@@ -230,21 +192,28 @@ fn make(options: &Options) -> layerline::Result<u64> {
 
 fn metadata(writer: &mut Writer, options: &Options) {
     let shape = options.shape;
-    let head = shape.width / shape.heads;
+    let family = shape.family.name();
+    let key = |part: &str| format!("{family}.{part}");
+    // A quarter of the long heads of Qwen 3.5 is rotated.
+    let head = shape.family.head(options);
+    let rotated = if shape.family == Family::Qwen35 { head / 4 } else { head };
     writer
-        .set("general.architecture", "llama")
+        .set("general.architecture", family)
         .set("general.name", format!("synthetic {} {}", shape.name, options.type_name).as_str())
         .set("general.quantization_version", 2u32)
-        .set("llama.block_count", options.layers)
-        .set("llama.context_length", shape.context)
-        .set("llama.embedding_length", shape.width)
-        .set("llama.feed_forward_length", shape.ffn)
-        .set("llama.attention.head_count", shape.heads)
-        .set("llama.attention.head_count_kv", shape.kv_heads)
-        .set("llama.attention.layer_norm_rms_epsilon", 1e-5f32)
-        .set("llama.rope.dimension_count", head)
-        .set("llama.rope.freq_base", 10000f32)
-        .set("llama.vocab_size", shape.vocab);
+        .set(key("block_count"), options.layers)
+        .set(key("context_length"), shape.context)
+        .set(key("embedding_length"), shape.width)
+        .set(key("feed_forward_length"), shape.ffn)
+        .set(key("attention.head_count"), shape.heads)
+        .set(key("attention.layer_norm_rms_epsilon"), 1e-5f32)
+        .set(key("rope.dimension_count"), rotated)
+        .set(key("rope.freq_base"), 10000f32)
+        .set(key("vocab_size"), shape.vocab);
+    if shape.family != Family::Lfm2 {
+        writer.set(key("attention.head_count_kv"), shape.kv_heads);
+    }
+    families::metadata(writer, options);
     if let Some(trace) = &options.trace {
         writer.set("llama.expert_count", trace.experts).set("llama.expert_used_count", trace.used());
     }
@@ -271,6 +240,12 @@ fn tensors(writer: &mut Writer, options: &Options) -> layerline::Result<()> {
     let kv = width / u64::from(shape.heads) * u64::from(shape.kv_heads);
     let experts = options.trace.as_ref().map(|trace| u64::from(trace.experts));
     let embeddings = if experts.is_some() { Format::F16 } else { mix.base };
+    if shape.family != Family::Llama {
+        // The head's matrix too, but for experts.
+        let tied = if shape.family == Family::Qwen3Moe { mix.base } else { mix.better };
+        writer.tensor("token_embd.weight", &[width, vocab], tied)?;
+        return families::tensors(writer, options);
+    }
     writer.tensor("token_embd.weight", &[width, vocab], embeddings)?;
     for layer in 0..layers {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
@@ -393,7 +368,9 @@ fn fill(tensor: &Declared, seed: u64, out: &mut dyn Write) -> io::Result<()> {
     if tensor.dims.len() == 1 {
         // Norm weights: near 1.
         for _ in 0..tensor.dims[0] {
-            let weight = 0.9 + 0.2 * (random.next() >> 40) as f32 / (1 << 24) as f32;
+            let near_one = 0.9 + 0.2 * (random.next() >> 40) as f32 / (1 << 24) as f32;
+            // What decays has a negative factor.
+            let weight = if tensor.name.ends_with("ssm_a") { -near_one } else { near_one };
             out.write_all(&weight.to_le_bytes())?;
         }
         return Ok(());

@@ -5,7 +5,7 @@
 
 A model belongs to the folder of tests/data/golden that has the name of its own folder. Its metadata and small tensors stay;
 matrices become random ones of the same spread. Written are NAME.gguf.gz, from which tests/data/drawn.rs makes the model,
-its recipe in drawn.txt, and NAME.npz:
+its recipe in drawn.txt.gz, and NAME.npz:
 
 - of float32 models `tokens` and `logits`, a row for each token, with a float32 cache;
 - of quantised ones `tokens`, `exact` (the same of the decoded weights) and `peer_divergence`, that of llama.cpp with the
@@ -158,7 +158,8 @@ def is_matrix(tensor):
 
 
 def redraw(path, name, seed):
-    """The new file's bytes, the part of them that is stored, the recipe, and all tensors' values."""
+    """The new file's bytes, the part of them that is stored, its name with the generator's state, what was drawn, and all
+    tensors' values."""
     data = bytearray(open(path, "rb").read())
     stored = bytearray(data)
     random = np.random.default_rng([sum(map(ord, name)), seed])
@@ -181,9 +182,7 @@ def redraw(path, name, seed):
             values[tensor.name] = decode(tensor.tensor_type, block.tobytes(), shape)
         data[at : at + size], stored[at : at + size] = block.tobytes(), rest.tobytes()
         lines.append(f"{at} {count} {kind} 0 {mean!r} {scale!r}")
-    digest = xxhash.xxh3_64_hexdigest(bytes(data)).lstrip("0")
-    head = f"model {name} {state['state']:x} {state['inc']:x} {digest}"
-    return bytes(data), bytes(stored), [head, *lines], values
+    return bytes(data), bytes(stored), f"{name} {state['state']:x} {state['inc']:x}", lines, values
 
 
 def write_decoded(source, values, path):
@@ -218,14 +217,25 @@ def divergence(exact, other):
 
 
 def write_recipe(name, recipe):
-    """Puts a recipe into drawn.txt, in place of an earlier one."""
-    path, kept, inside = os.path.join(GOLDEN, "drawn.txt"), [], False
-    for line in open(path).read().splitlines():
+    """Puts a recipe into drawn.txt.gz, in place of an earlier one."""
+    path, kept, inside = os.path.join(GOLDEN, "drawn.txt.gz"), [], False
+    for line in gzip.open(path, "rt").read().splitlines():
         inside = line.startswith(f"model {name} ") or (inside and not line.startswith("model "))
         if not inside:
             kept.append(line)
-    with open(path, "w") as out:
-        out.write("\n".join(kept + recipe) + "\n")
+    write_packed(path, ("\n".join(kept + recipe) + "\n").encode())
+
+
+def write_packed(path, data):
+    with open(path, "wb") as out, gzip.GzipFile("", "wb", 9, out, mtime=0) as packed:
+        packed.write(data)
+
+
+def store(target, name_and_state, lines, data, rest):
+    """Writes what tests/data has of a model but its results: the part of its bytes that is not drawn, and its recipe."""
+    digest = xxhash.xxh3_64_hexdigest(data).lstrip("0")
+    write_packed(f"{target}.gguf.gz", rest)
+    write_recipe(name_and_state.split(" ")[0], [f"model {name_and_state} {digest}", *lines])
 
 
 def main():
@@ -241,11 +251,11 @@ def main():
         target = os.path.join(GOLDEN, part, stem)
         arrays = target + ".npz" if os.path.exists(target + ".npz") else source[: -len(".gguf")] + ".npz"
         tokens = np.load(arrays)["tokens"].astype(np.int32)
-        data, stored, recipe, values = redraw(source, f"{part}/{stem}", seed)
+        data, stored, name, lines, values = redraw(source, f"{part}/{stem}", seed)
         with tempfile.TemporaryDirectory() as folder:
             plain, decoded = os.path.join(folder, "model.gguf"), os.path.join(folder, "decoded.gguf")
             open(plain, "wb").write(data)
-            if any(line.split(" ")[2] != "f32" for line in recipe[1:]):
+            if any(line.split(" ")[2] != "f32" for line in lines):
                 write_decoded(plain, values, decoded)
                 exact = peer_rows(decoded, tokens)
                 peer = divergence(exact, peer_rows(plain, tokens, cache=1, flash=-1))
@@ -255,11 +265,9 @@ def main():
                 results = dict(tokens=tokens, logits=peer_rows(plain, tokens))
                 told = f"logits' spread {results['logits'].std():.2f}"
         np.savez_compressed(target + ".npz", **results)
-        with open(target + ".gguf.gz", "wb") as out, gzip.GzipFile("", "wb", 9, out, mtime=0) as packed:
-            packed.write(stored)
+        store(target, name, lines, data, stored)
         if os.path.exists(target + ".gguf"):
             os.remove(target + ".gguf")
-        write_recipe(f"{part}/{stem}", recipe)
         kib = [size / 1024 for size in (len(data), os.path.getsize(target + ".gguf.gz"), os.path.getsize(target + ".npz"))]
         print(f"{stem:22} {kib[0]:6.0f} KiB, {kib[1]:6.1f} stored, {kib[2]:6.1f} of results, {told}", flush=True)
     del keep

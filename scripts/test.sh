@@ -257,6 +257,16 @@ tokenizers_agree() {
         "$tools/bin/python" scripts/compare_tokenizers.py "$target/release/examples/tokenize" ids "${vocabularies[@]}" --characters 50000
 }
 
+# Recurrent layers and per-layer inputs beside numpy in float64; with the packages of the step above.
+float64_agrees() {
+    local tools=$target/tokenizer-tools
+    [ -x "$tools/ready" ] || { skip "the packages to compare with are not installed"; return; }
+    "$CARGO" build --release --quiet --example logits &&
+        "$tools/bin/python" scripts/float64_reference.py --program "$target/release/examples/logits" \
+            "$target"/golden/arch2/qwen35{,-mtp}.gguf "$target"/golden/{arch2,family}/mamba2.gguf \
+            "$target"/golden/family/qwen35.gguf "$target"/golden/peer/gemma4.gguf
+}
+
 go_binding() {
     have "$GO" || { skip "$GO is $(why_missing)"; return; }
     scripts/test_go.sh "$@"
@@ -366,6 +376,7 @@ step "tiny models" golden_models
 step "same bits without prefetch" same_bits_without_prefetch
 rm -rf "$without_prefetch"
 step "tokenisers agree with other packages" tokenizers_agree
+step "logits agree with float64" float64_agrees
 step "header is what the source says" header_is_fresh
 step "reference" reference
 step "interface of the last release" interface_keeps_its_promise check

@@ -409,6 +409,14 @@ pub enum ClassifierActivation {
     Of(Activation),
 }
 
+/// Probabilities of a few answers, as rerankers made of decoders have: softmax(W·h), h being the last hidden state.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels {
+    /// \[count\]\[width\]
+    pub weights: VectorId,
+    pub count: usize,
+}
+
 /// What a model computes.
 #[derive(Debug)]
 pub struct Description {
@@ -435,6 +443,8 @@ pub struct Description {
     pub dense: Option<[Linear; 2]>,
     /// Of encoders alone.
     pub classifier: Option<Classifier>,
+    /// Of decoders alone.
+    pub labels: Option<Labels>,
     /// Encoders have none.
     pub head: Option<Linear>,
     pub logit_scale: f32,
@@ -448,6 +458,11 @@ impl Description {
     pub fn cached_layers(&self) -> usize {
         let own = |a: &&Attention| !matches!(a.projection, Projection::Shared { .. });
         if self.causal { self.attention().take_while(own).count() } else { 1 }
+    }
+
+    /// Numbers of the score that passes can leave.
+    pub fn score_len(&self) -> Option<usize> {
+        self.classifier.map(|c| c.outputs).or(self.labels.map(|labels| labels.count))
     }
 
     /// The attention of each layer that has some.
@@ -514,7 +529,7 @@ mod tests {
     fn every_architecture_has_a_model_with_results_that_another_program_computed() {
         let root: std::path::PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/data/golden"].iter().collect();
         let mut proved = std::collections::BTreeSet::new();
-        for folder in ["arch", "arch2", "peer", "encoder"] {
+        for folder in ["arch", "arch2", "peer", "family", "encoder"] {
             for entry in std::fs::read_dir(root.join(folder)).unwrap() {
                 let path = entry.unwrap().path();
                 // Of a model that is drawn the header is all that is needed here.

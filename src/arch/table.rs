@@ -25,6 +25,8 @@ pub struct Architecture {
     pub(super) dense: bool,
     /// Whether a classifier has a mean and a GELU, where others have the first hidden state and a tanh.
     pub(super) own_classifier: bool,
+    /// Whether a file may have a few rows of the head apart, whose probabilities are a score.
+    pub(super) labels: bool,
     /// Whether the first layer may be without the norm before attention.
     pub(super) first_unnormed: bool,
     pub(super) norm: NormKind,
@@ -270,6 +272,7 @@ const LLAMA: Architecture = Architecture {
     head: true,
     dense: false,
     own_classifier: false,
+    labels: false,
     first_unnormed: false,
     norm: NormKind::Rms,
     norm_by_key: false,
@@ -356,6 +359,14 @@ pub(super) const GRANITE: Architecture = Architecture {
     ..DENSE
 };
 
+const QWEN_3: Architecture = Architecture {
+    name: "qwen3",
+    models: "Qwen 3, its embedders and rerankers",
+    query_key_norm: QueryKeyNorm::Heads,
+    labels: true,
+    ..NEOX
+};
+
 const HUNYUAN: Architecture = Architecture {
     name: "hunyuan-dense",
     models: "Hunyuan, dense",
@@ -371,7 +382,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
     LLAMA_4,
     Architecture { name: "qwen2", models: "Qwen 2 and 2.5", ..NEOX },
     Architecture { name: "qwen2moe", models: "Qwen 1.5 and 2 with experts", experts: SOFTMAX, ..NEOX },
-    Architecture { name: "qwen3", models: "Qwen 3", query_key_norm: QueryKeyNorm::Heads, ..NEOX },
+    QWEN_3,
     Architecture {
         name: "qwen3moe",
         models: "Qwen 3 with experts",
@@ -492,7 +503,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         yarn_multiplier: YarnMultiplier::OfAngles,
         ..DENSE
     },
-    Architecture { name: "qwen3vl", models: "Qwen 3 VL, text", query_key_norm: QueryKeyNorm::Heads, ..NEOX },
+    Architecture { name: "qwen3vl", models: "Qwen 3 VL, text", ..QWEN_3 },
     Architecture {
         name: "qwen3vlmoe",
         models: "Qwen 3 VL with experts, text",

@@ -168,6 +168,7 @@ impl Maker<'_> {
         };
         let dense = self.dense()?;
         let classifier = self.classifier()?;
+        let labels = self.labels()?;
         let [_, logit_softcap] = self.softcaps()?;
         let logit_scale = self.keys.factor("logit_scale")?;
         let embedding_scale = self.keys.factor("embedding_scale")?;
@@ -192,6 +193,7 @@ impl Maker<'_> {
             output_norm,
             dense,
             classifier,
+            labels,
             head,
             logit_scale: match (self.architecture.logit_scale, logit_scale) {
                 (LogitScale::None, _) | (_, None) => 1.0,

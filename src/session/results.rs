@@ -105,8 +105,8 @@ impl Results {
             Embeddings::All => tokens,
             Embeddings::Last | Embeddings::Mean | Embeddings::First | Embeddings::Score => 1,
         };
-        let width = match (outputs.embeddings, model.description().classifier) {
-            (Embeddings::Score, Some(classifier)) => classifier.outputs,
+        let width = match (outputs.embeddings, model.description().score_len()) {
+            (Embeddings::Score, Some(len)) => len,
             (Embeddings::Score, None) => {
                 return Err(Error::unsupported("the model has no classifier, so that its passes leave no score"));
             }
@@ -146,8 +146,8 @@ impl Results {
             Embeddings::Last if last => ((0, 1), Embeddings::Last),
             Embeddings::First if first == 0 => ((0, 1), Embeddings::First),
             Embeddings::Mean => ((0, 1), Embeddings::Mean),
-            Embeddings::Score => ((0, 1), Embeddings::Score),
-            Embeddings::None | Embeddings::Last | Embeddings::First => ((0, 0), Embeddings::None),
+            Embeddings::Score if last => ((0, 1), Embeddings::Score),
+            Embeddings::None | Embeddings::Last | Embeddings::First | Embeddings::Score => ((0, 0), Embeddings::None),
         };
         Wanted {
             logits: self.logits.rows(logits.0, logits.1),

@@ -1,7 +1,7 @@
 //! The tiny models of the golden data. Their weights are random numbers, which no compression makes smaller, so the
 //! weights are drawn again by the generator that drew them first (numpy's PCG64 and its ziggurat).
 //!
-//! `golden/drawn.txt` has for each model the generator's state and the tensors in the order they were drawn in. A file
+//! `golden/drawn.txt.gz` has for each model the generator's state and the tensors in the order they were drawn in. A file
 //! `NAME.gguf.gz` is the model with the drawn bits taken out by exclusive or: of a quantised tensor the scales stay, and
 //! the codes are the ones nearest to the drawn numbers, or drawn bytes. What the prediction misses stays as a difference,
 //! so that every file comes back bit by bit; a hash checks that. `scripts/redraw_models.py` makes such files.
@@ -106,7 +106,9 @@ struct Draw {
 
 /// All recipes, by the models' names without the ending.
 pub fn recipes() -> BTreeMap<String, Recipe> {
-    let text = fs::read_to_string(data().join("drawn.txt")).unwrap();
+    let mut text = String::new();
+    let packed = fs::File::open(data().join("drawn.txt.gz")).unwrap();
+    flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();
     let mut recipes: BTreeMap<String, Recipe> = BTreeMap::new();
     let mut name = String::new();
     for line in text.lines() {

@@ -1,6 +1,6 @@
 //! Tiny float32 models of each kind, whose logits were computed by other programs: those of `arch` in float64 by an
-//! independent one, those of `peer` (`scripts/arch_cases.py`) and of `arch2`
-//! by llama.cpp.
+//! independent one, those of `peer` (`scripts/arch_cases.py`, `layer_cases.py`), `family` (`scripts/family_cases.py`) and
+//! `arch2` by llama.cpp.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,8 @@ use layerline::model::{Io, Options};
 use crate::support::*;
 
 fn models() -> Vec<PathBuf> {
-    let all = [models_in("arch"), models_in("arch2"), models_in("peer")].concat();
-    assert!(all.len() >= 15, "{all:?}");
+    let all = ["arch", "arch2", "peer", "family"].map(models_in).concat();
+    assert!(all.len() >= 120, "{all:?}");
     all
 }
 

@@ -190,3 +190,37 @@ fn scores_are_the_references_and_the_same_bits_at_the_floor_and_with_any_threads
     }
     assert!(with_score >= 3, "{with_score} models with a classifier");
 }
+
+#[test]
+fn the_score_of_a_decoder_is_the_probability_of_each_label_after_the_last_token_of_a_pass() {
+    let path = golden("family/qwen3-rank.gguf");
+    let mut arrays = Arrays::of(&path);
+    let (tokens, want) = (arrays.get::<i32>("tokens"), arrays.get::<f32>("score"));
+    let model = open(&path, &options());
+    let got = embeddings_of(&model, &tokens, Embeddings::Score);
+    assert!(relative_error(&got, &want) < 1e-3, "{got:?}, not {want:?}");
+    assert!((got.iter().sum::<f32>() - 1.0).abs() < 1e-6 && want[0] != want[1]);
+    let floor = plan(&path, &options()).floor_bytes;
+    for (chunk_length, memory_budget) in [(5, 1 << 30), (1, 1 << 30), (options().chunk_length, floor)] {
+        let model = open(&path, &Options { chunk_length, memory_budget, ..options() });
+        let mut session = Session::new(&model, 0).unwrap();
+        assert_same_bits(&rows_of(&mut session, &tokens, Embeddings::Score), &got, "in chunks");
+        // What the session holds already counts, and logits may come beside the score.
+        session.truncate(0).unwrap();
+        session.forward(&tokens[..9], Logits::None).unwrap();
+        let both = Outputs { logits: Logits::Last, embeddings: Embeddings::Score };
+        assert_same_bits(&rows_of(&mut session, &tokens[9..], both), &got, "in two passes");
+    }
+    // The whole matrix of the head is not read for a score.
+    let model = open(&path, &Options { memory_budget: floor, ..options() });
+    let mut session = Session::new(&model, 0).unwrap();
+    let read = |session: &mut Session, outputs: Outputs| {
+        session.truncate(0).unwrap();
+        let before = model.stats().read_bytes;
+        rows_of(session, &tokens, outputs);
+        model.stats().read_bytes - before
+    };
+    let mut least = |outputs: Outputs| (0..3).map(|_| read(&mut session, outputs)).min().unwrap();
+    let (score, logits) = (least(Embeddings::Score.into()), least(Logits::Last.into()));
+    assert!(score < logits, "{score} bytes for a score, {logits} for logits");
+}

@@ -11,9 +11,9 @@ use crate::support::*;
 
 fn models() -> Vec<PathBuf> {
     let families = ["qwen35", "qwen3next", "lfm2", "mamba2", "granitehybrid", "nemotron_h", "falcon-h1", "kimi-linear"];
-    let all = models_in("arch2").into_iter();
+    let all = ["arch2", "family"].into_iter().flat_map(models_in);
     let all: Vec<PathBuf> = all.filter(|path| families.iter().any(|name| stem(path).starts_with(name))).collect();
-    assert_eq!(all.len(), 16, "{all:?}");
+    assert_eq!(all.len(), 27, "{all:?}");
     all
 }
 

@@ -1,7 +1,7 @@
-//! The head of encoders that make a few numbers of a whole sequence.
+//! The heads that make a few numbers of a whole sequence.
 
 use super::Maker;
-use crate::arch::{Classifier, ClassifierActivation};
+use crate::arch::{Classifier, ClassifierActivation, Labels};
 use crate::error::{Error, Result};
 use crate::operations::Activation;
 
@@ -46,5 +46,21 @@ impl Maker<'_> {
             )));
         }
         Ok(Some(Classifier { mean, inner: dense, norm, output, outputs }))
+    }
+
+    /// The rows of the head whose probabilities are the score of a decoder.
+    pub(super) fn labels(&mut self) -> Result<Option<Labels>> {
+        const NAME: &str = "cls.output.weight";
+        let (embedding, count) = (self.shape.embedding, self.tensors.rows(NAME));
+        if !self.architecture.labels || count == 0 {
+            return Ok(None);
+        }
+        if count > embedding {
+            return Err(Error::unsupported(format!(
+                "{count} labels; as many as an embedding has elements, {embedding}, are built in"
+            )));
+        }
+        let weights = self.tensors.vector_of(NAME, &[embedding as u64, count as u64])?;
+        Ok(Some(Labels { weights, count }))
     }
 }

@@ -2,7 +2,7 @@
 //! [`crate::arch::Streams`].
 
 use super::step::{Buffer, Usage};
-use crate::arch::{LayerStreams, VectorId};
+use crate::arch::{Labels, LayerStreams, VectorId};
 use crate::operations::Activation;
 use crate::weights::MatrixId;
 
@@ -21,6 +21,8 @@ pub enum Beside {
     Tanh { rows: Buffer },
     /// Leaves the first row as the pass's result.
     Score { from: Buffer },
+    /// Leaves the probabilities of labels as the result of a pass that is to leave a score; `from`: hidden states.
+    Labels { labels: Labels, from: Buffer },
     /// rows ·= a number of the model.
     ScaleByNumber { number: VectorId, rows: Buffer },
     /// streams = [from | others], each of the others brought to the length of `from`.
@@ -46,7 +48,7 @@ impl Beside {
             Beside::AddTableRows { row, to, .. } => vec![(row, Write), (to, Update)],
             Beside::GateStretch { gates, from, to, .. } => vec![(gates, Read), (from, Read), (to, Write)],
             Beside::Pool { from, to, .. } => vec![(from, Read), (to, Write)],
-            Beside::Score { from } => vec![(from, Read)],
+            Beside::Score { from } | Beside::Labels { from, .. } => vec![(from, Read)],
             Beside::Tanh { rows } | Beside::Sparsify { rows, .. } | Beside::ScaleByNumber { rows, .. } => {
                 vec![(rows, Update)]
             }

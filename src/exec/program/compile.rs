@@ -493,6 +493,9 @@ impl Compiler<'_> {
         if let Some(classifier) = d.classifier {
             self.classify(classifier, hidden);
         }
+        if let Some(labels) = d.labels {
+            self.steps.push(Step::Beside(Beside::Labels { labels, from: hidden }));
+        }
         if let Some(linear) = d.head {
             let Matrix { format, columns, .. } = *self.matrix(linear.weight);
             let contents = Contents::Activations { form: Form::of(format), columns, count: 1 };

@@ -4,6 +4,7 @@ use super::{Run, Work};
 use crate::arch::{LayerStreams, VectorId};
 use crate::error::Result;
 use crate::exec::program::{Beside, Buffer};
+use crate::exec::results::Embeddings;
 use crate::exec::scratch::{Arena, Lists};
 use crate::kernel::{rows, vector};
 use crate::quant;
@@ -44,6 +45,18 @@ impl Run<'_> {
             Beside::Score { from } => {
                 let [from] = w.arena.slices(self.rows, [from]);
                 w.wanted.embeddings.copy_from_slice(from);
+            }
+            Beside::Labels { labels, from } => {
+                if w.wanted.which != Embeddings::Score {
+                    return Ok(());
+                }
+                let width = w.arena.width(from);
+                let [from] = w.arena.slices(self.rows, [from]);
+                let last = &from[(self.rows - 1) * width..];
+                let rows = self.loaded.vector(labels.weights).chunks_exact(width);
+                let out = &mut *w.wanted.embeddings;
+                out.iter_mut().zip(rows).for_each(|(out, row)| *out = vector::dot_f32(self.isa, row, last));
+                vector::softmax_in_place(self.isa, out);
             }
             Beside::Sparsify { factor, rows } => {
                 let width = w.arena.width(rows);

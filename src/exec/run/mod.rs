@@ -30,13 +30,16 @@ pub struct KeyValues<'a> {
 }
 
 impl Loaded {
-    /// Begins a sweep over the weights; one that leaves no logits and no score ends before the head.
+    /// Begins a sweep over the weights; one that leaves no logits and no classifier's score ends before the head.
     ///
     /// # Errors
     /// `CANCELLED`: `interrupt` was raised since its count was `since`.
     pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, wanted: &Wanted) -> Result<Sweep<'a>> {
         let schedule = self.engine.schedule();
-        let headless = wanted.logits.is_empty() && wanted.which != Embeddings::Score;
+        // A classifier's matrices come after all layers, as the head's does.
+        let classified = wanted.which == Embeddings::Score
+            && self.program.steps.iter().any(|step| matches!(step, Step::Classify { .. }));
+        let headless = wanted.logits.is_empty() && !classified;
         let end = if headless { schedule.head_start } else { schedule.sweep_len };
         self.engine.sweep(interrupt, since, end)
     }
