@@ -50,6 +50,7 @@ impl Sequence for Session {
 
     fn settle(&self) {
         self.interrupt_handle().settle();
+        self.pause();
     }
 }
 
