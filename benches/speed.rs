@@ -16,6 +16,9 @@ mod options;
 #[allow(dead_code)]
 #[path = "streaming/run.rs"]
 mod run;
+#[allow(dead_code)]
+#[path = "streaming/sequences.rs"]
+mod sequences;
 #[path = "streaming/worker.rs"]
 mod worker;
 

@@ -5,6 +5,8 @@
 //! beside every run, because they drift. Every run is a process of its own in a memory cgroup of its own; llama.cpp,
 //! where a Python has it, runs in the same kind of group. What the figures mean: docs/benchmarks.md.
 
+#[path = "streaming/batch.rs"]
+mod batch;
 #[path = "streaming/cache.rs"]
 mod cache;
 #[path = "streaming/chart.rs"]
@@ -19,6 +21,8 @@ mod options;
 mod report;
 #[path = "streaming/run.rs"]
 mod run;
+#[path = "streaming/sequences.rs"]
+mod sequences;
 #[path = "streaming/worker.rs"]
 mod worker;
 
@@ -72,6 +76,9 @@ fn ending(result: Result<()>) -> ExitCode {
 }
 
 fn bench(options: &Options) -> Result<()> {
+    if !options.batches.is_empty() {
+        return batch::compare(options);
+    }
     if !options.chunks.is_empty() {
         return compare_chunks(options);
     }

@@ -212,6 +212,24 @@ void events_are_polled_and_waited_for(ll::model &model)
     CHECK(session.logits().size() == TINY_VOCAB);
 }
 
+void sessions_share_a_batch(ll::model &model)
+{
+    ll::session first(model, 32), second(model, 32), alone(model, 32);
+    alone.forward(PROMPT);
+    std::vector<ll::batch_input> inputs;
+    inputs.emplace_back(first, PROMPT, ll::logit_rows::all);
+    inputs.emplace_back(second, PROMPT);
+    ll::forward_batch(model, inputs);
+    const std::vector<float> want(alone.logits().begin(), alone.logits().end());
+    CHECK(same_logits(first.get(), 2, want.data(), want.size()) && same_logits(second.get(), 0, want.data(), want.size()));
+    inputs.emplace_back(first, PROMPT);
+    throws(ll::status::invalid_argument, [&] { ll::forward_batch(model, inputs); });
+    CHECK(inputs[0].take_outcome() && inputs[1].take_outcome());
+    const auto refused = inputs[2].take_outcome();
+    CHECK(!refused && std::string_view(refused.error().message()).find("input 0") != std::string_view::npos);
+    CHECK(first.position() == 2 * PROMPT.size());
+}
+
 void a_session_runs_passes(ll::model &model)
 {
     ll::session session(model, 32);
@@ -384,6 +402,7 @@ int main()
     text_of_any_length(model);
     conversations_become_text_and_tokens();
     events_are_polled_and_waited_for(model);
+    sessions_share_a_batch(model);
     a_session_runs_passes(model);
     a_session_is_copied_saved_and_loaded(model);
     a_session_goes_to_memory_and_back_to_a_checkpoint(model);

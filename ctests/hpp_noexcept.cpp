@@ -37,6 +37,7 @@ ll::options small_options()
 {
     auto options = required(ll::options::try_make());
     CHECK(options.try_set_context_length(64) && options.try_set_threads(2) && options.try_set_chunk_length(16));
+    CHECK(options.try_set_share_sweeps(true));
     CHECK(options.try_set_prefetch(true) && options.try_set_prefetch_distance(0) && options.try_set_cache_layers(0));
     CHECK(options.try_set_io(ll::io_mode::automatic) && options.try_set_memory_budget(std::uint64_t{1} << 30));
     return options;
@@ -120,6 +121,13 @@ void passes_run_and_events_come(ll::model &model)
     ll::token first = -1;
     CHECK(session.try_generate(greedy, PROMPT, 1, [&](ll::token token, std::string_view) { first = token; }));
     CHECK(chosen && first == *chosen);
+
+    {
+        ll::session other = required(ll::session::try_make(model, 32));
+        ll::batch_input alone(other, PROMPT);
+        CHECK(ll::try_forward_batch(model, ll::span(&alone, 1)) && alone.take_outcome());
+        static_assert(noexcept(ll::try_forward_batch(model, ll::span(&alone, 1))));
+    }
 
     auto submitted = session.try_submit(PROMPT, ll::logit_rows::none);
     REQUIRE(submitted);

@@ -70,6 +70,16 @@ OFFSET(layerline_session_info, cache_bytes, 24);
 OFFSET(layerline_session_info, kv_type, 32);
 OFFSET(layerline_session_info, fewest_tokens, 36);
 
+SIZE(layerline_batch_input, 48);
+OFFSET(layerline_batch_input, struct_size, 0);
+OFFSET(layerline_batch_input, logits, 4);
+OFFSET(layerline_batch_input, embeddings, 8);
+OFFSET(layerline_batch_input, status, 12);
+OFFSET(layerline_batch_input, session, 16);
+OFFSET(layerline_batch_input, tokens, 24);
+OFFSET(layerline_batch_input, count, 32);
+OFFSET(layerline_batch_input, error, 40);
+
 SIZE(layerline_event, 40);
 OFFSET(layerline_event, ticket, 0);
 OFFSET(layerline_event, kind, 8);

@@ -41,6 +41,7 @@ static void options(void)
     REFUSED(layerline_options_set_chunk_length(NULL, 1));
     REFUSED(layerline_options_set_threads(NULL, 1));
     REFUSED(layerline_options_set_prefetch(NULL, true));
+    REFUSED(layerline_options_set_share_sweeps(NULL, true));
     REFUSED(layerline_options_set_prefetch_distance(NULL, 1));
     REFUSED(layerline_options_set_cache_layers(NULL, 1));
     REFUSED(layerline_options_set_kv_type(NULL, LAYERLINE_KV_F16));
@@ -102,6 +103,8 @@ static void model_functions(layerline_model *model)
     REFUSED_ERR(layerline_model_metadata_key_at(model, 0, buf, sizeof buf, NULL, err));
     REFUSED_ERR(layerline_model_set_memory_budget(NULL, 1 << 20, err));
 
+    REFUSED_ERR(layerline_model_forward_batch(NULL, NULL, 0, err));
+    REFUSED_ERR(layerline_model_forward_batch(model, NULL, 1, err));
     REFUSED_ERR(layerline_model_prefetch(NULL, 0, 1, &ticket, err));
     REFUSED_ERR(layerline_model_prefetch(model, 0, 1, NULL, err));
     REFUSED_ERR(layerline_model_cancel(NULL, 1, err));

@@ -221,6 +221,18 @@ layerline_status layerline_options_set_chunk_length(layerline_options *options,
                                                     uint32_t tokens);
 
 /**
+ * Sets whether passes of several sessions of the model that wait for their turn share a sweep by themselves: threads that
+ * generate at once then read the weights once for each step, not once each. Results do not depend on it. A prompt leaves
+ * room for those who generate, and holds them up for no longer than a chunk. After a sweep the next one waits for those
+ * who took part and usually come back at once, for a quarter of the time that a sweep takes and 100 ms at most. Passes of
+ * `layerline_model_forward_batch` share sweeps in any case. Default: true.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_share_sweeps(layerline_options *options,
+                                                    bool enabled);
+
+/**
  * Sets the number of compute threads. 0, the default: the CPUs that this process may use. Results do not depend on it.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
@@ -828,9 +840,10 @@ layerline_status layerline_session_forward(layerline_session *session,
  * `layerline_session_clear_interrupt` and `layerline_session_free`. When the event is posted the session is free again,
  * with the rows asked for; after a failure it is as it was before the pass.
  *
- * Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
- * the thread, whose stack is part of every plan. On a budget that several models share, rows for all tokens may have to
- * wait here for one page's time of another model; nothing else ever waits.
+ * Submitted passes of one model take turns in the order in which they were submitted, or share sweeps
+ * (`layerline_options_set_share_sweeps`). The first one starts the thread, whose stack is part of every plan. On a budget
+ * that several models share, rows for all tokens may have to wait here for one page's time of another model; nothing else
+ * ever waits.
  *
  * `tokens`, `count`, `logits`, `embeddings`: as for `layerline_session_forward`; the tokens are copied.
  * `ticket`: set to a number that the event and `layerline_model_cancel` use; never 0. Another thread that polls may see
@@ -853,7 +866,8 @@ layerline_status layerline_session_submit(layerline_session *session,
 
 /**
  * Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
- * a submitted one that waits for its turn at once. The session is then as before that pass.
+ * a submitted one that waits for its turn at once. The session is then as before that pass. Where the thread of the pass
+ * runs a sweep for passes of other sessions too, it returns when that sweep has ended.
  *
  * An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
  * (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts
@@ -931,6 +945,50 @@ layerline_status layerline_session_embeddings(const layerline_session *session,
 layerline_status layerline_session_truncate(layerline_session *session,
                                             size_t tokens,
                                             layerline_error **err);
+
+/* -- batches: passes of several sessions in the same sweeps -------------------------------------------------------- */
+
+/** What a session takes in within a batch, and how that ended. */
+typedef struct layerline_batch_input {
+    /** Set by the caller to sizeof(layerline_batch_input), the same in all inputs of an array. */
+    uint32_t struct_size;
+    /** One of LAYERLINE_LOGITS_: as for `layerline_session_forward`, like the following ones. */
+    int32_t logits;
+    /** One of LAYERLINE_EMBEDDINGS_. */
+    int32_t embeddings;
+    /** Set by the call: how the pass of this input ended. */
+    layerline_status status;
+    /** A session of the model, in no other input. */
+    layerline_session *session;
+    /** At least one token. */
+    const int32_t *tokens;
+    size_t count;
+    /** Set by the call: NULL, or the error of this input, which the caller frees. */
+    layerline_error *error;
+} layerline_batch_input;
+
+/**
+ * Runs a pass of several sessions at once: every page of the weights is read, and fetched from memory, once for all of
+ * them. As many tokens share a sweep as a chunk has (`layerline_options_set_chunk_length`); where there are more, all go on
+ * in further sweeps. Each session has the results of `layerline_session_forward`, to the bit, whoever else takes part.
+ *
+ * Each input succeeds or fails by itself. A full context, an unknown token, a session that is busy, interrupted
+ * (`layerline_session_interrupt`), NULL, of another model or in the array twice fails its own input, and the others run;
+ * storage that fails fails all inputs of the sweep. The session of an input that failed is as it was before.
+ *
+ * `inputs`, `count`: the inputs; the call sets `status` and `error` of each. NULL goes with `count` 0, which does nothing.
+ *
+ * Returns LAYERLINE_OK when all inputs have succeeded; else the status of the first that has not, and `err` is its error
+ * with its number in front. Where the array itself is refused, because it is NULL or a `struct_size` is wrong, that is
+ * LAYERLINE_ERROR_INVALID_ARGUMENT, and no input is written.
+ *
+ * Errors: those of `layerline_session_forward`. One thread at a time for each of the sessions; other calls on the model may
+ * run at once.
+ */
+layerline_status layerline_model_forward_batch(const layerline_model *model,
+                                               layerline_batch_input *inputs,
+                                               size_t count,
+                                               layerline_error **err);
 
 /* -- copying, saving and loading what a session holds -------------------------------------------------------------- */
 

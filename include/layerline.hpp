@@ -455,6 +455,11 @@ public:
     {
         return failure(layerline_options_set_threads(get(), threads));
     }
+    /** layerline_options_set_share_sweeps: whether passes that wait share a sweep; true where it is not set. */
+    result<void> try_set_share_sweeps(bool enabled) noexcept
+    {
+        return failure(layerline_options_set_share_sweeps(get(), enabled));
+    }
     /** layerline_options_set_prefetch: whether a loader reads ahead. */
     result<void> try_set_prefetch(bool enabled) noexcept
     {
@@ -495,6 +500,8 @@ public:
     options &set_chunk_length(std::uint32_t tokens) { return try_set_chunk_length(tokens).value(), *this; }
     /** As `try_set_threads`. */
     options &set_threads(std::uint32_t threads) { return try_set_threads(threads).value(), *this; }
+    /** As `try_set_share_sweeps`. */
+    options &set_share_sweeps(bool enabled) { return try_set_share_sweeps(enabled).value(), *this; }
     /** As `try_set_prefetch`. */
     options &set_prefetch(bool enabled) { return try_set_prefetch(enabled).value(), *this; }
     /** As `try_set_prefetch_distance`. */
@@ -1396,6 +1403,48 @@ private:
         return failure(status, err);
     }
 };
+
+/** What a session takes in within a batch, and how that ended. It views `tokens`, and `who`, as long as it is used. */
+class batch_input : layerline_batch_input {
+    friend result<void> try_forward_batch(const model &on, span<batch_input> inputs) noexcept;
+
+public:
+    /** An input of a session. */
+    batch_input(layerline::session &who, span<const token> tokens, logit_rows rows = logit_rows::last,
+                embedding_rows embeddings = embedding_rows::none) noexcept
+        : layerline_batch_input{sizeof(layerline_batch_input), static_cast<std::int32_t>(rows),
+                                static_cast<std::int32_t>(embeddings), LAYERLINE_OK, who.get(), tokens.data(),
+                                tokens.size(), nullptr}
+    {
+    }
+    batch_input(batch_input &&other) noexcept : layerline_batch_input(other) { other.error = nullptr; }
+    batch_input(const batch_input &) = delete;
+    batch_input &operator=(const batch_input &) = delete;
+    ~batch_input() { layerline_error_free(error); }
+
+    /** How its pass ended, with the message, once: a second call has the status alone. */
+    result<void> take_outcome() noexcept
+    {
+        layerline_error *const why = error;
+        error = nullptr;
+        return layerline::failure(status, why);
+    }
+};
+static_assert(sizeof(batch_input) == sizeof(layerline_batch_input), "an array of them is one of the C interface");
+
+/** layerline_model_forward_batch: passes of several sessions, with the weights read once for all of them. Success when all
+    have succeeded; else the first failure, and each input has its own. */
+inline result<void> try_forward_batch(const model &on, span<batch_input> inputs) noexcept
+{
+    for (batch_input &input : inputs) (void)input.take_outcome();
+    layerline_error *err = nullptr;
+    const layerline_status status = layerline_model_forward_batch(on.get(), inputs.data(), inputs.size(), &err);
+    return failure(status, err);
+}
+#if LAYERLINE_EXCEPTIONS
+/** As `try_forward_batch`. */
+inline void forward_batch(const model &on, span<batch_input> inputs) { try_forward_batch(on, inputs).value(); }
+#endif
 
 inline result<token> sampler::try_sample(const session &from) noexcept
 {

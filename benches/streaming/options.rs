@@ -14,6 +14,8 @@ usage: cargo bench --bench streaming -- [OPTIONS]      (or make bench-streaming 
   --context N          tokens of the session; default 512
   --peer-python PATH   a Python that has llama_cpp; default: the environment's LAYERLINE_PEER_PYTHON, else none
   --skip-peer
+  --batch LIST         instead: so many sequences in the same sweeps, by one call and by a thread each, as in 1,2,4,8;
+                       default budgets full,50,25,floor
   --chunks LIST        instead: a prompt of 512 tokens at a quarter of the file, in chunks of these lengths
   --json FILE          figures; default target/bench/streaming.json
   --svg FILE           chart; default target/bench/streaming.svg
@@ -44,6 +46,8 @@ pub struct Options {
     /// Tokens of the prompt before those that are decoded.
     pub before: usize,
     pub peer_python: Option<PathBuf>,
+    /// Numbers of sequences to be compared; empty: that is not what is asked.
+    pub batches: Vec<u32>,
     /// Chunk lengths to be compared; empty: that is not what is asked.
     pub chunks: Vec<u32>,
     pub json: Option<PathBuf>,
@@ -82,6 +86,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
         forget: true,
         before: worker::SHORT,
         peer_python: std::env::var_os("LAYERLINE_PEER_PYTHON").filter(|p| !p.is_empty()).map(PathBuf::from),
+        batches: Vec::new(),
         chunks: Vec::new(),
         json: None,
         svg: None,
@@ -107,6 +112,9 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
             "--context" => options.context = count(value()?)?,
             "--peer-python" => options.peer_python = Some(value()?.into()),
             "--skip-peer" => skip_peer = true,
+            "--batch" => {
+                options.batches = value()?.split(',').map(|n| count(n.trim().into())).collect::<Result<_>>()?
+            }
             "--chunks" => {
                 options.chunks = value()?.split(',').map(|n| count(n.trim().into())).collect::<Result<_>>()?
             }
@@ -122,7 +130,11 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
         options.peer_python = None;
     }
     if options.budgets.is_empty() {
-        let list = if options.quick { "full,floor" } else { "full,100,95,75,50,25,floor" };
+        let list = match (options.quick, options.batches.is_empty()) {
+            (true, _) => "full,floor",
+            (false, true) => "full,100,95,75,50,25,floor",
+            (false, false) => "full,50,25,floor",
+        };
         options.budgets = list.split(',').map(budget).collect::<Result<_>>()?;
     }
     let or = |given: usize, quick: usize, full: usize| match given {

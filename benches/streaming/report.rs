@@ -78,7 +78,8 @@ fn together(run: &Value, streamed: f64) -> Option<f64> {
     Some(1.0 / (shared + left_pass + left_read))
 }
 
-fn spread(mut values: Vec<f64>) -> Value {
+/// Median, least and most; null of none.
+pub fn spread(mut values: Vec<f64>) -> Value {
     values.sort_by(f64::total_cmp);
     let n = values.len();
     if n == 0 {
@@ -117,6 +118,14 @@ pub fn line(repeat: usize, name: &str, run: &Value) -> String {
     )
 }
 
+/// Says so where the machine had other work.
+pub fn load_warning(machine: &Value) -> String {
+    let load = machine["load"].as_f64().filter(|l| *l > BUSY);
+    load.map_or(String::new(), |load| {
+        format!("The machine was busy (load {load:.1} at the start): these figures say little.\n\n")
+    })
+}
+
 /// The figures as the documentation has them.
 pub fn markdown(record: &Value) -> String {
     let number = |v: &Value| v.as_f64().unwrap_or(0.0);
@@ -141,9 +150,7 @@ pub fn markdown(record: &Value) -> String {
         machine["instructions"].as_str().unwrap_or("?"),
         record["date"].as_str().unwrap_or("?"),
     );
-    if let Some(load) = machine["load"].as_f64().filter(|l| *l > BUSY) {
-        text += &format!("The machine was busy (load {load:.1} at the start): these figures say little.\n\n");
-    }
+    text += &load_warning(machine);
     text += "| budget | MiB | streamed MiB a pass (read) | storage GB/s | in memory tok/s | bound tok/s | **ours tok/s** | of the bound | of both at once | layers stalled a pass | stall ms a pass | first logits s | over its bound | llama.cpp tok/s | it reads MiB a token |\n";
     text += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
     for budget in record["budgets"].as_array().into_iter().flatten() {

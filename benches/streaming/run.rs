@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::options::Options;
+use crate::sequences::Way;
 use crate::{ROOT, Result, cache, worker};
 
 /// A run that takes this many times its tokens' seconds is stopped.
@@ -70,6 +71,17 @@ impl<'a> Runner<'a> {
     pub fn together(&self, full: u64) -> Result<Value> {
         let o = self.options;
         self.library("together", None, [full, o.threads.into(), o.context.into(), o.chunk.into(), o.tokens as u64])
+    }
+
+    /// `count` sequences in the same sweeps.
+    pub fn batch(&self, budget: u64, limit: Option<u64>, count: u32, way: Way) -> Result<Value> {
+        let o = self.options;
+        self.forget()?;
+        let numbers = [budget, o.threads.into(), o.context.into(), o.chunk.into(), o.tokens as u64];
+        let mut arguments = vec!["batch".into(), self.model_name()];
+        arguments.extend(numbers.iter().map(u64::to_string));
+        arguments.extend([o.before.to_string(), count.to_string(), way.name().into()]);
+        self.work(limit, &arguments)
     }
 
     /// A prompt of `tokens` tokens, in chunks of `chunk`.

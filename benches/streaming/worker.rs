@@ -14,7 +14,7 @@ use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
 use layerline::weights::{Accounting, Config, Engine, Interrupt, KeptExperts, Schedule};
 use serde_json::{Value, json};
 
-use crate::{Result, cache};
+use crate::{Result, cache, sequences};
 
 pub const FLAG: &str = "--worker";
 
@@ -31,7 +31,7 @@ const WARM_UP: usize = 2;
 const PROBE: Duration = Duration::from_millis(600);
 
 /// `storage MODEL`, `decode MODEL BUDGET THREADS CONTEXT CHUNK TOKENS SECONDS BEFORE`, or `prompt` or `together` with the
-/// same.
+/// same; `batch MODEL BUDGET THREADS CONTEXT CHUNK TOKENS BEFORE SEQUENCES WAY`.
 pub fn main(arguments: &[String]) -> Result<()> {
     let number = |i: usize| -> Result<u64> {
         arguments.get(i).and_then(|a| a.parse().ok()).ok_or_else(|| format!("argument {i} of {arguments:?}"))
@@ -39,7 +39,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     let path = Path::new(arguments.get(1).ok_or("no model")?);
     let result = match arguments[0].as_str() {
         "storage" => storage(path)?,
-        work @ ("decode" | "prompt" | "together") => {
+        work @ ("decode" | "prompt" | "together" | "batch") => {
             let options = Options {
                 memory_budget: number(2)?,
                 threads: number(3)? as u32,
@@ -49,6 +49,10 @@ pub fn main(arguments: &[String]) -> Result<()> {
             };
             let tokens = number(6)? as usize;
             match work {
+                "batch" => {
+                    let way = arguments.get(9).ok_or("no way")?;
+                    sequences::decode(path, &options, tokens, number(7)? as usize, (number(8)? as usize, way))?
+                }
                 "prompt" => prompt(path, &options, tokens)?,
                 "together" => together(path, &options, tokens)?,
                 _ => decode(path, &options, tokens, Duration::from_secs(number(7)?), number(8)? as usize)?,

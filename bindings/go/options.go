@@ -77,6 +77,9 @@ type Options struct {
 	KVType KVType
 	// SharedBudget is a budget that several models live on, in place of a MemoryBudget of their own.
 	SharedBudget *Budget
+	// DisableSharedSweeps has each pass read the weights for itself, with the same results. Otherwise passes of several
+	// sessions that wait share a sweep over the weights.
+	DisableSharedSweeps bool
 }
 
 // with calls f with options as C has them.
@@ -127,6 +130,10 @@ func (o Options) with(f func(*C.layerline_options) error) error {
 	}
 	status = C.layerline_options_set_prefetch(options, C.bool(!o.DisablePrefetch))
 	if err := refused(status, "DisablePrefetch is %v", o.DisablePrefetch); err != nil {
+		return err
+	}
+	status = C.layerline_options_set_share_sweeps(options, C.bool(!o.DisableSharedSweeps))
+	if err := refused(status, "DisableSharedSweeps is %v", o.DisableSharedSweeps); err != nil {
 		return err
 	}
 	if o.SharedBudget != nil {

@@ -98,8 +98,8 @@ func (s *Session) Forward(ctx context.Context, tokens []Token, logits LogitRows,
 
 // Submit begins the same pass on a thread of the library, and returns at once. How it ended is the Err of an
 // EventDone of the model: take it by Poll or Wait. Until then the session is the pass's: calls on it return ErrBusy,
-// but for Interrupt and Close. Submitted passes of one model run one after another, in their order. Model.Cancel gives
-// one up.
+// but for Interrupt and Close. Submitted passes of one model take turns in their order, or share sweeps. Model.Cancel
+// gives one up.
 func (s *Session) Submit(tokens []Token, logits LogitRows, embeddings EmbeddingRows) (Ticket, error) {
 	session, end, err := s.begin()
 	if err != nil {

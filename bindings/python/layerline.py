@@ -29,12 +29,13 @@ import operator
 import os
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
+    "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
     "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
@@ -163,6 +164,7 @@ class Options:
     context_length: tokens of a new session; 0: 4096 or what the model was trained for, the lesser.
     chunk_length: tokens of a prompt that share one sweep over the weights; 0: 256.
     threads: that compute; 0: the CPUs this process may use.
+    share_sweeps: whether passes of several sessions that wait share a sweep over the weights; the results are the same.
     prefetch: whether a loader reads ahead; without it the results are the same.
     prefetch_distance: layers that are read ahead; 0: as far as the budget allows.
     cache_layers: layers held at most; 0: by budget alone.
@@ -181,6 +183,7 @@ class Options:
     io: Io = Io.AUTO
     kv_type: KvType = KvType.F16
     shared_budget: Optional[Budget] = None
+    share_sweeps: bool = True
 
 
 # -- the C interface ------------------------------------------------------------------------------------------------
@@ -304,6 +307,19 @@ class _Event(ctypes.Structure):
     ]
 
 
+class _BatchInput(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("logits", ctypes.c_int32),
+        ("embeddings", ctypes.c_int32),
+        ("status", ctypes.c_int32),
+        ("session", ctypes.c_void_p),
+        ("tokens", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("error", ctypes.c_void_p),
+    ]
+
+
 class _Message(ctypes.Structure):
     _fields_ = [("role", ctypes.c_char_p), ("content", ctypes.c_char_p)]
 
@@ -318,6 +334,16 @@ class Event:
     layer: int
     read_bytes: int
     elapsed_ns: int
+
+
+@dataclass(frozen=True)
+class BatchInput:
+    """What a session takes in within `Model.forward_batch`: at least one token."""
+
+    session: Session
+    tokens: Iterable[int]
+    logits: Logits = Logits.LAST
+    embeddings: Embeddings = Embeddings.NONE
 
 
 _STATUS, _HANDLE, _OUT, _TEXT = ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p
@@ -339,6 +365,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_options_set_context_length": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_chunk_length": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_threads": (_STATUS, [_HANDLE, _U32]),
+    "layerline_options_set_share_sweeps": (_STATUS, [_HANDLE, ctypes.c_bool]),
     "layerline_options_set_prefetch": (_STATUS, [_HANDLE, ctypes.c_bool]),
     "layerline_options_set_prefetch_distance": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_cache_layers": (_STATUS, [_HANDLE, _U32]),
@@ -367,6 +394,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_model_layer_state": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_session_new": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
     "layerline_session_free": (None, [_HANDLE]),
+    "layerline_model_forward_batch": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
     "layerline_session_forward": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _I32, _OUT]),
     "layerline_session_submit": (_STATUS, [_HANDLE, _OUT, _SIZE, _I32, _I32, _OUT, _OUT]),
     "layerline_session_copy": (_STATUS, [_HANDLE, _U32, _OUT, _OUT]),
@@ -487,6 +515,15 @@ def _check(status: int, error: Optional[ctypes.c_void_p] = None) -> None:
     text: bytes = _c().layerline_error_message(error) if error else _c().layerline_status_string(status)
     _c().layerline_error_free(error)
     raise Error(status, text.decode("utf-8", "replace"))
+
+
+def _failure(status: int, error: Optional[ctypes.c_void_p]) -> Optional[Error]:
+    """As `_check`, with what went wrong as a value."""
+    try:
+        _check(status, error)
+    except Error as failure:
+        return failure
+    return None
 
 
 def _call(function: Callable[..., int], *values: Any) -> None:
@@ -663,6 +700,7 @@ class _OptionsHandle(_Handle):
             _check(getattr(c, "layerline_options_set_" + name)(own, _u32(getattr(options, name), name)))
         _check(c.layerline_options_set_memory_budget(own, _u64(options.memory_budget, "memory_budget")))
         _check(c.layerline_options_set_prefetch(own, bool(options.prefetch)))
+        _check(c.layerline_options_set_share_sweeps(own, bool(options.share_sweeps)))
         _check(c.layerline_options_set_io(own, _i32(options.io, "io")))
         _check(c.layerline_options_set_kv_type(own, _i32(options.kv_type, "kv_type")))
         if options.shared_budget is not None:
@@ -741,6 +779,29 @@ class Model(_Handle):
         """Changes the budget while passes run; 0: what this process may use."""
         with self._use() as own:
             _call(_c().layerline_model_set_memory_budget, own, _u64(bytes, "bytes"))
+
+    def forward_batch(self, inputs: Sequence[BatchInput]) -> List[Optional[Error]]:
+        """Runs a pass of several sessions, with the weights read once for all of them. For each input None, or what went
+        wrong: its session is then as it was before. Each session has the results that `Session.forward` gives."""
+        with ExitStack() as held:
+            own = held.enter_context(self._use())
+            batch = (_BatchInput * len(inputs))()
+            tokens = []
+            for to, given in zip(batch, inputs):
+                values, count = _tokens(given.tokens)
+                tokens.append(values)
+                to.struct_size = ctypes.sizeof(_BatchInput)
+                to.logits, to.embeddings = _i32(given.logits, "logits"), _i32(given.embeddings, "embeddings")
+                to.session = held.enter_context(given.session._use())
+                to.tokens, to.count = ctypes.cast(values, ctypes.c_void_p) if count else None, count
+            error = ctypes.c_void_p()
+            status = _c().layerline_model_forward_batch(own, batch, len(inputs), ctypes.byref(error))
+            failed = [_failure(ended.status, ended.error) for ended in batch]
+            if any(failed):
+                _c().layerline_error_free(error)
+            else:
+                _check(status, error)
+            return failed
 
     def prefetch(self, first_layer: int, count: int) -> int:
         """Asks for layers ahead of their use and returns a ticket at once; events tell when they are there."""

@@ -19,7 +19,7 @@ import unittest
 from typing import Any, List
 
 import layerline
-from layerline import Budget, Embeddings, Error, EventKind, Info, KvType, LayerState, Logits, Model, Options, Plan, Sampler, Session
+from layerline import BatchInput, Budget, Embeddings, Error, EventKind, Info, KvType, LayerState, Logits, Model, Options, Plan, Sampler, Session
 from layerline import Stats, Status
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -258,6 +258,19 @@ class WithModel(Case):
             self.refused(Status.INVALID_ARGUMENT, session.truncate, 100)
             self.assertRaises(ValueError, session.truncate, -1)
             self.assertRaises(ValueError, session.forward, [2**31])
+
+    def test_sessions_share_a_batch(self) -> None:
+        first, second, alone = Session(self.model, 32), Session(self.model, 32), Session(self.model, 32)
+        alone.forward(PROMPT)
+        failed = self.model.forward_batch(
+            [BatchInput(first, PROMPT, Logits.ALL), BatchInput(second, PROMPT), BatchInput(alone, [1] * 40)]
+        )
+        self.assertEqual(failed[:2], [None, None])
+        assert failed[2] is not None
+        self.assertEqual(failed[2].status, Status.CONTEXT_FULL)
+        self.assertEqual((first.logits(len(PROMPT) - 1), second.logits()), (alone.logits(), alone.logits()))
+        self.assertEqual((first.position(), alone.position()), (len(PROMPT), len(PROMPT)))
+        self.assertEqual(self.model.forward_batch([]), [])
 
     def test_sessions_are_copied_saved_and_loaded(self) -> None:
         with tempfile.TemporaryDirectory() as folder, Session(self.model) as session:

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use super::{Program, Rotation, Scratch};
+use super::{Program, Rotation, Scratch, Turns};
 use crate::arch::VectorId;
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
@@ -17,8 +17,9 @@ pub struct Loaded {
     pub rotations: Vec<Rotation>,
     pub isa: Isa,
     pub pool: Pool,
-    /// The pass whose turn it is has it.
+    /// The sweep whose turn it is has it.
     pub scratch: Mutex<Scratch>,
+    pub turns: Turns,
     pub engine: Engine,
 }
 

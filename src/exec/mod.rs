@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `program` | the steps, what compiles a description into them, and what follows from them |
 //! | `scratch` | the memory that the buffers lie in |
-//! | `run` | executes the steps of a chunk of tokens |
+//! | `run` | executes the steps of a sweep, for all sequences that share it |
 //! | `results` | what a chunk leaves |
 //! | `memory` | what a sequence remembers: keys and values, of all kinds, and recurrent states |
 //! | `candidates` | what a sampler compares tokens in |
+//! | `member` | a sequence as sweeps see it |
+//! | `turns` | who takes part in the next sweep, and who runs it |
 //! | `loaded` | all that passes need of an open model |
 //! | `queue` | passes that wait for their turn, and the thread that runs them |
 //!
@@ -19,6 +21,7 @@
 
 pub mod candidates;
 pub mod loaded;
+mod member;
 pub mod memory;
 pub mod program;
 pub mod queue;
@@ -26,12 +29,14 @@ pub mod results;
 pub mod rotation;
 mod run;
 pub mod scratch;
+mod turns;
 
 pub use candidates::Candidates;
 pub use loaded::Loaded;
+pub use member::{Loan, Member, Outcome};
 pub use program::Program;
 pub use queue::{PassQueue, SubmittedPass};
-pub use results::{Embeddings, Logits, Outputs, Wanted, session_bytes};
+pub use results::{Embeddings, Logits, Outputs, Rows, Wanted, session_bytes};
 pub use rotation::Rotation;
-pub use run::KeyValues;
 pub use scratch::{Layout, Scratch};
+pub use turns::Turns;

@@ -1,4 +1,4 @@
-//! Passes that wait for their turn, and the thread that runs them one after another.
+//! Submitted passes, and the thread that takes them through their sweeps.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,22 +8,29 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Member;
 use crate::error::{Error, Result};
 use crate::sys::thread::HomeProcess;
 
 /// A pass needs what a worker of the compute pool needs, and a little for the way there.
 const STACK_BYTES: usize = 320 << 10;
 
-/// What a submitted pass does when its turn comes, or when it is withdrawn before.
+/// What a submitted pass does when its turn comes, or when it is withdrawn before. Nothing of it panics.
 pub trait SubmittedPass: Send {
-    /// Runs the pass and announces how it ended. It does not panic.
-    fn run(self: Box<Self>);
+    /// Begins the pass and puts it into the queue of sweeps; false: it has ended.
+    fn begin(&mut self) -> bool;
+    fn member(&self) -> &Arc<Member>;
+    /// [`super::Loaded::advance`] of its model.
+    fn advance(&self, own: &[Arc<Member>], wake: &dyn Fn() -> bool);
+    /// Goes on where a sweep has ended for it; false: it has ended.
+    fn go_on(&mut self) -> bool;
+    /// Announces how it ended.
+    fn finish(self: Box<Self>);
     /// Announces that the pass was cancelled before it began.
     fn cancel(self: Box<Self>);
 }
 
 /// The submitted passes of a model, and the thread that runs them.
-#[derive(Default)]
 pub struct PassQueue {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -32,6 +39,8 @@ pub struct PassQueue {
 
 #[derive(Default)]
 struct Queue {
+    /// Whether passes share sweeps; else one begins when the one before it has ended.
+    shares: bool,
     waiting: Mutex<Waiting>,
     arrived: Condvar,
 }
@@ -49,6 +58,11 @@ struct Entry {
 }
 
 impl PassQueue {
+    pub fn new(shares: bool) -> PassQueue {
+        let queue = Arc::new(Queue { shares, ..Queue::default() });
+        PassQueue { queue, thread: Mutex::default(), home: HomeProcess::default() }
+    }
+
     /// Memory for the thread, which the first submitted pass starts.
     pub fn memory_needed() -> usize {
         if cfg!(feature = "prefetch") { STACK_BYTES } else { 0 }
@@ -108,18 +122,39 @@ impl PassQueue {
 impl Queue {
     /// The life of the pass thread.
     fn serve(&self) {
-        let mut waiting = self.waiting.lock();
+        let mut running: Vec<Box<dyn SubmittedPass>> = Vec::new();
         loop {
-            if let Some(entry) = waiting.passes.pop_front() {
-                drop(waiting);
-                entry.pass.run();
-                waiting = self.waiting.lock();
-            } else if waiting.closing {
-                return;
-            } else {
-                self.arrived.wait(&mut waiting);
+            while let Some(mut pass) = self.next(running.is_empty()) {
+                if pass.begin() {
+                    running.push(pass);
+                } else {
+                    pass.finish();
+                }
+            }
+            let Some(first) = running.first() else { return };
+            let members: Vec<Arc<Member>> = running.iter().map(|pass| pass.member().clone()).collect();
+            first.advance(&members, &|| self.shares && !self.waiting.lock().passes.is_empty());
+            let mut i = 0;
+            while i < running.len() {
+                if running[i].go_on() {
+                    i += 1;
+                } else {
+                    running.remove(i).finish();
+                }
             }
         }
+    }
+
+    /// The next pass that begins now. Without any that runs it is waited for; `None` then: the queue is closed.
+    fn next(&self, none_runs: bool) -> Option<Box<dyn SubmittedPass>> {
+        let mut waiting = self.waiting.lock();
+        while none_runs && waiting.passes.is_empty() && !waiting.closing {
+            self.arrived.wait(&mut waiting);
+        }
+        if !none_runs && !self.shares {
+            return None;
+        }
+        waiting.passes.pop_front().map(|entry| entry.pass)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Wanted;
 use super::program::{Buffer, Contents, Program, Step, liveness};
 use crate::error::{Error, Result};
 use crate::sys::heap;
@@ -60,10 +61,10 @@ impl Layout {
 
     /// Bytes that [`Scratch::new`] takes, with the layout itself.
     pub fn memory_bytes(&self) -> u64 {
-        let positions = self.tokens.saturating_mul(size_of::<u32>());
+        let batch = self.tokens.saturating_mul(size_of::<u32>() + size_of::<i32>() + size_of::<Place>());
         let routes = self.routes.saturating_mul(size_of::<Route>());
         let experts = self.experts * (size_of::<u32>() + size_of::<RoutedExpert>());
-        let lists = [positions, routes, experts, self.offsets.len() * size_of::<usize>()];
+        let lists = [batch, routes, experts, self.offsets.len() * size_of::<usize>()];
         // Mappings are whole pages.
         let mappings = [self.bytes, self.row, self.apart].map(|n| n as u64 + 4096);
         lists.iter().map(|&n| n as u64).chain(mappings).fold(0, u64::saturating_add)
@@ -74,14 +75,52 @@ impl Layout {
 pub struct Scratch {
     layout: Layout,
     memory: Memory,
-    pub(super) lists: Lists,
+    lists: Lists,
+    batch: Batch,
+}
+
+/// The sequences of a sweep.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Of all sequences, one after the other.
+    pub tokens: Vec<i32>,
+    /// Of each token in its sequence.
+    pub positions: Vec<u32>,
+    pub places: Vec<Place>,
+}
+
+/// What of a sweep is one sequence's.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Of the buffers.
+    pub rows: Range<usize>,
+    /// Of its first token.
+    pub position: usize,
+    /// Tokens that its session has room for.
+    pub context: usize,
+    pub wanted: Wanted,
+}
+
+impl Place {
+    /// Its rows of a buffer.
+    pub fn of<'a>(&self, buffer: &'a [f32], width: usize) -> &'a [f32] {
+        &buffer[self.rows.start * width..self.rows.end * width]
+    }
+
+    pub fn of_mut<'a>(&self, buffer: &'a mut [f32], width: usize) -> &'a mut [f32] {
+        &mut buffer[self.rows.start * width..self.rows.end * width]
+    }
+
+    /// The rows that its results are made of.
+    pub fn result_rows(&self) -> Range<usize> {
+        self.rows.end - self.wanted.positions(self.rows.len())..self.rows.end
+    }
 }
 
 /// What grows and shrinks during a pass, within its capacity.
 pub(super) struct Lists {
     /// A row of a table.
     pub row: Memory,
-    pub positions: Vec<u32>,
     /// By expert, then by token.
     pub routes: Vec<Route>,
     /// Experts in the order of a token's scores.
@@ -99,26 +138,28 @@ impl Scratch {
         let map = |bytes| {
             Memory::new(bytes).map_err(|e| Error::out_of_memory(format!("{bytes} bytes of scratch memory: {e}")))
         };
-        let (mut positions, mut routes) = (Vec::new(), Vec::new());
-        heap::reserve(&mut positions, layout.tokens, "positions")?;
+        let (mut batch, mut routes) = (Batch::default(), Vec::new());
+        heap::reserve(&mut batch.tokens, layout.tokens, "tokens")?;
+        heap::reserve(&mut batch.positions, layout.tokens, "positions")?;
+        heap::reserve(&mut batch.places, layout.tokens, "sequences of a sweep")?;
         heap::reserve(&mut routes, layout.routes, "ways to experts")?;
         let (mut ranking, mut order) = (Vec::new(), Vec::new());
         heap::reserve(&mut ranking, layout.experts, "experts")?;
         heap::reserve(&mut order, layout.experts, "experts")?;
         let (row, apart) = (map(layout.row)?, map(layout.apart)?);
-        let lists = Lists { row, positions, routes, ranking, order, apart };
-        Ok(Scratch { memory: map(layout.bytes)?, layout, lists })
+        let lists = Lists { row, routes, ranking, order, apart };
+        Ok(Scratch { memory: map(layout.bytes)?, layout, lists, batch })
     }
 
-    /// The buffers of a program, and the lists.
-    pub(super) fn parts<'a>(&'a mut self, program: &'a Program) -> (Arena<'a>, &'a mut Lists) {
+    /// The buffers of a program, the lists, and the sequences of the sweep.
+    pub(super) fn parts<'a>(&'a mut self, program: &'a Program) -> (Arena<'a>, &'a mut Lists, &'a mut Batch) {
         let arena = Arena {
             memory: self.memory.as_slice_mut::<f32>(),
             offsets: &self.layout.offsets,
             contents: &program.buffers,
             tokens: self.layout.tokens,
         };
-        (arena, &mut self.lists)
+        (arena, &mut self.lists, &mut self.batch)
     }
 }
 

@@ -136,6 +136,30 @@ impl Caller {
         Ok(OutStruct { pointer, size, call: PhantomData })
     }
 
+    /// An array of `count` structs that may be read and written, each as long as the first one's first field says.
+    pub(super) fn structs<T: Versioned>(&self, pointer: *mut T, count: usize) -> Result<Structs<'_, T>> {
+        if count == 0 {
+            return Ok(Structs { pointer, stride: 0, call: PhantomData });
+        }
+        let first = self.out_struct(pointer)?;
+        if count > isize::MAX as usize / first.size || !first.size.is_multiple_of(align_of::<T>()) {
+            return Err(Error::invalid(format!("{} cannot have {count} structs of {} bytes", T::NAME, first.size)));
+        }
+        let structs = Structs { pointer, stride: first.size, call: PhantomData };
+        for i in 0..count {
+            // SAFETY: there are `count` structs, each with its size as the first field; `trusted` says that they may be read.
+            let size = unsafe { structs.at(i).cast::<u32>().read() } as usize;
+            if size != first.size {
+                return Err(Error::invalid(format!(
+                    "{}[{i}].struct_size is {size}, that of the first one {}",
+                    T::NAME,
+                    first.size
+                )));
+            }
+        }
+        Ok(structs)
+    }
+
     /// An array of `count` elements that may be read. NULL goes with `count` 0 alone.
     pub(super) fn array<T>(&self, pointer: *const T, count: usize, name: &str) -> Result<&[T]> {
         if count == 0 {
@@ -386,7 +410,7 @@ impl OutArray<'_, c_char> {
 /// A struct of the header that begins with its size, so that fields can be appended to it.
 ///
 /// # Safety
-/// `repr(C)`, with `struct_size: u32` as its first field.
+/// `repr(C)`, with `struct_size: u32` as its first field; all zeros are one.
 pub(super) unsafe trait Versioned: Copy {
     const NAME: &'static str;
     /// Size of the struct as first released: no caller's is smaller.
@@ -398,7 +422,8 @@ macro_rules! versioned {
     ($type:ident as $name:literal, up to $last:ident: $last_type:ty) => {
         const _: fn(&$type) -> (u32, $last_type) = |value| (value.struct_size, value.$last);
         const _: () = assert!(std::mem::offset_of!($type, struct_size) == 0);
-        // SAFETY: `struct_size` is a u32 and lies first, as the lines above say, and cbindgen takes `repr(C)` structs only.
+        // SAFETY: `struct_size` is a u32 and lies first, as the lines above say, and cbindgen takes `repr(C)` structs only,
+        // whose fields are numbers and pointers.
         unsafe impl $crate::ffi::boundary::Versioned for $type {
             const NAME: &'static str = $name;
             const FIRST_SIZE: usize = std::mem::offset_of!($type, $last) + size_of::<$last_type>();
@@ -423,6 +448,36 @@ impl<T: Versioned> OutStruct<'_, T> {
         // SAFETY: both sides are at least `head + bytes` long, the host's as its first field says; and no value of ours
         // lies in it.
         unsafe { self.pointer.cast::<u8>().add(head).copy_from_nonoverlapping(from.add(head), bytes) };
+    }
+}
+
+/// An array of structs that are read, then written.
+pub(super) struct Structs<'a, T> {
+    pointer: *mut T,
+    /// Bytes from one to the next.
+    stride: usize,
+    call: PhantomData<&'a Caller>,
+}
+
+impl<T: Versioned> Structs<'_, T> {
+    fn at(&self, i: usize) -> *mut T {
+        self.pointer.wrapping_byte_add(i * self.stride)
+    }
+
+    /// What both sides know of the struct `i`, which is there; the rest is 0.
+    pub(super) fn get(&self, i: usize) -> T {
+        let mut value = std::mem::MaybeUninit::<T>::zeroed();
+        let bytes = self.stride.min(size_of::<T>());
+        // SAFETY: both sides are at least as long; and all zeros are a `T`, as are the host's numbers and pointers.
+        unsafe {
+            value.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(self.at(i).cast::<u8>(), bytes);
+            value.assume_init()
+        }
+    }
+
+    /// Writes the struct `i`, which is there.
+    pub(super) fn set(&self, i: usize, value: T) {
+        OutStruct { pointer: self.at(i), size: self.stride, call: PhantomData }.set(value);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::mem::offset_of;
 
+use super::batch::*;
 use super::chat::*;
 use super::error::*;
 use super::generation::*;
@@ -105,6 +106,18 @@ layout!(layerline_session_info: 40 {
     cache_bytes: 24,
     kv_type: 32,
     fewest_tokens: 36,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_batch_input: 48 {
+    struct_size: 0,
+    logits: 4,
+    embeddings: 8,
+    status: 12,
+    session: 16,
+    tokens: 24,
+    count: 32,
+    error: 40,
 });
 
 #[cfg(target_pointer_width = "64")]

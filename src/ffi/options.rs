@@ -121,6 +121,21 @@ pub unsafe extern "C" fn layerline_options_set_chunk_length(
     set(&caller!(), options, |options| options.chunk_length = tokens)
 }
 
+/// Sets whether passes of several sessions of the model that wait for their turn share a sweep by themselves: threads that
+/// generate at once then read the weights once for each step, not once each. Results do not depend on it. A prompt leaves
+/// room for those who generate, and holds them up for no longer than a chunk. After a sweep the next one waits for those
+/// who took part and usually come back at once, for a quarter of the time that a sweep takes and 100 ms at most. Passes of
+/// `layerline_model_forward_batch` share sweeps in any case. Default: true.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_options_set_share_sweeps(
+    options: *mut layerline_options,
+    enabled: bool,
+) -> layerline_status {
+    set(&caller!(), options, |options| options.share_sweeps = enabled)
+}
+
 /// Sets the number of compute threads. 0, the default: the CPUs that this process may use. Results do not depend on it.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
@@ -214,11 +229,13 @@ mod tests {
                 layerline_options_set_cache_layers(options, 6),
                 layerline_options_set_io(options, LAYERLINE_IO_MMAP),
                 layerline_options_set_kv_type(options, LAYERLINE_KV_Q8_0),
+                layerline_options_set_share_sweeps(options, false),
             ];
-            assert_eq!(statuses, [LAYERLINE_OK; 9]);
+            assert_eq!(statuses, [LAYERLINE_OK; 10]);
             let set = copy(&caller!(), options).unwrap();
             assert_eq!((set.memory_budget, set.context_length, set.chunk_length, set.threads), (1, 2, 3, 4));
             assert_eq!((set.prefetch, set.prefetch_distance, set.cache_layers, set.io), (false, 5, 6, Io::Mmap));
+            assert!(!set.share_sweeps);
             for bad in [-1, 4] {
                 assert_eq!(layerline_options_set_io(options, bad), LAYERLINE_ERROR_INVALID_ARGUMENT);
                 assert_eq!(layerline_options_set_kv_type(options, bad), LAYERLINE_ERROR_INVALID_ARGUMENT);

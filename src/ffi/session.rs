@@ -68,7 +68,7 @@ impl layerline_session {
     }
 }
 
-fn outputs(logits: i32, embeddings: i32) -> Result<Outputs> {
+pub(super) fn outputs(logits: i32, embeddings: i32) -> Result<Outputs> {
     let logits = match logits {
         LAYERLINE_LOGITS_LAST => Logits::Last,
         LAYERLINE_LOGITS_ALL => Logits::All,
@@ -214,9 +214,10 @@ pub unsafe extern "C" fn layerline_session_forward(
 /// `layerline_session_clear_interrupt` and `layerline_session_free`. When the event is posted the session is free again,
 /// with the rows asked for; after a failure it is as it was before the pass.
 ///
-/// Submitted passes of one model run one after another, in the order in which they were submitted. The first one starts
-/// the thread, whose stack is part of every plan. On a budget that several models share, rows for all tokens may have to
-/// wait here for one page's time of another model; nothing else ever waits.
+/// Submitted passes of one model take turns in the order in which they were submitted, or share sweeps
+/// (`layerline_options_set_share_sweeps`). The first one starts the thread, whose stack is part of every plan. On a budget
+/// that several models share, rows for all tokens may have to wait here for one page's time of another model; nothing else
+/// ever waits.
 ///
 /// `tokens`, `count`, `logits`, `embeddings`: as for `layerline_session_forward`; the tokens are copied.
 /// `ticket`: set to a number that the event and `layerline_model_cancel` use; never 0. Another thread that polls may see
@@ -247,7 +248,8 @@ pub unsafe extern "C" fn layerline_session_submit(
 }
 
 /// Ends the pass or generation of the session with LAYERLINE_ERROR_CANCELLED: one that runs within the time of one page,
-/// a submitted one that waits for its turn at once. The session is then as before that pass.
+/// a submitted one that waits for its turn at once. The session is then as before that pass. Where the thread of the pass
+/// runs a sweep for passes of other sessions too, it returns when that sweep has ended.
 ///
 /// An interrupt is not lost: where no pass or generation is there, it ends the next one as soon as that begins
 /// (`layerline_session_forward`, `layerline_session_submit` or `layerline_session_generate`). A call uses up all interrupts

@@ -85,6 +85,7 @@ impl Sequence for Session {
 
     fn settle(&self) {
         self.interrupt_handle().settle();
+        self.pause();
     }
 
     fn position(&self) -> usize {

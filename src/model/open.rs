@@ -12,7 +12,7 @@ use super::{Model, memory};
 use crate::arch::{self, Described, Description, VectorSource};
 use crate::error::{Error, Result, Status};
 use crate::exec::memory::MemoryLayout;
-use crate::exec::{Layout, Loaded, PassQueue, Program, Rotation, Scratch, session_bytes};
+use crate::exec::{Layout, Loaded, PassQueue, Program, Rotation, Scratch, Turns, session_bytes};
 use crate::gguf::{self, Directory, Metadata};
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
@@ -298,8 +298,17 @@ fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn
         chunk_length: needs.chunk,
         default_context: needs.context,
         kv_type: options.kv_type,
-        passes: PassQueue::default(),
-        loaded: Loaded { program, vectors, rotations, isa, pool, scratch: Mutex::new(scratch), engine },
+        passes: PassQueue::new(options.share_sweeps),
+        loaded: Loaded {
+            program,
+            vectors,
+            rotations,
+            isa,
+            pool,
+            scratch: Mutex::new(scratch),
+            turns: Turns::new(options.share_sweeps, needs.chunk),
+            engine,
+        },
         _heap: read.heap,
     }))
 }

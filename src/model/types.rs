@@ -26,6 +26,9 @@ pub struct Options {
     pub cache_layers: u32,
     /// Which experts stay in memory where not all fit.
     pub kept_experts: KeptExperts,
+    /// Whether passes of several sessions that wait for their turn share a sweep, so that the weights are read once for all
+    /// of them. Results are the same.
+    pub share_sweeps: bool,
     pub io: Io,
     /// How sessions keep keys and values. The budget never changes it.
     pub kv_type: KvType,
@@ -44,6 +47,7 @@ impl Default for Options {
             prefetch_distance: 0,
             cache_layers: 0,
             kept_experts: KeptExperts::Cached,
+            share_sweeps: true,
             io: Io::Auto,
             kv_type: KvType::F16,
             shared_budget: None,

@@ -1,7 +1,9 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
+mod batch;
 mod checkpoint;
 mod drafted;
+mod pass;
 mod results;
 mod state;
 mod submit;
@@ -13,13 +15,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result, Status};
-use crate::exec::memory::{Held, KvType, MemoryLayout, SequenceMemory};
-use crate::exec::{Candidates, KeyValues, Wanted, session_bytes};
+use crate::exec::memory::{KvType, MemoryLayout, SequenceMemory};
+use crate::exec::{Candidates, Member, session_bytes};
 use crate::model::{Logits, Model, Outputs};
 use checkpoint::Marks;
 use results::{Results, Spare, Wide};
 
 pub use crate::weights::Interrupt;
+pub use batch::{BatchInput, forward_batch};
 pub use checkpoint::Checkpoint;
 pub use submit::SharedSession;
 
@@ -43,6 +46,8 @@ pub struct Session {
     /// Lent to the sampler that chooses by the last pass's logits.
     candidates: Mutex<Candidates>,
     interrupt: Arc<Interrupt>,
+    /// Its place in sweeps.
+    member: Arc<Member>,
     /// What was taken from the budget, beside results of more than one row.
     reserved: u64,
     /// Read from storage while the sweeps of the last pass ran.
@@ -79,6 +84,7 @@ impl Session {
             e.context(format!("a session of {context} tokens"))
         })?;
         let interrupt = Interrupt::new(model.engine());
+        let member = Member::new(&interrupt).inspect_err(|_| model.engine().release(reserved))?;
         Ok(Session {
             model: model.clone(),
             context,
@@ -91,6 +97,7 @@ impl Session {
             drafted: 0,
             candidates: Mutex::default(),
             interrupt,
+            member,
             reserved,
             pass_bytes: 0,
         })
@@ -151,6 +158,12 @@ impl Session {
         self.pass(tokens, outputs, results, since)
     }
 
+    /// The session's next pass does not follow soon: sweeps that others share do not wait for it. [`Session::forward`] is
+    /// followed by another one soon, as far as sweeps know.
+    pub fn pause(&self) {
+        self.model.loaded().forget_member(&self.member);
+    }
+
     /// Where the next pass begins.
     fn start(&self) -> usize {
         if self.model.description().causal { self.position } else { 0 }
@@ -177,57 +190,6 @@ impl Session {
             ));
         }
         Ok(())
-    }
-
-    /// The pass itself, after [`Session::check`] and [`Results::claim`].
-    fn pass(&mut self, tokens: &[i32], outputs: Outputs, mut fresh: Results, since: u64) -> Result<()> {
-        self.pass_bytes = 0;
-        fresh.allocate(&mut self.spare, &self.interrupt, since)?;
-        let start = self.start();
-        let chunk = self.model.chunk_length();
-        // A first chunk leaves what the position before it needs; later ones may drop it from a layer with a window.
-        let undo = match tokens.len() > chunk && self.memory.may_drop(start, tokens.len()) {
-            true => Some(self.memory.snapshot(Held::Windows, start)?),
-            false => None,
-        };
-        let sweep_bytes = self.model.engine().sweep_bytes();
-        let chunks = tokens.len().div_ceil(chunk) as u64;
-        self.interrupt.progress().begin(tokens.len() as u64, sweep_bytes.saturating_mul(chunks));
-        let before = std::mem::replace(&mut self.position, start);
-        for (i, part) in tokens.chunks(chunk).enumerate() {
-            let wanted = fresh.of_chunk(outputs, i * chunk, part.len(), tokens.len());
-            if let Err(e) = self.sweep(part, wanted, since) {
-                self.position = before;
-                self.memory.end_pass(false);
-                match &undo {
-                    Some(undo) => self.memory.put_back(undo),
-                    None if before == 0 => self.memory.clear(),
-                    None => {}
-                }
-                self.spare.keep(&mut fresh);
-                return Err(e);
-            }
-            self.position += part.len();
-            self.interrupt.progress().swept(part.len() as u64, sweep_bytes);
-            self.memory.end_chunk();
-        }
-        self.memory.end_pass(true);
-        fresh.finish(outputs, tokens.len());
-        self.spare.keep(&mut self.results);
-        self.results = fresh;
-        self.model.engine().count_pass(tokens.len());
-        Ok(())
-    }
-
-    /// Takes a chunk in at the present position, and writes what is wanted of it. The cache beyond the position may be
-    /// written even when this fails.
-    fn sweep(&mut self, tokens: &[i32], wanted: Wanted, since: u64) -> Result<()> {
-        let Session { model, memory, position, context, interrupt, pass_bytes, .. } = self;
-        let mut sweep = model.loaded().sweep(interrupt, since, &wanted)?;
-        let memory = KeyValues { memory, position: *position, context: *context };
-        let result = model.loaded().run(tokens, memory, wanted, &mut sweep);
-        *pass_bytes += sweep.read_bytes();
-        result
     }
 
     /// Bytes that the last pass read from storage.
@@ -302,6 +264,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.model.loaded().forget_member(&self.member);
         self.results = Results::none(&self.model);
         self.wide = None;
         *self.candidates.get_mut() = Candidates::default();

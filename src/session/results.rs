@@ -1,9 +1,9 @@
-//! What a pass leaves: rows of logits and of embeddings, and the memory they lie in.
+//! What a pass leaves: rows of logits and of embeddings, and how they are accounted for.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::exec::{Embeddings, Logits, Outputs, Wanted};
+use crate::exec::{Embeddings, Logits, Outputs, Rows};
 use crate::kernel::vector;
 use crate::model::Model;
 use crate::weights::Interrupt;
@@ -19,69 +19,11 @@ pub struct Results {
     claimed: u64,
 }
 
-/// [count][width]
-pub struct Rows {
-    /// Memory of its own, not the heap's: what the heap is given back it may keep, beyond the budget.
-    values: Option<Memory>,
-    pub count: usize,
-    width: usize,
-}
-
 /// The memory of single rows that have been replaced, for the next pass.
 #[derive(Default)]
 pub struct Spare {
     logits: Option<Memory>,
     embeddings: Option<Memory>,
-}
-
-impl Rows {
-    fn new(count: usize, width: usize) -> Rows {
-        Rows { values: None, count, width }
-    }
-
-    /// # Errors
-    /// `INVALID_ARGUMENT`: there is no such row of `what`.
-    pub fn row(&self, row: usize, what: &str) -> Result<&[f32]> {
-        if row >= self.count {
-            return Err(Error::invalid(format!("row {row} of {} rows of {what}", self.count)));
-        }
-        Ok(&self.all()[row * self.width..][..self.width])
-    }
-
-    fn all(&self) -> &[f32] {
-        self.values.as_ref().map_or(&[], |values| &values.as_slice()[..self.count * self.width])
-    }
-
-    pub fn all_mut(&mut self) -> &mut [f32] {
-        let count = self.count * self.width;
-        self.values.as_mut().map_or(&mut [], |values| &mut values.as_slice_mut()[..count])
-    }
-
-    fn rows(&mut self, first: usize, count: usize) -> &mut [f32] {
-        let width = self.width;
-        &mut self.all_mut()[first * width..][..count * width]
-    }
-
-    fn allocate(&mut self, spare: &mut Option<Memory>, what: &str) -> Result<()> {
-        if self.values.is_some() {
-            return Ok(());
-        }
-        let bytes = self.count.saturating_mul(self.width).saturating_mul(size_of::<f32>());
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.values = spare.take().filter(|spare| spare.len() == bytes);
-        if self.values.is_none() {
-            let memory = Memory::new(bytes)
-                .map_err(|e| Error::out_of_memory(format!("{what} of {} positions: {e}", self.count)))?;
-            self.values = Some(memory);
-        }
-        Ok(())
-    }
-
-    fn extra_bytes(&self) -> u64 {
-        (self.width as u64 * 4).saturating_mul((self.count as u64).saturating_sub(1))
-    }
 }
 
 impl Results {
@@ -133,29 +75,6 @@ impl Results {
         Ok(())
     }
 
-    /// What is wanted of the chunk of `count` tokens from the `first` on, of `tokens` in all.
-    pub fn of_chunk(&mut self, outputs: Outputs, first: usize, count: usize, tokens: usize) -> Wanted<'_> {
-        let last = first + count == tokens;
-        let logits = match outputs.logits {
-            Logits::All => (first, count),
-            Logits::Last if last => (0, 1),
-            Logits::Last | Logits::None => (0, 0),
-        };
-        let (embeddings, which) = match outputs.embeddings {
-            Embeddings::All => ((first, count), Embeddings::All),
-            Embeddings::Last if last => ((0, 1), Embeddings::Last),
-            Embeddings::First if first == 0 => ((0, 1), Embeddings::First),
-            Embeddings::Mean => ((0, 1), Embeddings::Mean),
-            Embeddings::Score if last => ((0, 1), Embeddings::Score),
-            Embeddings::None | Embeddings::Last | Embeddings::First | Embeddings::Score => ((0, 0), Embeddings::None),
-        };
-        Wanted {
-            logits: self.logits.rows(logits.0, logits.1),
-            embeddings: self.embeddings.rows(embeddings.0, embeddings.1),
-            which,
-        }
-    }
-
     /// After all chunks, `tokens` tokens in all: a sum becomes the mean.
     pub fn finish(&mut self, outputs: Outputs, tokens: usize) {
         if outputs.embeddings == Embeddings::Mean {
@@ -166,7 +85,7 @@ impl Results {
 
 impl Drop for Results {
     fn drop(&mut self) {
-        (self.logits.values, self.embeddings.values) = (None, None);
+        drop((self.logits.take(), self.embeddings.take()));
         if self.claimed > 0 {
             self.model.engine().release(self.claimed);
         }
@@ -206,12 +125,12 @@ impl Wide {
     pub fn results(&mut self, tokens: usize) -> Results {
         let mut results = Results::none(&self.model);
         let width = self.model.description().shape.vocab;
-        results.logits = Rows { values: self.memory.take(), count: tokens, width };
+        results.logits = Rows::in_memory(self.memory.take(), tokens, width);
         results
     }
 
     pub fn take_back(&mut self, mut results: Results) {
-        self.memory = results.logits.values.take();
+        self.memory = results.logits.take();
     }
 }
 
@@ -228,7 +147,7 @@ impl Spare {
         for (spare, rows) in [(&mut self.logits, &mut results.logits), (&mut self.embeddings, &mut results.embeddings)]
         {
             if rows.count == 1 {
-                *spare = rows.values.take();
+                *spare = rows.take();
             }
         }
     }

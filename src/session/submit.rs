@@ -11,9 +11,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::pass::Pass;
 use super::{Interrupt, Results, Session};
 use crate::error::{Error, Result, Status};
-use crate::exec::SubmittedPass;
+use crate::exec::{Member, SubmittedPass};
 use crate::model::{Model, Outputs};
 use crate::weights::ProgressReport;
 
@@ -96,7 +97,8 @@ impl SharedSession {
 
     /// Begins a pass as [`Session::forward`] runs it, on a thread of the library, and returns its ticket at once: nothing
     /// is read, computed or waited for here. An event says when it is done and how it ended; the session is at home again
-    /// before that. Submitted passes of one model run in the order in which they were submitted, on one thread.
+    /// before that. Submitted passes of one model take turns in the order in which they were submitted, on one thread, and
+    /// share sweeps as far as the model's options say so.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`, `CONTEXT_FULL`, `MEMORY_BUDGET`: as [`Session::forward`]; `BUSY`: the session is in use, or too
@@ -112,11 +114,7 @@ impl SharedSession {
         let Some(session) = place.session() else { return Err(place.refusal()) };
         session.check(tokens, outputs)?;
         let results = Results::claim(&self.model, outputs, tokens.len())?;
-        let mut copy = Vec::new();
-        if copy.try_reserve_exact(tokens.len()).is_err() {
-            return Err(Error::out_of_memory(format!("{} tokens", tokens.len())));
-        }
-        copy.extend_from_slice(tokens);
+        session.bring(tokens)?;
         self.model.passes().start()?;
         let since = self.interrupt.settled();
         let ticket = self.model.engine().open_pass(&self.interrupt)?;
@@ -124,8 +122,11 @@ impl SharedSession {
             unreachable!("the lock was held since the session was found at home")
         };
         drop(place);
-        let job = Job { ticket, session, home: Arc::downgrade(&self.slot), tokens: copy, outputs, results, since };
+        let stage = Stage::Waiting { outputs, results };
+        let job = Job { ticket, session, home: Arc::downgrade(&self.slot), stage, since };
         self.model.passes().push(ticket, self.number(), Box::new(job));
+        // The thread of passes may wait for a sweep that the new one can share.
+        self.model.engine().gate().ring();
         if self.interrupt.count() != since {
             // An interrupt that came before the pass was in the queue has not found it there: it ends the pass now.
             self.model.passes().withdraw(ticket);
@@ -167,35 +168,100 @@ struct Job {
     ticket: u64,
     session: Session,
     home: Weak<Slot>,
-    tokens: Vec<i32>,
-    outputs: Outputs,
-    results: Results,
+    stage: Stage,
     since: u64,
 }
 
-impl SubmittedPass for Job {
-    fn run(self: Box<Self>) {
-        let Job { ticket, mut session, home, tokens, outputs, results, since } = *self;
-        let model = session.model.clone();
-        let run = || {
-            let result = session.pass(&tokens, outputs, results, since);
-            (session, result)
+enum Stage {
+    Waiting {
+        outputs: Outputs,
+        results: Results,
+    },
+    Running(Pass),
+    Ended(Result<()>),
+    /// What a panicking pass was changing is not looked at again.
+    Faulted,
+}
+
+impl Job {
+    fn begin(&mut self) {
+        let Stage::Waiting { outputs, results } = std::mem::replace(&mut self.stage, Stage::Faulted) else {
+            return;
         };
-        // What a panicking pass was changing is not looked at again: it is dropped, or lost by its owner.
-        match catch_unwind(AssertUnwindSafe(run)) {
-            Ok((session, result)) => finish(&model, ticket, home, Some(session), result.err()),
-            Err(payload) => {
-                // The destructor of a payload could panic in its turn.
-                std::mem::forget(payload);
+        self.stage = match self.session.begin_pass(outputs, results, self.since) {
+            Ok(pass) => self.enter(pass),
+            Err(e) => Stage::Ended(Err(e)),
+        };
+    }
+
+    fn enter(&mut self, mut pass: Pass) -> Stage {
+        self.session.lend(&mut pass);
+        self.session.model.loaded().enter(std::slice::from_ref(&self.session.member), None);
+        Stage::Running(pass)
+    }
+
+    fn go_on(&mut self) {
+        if !self.session.member.has_ended() {
+            return;
+        }
+        let Stage::Running(mut pass) = std::mem::replace(&mut self.stage, Stage::Faulted) else { return };
+        self.session.take_back(&mut pass);
+        let outcome = self.session.member.take_outcome().filter(|outcome| !outcome.fault);
+        let Some(outcome) = outcome else { return };
+        self.stage = match self.session.absorb(&mut pass, outcome) {
+            Ok(false) => self.enter(pass),
+            Ok(true) => Stage::Ended(Ok(())),
+            Err(e) => Stage::Ended(Err(e)),
+        };
+    }
+
+    /// Calls `work`, which leaves the stage of a faulted pass behind where it panics.
+    fn contain(&mut self, work: impl FnOnce(&mut Job)) -> bool {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(self))) {
+            // The destructor of a payload could panic in its turn.
+            std::mem::forget(payload);
+            self.stage = Stage::Faulted;
+        }
+        matches!(self.stage, Stage::Running(_))
+    }
+}
+
+impl SubmittedPass for Job {
+    fn begin(&mut self) -> bool {
+        self.contain(Job::begin)
+    }
+
+    fn member(&self) -> &Arc<Member> {
+        &self.session.member
+    }
+
+    fn advance(&self, own: &[Arc<Member>], wake: &dyn Fn() -> bool) {
+        // A sweep that panics tells its members so.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.session.model.loaded().advance(own, wake))) {
+            std::mem::forget(payload);
+        }
+    }
+
+    fn go_on(&mut self) -> bool {
+        self.contain(Job::go_on)
+    }
+
+    fn finish(self: Box<Self>) {
+        let Job { ticket, session, home, stage, .. } = *self;
+        let model = session.model.clone();
+        match stage {
+            Stage::Ended(result) => finish(&model, ticket, home, Some(session), result.err()),
+            Stage::Waiting { .. } | Stage::Running(_) | Stage::Faulted => {
                 let fault = Error::new(Status::Internal, "a fault inside the library ended the pass");
+                drop(session);
                 finish(&model, ticket, home, None, Some(fault));
             }
         }
     }
 
     fn cancel(self: Box<Self>) {
-        let Job { ticket, mut session, home, results, .. } = *self;
-        drop(results);
+        let Job { ticket, mut session, home, stage, .. } = *self;
+        drop(stage);
         session.pass_bytes = 0;
         let model = session.model.clone();
         finish(&model, ticket, home, Some(session), Some(Error::cancelled()));

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Held, Session, SharedSession};
+use super::{Session, SharedSession};
 use crate::arch::Block;
 use crate::error::Status;
+use crate::exec::memory::Held;
 use crate::model::{Embeddings, Logits, Model, Options, Outputs};
 use crate::weights::testing::scripted::{Control, ScriptedSource};
 
@@ -357,4 +358,5 @@ fn without_threads_passes_cannot_be_submitted() {
     assert_unharmed(&mut shared.write().unwrap());
 }
 
+mod batch;
 mod submitted;

@@ -24,7 +24,7 @@ mod types;
 mod tests;
 
 pub use budget::SharedBudget;
-pub use engine::{Config, Engine, Interrupt, PageGuard, Progress, ProgressReport, Sweep};
+pub use engine::{Config, Engine, Interrupt, Look, PageGuard, Progress, ProgressReport, Sweep, SweepCaller};
 pub use residency::KeptExperts;
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
 pub use state::{Accounting, RoutedExpert};

@@ -176,6 +176,11 @@ impl MemoryLayout {
         Ok(MemoryLayout { layers, states, context, words, undo_words })
     }
 
+    /// That of no layers.
+    pub fn none() -> MemoryLayout {
+        MemoryLayout { layers: Vec::new(), states: Vec::new(), context: 0, words: 0, undo_words: 0 }
+    }
+
     /// All memory of a sequence: what the layers keep, the tables of the layers, and what a pass keeps of windows and
     /// states before it, so that it can be undone.
     pub fn bytes(&self) -> u64 {

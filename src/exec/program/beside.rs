@@ -15,11 +15,11 @@ pub enum Beside {
     GateStretch { activation: Activation, gates: Buffer, from: Buffer, first: usize, to: Buffer },
     /// Of each row what exceeds its mean by `factor` standard deviations is left, less that, and 0 of the rest.
     Sparsify { factor: f32, rows: Buffer },
-    /// The first row of `to` = the mean of all rows, or the first.
+    /// For each sequence that a score is wanted of, a row of `to` = the mean of its rows, or the first.
     Pool { from: Buffer, mean: bool, to: Buffer },
     /// rows = tanh(rows).
     Tanh { rows: Buffer },
-    /// Leaves the first row as the pass's result.
+    /// Leaves these rows as results.
     Score { from: Buffer },
     /// Leaves the probabilities of labels as the result of a pass that is to leave a score; `from`: hidden states.
     Labels { labels: Labels, from: Buffer },

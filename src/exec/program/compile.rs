@@ -500,8 +500,9 @@ impl Compiler<'_> {
             let Matrix { format, columns, .. } = *self.matrix(linear.weight);
             let contents = Contents::Activations { form: Form::of(format), columns, count: 1 };
             let input = new_buffer(&mut self.buffers, contents);
+            let products = self.rows(d.shape.embedding);
             let (scale, softcap) = (d.logit_scale, d.logit_softcap);
-            self.steps.push(Step::Head(Head { linear, from: hidden, input, scale, softcap }));
+            self.steps.push(Step::Head(Head { linear, from: hidden, input, products, scale, softcap }));
         }
     }
 }

@@ -188,6 +188,8 @@ pub struct Head {
     /// [positions][embedding], of which the last are used.
     pub from: Buffer,
     pub input: Buffer,
+    /// Holds products on the way to the results of several sequences.
+    pub products: Buffer,
     pub scale: f32,
     /// Logits become cap·tanh(logit / cap).
     pub softcap: Option<f32>,
@@ -353,7 +355,7 @@ pub enum Step {
     },
     Head(Head),
     Beside(Beside),
-    /// Runs `body` on the first rows of its buffers, in passes that leave a score.
+    /// Runs `body` on a row for each sequence that a score is wanted of, where there are such.
     Classify {
         body: Vec<Step>,
     },
@@ -432,7 +434,7 @@ impl Step {
             }
             Step::ForEachExpert { .. } | Step::Classify { .. } => Vec::new(),
             Step::Hidden { norm, from } => [(*from, Read)].into_iter().chain(norm.map(|(_, to)| (to, Write))).collect(),
-            Step::Head(h) => vec![(h.from, Read), (h.input, Write)],
+            Step::Head(h) => vec![(h.from, Update), (h.input, Write), (h.products, Write)],
             Step::Beside(step) => step.buffers(),
         }
     }

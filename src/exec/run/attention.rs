@@ -44,32 +44,38 @@ impl Run<'_> {
         });
     }
 
-    /// Appends the chunk's keys and values to those of a layer.
+    /// Appends each sequence's keys and values to those of a layer.
     pub(super) fn write_key_values(&self, layer: usize, keys: Buffer, values: Buffer, w: &mut Work) {
+        let [key_width, value_width] = [keys, values].map(|buffer| w.arena.width(buffer));
         let [keys, values] = w.arena.slices(self.rows, [keys, values]);
-        w.memory.memory.append(self.pool, self.isa, layer, w.memory.position, keys, values);
+        self.for_each_sequence(|place, loan| {
+            let (keys, values) = (place.of(keys, key_width), place.of(values, value_width));
+            loan.memory.append(self.pool, self.isa, layer, place.position, keys, values);
+        });
     }
 
-    /// Attention to all that a layer has kept, the chunk's own keys and values among it.
+    /// Attention of each sequence to all that a layer has kept of it, the chunk's own keys and values among it.
     pub(super) fn attend(&self, a: &Attend, w: &mut Work) {
-        let position = w.memory.position;
-        let cache = w.memory.memory.view(a.layer);
         let sinks = a.sinks.map(|sinks| self.loaded.vector(sinks));
-        let until = (!self.loaded.program.causal).then_some(position + self.rows);
         let slopes: Option<Vec<f32>> =
             a.slopes.map(|slopes| (0..a.heads).map(|head| slopes.of(head, a.heads)).collect());
         let slopes = slopes.as_deref();
         let Attend { scale, softcap, window, section, .. } = *a;
-        let parameters = AttentionParameters { scale, softcap, sinks, window, section, slopes, until };
         let (width, result_width) = (w.arena.width(a.queries), w.arena.width(a.to));
         let [queries, to] = w.arena.slices(self.rows, [a.queries, a.to]);
-        let rotated = matches!(cache.keys.elements, Elements::Q8_0(_));
-        if rotated {
-            rows::for_rows(self.pool, queries, width, |_, row| rotate_back(row));
-        }
-        attend_layer(self.pool, self.isa, &cache, &parameters, a.heads, position, queries, to);
-        if rotated {
-            rows::for_rows(self.pool, to, result_width, |_, row| rotate_back(row));
-        }
+        self.for_each_sequence(|place, loan| {
+            let cache = loan.memory.view(a.layer);
+            let until = (!self.loaded.program.causal).then_some(place.position + place.rows.len());
+            let parameters = AttentionParameters { scale, softcap, sinks, window, section, slopes, until };
+            let (queries, to) = (place.of_mut(queries, width), place.of_mut(to, result_width));
+            let rotated = matches!(cache.keys.elements, Elements::Q8_0(_));
+            if rotated {
+                rows::for_rows(self.pool, queries, width, |_, row| rotate_back(row));
+            }
+            attend_layer(self.pool, self.isa, &cache, &parameters, a.heads, place.position, queries, to);
+            if rotated {
+                rows::for_rows(self.pool, to, result_width, |_, row| rotate_back(row));
+            }
+        });
     }
 }

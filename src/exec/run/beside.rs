@@ -3,8 +3,8 @@
 use super::{Run, Work};
 use crate::arch::{LayerStreams, VectorId};
 use crate::error::Result;
+use crate::exec::Embeddings;
 use crate::exec::program::{Beside, Buffer};
-use crate::exec::results::Embeddings;
 use crate::exec::scratch::{Arena, Lists};
 use crate::kernel::{rows, vector};
 use crate::quant;
@@ -29,12 +29,14 @@ impl Run<'_> {
             }
             Beside::Pool { from, mean, to } => {
                 let width = w.arena.width(to);
-                let [from, to] = w.arena.slices(self.chunk.len(), [from, to]);
-                let pooled = &mut to[..width];
-                pooled.copy_from_slice(&from[..width]);
-                if mean {
-                    from.chunks_exact(width).skip(1).for_each(|row| vector::add_assign(self.isa, pooled, row));
-                    vector::scale(self.isa, pooled, 1.0 / self.chunk.len() as f32);
+                let [from, to] = w.arena.slices(self.batch.tokens.len(), [from, to]);
+                for (place, pooled) in self.scored().zip(to.chunks_exact_mut(width)) {
+                    let from = place.of(from, width);
+                    pooled.copy_from_slice(&from[..width]);
+                    if mean {
+                        from.chunks_exact(width).skip(1).for_each(|row| vector::add_assign(self.isa, pooled, row));
+                        vector::scale(self.isa, pooled, 1.0 / place.rows.len() as f32);
+                    }
                 }
             }
             Beside::Tanh { rows } => {
@@ -43,20 +45,32 @@ impl Run<'_> {
                 vector::softcap(self.isa, rows, 1.0);
             }
             Beside::Score { from } => {
-                let [from] = w.arena.slices(self.rows, [from]);
-                w.wanted.embeddings.copy_from_slice(from);
-            }
-            Beside::Labels { labels, from } => {
-                if w.wanted.which != Embeddings::Score {
-                    return Ok(());
-                }
                 let width = w.arena.width(from);
                 let [from] = w.arena.slices(self.rows, [from]);
-                let last = &from[(self.rows - 1) * width..];
-                let rows = self.loaded.vector(labels.weights).chunks_exact(width);
-                let out = &mut *w.wanted.embeddings;
-                out.iter_mut().zip(rows).for_each(|(out, row)| *out = vector::dot_f32(self.isa, row, last));
-                vector::softmax_in_place(self.isa, out);
+                let mut scores = from.chunks_exact(width);
+                for (place, seat) in self.batch.places.iter().zip(self.seats) {
+                    if place.wanted.which == Embeddings::Score {
+                        let score = scores.next().expect("a row for each sequence that a score is wanted of");
+                        let rows = place.wanted.embeddings.clone();
+                        seat.with(|loan| loan.embeddings.rows_mut(rows).copy_from_slice(score));
+                    }
+                }
+            }
+            Beside::Labels { labels, from } => {
+                let width = w.arena.width(from);
+                let [from] = w.arena.slices(self.rows, [from]);
+                for (place, seat) in self.batch.places.iter().zip(self.seats) {
+                    if place.wanted.which != Embeddings::Score {
+                        continue;
+                    }
+                    let last = &from[(place.rows.end - 1) * width..][..width];
+                    let rows = self.loaded.vector(labels.weights).chunks_exact(width);
+                    seat.with(|loan| {
+                        let out = loan.embeddings.rows_mut(place.wanted.embeddings.clone());
+                        out.iter_mut().zip(rows).for_each(|(out, row)| *out = vector::dot_f32(self.isa, row, last));
+                        vector::softmax_in_place(self.isa, out);
+                    });
+                }
             }
             Beside::Sparsify { factor, rows } => {
                 let width = w.arena.width(rows);
@@ -97,10 +111,10 @@ impl Run<'_> {
     ) -> Result<()> {
         let engine = &self.loaded.engine;
         let format = engine.schedule().matrix(table).format;
-        let Work { arena, lists: Lists { row: buffer, .. }, .. } = w;
+        let Work { arena, lists: Lists { row: buffer, .. } } = w;
         let width = arena.width(to);
         let [decoded, to] = arena.slices(self.rows, [decoded, to]);
-        for (&token, row) in self.chunk.iter().zip(to.chunks_exact_mut(width)) {
+        for (&token, row) in self.batch.tokens.iter().zip(to.chunks_exact_mut(width)) {
             sweep.check()?;
             engine.with_row(table, token as usize, buffer, |bytes| quant::decode_row(format, bytes, decoded))?;
             vector::add_scaled(self.isa, row, decoded, scale);

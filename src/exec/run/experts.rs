@@ -83,7 +83,7 @@ impl Run<'_> {
     /// The rows of the expert's tokens, weighted or not.
     pub(super) fn gather(&self, from: Buffer, to: Buffer, weighted: bool, arena: &mut Arena) {
         let width = arena.width(to);
-        let [from, to] = arena.slices(self.chunk.len(), [from, to]);
+        let [from, to] = arena.slices(self.batch.tokens.len(), [from, to]);
         for (route, row) in self.routes().iter().zip(to.chunks_exact_mut(width)) {
             row.copy_from_slice(&from[route.token as usize * width..][..width]);
             if weighted {
@@ -96,13 +96,13 @@ impl Run<'_> {
     /// those of all experts are there.
     pub(super) fn scatter(&self, from: Buffer, to: Buffer, weighted: bool, arena: &mut Arena, apart: &mut Memory) {
         let width = arena.width(to);
-        if self.chunk.len() <= APART_TOKENS {
+        if self.batch.tokens.len() <= APART_TOKENS {
             let [from] = arena.slices(self.rows, [from]);
             let start = self.expert.map_or(0, |chosen| chosen.start) * width;
             apart.as_slice_mut::<f32>()[start..][..from.len()].copy_from_slice(from);
             return;
         }
-        let [from, to] = arena.slices(self.chunk.len(), [from, to]);
+        let [from, to] = arena.slices(self.batch.tokens.len(), [from, to]);
         for (route, row) in self.routes().iter().zip(from.chunks_exact(width)) {
             let weight = if weighted { route.weight } else { 1.0 };
             vector::add_scaled(self.isa, &mut to[route.token as usize * width..][..width], row, weight);

@@ -19,10 +19,10 @@ const REGION_BYTES: usize = 64 << 20;
 
 /// A matrix, the factor of its products, and its bias.
 #[derive(Clone, Copy)]
-struct Biased<'a> {
-    matrix: &'a Matrix,
-    scale: Option<f32>,
-    bias: Option<&'a [f32]>,
+pub(super) struct Biased<'a> {
+    pub matrix: &'a Matrix,
+    pub scale: Option<f32>,
+    pub bias: Option<&'a [f32]>,
 }
 
 /// An input of products in the forms that were made.
@@ -33,7 +33,7 @@ impl<'a> Run<'a> {
         self.loaded.engine.schedule().matrix(matrix)
     }
 
-    fn biased(&self, linear: Linear) -> Biased<'a> {
+    pub(super) fn biased(&self, linear: Linear) -> Biased<'a> {
         let scale = linear.scale.map(|s| self.loaded.vector(s)[0]);
         Biased { matrix: self.matrix(linear.weight), scale, bias: linear.bias.map(|b| self.loaded.vector(b)) }
     }

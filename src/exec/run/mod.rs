@@ -1,4 +1,7 @@
-//! Executes the steps of a program for a chunk of tokens.
+//! Executes the steps of a program in a sweep: for the tokens of one sequence or of several, which lie one after the other
+//! in the buffers. Most steps work on rows and do not know whose they are. Those that need what a sequence remembers, or
+//! leave its results, go from sequence to sequence. No row depends on the others' number, so a sequence has the bits that it
+//! has alone.
 
 mod attention;
 mod beside;
@@ -6,58 +9,55 @@ mod experts;
 mod latent;
 mod matrix;
 mod recurrent;
+mod results;
 
-use super::Loaded;
-use super::memory::SequenceMemory;
-use super::program::{Buffer, Embed, Head, Step, Turn};
-use super::results::{Embeddings, Wanted};
-use super::scratch::{Arena, Lists};
+use super::program::{Embed, Step, Turn};
+use super::scratch::{Arena, Batch, Lists, Place};
+use super::turns::Seat;
+use super::{Loaded, Loan};
 use crate::arch::{Norm, NormKind, Shape};
 use crate::error::Result;
 use crate::kernel::pool::Pool;
 use crate::kernel::{Isa, rows, vector};
 use crate::quant;
-use crate::weights::{Interrupt, MatrixId, Sweep};
+use crate::weights::{MatrixId, Sweep};
 use experts::Chosen;
 
-/// The keys and values of a sequence, and where a chunk stands in it.
-pub struct KeyValues<'a> {
-    pub memory: &'a mut SequenceMemory,
-    /// Of the chunk's first token.
-    pub position: usize,
-    /// Tokens that there is room for.
-    pub context: usize,
-}
-
 impl Loaded {
-    /// Begins a sweep over the weights; one that leaves no logits and no classifier's score ends before the head.
-    ///
-    /// # Errors
-    /// `CANCELLED`: `interrupt` was raised since its count was `since`.
-    pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, wanted: &Wanted) -> Result<Sweep<'a>> {
-        let schedule = self.engine.schedule();
-        // A classifier's matrices come after all layers, as the head's does.
-        let classified = wanted.which == Embeddings::Score
-            && self.program.steps.iter().any(|step| matches!(step, Step::Classify { .. }));
-        let headless = wanted.logits.is_empty() && !classified;
-        let end = if headless { schedule.head_start } else { schedule.sweep_len };
-        self.engine.sweep(interrupt, since, end)
-    }
-
-    /// Takes a chunk of tokens in, in a sweep that has begun, and writes what is wanted of it. `memory` beyond the chunk's
-    /// position may be written even when this fails.
+    /// Runs a sweep that has begun for its members, and writes what is wanted of each. Their memory beyond their positions may
+    /// be written even when this fails.
     ///
     /// # Errors
     /// `IO`; `CANCELLED`.
-    pub fn run(&self, tokens: &[i32], memory: KeyValues, wanted: Wanted, sweep: &mut Sweep) -> Result<()> {
+    pub(super) fn run(&self, seats: &[Seat], sweep: &mut Sweep) -> Result<()> {
         let mut scratch = self.scratch.lock();
-        let (arena, lists) = scratch.parts(&self.program);
-        lists.positions.clear();
-        lists.positions.extend((0..tokens.len()).map(|i| (memory.position + i) as u32));
-        let run =
-            Run { loaded: self, pool: &self.pool, isa: self.isa, chunk: tokens, rows: tokens.len(), expert: None };
-        let mut work = Work { arena, lists, memory, wanted };
-        run.steps(&self.program.steps, &mut work, sweep)
+        let (arena, lists, batch) = scratch.parts(&self.program);
+        batch.fill(seats);
+        let batch = &*batch;
+        let rows = batch.tokens.len();
+        let run = Run { loaded: self, pool: &self.pool, isa: self.isa, batch, seats, rows, expert: None };
+        run.steps(&self.program.steps, &mut Work { arena, lists }, sweep)
+    }
+}
+
+impl Batch {
+    fn fill(&mut self, seats: &[Seat]) {
+        let Batch { tokens, positions, places } = self;
+        tokens.clear();
+        positions.clear();
+        places.clear();
+        for seat in seats {
+            let rows = tokens.len()..tokens.len() + seat.tokens;
+            let lent = seat.with(|loan| {
+                tokens.extend_from_slice(&loan.tokens[loan.taken..][..seat.tokens]);
+                (loan.position, loan.context)
+            });
+            // Of one that has left before the sweep began, any tokens will do.
+            tokens.resize(rows.end, 0);
+            let (position, context) = lent.unwrap_or_default();
+            positions.extend((position..position + seat.tokens).map(|position| position as u32));
+            places.push(Place { rows, position, context, wanted: seat.wanted.clone() });
+        }
     }
 }
 
@@ -67,7 +67,9 @@ struct Run<'a> {
     loaded: &'a Loaded,
     pool: &'a Pool,
     isa: Isa,
-    chunk: &'a [i32],
+    /// The sequences of the sweep, and the same with what they have lent to it.
+    batch: &'a Batch,
+    seats: &'a [Seat],
     /// Rows of the buffers: the chunk's tokens, or those that are routed to the expert at hand.
     rows: usize,
     expert: Option<Chosen<'a>>,
@@ -77,11 +79,16 @@ struct Run<'a> {
 struct Work<'a> {
     arena: Arena<'a>,
     lists: &'a mut Lists,
-    memory: KeyValues<'a>,
-    wanted: Wanted<'a>,
 }
 
 impl Run<'_> {
+    /// Does what each sequence needs for itself, as long as its session takes part.
+    fn for_each_sequence(&self, mut work: impl FnMut(&Place, &mut Loan)) {
+        for (place, seat) in self.batch.places.iter().zip(self.seats) {
+            seat.with(|loan| work(place, loan));
+        }
+    }
+
     fn steps(&self, steps: &[Step], w: &mut Work, sweep: &mut Sweep) -> Result<()> {
         steps.iter().try_for_each(|step| self.step(step, w, sweep))
     }
@@ -137,9 +144,8 @@ impl Run<'_> {
             Step::ScaleByPosition { temperature, rows } => {
                 let width = w.arena.width(*rows);
                 let [rows] = w.arena.slices(self.rows, [*rows]);
-                let first = w.memory.position;
                 rows::for_rows(self.pool, rows, width, |t, row| {
-                    vector::scale(self.isa, row, temperature.factor(first + t));
+                    vector::scale(self.isa, row, temperature.factor(self.batch.positions[t] as usize));
                 });
             }
             Step::LatentQueries { latent, from, queries } => {
@@ -170,10 +176,12 @@ impl Run<'_> {
             Step::Hidden { norm, from } => self.hidden(*norm, *from, w),
             Step::Head(head) => return self.head(head, w, sweep),
             Step::Beside(step) => return self.beside(step, w, sweep),
-            Step::Classify { body } if w.wanted.which == Embeddings::Score => {
-                return Run { rows: 1, ..*self }.steps(body, w, sweep);
+            Step::Classify { body } => {
+                let rows = self.scored().count();
+                if rows > 0 {
+                    return Run { rows, ..*self }.steps(body, w, sweep);
+                }
             }
-            Step::Classify { .. } => {}
         }
         Ok(())
     }
@@ -185,7 +193,8 @@ impl Run<'_> {
     /// The embeddings of the chunk's tokens.
     fn embed(&self, e: &Embed, w: &mut Work, sweep: &Sweep) -> Result<()> {
         let engine = &self.loaded.engine;
-        let Work { arena, lists: Lists { row: buffer, .. }, memory, .. } = w;
+        let Work { arena, lists: Lists { row: buffer, .. } } = w;
+        let Batch { tokens, positions: at, .. } = self.batch;
         let mut take = |matrix: MatrixId, at, row: &mut [f32]| {
             sweep.check()?;
             let format = engine.schedule().matrix(matrix).format;
@@ -193,7 +202,7 @@ impl Run<'_> {
         };
         let width = arena.width(e.to);
         let [to, learned] = arena.slices_of(self.rows, [Some(e.to), e.positions.map(|(_, row)| row)]);
-        for (i, (&token, row)) in self.chunk.iter().zip(to.chunks_exact_mut(width)).enumerate() {
+        for ((&token, &at), row) in tokens.iter().zip(at).zip(to.chunks_exact_mut(width)) {
             take(e.table, token as usize, row)?;
             if e.scale != 1.0 {
                 vector::scale(self.isa, row, e.scale);
@@ -202,7 +211,7 @@ impl Run<'_> {
                 vector::add_assign(self.isa, row, self.loaded.vector(kind));
             }
             if let Some((positions, _)) = e.positions {
-                take(positions, memory.position + i, learned)?;
+                take(positions, at as usize, learned)?;
                 vector::add_assign(self.isa, row, learned);
             }
             if let Some(norm) = e.norm {
@@ -213,9 +222,13 @@ impl Run<'_> {
     }
 
     fn angles(&self, turn: &Turn, w: &mut Work) {
-        let table = self.loaded.rotations[turn.rope].table(w.memory.context);
+        let width = w.arena.width(turn.cos);
         let [cos, sin] = w.arena.slices(self.rows, [turn.cos, turn.sin]);
-        table.fill(&w.lists.positions, cos, sin);
+        for place in &self.batch.places {
+            let table = self.loaded.rotations[turn.rope].table(place.context);
+            let positions = &self.batch.positions[place.rows.clone()];
+            table.fill(positions, place.of_mut(cos, width), place.of_mut(sin, width));
+        }
     }
 
     /// The normed rows of `from`, rows of the residual stream.
@@ -242,61 +255,5 @@ impl Run<'_> {
             NormKind::Rms => vector::rms_norm_in_place(self.isa, row, weight, s.norm_eps),
             NormKind::Layer => vector::layer_norm_in_place(self.isa, row, weight, bias, s.norm_eps),
         }
-    }
-
-    /// How many of the chunk's last positions leave logits.
-    fn logit_positions(&self, wanted: &Wanted) -> usize {
-        wanted.logits.len() / self.shape().vocab
-    }
-
-    /// Norms the hidden states of the last positions, in the last rows of the norm's buffer, and puts embeddings where they
-    /// belong.
-    fn hidden(&self, norm: Option<(Norm, Buffer)>, from: Buffer, w: &mut Work) {
-        let count = self.logit_positions(&w.wanted).max(w.wanted.embedding_positions(self.rows));
-        if count == 0 {
-            return;
-        }
-        let width = w.arena.width(from);
-        let first = (self.rows - count) * width;
-        let [from, to] = w.arena.slices_of(self.rows, [Some(from), norm.map(|(_, to)| to)]);
-        let hidden = match norm {
-            None => &from[first..],
-            Some((norm, _)) => {
-                self.norm(norm, &from[first..], &mut to[first..]);
-                &to[first..]
-            }
-        };
-        let out = &mut *w.wanted.embeddings;
-        match w.wanted.which {
-            Embeddings::None | Embeddings::Score => {}
-            Embeddings::All => out.copy_from_slice(hidden),
-            Embeddings::Last => out.copy_from_slice(&hidden[hidden.len() - width..]),
-            Embeddings::First => out.copy_from_slice(&hidden[..width]),
-            Embeddings::Mean => hidden.chunks_exact(width).for_each(|row| vector::add_assign(self.isa, out, row)),
-        }
-    }
-
-    /// The logits of the last positions.
-    fn head(&self, head: &Head, w: &mut Work, sweep: &mut Sweep) -> Result<()> {
-        let count = self.logit_positions(&w.wanted);
-        if count == 0 {
-            return Ok(());
-        }
-        let run = Run { rows: count, ..*self };
-        let first = (self.rows - count) * w.arena.width(head.from);
-        let contents = w.arena.contents(head.input);
-        let [from, input] = w.arena.slices(self.rows, [head.from, head.input]);
-        let acts = run.quantize_rows(contents, &from[first..], input);
-        let logits = &mut *w.wanted.logits;
-        run.multiply(head.linear, &acts, logits, sweep)?;
-        if head.scale != 1.0 || head.softcap.is_some() {
-            rows::for_rows(self.pool, logits, self.shape().vocab, |_, row| {
-                vector::scale(self.isa, row, head.scale);
-                if let Some(cap) = head.softcap {
-                    vector::softcap(self.isa, row, cap);
-                }
-            });
-        }
-        Ok(())
     }
 }

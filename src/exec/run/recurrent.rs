@@ -40,40 +40,49 @@ impl Run<'_> {
         });
     }
 
-    /// Convolves columns of the chunk's rows.
+    /// Convolves columns of each sequence's rows.
     pub(super) fn convolve(&self, c: &Convolve, w: &mut Work) {
         let width = w.arena.width(c.rows);
         let [rows] = w.arena.slices(self.rows, [c.rows]);
         let range = c.state..c.state + c.convolution.state_len();
-        let (before, state) = w.memory.memory.change_state(c.layer, w.memory.position);
         let convolution = Convolution {
             weights: self.loaded.vector(c.convolution.weights),
             bias: c.convolution.bias.map(|bias| self.loaded.vector(bias)),
             kernel: c.convolution.kernel,
             silu: c.silu,
         };
-        let states = (before.part(range.clone()), &mut state[range]);
-        convolve(self.pool, self.isa, &convolution, states, (rows, width, c.first));
+        self.for_each_sequence(|place, loan| {
+            let (before, state) = loan.memory.change_state(c.layer, place.position);
+            let states = (before.part(range.clone()), &mut state[range.clone()]);
+            convolve(self.pool, self.isa, &convolution, states, (place.of_mut(rows, width), width, c.first));
+        });
     }
 
-    /// Takes the chunk's tokens into the matrices of a layer.
+    /// Takes each sequence's tokens into its matrices of a layer.
     pub(super) fn recur(&self, r: &Recur, w: &mut Work) {
-        let width = w.arena.width(r.rows);
+        let [width, to_width, decay_width] = [r.rows, r.to, r.decays].map(|buffer| w.arena.width(buffer));
         let strengths = match r.rule {
             RecurRule::Delta { strengths } => Some(strengths),
             RecurRule::Plain { .. } => None,
         };
         let buffers = [Some(r.decays), Some(r.rows), Some(r.to), strengths];
+        let strength_width = strengths.map_or(0, |buffer| w.arena.width(buffer));
         let [decays, rows, to, strengths] = w.arena.slices_of(self.rows, buffers);
-        let rule = match r.rule {
-            RecurRule::Delta { .. } => Rule::Delta { strengths, eps: self.shape().norm_eps },
-            RecurRule::Plain { skip } => Rule::Plain { skip: Some(self.loaded.vector(skip)) },
-        };
-        let decay = Decay { inputs: decays, bias: self.loaded.vector(r.bias), factors: self.loaded.vector(r.factors) };
         let Recur { heads, queries, keys, values, .. } = *r;
-        let recurrence = Recurrence { heads, decay, rule, rows, width, queries, keys, values };
+        let (bias, factors) = (self.loaded.vector(r.bias), self.loaded.vector(r.factors));
         let range = r.state..r.state + heads.state_len();
-        let (before, state) = w.memory.memory.change_state(r.layer, w.memory.position);
-        recur(self.pool, self.isa, &recurrence, (before.part(range.clone()), &mut state[range]), to);
+        self.for_each_sequence(|place, loan| {
+            let strengths = place.of(strengths, strength_width);
+            let rule = match r.rule {
+                RecurRule::Delta { .. } => Rule::Delta { strengths, eps: self.shape().norm_eps },
+                RecurRule::Plain { skip } => Rule::Plain { skip: Some(self.loaded.vector(skip)) },
+            };
+            let decay = Decay { inputs: place.of(decays, decay_width), bias, factors };
+            let rows = place.of(rows, width);
+            let recurrence = Recurrence { heads, decay, rule, rows, width, queries, keys, values };
+            let (before, state) = loan.memory.change_state(r.layer, place.position);
+            let states = (before.part(range.clone()), &mut state[range.clone()]);
+            recur(self.pool, self.isa, &recurrence, states, place.of_mut(to, to_width));
+        });
     }
 }

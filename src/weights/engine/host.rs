@@ -53,6 +53,7 @@ impl Engine {
         state.unprotect(&self.shared.fixed, ticket);
         self.shared.signal_events(&state);
         drop(state);
+        self.shared.gate.ring();
         self.shared.wake_loader();
         Ok(())
     }

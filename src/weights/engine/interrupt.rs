@@ -32,8 +32,10 @@ impl Interrupt {
         self.raised.fetch_add(1, Ordering::SeqCst);
         if let Some(shared) = self.engine.upgrade().filter(|shared| shared.home.is_here()) {
             // With the lock held nobody is between checking the count and going to sleep.
-            let _state = shared.state.lock();
+            let state = shared.state.lock();
             shared.changed.notify_all();
+            drop(state);
+            shared.gate.ring();
         }
     }
 
@@ -58,15 +60,36 @@ impl Interrupt {
     }
 }
 
-/// What ends a sweep early: its session's interrupt, raised since the count was `since`.
+/// A call that a sweep runs for. It is ended by its session's interrupt, raised since the count was `since`.
 #[derive(Clone, Copy)]
-pub(super) struct CancelToken<'a> {
-    pub(super) interrupt: &'a Interrupt,
-    pub(super) since: u64,
+pub struct SweepCaller<'a> {
+    pub interrupt: &'a Interrupt,
+    pub since: u64,
+}
+
+impl SweepCaller<'_> {
+    pub fn is_ended(&self) -> bool {
+        self.interrupt.count() != self.since
+    }
+}
+
+/// What ends a sweep early: that all calls it runs for are ended.
+#[derive(Clone, Copy)]
+pub(super) enum CancelToken<'a> {
+    One(SweepCaller<'a>),
+    All(&'a [SweepCaller<'a>]),
 }
 
 impl CancelToken<'_> {
     pub(super) fn check(self) -> Result<()> {
-        if self.interrupt.count() == self.since { Ok(()) } else { Err(Error::cancelled()) }
+        if self.callers().iter().all(SweepCaller::is_ended) { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// The calls that the sweep runs for.
+    pub(super) fn callers(&self) -> &[SweepCaller<'_>] {
+        match self {
+            CancelToken::One(caller) => std::slice::from_ref(caller),
+            CancelToken::All(callers) => callers,
+        }
     }
 }

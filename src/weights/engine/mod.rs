@@ -1,5 +1,6 @@
 //! The streaming engine's outside: sweeps take pages from it, hosts ask it for layers and poll what came of it.
 
+mod gate;
 mod host;
 mod interrupt;
 mod progress;
@@ -24,10 +25,10 @@ use crate::weights::source::{self, Source};
 use crate::weights::state::{Accounting, Fixed, Request, RoutedExpert, State};
 use crate::weights::{Event, LayerState, Stats};
 
+pub use gate::{Gate, Look};
 use interrupt::CancelToken;
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, SweepCaller};
 pub use progress::{Progress, ProgressReport};
-use sweep::LayerAccess;
 pub use sweep::{PageGuard, Sweep};
 
 /// How the engine is set up.
@@ -57,6 +58,8 @@ pub struct Shared {
     events: Condvar,
     notifier: Notifier,
     queue: Option<Sender<Message>>,
+    /// Where calls wait for each other.
+    gate: Gate,
     home: HomeProcess,
     /// Where tests stop what takes long.
     #[cfg(test)]
@@ -266,6 +269,7 @@ impl Engine {
             events: Condvar::new(),
             notifier: Notifier::new().map_err(|e| Error::io(format!("making the event descriptor: {e}")))?,
             queue: prefetch.then_some(sender),
+            gate: Gate::default(),
             home: HomeProcess::default(),
             #[cfg(test)]
             work_gate: Default::default(),
@@ -290,43 +294,17 @@ impl Engine {
         self.sweep_bytes
     }
 
-    // --- sweeps -----------------------------------------------------------------------------------------------------
-
-    /// Begins a sweep over pages 0 to `end`, when those that asked before have ended. `interrupt`, raised since its count
-    /// was `since`, ends it and the waiting for it.
-    pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
-        let cancel = CancelToken { interrupt, since };
-        self.shared.check_process()?;
-        // Pages of a mapping that are ready are not loaded again, so a file that has become shorter is noticed here.
-        self.shared.fixed.sources.iter().filter(|s| s.mapping().is_some()).try_for_each(|s| s.check_intact())?;
-        let mut state = self.shared.state.lock();
-        let turn = state.cursor_mut().queue_turn();
-        loop {
-            if let Err(e) = cancel.check() {
-                state.cursor_mut().leave_queue(turn);
-                self.shared.changed.notify_all();
-                return Err(e);
-            }
-            if state.cursor().is_first(turn) {
-                break;
-            }
-            self.shared.changed.wait(&mut state);
-        }
-        state.cursor_mut().leave_queue(turn);
-        state.begin_sweep(&self.shared.fixed, end);
-        let read_before = state.stats().read_bytes;
-        drop(state);
-        self.shared.wake_loader();
-        Ok(Sweep {
-            engine: self,
-            cancel,
-            started: Instant::now(),
-            stalled: Duration::ZERO,
-            read_before,
-            access: LayerAccess::default(),
-            passed: 0,
-        })
+    /// Fails in a child of the process that opened the model.
+    pub fn check_process(&self) -> Result<()> {
+        self.shared.check_process()
     }
+
+    /// Where calls wait for each other. It rings when a session is interrupted.
+    pub fn gate(&self) -> &Gate {
+        &self.shared.gate
+    }
+
+    // --- sweeps -----------------------------------------------------------------------------------------------------
 
     /// Waits until the page is there and acquires it; how long it waited, if it did.
     ///
@@ -466,7 +444,7 @@ impl Engine {
     /// Waits until frames have made room for all that was claimed. `interrupt`, raised since its count was `since`, ends
     /// the waiting.
     pub fn await_room(&self, interrupt: &Interrupt, since: u64) -> Result<()> {
-        let cancel = CancelToken { interrupt, since };
+        let cancel = CancelToken::One(SweepCaller { interrupt, since });
         self.shared.await_within_budget(self.shared.state.lock(), || cancel.check())
     }
 

@@ -44,10 +44,12 @@ impl Progress {
         self.running.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A sweep over `tokens` tokens and `bytes` bytes has ended.
-    pub fn swept(&self, tokens: u64, bytes: u64) {
+    /// A sweep over `tokens` tokens and `bytes` bytes has ended; `left` bytes of sweeps follow it, more than was said where
+    /// the tokens shared it with those of other sessions.
+    pub fn swept(&self, tokens: u64, bytes: u64, left: u64) {
         self.running.store(0, Ordering::Relaxed);
-        self.ended.fetch_add(bytes, Ordering::Relaxed);
+        let ended = self.ended.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.bytes.store(ended.saturating_add(left), Ordering::Relaxed);
         self.tokens.fetch_add(tokens, Ordering::Relaxed);
     }
 

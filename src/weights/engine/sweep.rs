@@ -23,6 +23,52 @@ pub struct Sweep<'a> {
     pub(super) passed: usize,
 }
 
+impl Engine {
+    /// Begins a sweep over pages 0 to `end`, when those that asked before have ended. `interrupt`, raised since its count
+    /// was `since`, ends it and the waiting for it.
+    pub fn sweep<'a>(&'a self, interrupt: &'a Interrupt, since: u64, end: usize) -> Result<Sweep<'a>> {
+        self.begin_sweep(CancelToken::One(SweepCaller { interrupt, since }), end)
+    }
+
+    /// The same for several calls. An interrupt ends it when it has ended them all.
+    pub fn sweep_for<'a>(&'a self, callers: &'a [SweepCaller<'a>], end: usize) -> Result<Sweep<'a>> {
+        self.begin_sweep(CancelToken::All(callers), end)
+    }
+
+    fn begin_sweep<'a>(&'a self, cancel: CancelToken<'a>, end: usize) -> Result<Sweep<'a>> {
+        self.check_process()?;
+        // Pages of a mapping that are ready are not loaded again, so a file that has become shorter is noticed here.
+        self.shared.fixed.sources.iter().filter(|s| s.mapping().is_some()).try_for_each(|s| s.check_intact())?;
+        let mut state = self.shared.state.lock();
+        let turn = state.cursor_mut().queue_turn();
+        loop {
+            if let Err(e) = cancel.check() {
+                state.cursor_mut().leave_queue(turn);
+                self.shared.changed.notify_all();
+                return Err(e);
+            }
+            if state.cursor().is_first(turn) {
+                break;
+            }
+            self.shared.changed.wait(&mut state);
+        }
+        state.cursor_mut().leave_queue(turn);
+        state.begin_sweep(&self.shared.fixed, end);
+        let read_before = state.stats().read_bytes;
+        drop(state);
+        self.shared.wake_loader();
+        Ok(Sweep {
+            engine: self,
+            cancel,
+            started: Instant::now(),
+            stalled: Duration::ZERO,
+            read_before,
+            access: LayerAccess::default(),
+            passed: 0,
+        })
+    }
+}
+
 impl<'a> Sweep<'a> {
     /// Fails when the sweep is to end early.
     pub fn check(&self) -> Result<()> {
@@ -84,7 +130,10 @@ impl<'a> Sweep<'a> {
     fn go_past(&mut self, p: usize) {
         let pages = &self.engine.schedule().pages;
         if p >= self.passed && p < self.engine.schedule().sweep_len {
-            self.cancel.interrupt.progress().passed(pages[self.passed..=p].iter().map(|page| page.bytes).sum());
+            let bytes = pages[self.passed..=p].iter().map(|page| page.bytes).sum();
+            for caller in self.cancel.callers() {
+                caller.interrupt.progress().passed(bytes);
+            }
             self.passed = p + 1;
         }
     }

@@ -12,6 +12,8 @@ use crate::weights::source::Source;
 struct Script {
     /// Reads that touch the range wait.
     blocked: Option<Range<u64>>,
+    /// Of these so many pass.
+    passing: usize,
     /// Reads that touch the range fail this many more times.
     failures: Vec<(Range<u64>, usize)>,
     /// Bytes a read delivers at most.
@@ -39,6 +41,12 @@ impl Control {
     /// Only reads that touch the range wait.
     pub fn block_within(&self, range: Range<u64>) {
         self.script.0.lock().blocked = Some(range);
+    }
+
+    /// Of the reads that wait, or will, `n` pass.
+    pub fn let_pass(&self, n: usize) {
+        self.script.0.lock().passing += n;
+        self.script.1.notify_all();
     }
 
     pub fn unblock(&self) {
@@ -164,9 +172,10 @@ impl Source for ScriptedSource {
         if stands(&script) {
             script.waiting += 1;
             changed.notify_all();
-            while stands(&script) {
+            while stands(&script) && script.passing == 0 {
                 changed.wait(&mut script);
             }
+            script.passing = script.passing.saturating_sub(1);
             script.waiting -= 1;
         }
         assert!(!script.fault.as_ref().is_some_and(|r| touches(r, &read)), "a fault on command");

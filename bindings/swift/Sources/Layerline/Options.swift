@@ -57,6 +57,8 @@ public struct Options: Sendable {
     public var kvType: KVType
     /// A budget to live on together with other models, in place of `memoryBudget`.
     public var sharedBudget: Budget?
+    /// Whether passes of several sessions that wait share a sweep over the weights. The results are the same.
+    public var shareSweeps: Bool
 
     public init(
         memoryBudget: UInt64 = 0,
@@ -68,7 +70,8 @@ public struct Options: Sendable {
         cacheLayers: Int = 0,
         io: IOMode = .automatic,
         kvType: KVType = .f16,
-        sharedBudget: Budget? = nil
+        sharedBudget: Budget? = nil,
+        shareSweeps: Bool = true
     ) {
         self.memoryBudget = memoryBudget
         self.contextLength = contextLength
@@ -80,6 +83,7 @@ public struct Options: Sendable {
         self.io = io
         self.kvType = kvType
         self.sharedBudget = sharedBudget
+        self.shareSweeps = shareSweeps
     }
 
     /// As the C interface has them, during a call.
@@ -90,6 +94,7 @@ public struct Options: Sendable {
             try check(layerline_options_set_chunk_length(options, exact(chunkLength, "chunkLength")))
             try check(layerline_options_set_threads(options, exact(threads, "threads")))
             try check(layerline_options_set_prefetch(options, prefetch))
+            try check(layerline_options_set_share_sweeps(options, shareSweeps))
             try check(layerline_options_set_prefetch_distance(options, exact(prefetchDistance, "prefetchDistance")))
             try check(layerline_options_set_cache_layers(options, exact(cacheLayers, "cacheLayers")))
             if layerline_options_set_kv_type(options, kvType.rawValue) != LAYERLINE_OK {
