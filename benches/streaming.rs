@@ -11,6 +11,8 @@ mod batch;
 mod cache;
 #[path = "streaming/chart.rs"]
 mod chart;
+#[path = "streaming/drafts.rs"]
+mod drafts;
 #[path = "streaming/machine.rs"]
 mod machine;
 #[path = "streaming/made.rs"]
@@ -76,6 +78,9 @@ fn ending(result: Result<()>) -> ExitCode {
 }
 
 fn bench(options: &Options) -> Result<()> {
+    if options.draft {
+        return drafts::compare(options, options.draft_model.as_ref());
+    }
     if !options.batches.is_empty() {
         return batch::compare(options);
     }

@@ -16,6 +16,9 @@ usage: cargo bench --bench streaming -- [OPTIONS]      (or make bench-streaming 
   --skip-peer
   --batch LIST         instead: so many sequences in the same sweeps, by one call and by a thread each, as in 1,2,4,8;
                        default budgets full,50,25,floor
+  --draft              instead: real texts with and without drafts from the text, in turns; default the small model that
+                       scripts/fetch_model.py fetches, budgets full,50,33
+  --draft-model FILE   instead: the same with drafts of this model, which is all in memory
   --chunks LIST        instead: a prompt of 512 tokens at a quarter of the file, in chunks of these lengths
   --json FILE          figures; default target/bench/streaming.json
   --svg FILE           chart; default target/bench/streaming.svg
@@ -48,6 +51,10 @@ pub struct Options {
     pub peer_python: Option<PathBuf>,
     /// Numbers of sequences to be compared; empty: that is not what is asked.
     pub batches: Vec<u32>,
+    /// Whether drafts are compared with none.
+    pub draft: bool,
+    /// The model that drafts; None: the text.
+    pub draft_model: Option<PathBuf>,
     /// Chunk lengths to be compared; empty: that is not what is asked.
     pub chunks: Vec<u32>,
     pub json: Option<PathBuf>,
@@ -87,6 +94,8 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
         before: worker::SHORT,
         peer_python: std::env::var_os("LAYERLINE_PEER_PYTHON").filter(|p| !p.is_empty()).map(PathBuf::from),
         batches: Vec::new(),
+        draft: false,
+        draft_model: None,
         chunks: Vec::new(),
         json: None,
         svg: None,
@@ -115,6 +124,8 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
             "--batch" => {
                 options.batches = value()?.split(',').map(|n| count(n.trim().into())).collect::<Result<_>>()?
             }
+            "--draft" => options.draft = true,
+            "--draft-model" => (options.draft, options.draft_model) = (true, Some(value()?.into())),
             "--chunks" => {
                 options.chunks = value()?.split(',').map(|n| count(n.trim().into())).collect::<Result<_>>()?
             }
@@ -131,6 +142,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
     }
     if options.budgets.is_empty() {
         let list = match (options.quick, options.batches.is_empty()) {
+            _ if options.draft => "full,50,33",
             (true, _) => "full,floor",
             (false, true) => "full,100,95,75,50,25,floor",
             (false, false) => "full,50,25,floor",

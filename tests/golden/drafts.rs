@@ -135,7 +135,7 @@ fn drafts_of_the_text_change_no_bit_in_any_architecture_at_any_budget() {
         // Room for a few rows of logits above the floor.
         let rows = 6 * 4 * u64::from(resident.info().vocab_size);
         let tight = open(&path, &Options { memory_budget: (floor + rows).min(full), ..wide });
-        for (seed, temperature) in [(0, 0.0), (1, 0.02), (2, 0.7)] {
+        for (seed, temperature) in [(0, 0.0), (1, 0.02)] {
             let sampler = || {
                 let mut sampler = Sampler::new();
                 sampler.set_temperature(temperature).unwrap();
@@ -159,7 +159,7 @@ fn drafts_of_the_text_change_no_bit_in_any_architecture_at_any_budget() {
             }
         }
     }
-    assert!(tried > 300 && drafted > accepted + 500 && accepted > 500, "{accepted} of {drafted} in {tried} texts");
+    assert!(tried > 200 && drafted > accepted + 300 && accepted > 500, "{accepted} of {drafted} in {tried} texts");
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn scores_are_the_references_and_the_same_bits_at_the_floor_and_with_any_threads
 }
 
 #[test]
-fn the_score_of_a_decoder_is_the_probability_of_each_label_after_the_last_token_of_a_pass() {
+fn a_decoders_score_is_the_probability_of_each_label_after_the_last_token() {
     let path = golden("family/qwen3-rank.gguf");
     let mut arrays = Arrays::of(&path);
     let (tokens, want) = (arrays.get::<i32>("tokens"), arrays.get::<f32>("score"));

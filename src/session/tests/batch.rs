@@ -110,7 +110,7 @@ fn in_a_batch_each_session_has_the_bits_that_it_has_alone() {
 
 #[test]
 fn with_a_cache_of_8_bits_too() {
-    let path = drawn::golden("arch/gemma3.gguf");
+    let path = drawn::golden("quant/Q4_K_M.gguf");
     let options = Options { kv_type: KvType::Q8_0, ..options_of(&path, 8, false, 2) };
     let model = Model::open(&path, &options).unwrap();
     let want: Vec<_> = (0..8).map(|i| alone(&model, i)).collect();
@@ -338,9 +338,10 @@ fn generated(shares: bool, threads: usize, steps: usize) -> (u64, u64, Vec<Vec<i
 fn threads_that_generate_make_one_reading_for_each_step() {
     let (steps, threads) = (6, 4);
     let (bytes, whole, tokens) = generated(true, threads, steps);
-    let (apart, _, want) = generated(false, threads, steps);
+    // Without shared sweeps less memory goes into scratch, so that other pages may stay.
+    let (apart, whole_apart, want) = generated(false, threads, steps);
     assert_eq!(tokens, want);
-    assert_eq!(apart, (threads * steps) as u64 * whole);
+    assert_eq!(apart, (threads * steps) as u64 * whole_apart);
     // The thread that came first may have had a sweep of its own, and then misses the last one.
     assert!(bytes == steps as u64 * whole || bytes == (steps as u64 + 1) * whole, "{bytes} bytes, {whole} for a sweep");
 }
@@ -368,7 +369,9 @@ fn submitted_passes_share_a_sweep() {
     }
     assert!(events.iter().all(|event| event.failure.is_none()), "{events:?}");
     assert_eq!(events[0].ticket, tickets[0]);
-    assert!(most_reads_of_a_page(&model, &control.take_reads()) <= 2);
+    // In the shared sweep and ahead of the next one. Rows of results may take room from pages that were read ahead, which are
+    // read again.
+    assert!(most_reads_of_a_page(&model, &control.take_reads()) <= 3);
     for (session, want) in sessions.iter().zip(&want) {
         assert!(left(&session.read().unwrap()) == *want);
     }
