@@ -15,6 +15,9 @@ use layerline::{Logits, Model, Options, Result, Sampler, Session, Status};
 /// Smaller allocations always succeed: what is small and of a fixed size may end the process.
 const LARGE: usize = 64 << 10;
 
+/// Allocations of no more bytes than this always succeed.
+static SMALL: AtomicUsize = AtomicUsize::new(LARGE);
+
 /// How many large allocations go before the one that fails; below 0: it has failed.
 static BEFORE_FAILURE: AtomicI64 = AtomicI64::new(i64::MAX);
 
@@ -29,7 +32,7 @@ struct Failing;
 
 impl Failing {
     fn refuses(bytes: usize) -> bool {
-        let refuses = bytes > LARGE && BEFORE_FAILURE.fetch_sub(1, Ordering::Relaxed) == 0;
+        let refuses = bytes > SMALL.load(Ordering::Relaxed) && BEFORE_FAILURE.fetch_sub(1, Ordering::Relaxed) == 0;
         if refuses {
             REFUSED_BYTES.store(bytes, Ordering::Relaxed);
         }
@@ -178,4 +181,26 @@ fn whichever_large_allocation_fails_the_call_says_so_and_the_process_goes_on() {
         assert!(refused >= 10, "{tokenizer}: {refused} large allocations");
     }
     std::fs::remove_dir_all(&folder).unwrap();
+    handles_are_null_where_there_is_no_memory_for_them();
+}
+
+/// No other thread allocates meanwhile, so that the first allocation of all is the handle's.
+fn handles_are_null_where_there_is_no_memory_for_them() {
+    use layerline::ffi::options::{layerline_options_free, layerline_options_new};
+    use layerline::ffi::sampler::{layerline_sampler_free, layerline_sampler_new};
+    fn refused<T>(make: extern "C" fn() -> *mut T, free: unsafe extern "C" fn(*mut T)) {
+        // What a first call sets up is there.
+        let made = make();
+        assert!(!made.is_null());
+        SMALL.store(0, Ordering::Relaxed);
+        BEFORE_FAILURE.store(0, Ordering::Relaxed);
+        let none = make();
+        let failed = BEFORE_FAILURE.swap(i64::MAX, Ordering::Relaxed) < 0;
+        SMALL.store(LARGE, Ordering::Relaxed);
+        assert!(failed && none.is_null());
+        // SAFETY: the library has made it, and nothing else has it.
+        unsafe { free(made) };
+    }
+    refused(layerline_options_new, layerline_options_free);
+    refused(layerline_sampler_new, layerline_sampler_free);
 }

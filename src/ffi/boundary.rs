@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use crate::error::{Error, Result, Status};
+use crate::sys::heap;
 use crate::sys::thread::Uncancelled;
 
 /// A call from C. It turns the pointers of the call's parameters into Rust's types: one conversion for each kind of
@@ -88,7 +89,7 @@ impl Caller {
         if handle.is_null() { Ok(None) } else { self.handle(handle).map(Some) }
     }
 
-    /// Frees an object that came from `Box::into_raw`, once, with no call on it running; NULL is a no-op.
+    /// Frees an object that came from [`owned`], once, with no call on it running; NULL is a no-op.
     pub(super) fn free<T>(&self, object: *mut T) {
         if object.is_null() {
             return;
@@ -211,6 +212,11 @@ pub(super) fn outside<R>(call: impl FnOnce() -> R) -> R {
     let result = call();
     INSIDE.set(true);
     result
+}
+
+/// An object that belongs to the caller from now on, until [`Caller::free`] has it back.
+pub(super) fn owned<T>(object: T) -> Result<*mut T> {
+    heap::boxed(object).map(Box::into_raw)
 }
 
 /// What the names of the library's own threads begin with.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::boundary::{Handle, Poison, caller};
+use super::boundary::{Handle, Poison, caller, owned};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
 use crate::weights::SharedBudget;
@@ -28,7 +28,7 @@ impl Handle for layerline_budget {
 pub extern "C" fn layerline_budget_new(bytes: u64) -> *mut layerline_budget {
     caller!().or(std::ptr::null_mut(), |_| {
         let budget = SharedBudget::new(bytes);
-        Ok(Box::into_raw(Box::new(layerline_budget { poison: Poison::default(), budget })))
+        owned(layerline_budget { poison: Poison::default(), budget })
     })
 }
 

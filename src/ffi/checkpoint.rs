@@ -1,6 +1,6 @@
 //! Points of a session that it can go back to.
 
-use super::boundary::{Handle, Poison, caller};
+use super::boundary::{Handle, Poison, caller, owned};
 use super::error::{layerline_error, layerline_status};
 use super::session::layerline_session;
 use crate::session::Checkpoint;
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn layerline_session_checkpoint(
     caller!().run(err, |c| {
         let (session, out) = (c.handle(session)?, c.out(checkpoint, "checkpoint")?);
         let checkpoint = session.write()?.checkpoint()?;
-        out.set(Box::into_raw(Box::new(layerline_checkpoint { poison: Poison::default(), checkpoint })));
+        out.set(owned(layerline_checkpoint { poison: Poison::default(), checkpoint })?);
         Ok(())
     })
 }

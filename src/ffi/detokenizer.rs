@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::boundary::{Handle, OutArray, Poison, busy, caller};
+use super::boundary::{Handle, OutArray, Poison, busy, caller, owned};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::text::detokenizing;
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn layerline_detokenizer_new(
         model.model.tokenizer()?;
         let model = Arc::clone(&model.model);
         let made = layerline_detokenizer { poison: Poison::default(), model, detokenizer: Mutex::new(inner) };
-        out.set(Box::into_raw(Box::new(made)));
+        out.set(owned(made)?);
         Ok(())
     })
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::boundary::{Handle, Poison, caller, versioned};
+use super::boundary::{Handle, Poison, caller, owned, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
 use crate::error::{Error, Result};
@@ -26,8 +26,8 @@ impl Handle for layerline_model {
 }
 
 impl layerline_model {
-    fn boxed(model: Arc<Model>) -> *mut layerline_model {
-        Box::into_raw(Box::new(layerline_model { poison: Poison::default(), model }))
+    fn boxed(model: Arc<Model>) -> Result<*mut layerline_model> {
+        owned(layerline_model { poison: Poison::default(), model })
     }
 }
 
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn layerline_model_open(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (path, options, model) = (c.path(path)?, options::copy(c, options)?, c.out(model, "model")?);
-        model.set(layerline_model::boxed(Model::open(path, &options)?));
+        model.set(layerline_model::boxed(Model::open(path, &options)?)?);
         Ok(())
     })
 }
@@ -73,7 +73,7 @@ pub unsafe extern "C" fn layerline_model_open_fd(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (options, model) = (options::copy(c, options)?, c.out(model, "model")?);
-        model.set(layerline_model::boxed(Model::open_file(duplicate(fd)?, offset, length, &options)?));
+        model.set(layerline_model::boxed(Model::open_file(duplicate(fd)?, offset, length, &options)?)?);
         Ok(())
     })
 }

@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use super::boundary::{Caller, Handle, Poison, busy, caller};
+use super::boundary::{Caller, Handle, Poison, busy, caller, owned};
 use super::error::{LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_status};
 use crate::error::Result;
 use crate::model::{Io, KvType, Options};
@@ -73,9 +73,8 @@ pub(super) fn kv_number(kv_type: KvType) -> i32 {
 /// no memory. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_options_new() -> *mut layerline_options {
-    caller!().or(std::ptr::null_mut(), |_| {
-        Ok(Box::into_raw(Box::new(layerline_options { poison: Poison::default(), options: Mutex::default() })))
-    })
+    caller!()
+        .or(std::ptr::null_mut(), |_| owned(layerline_options { poison: Poison::default(), options: Mutex::default() }))
 }
 
 /// Frees options; NULL is a no-op. Models that were opened with them are not affected. Any thread, once.

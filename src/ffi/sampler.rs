@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use super::boundary::{Caller, Handle, Poison, busy, caller, outside};
+use super::boundary::{Caller, Handle, Poison, busy, caller, outside, owned};
 use super::error::{layerline_error, layerline_status};
 use super::session::layerline_session;
 use crate::error::{Error, Result};
@@ -38,8 +38,8 @@ impl Handle for layerline_sampler {
 
 impl layerline_sampler {
     /// One that the caller owns.
-    fn boxed(sampler: Sampler) -> *mut layerline_sampler {
-        Box::into_raw(Box::new(layerline_sampler { poison: Poison::default(), sampler: RwLock::new(sampler) }))
+    fn boxed(sampler: Sampler) -> Result<*mut layerline_sampler> {
+        owned(layerline_sampler { poison: Poison::default(), sampler: RwLock::new(sampler) })
     }
 
     fn lock(&self) -> Result<RwLockWriteGuard<'_, Sampler>> {
@@ -59,7 +59,7 @@ fn change(
 /// Makes a greedy sampler. The caller owns it: `layerline_sampler_free`. NULL when there is no memory. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_sampler_new() -> *mut layerline_sampler {
-    caller!().or(std::ptr::null_mut(), |_| Ok(layerline_sampler::boxed(Sampler::new())))
+    caller!().or(std::ptr::null_mut(), |_| layerline_sampler::boxed(Sampler::new()))
 }
 
 /// Frees a sampler; NULL is a no-op. Any thread, once, with no call on the sampler running.
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn layerline_sampler_copy(
     caller!().run(err, |c| {
         let (sampler, copy) = (c.handle(sampler)?, c.out(copy, "copy")?);
         let sampler = sampler.sampler.try_read().ok_or_else(busy::<layerline_sampler>)?.clone();
-        copy.set(layerline_sampler::boxed(sampler));
+        copy.set(layerline_sampler::boxed(sampler)?);
         Ok(())
     })
 }

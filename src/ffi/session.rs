@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::boundary::{Caller, Handle, Poison, caller, versioned};
+use super::boundary::{Caller, Handle, Poison, caller, owned, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::options::kv_number;
@@ -52,9 +52,9 @@ const _: () = {
 
 impl layerline_session {
     /// One that the caller owns.
-    pub(super) fn boxed(session: Session) -> *mut layerline_session {
+    pub(super) fn boxed(session: Session) -> Result<*mut layerline_session> {
         let session = SharedSession::new(session);
-        Box::into_raw(Box::new(layerline_session { poison: Poison::default(), session }))
+        owned(layerline_session { poison: Poison::default(), session })
     }
 
     /// The session for functions that do not change it. Never waits: a pass may take long.
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn layerline_session_new(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (model, out) = (c.handle(model)?, c.out(session, "session")?);
-        out.set(layerline_session::boxed(Session::new(&model.model, context_length)?));
+        out.set(layerline_session::boxed(Session::new(&model.model, context_length)?)?);
         Ok(())
     })
 }

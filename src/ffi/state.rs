@@ -29,7 +29,7 @@ pub unsafe extern "C" fn layerline_session_copy(
     caller!().run(err, |c| {
         let (session, out) = (c.handle(session)?, c.out(copy, "copy")?);
         let copy = session.read()?.copy(context_length)?;
-        out.set(layerline_session::boxed(copy));
+        out.set(layerline_session::boxed(copy)?);
         Ok(())
     })
 }

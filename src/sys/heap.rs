@@ -34,6 +34,15 @@ pub fn collected<T>(values: impl IntoIterator<Item = T>, what: &str) -> Result<V
     Ok(list)
 }
 
+/// A value by itself, as `Box::new` gives it.
+pub fn boxed<T>(value: T) -> Result<Box<T>> {
+    let mut one = Vec::new();
+    reserve(&mut one, 1, "a handle")?;
+    one.push(value);
+    // SAFETY: a slice of one element is laid out as the element, and nothing else has it.
+    Ok(unsafe { Box::from_raw(Box::into_raw(one.into_boxed_slice()).cast::<T>()) })
+}
+
 /// When it is dropped, freed memory of the heap goes back to the system: the GNU C library keeps it, up to all that the
 /// tables of a closed model took, although it is in no budget any more. The last field of what has such tables.
 pub struct Trimmed;
