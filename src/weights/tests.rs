@@ -93,7 +93,7 @@ impl Bench {
         events
     }
 
-    fn until_done(&self, ticket: u64) -> Vec<Event> {
+    pub fn until_done(&self, ticket: u64) -> Vec<Event> {
         let mut all = Vec::new();
         while !all.iter().any(|e: &Event| e.ticket == ticket && e.kind == EventKind::Done) {
             all.extend(self.wait());
