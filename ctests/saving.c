@@ -185,6 +185,23 @@ static void no_room_on_the_device(void)
 #endif
 }
 
+/* A link stays one, and what it leads to is written. */
+static void through_a_link(void)
+{
+    static char link[PATH_SIZE];
+    struct stat found;
+    layerline_error *err;
+    unsigned left;
+    snprintf(link, sizeof link, "%s-link", folder);
+    REQUIRE(symlink(path, link) == 0);
+    CHECK_OK(err, layerline_session_save(sessions[1], link, &err));
+    CHECK(lstat(link, &found) == 0 && S_ISLNK(found.st_mode));
+    CHECK(is_whole() && position_of(other) == lengths[1] + NEXT);
+    CHECK(files(&left) == 1 && left == 0);
+    save(0);
+    CHECK(remove(link) == 0);
+}
+
 static bool stopped(void)
 {
     bool now;
@@ -329,6 +346,7 @@ int main(int argc, char **argv)
     no_room_in_files();
     no_such_place();
     no_room_on_the_device();
+    through_a_link();
     disturbed(folder_main, 60);
     disturbed(name_main, 60);
     kill_while_saving(argv[0], kills != NULL ? (unsigned)strtoul(kills, NULL, 10) : 12);

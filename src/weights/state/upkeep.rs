@@ -83,9 +83,10 @@ impl Upkeep {
         self.ring_known
     }
 
-    /// The ring must not grow over memory that is being given back.
+    /// The ring must not grow over memory that is being given back, nor beyond what the system is just being told: frames
+    /// that came and went there meanwhile would be forgotten, and their memory never be given back.
     pub fn ring_ceiling(&self) -> u64 {
-        self.ring_target.filter(|&to| to < self.ring_known).unwrap_or(u64::MAX)
+        self.ring_target.unwrap_or(u64::MAX)
     }
 
     /// Whether there was no memory for this page, once.
