@@ -13,8 +13,7 @@ its recipe in drawn.txt.gz, and NAME.npz:
 
 Tokens are those of an earlier NAME.npz. With --seed other numbers are drawn: where two experts score almost the same, a
 rounding of the cache decides, which no test of the arithmetic should hang on. bailingmoe2, cohere2moe and
-deepseek2-softmax have seed 1, the others 0; qwen3vlmoe has 9, because llama.cpp does not rotate the one pair of each head
-that its sections leave out, which costs more than the cache. Needs the packages gguf, numpy, llama-cpp-python and xxhash.
+deepseek2-softmax have seed 1, qwen3vlmoe has 9, the others 0. Needs the packages gguf, numpy, llama-cpp-python and xxhash.
 """
 
 import gzip

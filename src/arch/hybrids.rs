@@ -46,6 +46,7 @@ pub(super) const QWEN35: Architecture = Architecture {
     norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
     query_key_norm: QueryKeyNorm::Heads,
     gated_attention: true,
+    sections_interleave: true,
     recurrent: Some(RecurrentLayers { which: Which::ByKey, kind: RecurrentKind::Delta { tiled: true } }),
     ..NEOX
 };

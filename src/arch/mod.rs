@@ -101,6 +101,20 @@ pub struct Rope {
     pub divisors: Option<VectorId>,
     /// Other divisors for sessions with room for more tokens than this.
     pub beyond: Option<(u32, VectorId)>,
+    pub interleaved: Option<Interleaved>,
+}
+
+/// Which pairs of a rotation follow which coordinate of a picture: time, height and width in turn, each as often as it says.
+/// A text's coordinates are all its position. Pairs beyond what the coordinates say are not rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interleaved(pub [usize; 3]);
+
+impl Interleaved {
+    /// Whether a pair is rotated.
+    pub fn rotates(&self, pair: usize) -> bool {
+        let pair = pair % self.0.iter().sum::<usize>().max(1);
+        pair < 3usize.saturating_mul(self.0[pair % 3])
+    }
 }
 
 /// What makes queries, keys and values of h.
@@ -523,6 +537,14 @@ mod tests {
     fn the_readme_lists_what_is_built_in() {
         let readme = include_str!("../../README.md");
         assert!(readme.contains(&table()), "the table of architectures in README.md should be:\n{}", table());
+    }
+
+    #[test]
+    fn pairs_that_no_coordinate_of_a_picture_has_are_not_rotated() {
+        // Of Qwen 3 VL and of Qwen 3.5.
+        let still = |sections, pairs| (0..pairs).filter(|&p| !Interleaved(sections).rotates(p)).collect::<Vec<_>>();
+        assert_eq!(still([24, 20, 20], 64), [61, 62]);
+        assert_eq!(still([11, 11, 10], 32), [0usize; 0]);
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub struct Architecture {
     pub(super) softcaps: [Option<f32>; 2],
     /// Whether `rope.scaling.finetuned` false means that nothing is rotated.
     pub(super) unrotated_by_key: bool,
+    /// Whether `rope.dimension_sections` says how often pairs follow each coordinate of a picture in turn.
+    pub(super) sections_interleave: bool,
     /// Whether a file with `rope.dimension_sections` rotates halves as pairs, whatever `positions` says.
     pub(super) sections_pair_halves: bool,
     /// With so many layers heads are scaled by 1/√(width/heads) in place of 1/√(their length).
@@ -307,6 +309,7 @@ const LLAMA: Architecture = Architecture {
     logit_scale: LogitScale::None,
     softcaps: [None, None],
     unrotated_by_key: false,
+    sections_interleave: false,
     sections_pair_halves: false,
     scaled_by_width: None,
 };
@@ -503,10 +506,11 @@ pub const ARCHITECTURES: &[Architecture] = &[
         yarn_multiplier: YarnMultiplier::OfAngles,
         ..DENSE
     },
-    Architecture { name: "qwen3vl", models: "Qwen 3 VL, text", ..QWEN_3 },
+    Architecture { name: "qwen3vl", models: "Qwen 3 VL, text", sections_interleave: true, ..QWEN_3 },
     Architecture {
         name: "qwen3vlmoe",
         models: "Qwen 3 VL with experts, text",
+        sections_interleave: true,
         query_key_norm: QueryKeyNorm::Heads,
         experts: RENORMALISED,
         ..NEOX

@@ -294,7 +294,8 @@ impl Maker<'_> {
                 _ => *attn_factor /= 1.0 + 0.1 * f64::from(multiplier) * factor.ln(),
             }
         }
-        self.ropes.push(Rope { pairing, dims, base, scaling, divisors: divisors.or(short), beyond });
+        let interleaved = self.interleaved()?.filter(|_| sections);
+        self.ropes.push(Rope { pairing, dims, base, scaling, divisors: divisors.or(short), beyond, interleaved });
         let Some(windows) = self.architecture.windows else { return Ok(()) };
         let given = self.keys.float("rope.freq_base_swa")?.map(f64::from);
         let own = given.unwrap_or(base);
@@ -310,13 +311,13 @@ impl Maker<'_> {
 
     /// Adds a rotation for the layers with windows alone.
     fn own_rope(&mut self, base: f64, scaling: Scaling) -> Result<()> {
-        let Rope { pairing, dims, divisors, beyond, .. } = self.ropes[0];
+        let Rope { pairing, dims, divisors, beyond, interleaved, .. } = self.ropes[0];
         let (divisors, beyond) = if scaling == Scaling::None { (None, None) } else { (divisors, beyond) };
         let dims = self.keys.count_or("rope.dimension_count_swa", dims)?;
         if dims > self.heads(None)?.key_dim {
             return Err(Error::format(format!("{dims} rotated elements of heads of {}", self.heads(None)?.key_dim)));
         }
-        self.ropes.push(Rope { pairing, dims, base, scaling, divisors, beyond });
+        self.ropes.push(Rope { pairing, dims, base, scaling, divisors, beyond, interleaved });
         Ok(())
     }
 

@@ -14,8 +14,13 @@ pub struct Rotation {
 
 impl Rotation {
     pub fn new<'a>(rope: &Rope, vector: impl Fn(VectorId) -> &'a [f32]) -> Result<Rotation> {
-        let table =
-            |divisors: Option<VectorId>| RopeTable::new(rope.dims, rope.base, rope.scaling, divisors.map(&vector));
+        let table = |divisors: Option<VectorId>| -> Result<RopeTable> {
+            let mut table = RopeTable::new(rope.dims, rope.base, rope.scaling, divisors.map(&vector))?;
+            if let Some(interleaved) = rope.interleaved {
+                table.keep(|pair| interleaved.rotates(pair));
+            }
+            Ok(table)
+        };
         let beyond = rope.beyond.map(|(tokens, divisors)| Ok((tokens as usize, table(Some(divisors))?)));
         Ok(Rotation { pairing: rope.pairing, usual: table(rope.divisors)?, beyond: beyond.transpose()? })
     }

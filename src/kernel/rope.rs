@@ -78,6 +78,12 @@ impl RopeTable {
         Ok(RopeTable { inv_freq, magnitude })
     }
 
+    /// Leaves the angles of other pairs at 0.
+    pub fn keep(&mut self, rotates: impl Fn(usize) -> bool) {
+        let others = self.inv_freq.iter_mut().enumerate().filter(|(pair, _)| !rotates(*pair));
+        others.for_each(|(_, angle)| *angle = 0.0);
+    }
+
     /// How many pairs are rotated: n/2.
     pub fn pairs(&self) -> usize {
         self.inv_freq.len()

@@ -3,7 +3,7 @@
 use super::{Maker, recurrent};
 use crate::arch::metadata::Keys;
 use crate::arch::table::{Architecture, Sharing};
-use crate::arch::{Heads, Projection};
+use crate::arch::{Heads, Interleaved, Projection};
 use crate::error::{Error, Result};
 use crate::operations::MAX_HEAD_DIM;
 
@@ -35,6 +35,16 @@ pub fn of_layer(
 }
 
 impl Maker<'_> {
+    /// How often pairs of a rotation follow each coordinate of a picture, where they do in turn.
+    pub(super) fn interleaved(&self) -> Result<Option<Interleaved>> {
+        const KEY: &str = "rope.dimension_sections";
+        if !self.architecture.sections_interleave || !self.keys.has(KEY) {
+            return Ok(None);
+        }
+        let section = |i| self.keys.number_at(KEY, i, 0);
+        Ok(Some(Interleaved([section(0)?, section(1)?, section(2)?])))
+    }
+
     /// Whether a layer has a sliding window.
     pub(super) fn has_window(&self, layer: u32) -> bool {
         self.windowed[layer as usize] && self.window > 0
