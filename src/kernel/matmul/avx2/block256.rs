@@ -44,9 +44,39 @@ kind!(Mins<SUB, FLUSH>, Mins<SUB, 1>, mins true, offset false, signed false, flu
 kind!(Offset<SUB, FLUSH>, Offset<SUB, 1>, mins false, offset true, signed false, flush FLUSH);
 kind!(Signed<SUB>, Signed<SUB>, mins false, offset false, signed true, flush 1);
 
+/// How products of scales and codes, from which the offset is taken off, become bytes.
+pub(in super::super) trait ScaledCodes {
+    /// Whether they need two bytes; otherwise one with a sign.
+    const TWO: bool;
+    /// Whether the bytes are their negatives, since one of them is 128.
+    const NEGATED: bool;
+    /// Whether the bytes are their halves, rounded down: all of them are odd.
+    const HALVED: bool;
+}
+
+pub(in super::super) struct TwoBytes;
+pub(in super::super) struct OneByte;
+pub(in super::super) struct NegatedByte;
+pub(in super::super) struct HalvedByte;
+
+macro_rules! scaled {
+    ($name:ident, two $two:literal, negated $negated:literal, halved $halved:literal) => {
+        impl ScaledCodes for $name {
+            const TWO: bool = $two;
+            const NEGATED: bool = $negated;
+            const HALVED: bool = $halved;
+        }
+    };
+}
+scaled!(TwoBytes, two true, negated false, halved false);
+scaled!(OneByte, two false, negated false, halved false);
+scaled!(NegatedByte, two false, negated true, halved false);
+scaled!(HalvedByte, two false, negated false, halved true);
+
 /// What the kernels need to know of a format with blocks of 256.
 pub(in super::super) trait Block256 {
     type Kind: Kind256;
+    type Scaled: ScaledCodes;
     const BYTES: usize;
     /// Where the half `d` lies; `dmin` follows it in formats with mins.
     const D: usize;
@@ -60,6 +90,10 @@ pub(in super::super) trait Block256 {
     const FLUSH: usize = Self::Kind::FLUSH;
     /// Whether all scales are one.
     const UNSCALED: bool = false;
+    /// Whether AVX-512 takes blocks apart in a way of its own.
+    const WIDE: bool = false;
+    /// Whether one instruction for a product and the addition of its result makes decoding faster.
+    const FUSES: bool = false;
     /// Whether codes are levels with signs beside them, which [`Self::wide_levels`] has apart.
     const SIGNS: bool = false;
 
@@ -238,6 +272,7 @@ unsafe fn six_bits(p: *const u8) -> [__m128i; 2] {
 
 impl Block256 for Q2K {
     type Kind = Mins<16, 4>;
+    type Scaled = OneByte;
     const BYTES: usize = 84;
     const D: usize = 80;
     const OFFSET: i32 = 0;
@@ -261,6 +296,7 @@ impl Block256 for Q2K {
 
 impl Block256 for Q3K {
     type Kind = Offset<16, 4>;
+    type Scaled = NegatedByte;
     const BYTES: usize = 110;
     const D: usize = 108;
     const OFFSET: i32 = 4;
@@ -300,6 +336,7 @@ impl Block256 for Q3K {
 
 impl Block256 for Q4K {
     type Kind = Mins<32, 8>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 144;
     const D: usize = 0;
     const OFFSET: i32 = 0;
@@ -321,6 +358,7 @@ impl Block256 for Q4K {
 
 impl Block256 for Q5K {
     type Kind = Mins<32, 4>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 176;
     const D: usize = 0;
     const OFFSET: i32 = 0;
@@ -353,6 +391,7 @@ impl Block256 for Q5K {
 
 impl Block256 for Q6K {
     type Kind = Offset<16, 2>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 210;
     const D: usize = 208;
     const OFFSET: i32 = 32;
@@ -385,9 +424,11 @@ impl Block256 for Q6K {
 
 impl Block256 for Iq4Xs {
     type Kind = Signed<32>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 136;
     const D: usize = 0;
     const OFFSET: i32 = 0;
+    const FUSES: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -430,10 +471,12 @@ impl Block256 for Iq4Xs {
 
 impl Block256 for Tq1_0 {
     type Kind = Offset<32, 8>;
+    type Scaled = OneByte;
     const BYTES: usize = 54;
     const D: usize = 52;
     const OFFSET: i32 = 1;
     const UNSCALED: bool = true;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -488,10 +531,13 @@ impl Block256 for Tq1_0 {
 
 impl Block256 for Tq2_0 {
     type Kind = Offset<32, 8>;
+    type Scaled = OneByte;
     const BYTES: usize = 66;
     const D: usize = 64;
     const OFFSET: i32 = 1;
     const UNSCALED: bool = true;
+    const WIDE: bool = true;
+    const FUSES: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]

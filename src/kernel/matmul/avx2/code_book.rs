@@ -2,7 +2,7 @@
 //! at a time, and take their signs.
 
 use super::block32::each_bit;
-use super::block256::{Block256, Offset, odd_nibbles, odd_of_words, wide};
+use super::block256::{Block256, HalvedByte, Offset, TwoBytes, odd_nibbles, odd_of_words, wide};
 use super::{and, load};
 use crate::kernel::matmul::avx512::points::{self, Levels};
 use crate::quant::{grids, tables};
@@ -147,10 +147,12 @@ macro_rules! wide_levels {
 
 impl Block256 for Iq1S {
     type Kind = Offset<32, 4>;
+    type Scaled = HalvedByte;
     const BYTES: usize = 50;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
     const OFFSET: i32 = 9;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -183,10 +185,12 @@ impl Block256 for Iq1S {
 
 impl Block256 for Iq1M {
     type Kind = Offset<16, 4>;
+    type Scaled = HalvedByte;
     const BYTES: usize = 56;
     const D: usize = 48;
     const UNIT: f32 = 0.125;
     const OFFSET: i32 = 9;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -258,11 +262,13 @@ impl Block256 for Iq1M {
 
 impl Block256 for Iq2Xxs {
     type Kind = Offset<32, 1>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 66;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
     const OFFSET: i32 = 43;
     const SIGNS: bool = true;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -289,11 +295,13 @@ impl Block256 for Iq2Xxs {
 
 impl Block256 for Iq2Xs {
     type Kind = Offset<16, 1>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 74;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
     const OFFSET: i32 = 43;
     const SIGNS: bool = true;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -322,11 +330,13 @@ impl Block256 for Iq2Xs {
 
 impl Block256 for Iq2S {
     type Kind = Offset<16, 1>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 82;
     const D: usize = 0;
     const UNIT: f32 = 0.125;
     const OFFSET: i32 = 43;
     const SIGNS: bool = true;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -356,11 +366,13 @@ impl Block256 for Iq2S {
 
 impl Block256 for Iq3Xxs {
     type Kind = Offset<32, 1>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 98;
     const D: usize = 0;
     const UNIT: f32 = 0.25;
     const OFFSET: i32 = 62;
     const SIGNS: bool = true;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -387,10 +399,12 @@ impl Block256 for Iq3Xxs {
 
 impl Block256 for Iq3S {
     type Kind = Offset<32, 4>;
+    type Scaled = TwoBytes;
     const BYTES: usize = 110;
     const D: usize = 0;
     const OFFSET: i32 = 15;
     const SIGNS: bool = true;
+    const WIDE: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]

@@ -143,9 +143,10 @@ macro_rules! decode_kernels {
 pub(in crate::kernel::matmul) use decode_kernels;
 
 /// The kernels for AVX2.
-pub(super) mod kernels {
+mod kernels {
     decode_kernels!("avx2,fma,f16c");
 }
+pub(in crate::kernel::matmul) use kernels::{rows32, rows256};
 
 /// `sixteens` for an instruction set that has the given features, from its `halves32`.
 macro_rules! sixteens_of_halves {

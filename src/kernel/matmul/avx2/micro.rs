@@ -2,7 +2,7 @@
 
 use super::block32::{Block32, Kind32};
 use super::block256::{Block256, Kind256};
-use super::tile::{GROUPS, Narrow, ROWS, Tile32, Tile256};
+use super::tile::{GROUPS, ROWS, Tile32, Tile256, fill32, fill256};
 use super::{load, products};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
@@ -41,13 +41,21 @@ impl Results {
     }
 }
 
-/// The loop over rows, columns and tokens for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`.
+/// The loop over rows, columns and tokens for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`. Formats
+/// of a kind share it: `$panels` is given what takes blocks apart, `$fill` for the format.
 macro_rules! over_tiles {
-    ($features:literal, $name:ident, $block:ident, $tile:ident, $x:ident, $step:ident of $kind:ty, [$($few:literal)*] $(, $unpack:ty)?) => {
+    ($features:literal, $name:ident of $block:ident, $panels:ident of $kinds:ident, $tile:ident, $x:ident, $step:ident of $kind:ty, [$($few:literal)*], $fill:ident) => {
         /// # Safety
         /// As `super::multiply`.
+        pub(in crate::kernel::matmul) unsafe fn $name<F: $block>(job: &Job) {
+            // SAFETY: the caller's promises.
+            unsafe { $panels::<$kind>(job, $fill::<F>, F::OFFSET) }
+        }
+
+        /// # Safety
+        /// As `super::multiply`; `fill` and `offset` are those of the rows' format.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<F: $block>(job: &Job) {
+        unsafe fn $panels<K: $kinds>(job: &Job, fill: unsafe fn(&mut $tile, &Job, usize), offset: i32) {
             let (x, tokens) = (job.acts.$x(), job.acts.tokens());
             let mut tile = $tile::EMPTY;
             let mut results = Results([[0.0; ROWS]; PANEL]);
@@ -59,14 +67,14 @@ macro_rules! over_tiles {
                     for block in 0..job.k.div_ceil(256) {
                         // SAFETY: the caller's promises.
                         unsafe {
-                            tile.fill::<F $(, $unpack)?>(&part, block);
+                            fill(&mut tile, &part, block);
                             let x = &x[block * tokens + from..][..count];
                             let columns = (job.k - 256 * block).min(256);
-                            let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset: F::OFFSET };
+                            let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset };
                             for (t, y) in (0..count).step_by(TOKENS).zip(results.0.chunks_mut(TOKENS)) {
                                 match count - t {
-                                    $($few => $step::<$kind, $few>(&step, t, y.as_mut_ptr()),)*
-                                    _ => $step::<$kind, TOKENS>(&step, t, y.as_mut_ptr()),
+                                    $($few => $step::<K, $few>(&step, t, y.as_mut_ptr()),)*
+                                    _ => $step::<K, TOKENS>(&step, t, y.as_mut_ptr()),
                                 }
                             }
                         }
@@ -81,8 +89,8 @@ macro_rules! over_tiles {
 
 pub(in crate::kernel::matmul) use over_tiles;
 
-over_tiles!("avx2,fma,f16c", rows32, Block32, Tile32, codes32, step32 of F::Kind, [1 2]);
-over_tiles!("avx2,fma,f16c", rows256, Block256, Tile256, codes256, step256 of F::Kind, [1 2], Narrow);
+over_tiles!("avx2,fma,f16c", rows32 of Block32, panels32 of Kind32, Tile32, codes32, step32 of F::Kind, [1 2], fill32);
+over_tiles!("avx2,fma,f16c", rows256 of Block256, panels256 of Kind256, Tile256, codes256, step256 of F::Kind, [1 2], fill256);
 
 /// A tile of so many rows, and the activations of a panel's tokens that belong to its columns.
 pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
@@ -148,6 +156,7 @@ unsafe fn dot<const T: usize, const ORDERED: bool>(
 ///
 /// # Safety
 /// `to` holds the results of `T` tokens; the processor has the instruction set.
+#[inline(never)] // Formats of a kind share it.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
@@ -230,6 +239,7 @@ unsafe fn halves32<F: Kind32, const T: usize>(
 ///
 /// # Safety
 /// As [`step32`].
+#[inline(never)] // Formats of a kind share it.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");

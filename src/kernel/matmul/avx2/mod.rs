@@ -20,7 +20,8 @@ use std::arch::x86_64::*;
 /// From so many tokens on, taking blocks apart once for all tokens is faster than once for each.
 pub(super) const TILED: usize = 4;
 
-/// The choice of kernels by format and token count, from the modules `decode` and `micro` of the one around it.
+/// The choice of kernels by format and token count, from the modules `decode` and `micro` of the one around it, which says
+/// in `TILED` from how many tokens on to take the latter.
 macro_rules! multiply_by_format {
     () => {
         /// # Safety
@@ -65,11 +66,13 @@ macro_rules! multiply_by_format {
 
         /// # Safety
         /// As [`multiply`].
-        unsafe fn multiply32<F: $crate::kernel::matmul::avx2::block32::Block32>(job: &$crate::kernel::matmul::Job) {
+        pub(super) unsafe fn multiply32<F: $crate::kernel::matmul::avx2::block32::Block32>(
+            job: &$crate::kernel::matmul::Job,
+        ) {
             // SAFETY: as in `multiply`.
             unsafe {
-                match job.acts.tokens() < $crate::kernel::matmul::avx2::TILED {
-                    true => decode::kernels::rows32::<F>(job),
+                match job.acts.tokens() < TILED {
+                    true => decode::rows32::<F>(job),
                     false => micro::rows32::<F>(job),
                 }
             }
@@ -77,11 +80,13 @@ macro_rules! multiply_by_format {
 
         /// # Safety
         /// As [`multiply`].
-        unsafe fn multiply256<F: $crate::kernel::matmul::avx2::block256::Block256>(job: &$crate::kernel::matmul::Job) {
+        pub(super) unsafe fn multiply256<F: $crate::kernel::matmul::avx2::block256::Block256>(
+            job: &$crate::kernel::matmul::Job,
+        ) {
             // SAFETY: as in `multiply`.
             unsafe {
-                match job.acts.tokens() < $crate::kernel::matmul::avx2::TILED {
-                    true => decode::kernels::rows256::<F>(job),
+                match job.acts.tokens() < TILED {
+                    true => decode::rows256::<F>(job),
                     false => micro::rows256::<F>(job),
                 }
             }

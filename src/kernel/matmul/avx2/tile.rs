@@ -79,6 +79,7 @@ impl Tile256 {
     ///
     /// # Safety
     /// The rows are readable and have that block; the processor has AVX2 and F16C.
+    #[inline(never)] // Kernels for several instruction sets share it.
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in super::super) unsafe fn fill<F: Block256, U: Unpack>(&mut self, job: &Job, block: usize) {
         const { assert!((F::OFFSET != 0) == F::Kind::OFFSET) };
@@ -140,6 +141,7 @@ impl Tile32 {
     ///
     /// # Safety
     /// As [`Tile256::fill`].
+    #[inline(never)]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in super::super) unsafe fn fill<F: Block32>(&mut self, job: &Job, eight: usize) {
         const { assert!((F::OFFSET != 0) == F::Kind::OFFSET) };
@@ -173,6 +175,24 @@ impl Tile32 {
             bytes.transpose(&mut self.codes, group, count);
         }
     }
+}
+
+/// [`Tile32::fill`] as a function.
+///
+/// # Safety
+/// As there.
+pub(in super::super) unsafe fn fill32<F: Block32>(tile: &mut Tile32, job: &Job, eight: usize) {
+    // SAFETY: the caller's promises.
+    unsafe { tile.fill::<F>(job, eight) }
+}
+
+/// [`Tile256::fill`] by vectors of 256 bits, as a function.
+///
+/// # Safety
+/// As there.
+pub(in super::super) unsafe fn fill256<F: Block256>(tile: &mut Tile256, job: &Job, block: usize) {
+    // SAFETY: the caller's promises.
+    unsafe { tile.fill::<F, Narrow>(job, block) }
 }
 
 /// 256 codes in the order of the columns, 32 at a time.

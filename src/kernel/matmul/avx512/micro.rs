@@ -1,6 +1,6 @@
 //! Products of a tile with many tokens: those for AVX-VNNI with vectors twice as wide.
 
-use crate::kernel::matmul::avx2::tile::{Row, Unpack};
+use crate::kernel::matmul::avx2::tile::{Narrow, Row, Unpack};
 use std::arch::x86_64::{
     __m512 as Floats, __m512i as Whole, _mm512_add_epi32 as add, _mm512_castsi512_ps as as_floats,
     _mm512_cvtepi32_ps as to_floats, _mm512_dpbusd_epi32 as dpbusd, _mm512_fmadd_ps as fmadd,
@@ -12,9 +12,17 @@ use std::arch::x86_64::{
 };
 
 crate::kernel::matmul::avx_vnni::micro::tile_kernels!(
-    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi",
-    Wide
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
 );
+
+/// Takes blocks apart for a tile.
+///
+/// # Safety
+/// As [`Tile256::fill`]; the processor has the instruction set.
+pub(in crate::kernel::matmul) unsafe fn fill256<F: Block256>(tile: &mut Tile256, job: &Job, block: usize) {
+    // SAFETY: the caller's promises.
+    unsafe { if F::WIDE { tile.fill::<F, Wide>(job, block) } else { tile.fill::<F, Narrow>(job, block) } }
+}
 
 /// By vectors of 512 bits.
 struct Wide;

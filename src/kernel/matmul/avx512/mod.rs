@@ -3,12 +3,13 @@
 //! As those for AVX-VNNI with vectors of 512 bits where these serve. Floating-point weights are left to AVX2: their order
 //! of summation is that of eight lanes.
 
-mod decode;
-mod micro;
+pub(super) mod decode;
+mod fused;
+pub(super) mod micro;
 pub(super) mod points;
 pub(super) mod ternary;
 
-use super::avx2::multiply_by_format;
+use super::avx2::{TILED, multiply_by_format};
 use std::arch::x86_64::*;
 
 multiply_by_format!();

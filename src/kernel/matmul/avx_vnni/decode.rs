@@ -1,18 +1,30 @@
 //! Products straight from the file's blocks, four rows at a time: for one token or a few.
 
+use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use crate::kernel::matmul::avx2::block32::Block32;
 use crate::kernel::matmul::avx2::block256::Block256;
 use crate::kernel::matmul::avx2::decode::{
-    EACH_OF_EIGHT, Sums256, decode_kernels, opaque, separate, six_bits, sixteens_of_halves, sums_of_256, without_offset,
+    self as narrow, EACH_OF_EIGHT, Sums256, decode_kernels, opaque, separate, six_bits, sixteens_of_halves,
+    sums_of_256, without_offset,
 };
 use crate::kernel::matmul::avx2::{
     AHEAD, fold, halves_together, load, load128, prefetch, products, products_of_negatable, sum_halves,
 };
 use std::arch::x86_64::{_mm256_dpbusd_avx_epi32 as dpbusd, *};
 
-pub(super) mod kernels {
+mod kernels {
     super::decode_kernels!("avx2,fma,f16c,avxvnni");
+}
+pub(super) use kernels::rows32;
+
+/// Blocks of 256 are as fast with AVX2 alone, except those that [`Block256::FUSES`] names.
+///
+/// # Safety
+/// As `super::multiply`.
+pub(super) unsafe fn rows256<F: Block256>(job: &Job) {
+    // SAFETY: the caller's promises; the processor has AVX2.
+    unsafe { if F::FUSES { kernels::rows256::<F>(job) } else { narrow::rows256::<F>(job) } }
 }
 
 /// `sums32` and `pair32` for an instruction set that has the given features, among them `dpbusd`, as which the module
@@ -25,7 +37,7 @@ macro_rules! sums_of_32 {
         /// Each block is whole; the processor has the instruction set.
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m128i {
+        pub(super) unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m128i {
             // SAFETY: the caller's promise.
             let parts = unsafe { parts32::<F>(blocks, x, sub) };
             let offset = if F::SIGNED { $crate::kernel::matmul::avx_vnni::SHIFT } else { F::OFFSET };
@@ -57,7 +69,7 @@ macro_rules! sums_of_32 {
         /// As [`sums32`].
         #[inline]
         #[target_feature(enable = $features)]
-        unsafe fn pair32<F: Block32>(
+        pub(super) unsafe fn pair32<F: Block32>(
             first: [*const u8; 4],
             second: [*const u8; 4],
             x: &Codes32,

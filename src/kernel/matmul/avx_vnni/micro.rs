@@ -9,10 +9,10 @@ use std::arch::x86_64::{
     _mm256_srai_epi32 as shift_right, _mm256_store_ps as store_floats, _mm256_sub_epi32 as subtract,
 };
 
-/// The kernels for an instruction set that has the given features and a way to take blocks apart. The module knows vectors and their instructions by the
-/// names above, and the one around it has `unsigned`.
+/// The kernels for an instruction set that has the given features. The module knows vectors and their instructions by the names above and has
+/// `fill256`, which takes blocks apart; the one around it has `unsigned`.
 macro_rules! tile_kernels {
-    ($features:literal, $unpack:ty) => {
+    ($features:literal) => {
         use super::unsigned;
         use $crate::kernel::matmul::Job;
         use $crate::kernel::matmul::activations::{Codes32, Codes256};
@@ -20,7 +20,7 @@ macro_rules! tile_kernels {
         use $crate::kernel::matmul::avx2::block32::{Block32, Kind32};
         use $crate::kernel::matmul::avx2::block256::{Block256, Kind256};
         use $crate::kernel::matmul::avx2::micro::{PANEL, Results, Step, over_tiles};
-        use $crate::kernel::matmul::avx2::tile::{GROUPS, ROWS, Tile32, Tile256};
+        use $crate::kernel::matmul::avx2::tile::{GROUPS, ROWS, Tile32, Tile256, fill32};
 
         /// Tokens that share a pass over the tile.
         const TOKENS: usize = 6;
@@ -32,8 +32,8 @@ macro_rules! tile_kernels {
         /// Sums of `T` tokens with a pair of vectors of rows.
         type Sums<V, const T: usize> = [[V; PAIR]; T];
 
-        over_tiles!($features, rows32, Block32, Tile32, codes32, step32 of <F::Kind as Kind32>::Wide, [1 2 3 4 5]);
-        over_tiles!($features, rows256, Block256, Tile256, codes256, step256 of <F::Kind as Kind256>::Wide, [1 2 3 4 5], $unpack);
+        over_tiles!($features, rows32 of Block32, panels32 of Kind32, Tile32, codes32, step32 of <F::Kind as Kind32>::Wide, [1 2 3 4 5], fill32);
+        over_tiles!($features, rows256 of Block256, panels256 of Kind256, Tile256, codes256, step256 of <F::Kind as Kind256>::Wide, [1 2 3 4 5], fill256);
 
         /// Two vectors of something that a tile has for every row, from `group` on.
         #[inline]
@@ -108,6 +108,7 @@ macro_rules! tile_kernels {
         ///
         /// # Safety
         /// `to` holds the results of `T` tokens; the processor has the instruction set.
+        #[inline(never)] // Formats of a kind share it.
         #[target_feature(enable = $features)]
         unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
             let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
@@ -165,6 +166,7 @@ macro_rules! tile_kernels {
         ///
         /// # Safety
         /// As [`step32`].
+        #[inline(never)] // Formats of a kind share it.
         #[target_feature(enable = $features)]
         unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
             let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
@@ -225,4 +227,6 @@ macro_rules! tile_kernels {
 }
 pub(in crate::kernel::matmul) use tile_kernels;
 
-tile_kernels!("avx2,fma,f16c,avxvnni", crate::kernel::matmul::avx2::tile::Narrow);
+use crate::kernel::matmul::avx2::tile::fill256;
+
+tile_kernels!("avx2,fma,f16c,avxvnni");

@@ -8,7 +8,7 @@
 pub(super) mod decode;
 pub(super) mod micro;
 
-use super::avx2::multiply_by_format;
+use super::avx2::{TILED, multiply_by_format};
 use std::arch::x86_64::*;
 
 multiply_by_format!();
