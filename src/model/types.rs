@@ -1,5 +1,6 @@
 //! What a host sets and what it is told: options, plan, facts of a model, what a pass yields.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::weights::{Io, KeptExperts, SharedBudget};
@@ -26,6 +27,9 @@ pub struct Options {
     pub cache_layers: u32,
     /// Which experts stay in memory where not all fit.
     pub kept_experts: KeptExperts,
+    /// What [`Model::save_profile`](super::Model::save_profile) wrote: the loader fills the cache of experts with the
+    /// likeliest ones before passes use them. Plans do not read it.
+    pub profile: Option<PathBuf>,
     pub io: Io,
     /// How sessions keep keys and values. The budget never changes it.
     pub kv_type: KvType,
@@ -44,6 +48,7 @@ impl Default for Options {
             prefetch_distance: 0,
             cache_layers: 0,
             kept_experts: KeptExperts::Cached,
+            profile: None,
             io: Io::Auto,
             kv_type: KvType::F16,
             shared_budget: None,
