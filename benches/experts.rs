@@ -2,16 +2,24 @@
 //! `cargo bench --bench experts -- trace ...`. Traces: scripts/make_model/trace.rs.
 //!
 //! Without options: what policies find in memory, of the uses of the second half of each trace. With `--end-to-end`: a model
-//! whose routers follow the trace decodes its tokens in a memory cgroup, with the cache and with a fixed share of experts.
+//! whose routers follow the trace decodes its tokens in a memory cgroup: with the cache, with a fixed share of experts, and by
+//! llama.cpp.
 
+#[path = "streaming/cache.rs"]
+mod cache;
+#[path = "experts/chart.rs"]
+mod chart;
 #[path = "experts/end_to_end.rs"]
 mod end_to_end;
 #[path = "streaming/made.rs"]
 mod made;
+#[path = "experts/storage.rs"]
+mod storage;
 #[path = "../scripts/make_model/trace.rs"]
 mod trace;
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use layerline::weights::experts::{Cache, Decision};
 
@@ -92,6 +100,16 @@ fn ours(trace: &Trace, capacity: usize) -> f64 {
     rate(hits.into_iter())
 }
 
+/// What the policy's book-keeping takes for a token, in seconds: the least of several runs over the trace.
+fn policy_seconds(trace: &Trace, capacity: usize) -> f64 {
+    let run = |_| {
+        let started = Instant::now();
+        std::hint::black_box(ours(trace, capacity));
+        started.elapsed().as_secs_f64() / trace.tokens.len() as f64
+    };
+    (0..9).map(run).fold(f64::INFINITY, f64::min)
+}
+
 /// Evicts what is used last, and does not admit what is used later than all that is there.
 fn belady(trace: &Trace, capacity: usize) -> f64 {
     let uses: Vec<_> = uses(trace).collect();
@@ -143,5 +161,6 @@ fn main() {
         row("least frequently used, per layer", &|t, c| by_worth(t, c, true, |_, times| times));
         row("expected next use", &ours);
         row("the best there can be (Belady, bypass)", &belady);
+        row("expected next use: its time, µs per token", &|t, c| 1e6 * policy_seconds(t, c));
     }
 }

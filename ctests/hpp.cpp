@@ -56,7 +56,7 @@ ll::options small_options()
 {
     ll::options options;
     options.set_context_length(64).set_threads(2).set_chunk_length(16).set_prefetch(true).set_prefetch_distance(0);
-    options.set_kv_type(ll::kv_type::f16);
+    options.set_kv_type(ll::kv_type::f16).set_profile("/no/such/profile").set_profile({});
     options.set_cache_layers(0).set_io(ll::io_mode::buffered).set_memory_budget(std::uint64_t{1} << 30);
     return options;
 }

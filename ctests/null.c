@@ -46,6 +46,7 @@ static void options(void)
     REFUSED(layerline_options_set_cache_layers(NULL, 1));
     REFUSED(layerline_options_set_kv_type(NULL, LAYERLINE_KV_F16));
     REFUSED(layerline_options_set_io(NULL, LAYERLINE_IO_AUTO));
+    REFUSED(layerline_options_set_profile(NULL, "profile"));
 }
 
 static void opening(const char *path)
@@ -102,6 +103,8 @@ static void model_functions(layerline_model *model)
     REFUSED_ERR(layerline_model_metadata_key_at(model, 0, NULL, 8, &count, err));
     REFUSED_ERR(layerline_model_metadata_key_at(model, 0, buf, sizeof buf, NULL, err));
     REFUSED_ERR(layerline_model_set_memory_budget(NULL, 1 << 20, err));
+    REFUSED_ERR(layerline_model_profile_save(NULL, "/no/such/folder/profile", err));
+    REFUSED_ERR(layerline_model_profile_save(model, NULL, err));
 
     REFUSED_ERR(layerline_model_forward_batch(NULL, NULL, 0, err));
     REFUSED_ERR(layerline_model_forward_batch(model, NULL, 1, err));

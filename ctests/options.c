@@ -28,6 +28,8 @@ static void every_setter_takes_its_default_and_a_value(void)
     }
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_kv_type(o, LAYERLINE_KV_F16));
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_kv_type(o, LAYERLINE_KV_Q8_0));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_profile(o, "/no/such/profile"));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_profile(o, NULL));
     layerline_options_free(o);
     layerline_options_free(NULL);
 }

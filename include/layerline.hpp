@@ -485,6 +485,13 @@ public:
     {
         return failure(layerline_options_set_kv_type(get(), static_cast<std::int32_t>(kind)));
     }
+    /** layerline_options_set_profile: what `model::try_save_profile` wrote; empty: none. */
+    result<void> try_set_profile(std::string_view path) noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        return failure(layerline_options_set_profile(get(), path.empty() ? nullptr : name.get()));
+    }
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make`. */
     options() : options(try_make().value()) {}
@@ -512,6 +519,8 @@ public:
     options &set_io(io_mode io) { return try_set_io(io).value(), *this; }
     /** As `try_set_kv_type`. */
     options &set_kv_type(kv_type kind) { return try_set_kv_type(kind).value(), *this; }
+    /** As `try_set_profile`. */
+    options &set_profile(std::string_view path) { return try_set_profile(path).value(), *this; }
 #endif
 };
 
@@ -613,6 +622,15 @@ public:
     {
         layerline_error *err = nullptr;
         const layerline_status status = layerline_model_set_memory_budget(get(), bytes, &err);
+        return failure(status, err);
+    }
+    /** layerline_model_profile_save: writes how likely each expert is to be used, for `options::try_set_profile`. */
+    result<void> try_save_profile(std::string_view path) const noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_profile_save(get(), name.get(), &err);
         return failure(status, err);
     }
     /** layerline_model_prefetch: asks for `count` layers from `first` and returns at once; events follow. */
@@ -766,6 +784,8 @@ public:
     }
     /** As `try_set_memory_budget`. */
     void set_memory_budget(std::uint64_t bytes) { try_set_memory_budget(bytes).value(); }
+    /** As `try_save_profile`. */
+    void save_profile(std::string_view path) const { try_save_profile(path).value(); }
     /** As `try_prefetch`. */
     ticket prefetch(std::uint32_t first, std::uint32_t count) { return try_prefetch(first, count).value(); }
     /** As `try_cancel`. */

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Times llama.cpp at what the benches of this library time: one token at a time after a prompt.
 
-    peer_decode.py MODEL --threads N --context N --chunk N --tokens N --seconds N [--before N] [--repack]
+    peer_decode.py MODEL --threads N --context N --chunk N --tokens N --seconds N [--before N] [--first TOKEN] [--repack]
     peer_decode.py --describe
 
 Needs the package llama-cpp-python. The model is mapped. --repack leaves its "extra buffers" on, as they are by
 default: weights are then copied into a layout of their own. Without it they are used where they are mapped.
 --before: tokens of the prompt, 8 unless told; one of more is timed too, once a pass has brought the weights.
+--first: tokens are this one and those that follow it, in place of scattered ones.
 The last line of the output is JSON. --describe: the package's version, and how much memory the interpreter has
 taken before there is any model, which is not llama.cpp's fault and therefore granted beside its limit.
 """
@@ -52,7 +53,7 @@ def main():
     parser.add_argument("model", nargs="?")
     parser.add_argument("--describe", action="store_true")
     parser.add_argument("--repack", action="store_true")
-    for name in ("threads", "context", "chunk", "tokens", "seconds"):
+    for name in ("threads", "context", "chunk", "tokens", "seconds", "first"):
         parser.add_argument("--" + name, type=int)
     parser.add_argument("--before", type=int, default=SHORT)
     arguments = parser.parse_args()
@@ -86,7 +87,10 @@ def main():
     vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
 
     def decode(first, count):
-        tokens = (llama_cpp.llama_token * count)(*(i * 7919 % vocabulary for i in range(first, first + count)))
+        places = range(first, first + count)
+        start = arguments.first
+        tokens = [i * 7919 % vocabulary if start is None else start + i - 1 for i in places]
+        tokens = (llama_cpp.llama_token * count)(*tokens)
         if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, count)) != 0:
             sys.exit("a pass failed")
         llama_cpp.llama_synchronize(context)

@@ -278,6 +278,20 @@ layerline_status layerline_options_set_io(layerline_options *options, int32_t io
 layerline_status layerline_options_set_kv_type(layerline_options *options,
                                                int32_t kv_type);
 
+/**
+ * Sets a profile of use, which `layerline_model_profile_save` wrote: where not all experts of the model fit, the background
+ * loader then reads the likeliest ones before passes use them, instead of passes filling memory with those that they use.
+ * Results do not depend on it. Opening reads the file, and fails where it cannot be used: with LAYERLINE_ERROR_IO,
+ * LAYERLINE_ERROR_FORMAT when it is not a profile, cut short or damaged, LAYERLINE_ERROR_UNSUPPORTED when another version of
+ * the library wrote it in a form that this one does not know, LAYERLINE_ERROR_INVALID_ARGUMENT when it is of another model.
+ *
+ * `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows); copied. NULL, the default: none.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_profile(layerline_options *options,
+                                               const char *path);
+
 /* -- a budget for several models ----------------------------------------------------------------------------------- */
 
 /**
@@ -515,6 +529,23 @@ layerline_status layerline_model_metadata_key_at(const layerline_model *model,
 layerline_status layerline_model_set_memory_budget(layerline_model *model,
                                                    uint64_t bytes,
                                                    layerline_error **err);
+
+/**
+ * Writes how likely each expert of a model is to be used, by all passes so far and by the profile that the model was opened
+ * with, to a file for `layerline_options_set_profile`. It takes a byte for each expert, and 48.
+ *
+ * The file is written as `.layerline-*.tmp` beside its place, and gets its name when it is complete and on storage: what
+ * had the name before is replaced whole, or stays. Only its owner can read it.
+ *
+ * `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows).
+ *
+ * Errors: LAYERLINE_ERROR_UNSUPPORTED when the model has no experts; LAYERLINE_ERROR_IO, also where the name belongs to
+ * something other than a regular file; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits
+ * for storage.
+ */
+layerline_status layerline_model_profile_save(const layerline_model *model,
+                                              const char *path,
+                                              layerline_error **err);
 
 /* -- prefetch and completion: only layerline_model_wait waits ------------------------------------------------------ */
 

@@ -578,6 +578,7 @@ func TestClosedIsClosed(t *testing.T) {
 		"Stats":       func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Stats(); return err },
 		"Metadata":    func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Metadata("a"); return err },
 		"Budget":      func(m *layerline.Model, _ *layerline.Session) error { return m.SetMemoryBudget(1 << 30) },
+		"SaveProfile": func(m *layerline.Model, _ *layerline.Session) error { return m.SaveProfile("none") },
 		"NewSession":  func(m *layerline.Model, _ *layerline.Session) error { _, err := m.NewSession(0); return err },
 		"Prefetch":    func(m *layerline.Model, _ *layerline.Session) error { _, err := m.Prefetch(0, 1); return err },
 		"Cancel":      func(m *layerline.Model, _ *layerline.Session) error { return m.Cancel(1) },

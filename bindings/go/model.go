@@ -280,6 +280,21 @@ func (m *Model) SetMemoryBudget(bytes uint64) error {
 	return check(C.layerline_model_set_memory_budget(model, C.uint64_t(bytes), &told), told)
 }
 
+// SaveProfile writes how likely each expert is to be used, by all passes so far and by the profile that the model was
+// opened with, to a file for Options.Profile. The file gets its name when it is complete and on storage. ErrUnsupported
+// when the model has no experts; ErrIO.
+func (m *Model) SaveProfile(path string) error {
+	return withPath(path, func(path *C.char) error {
+		model, err := m.h.use()
+		if err != nil {
+			return err
+		}
+		defer m.h.done()
+		var told *C.layerline_error
+		return check(C.layerline_model_profile_save(model, path, &told), told)
+	})
+}
+
 // TokenizeFlags is how text is read; values may be or-ed together.
 type TokenizeFlags uint32
 

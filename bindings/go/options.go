@@ -75,6 +75,10 @@ type Options struct {
 	// KVType is how sessions keep keys and values. ErrUnsupported for KVQ80 where the model's heads are not a multiple
 	// of 32 wide.
 	KVType KVType
+	// Profile is a file that Model.SaveProfile wrote: where not all experts of the model fit, the likeliest ones are read
+	// before passes use them. Opening fails where it cannot be used: ErrIO, ErrFormat when it is not a profile or damaged,
+	// ErrUnsupported when another version wrote it, ErrInvalidArgument when it is of another model. Empty: none.
+	Profile string
 	// SharedBudget is a budget that several models live on, in place of a MemoryBudget of their own.
 	SharedBudget *Budget
 	// DisableSharedSweeps has each pass read the weights for itself, with the same results. Otherwise passes of several
@@ -135,6 +139,14 @@ func (o Options) with(f func(*C.layerline_options) error) error {
 	status = C.layerline_options_set_share_sweeps(options, C.bool(!o.DisableSharedSweeps))
 	if err := refused(status, "DisableSharedSweeps is %v", o.DisableSharedSweeps); err != nil {
 		return err
+	}
+	if o.Profile != "" {
+		err := withPath(o.Profile, func(path *C.char) error {
+			return refused(C.layerline_options_set_profile(options, path), "Profile is %q", o.Profile)
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if o.SharedBudget != nil {
 		budget, err := o.SharedBudget.h.use()

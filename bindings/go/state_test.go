@@ -64,6 +64,15 @@ func TestSessionsAreCopiedSavedAndLoaded(t *testing.T) {
 	}
 }
 
+func TestAProfileOfUseIsOfAModelWithExpertsAndMustBeThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "profile")
+	refused(t, open(t, small).SaveProfile(path), layerline.ErrUnsupported)
+	options := small
+	options.Profile = path
+	_, err := layerline.Open(modelPath, options)
+	refused(t, err, layerline.ErrIO)
+}
+
 func TestWhatCannotBeCopiedSavedOrLoadedChangesNothing(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "state")

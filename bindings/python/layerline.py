@@ -170,6 +170,7 @@ class Options:
     cache_layers: layers held at most; 0: by budget alone.
     io: how weights are read.
     kv_type: how sessions keep keys and values.
+    profile: a file of `Model.save_profile`; the likeliest experts are then read before passes use them.
     shared_budget: a budget that several models live on, in place of memory_budget.
     """
 
@@ -182,6 +183,7 @@ class Options:
     cache_layers: int = 0
     io: Io = Io.AUTO
     kv_type: KvType = KvType.F16
+    profile: Union[str, bytes, "os.PathLike[str]", None] = None
     shared_budget: Optional[Budget] = None
     share_sweeps: bool = True
 
@@ -371,6 +373,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_options_set_cache_layers": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_io": (_STATUS, [_HANDLE, _I32]),
     "layerline_options_set_kv_type": (_STATUS, [_HANDLE, _I32]),
+    "layerline_options_set_profile": (_STATUS, [_HANDLE, _TEXT]),
     "layerline_options_set_shared_budget": (_STATUS, [_HANDLE, _HANDLE]),
     "layerline_budget_new": (_HANDLE, [_U64]),
     "layerline_budget_free": (None, [_HANDLE]),
@@ -385,6 +388,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_model_metadata_count": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_model_metadata_key_at": (_STATUS, [_HANDLE, _SIZE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_set_memory_budget": (_STATUS, [_HANDLE, _U64, _OUT]),
+    "layerline_model_profile_save": (_STATUS, [_HANDLE, _TEXT, _OUT]),
     "layerline_model_prefetch": (_STATUS, [_HANDLE, _U32, _U32, _OUT, _OUT]),
     "layerline_model_cancel": (_STATUS, [_HANDLE, _U64, _OUT]),
     "layerline_model_ticket_error": (_STATUS, [_HANDLE, _U64, _OUT]),
@@ -703,6 +707,8 @@ class _OptionsHandle(_Handle):
         _check(c.layerline_options_set_share_sweeps(own, bool(options.share_sweeps)))
         _check(c.layerline_options_set_io(own, _i32(options.io, "io")))
         _check(c.layerline_options_set_kv_type(own, _i32(options.kv_type, "kv_type")))
+        if options.profile is not None:
+            _check(c.layerline_options_set_profile(own, _path(options.profile)))
         if options.shared_budget is not None:
             with options.shared_budget._use() as shared:
                 _check(c.layerline_options_set_shared_budget(own, shared))
@@ -802,6 +808,13 @@ class Model(_Handle):
             else:
                 _check(status, error)
             return failed
+
+    def save_profile(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        """Writes how likely each expert is to be used, by all passes so far, to a file for `Options.profile`, which replaces
+        another of that name when it is complete."""
+        name = _path(path)
+        with self._use() as own:
+            _call(_c().layerline_model_profile_save, own, name)
 
     def prefetch(self, first_layer: int, count: int) -> int:
         """Asks for layers ahead of their use and returns a ticket at once; events tell when they are there."""

@@ -272,6 +272,13 @@ class WithModel(Case):
         self.assertEqual((first.position(), alone.position()), (len(PROMPT), len(PROMPT)))
         self.assertEqual(self.model.forward_batch([]), [])
 
+    def test_a_profile_of_use_is_of_a_model_with_experts_and_must_be_there(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "profile"
+            self.refused(Status.UNSUPPORTED, self.model.save_profile, path)
+            self.refused(Status.IO, Model, MODEL, Options(profile=path))
+            self.assertRaises(ValueError, self.model.save_profile, "a\0b")
+
     def test_sessions_are_copied_saved_and_loaded(self) -> None:
         with tempfile.TemporaryDirectory() as folder, Session(self.model) as session:
             path = pathlib.Path(folder) / "state"

@@ -266,3 +266,26 @@ pub unsafe extern "C" fn layerline_model_set_memory_budget(
 ) -> layerline_status {
     caller!().run(err, |c| c.handle(model)?.model.set_memory_budget(bytes))
 }
+
+/// Writes how likely each expert of a model is to be used, by all passes so far and by the profile that the model was opened
+/// with, to a file for `layerline_options_set_profile`. It takes a byte for each expert, and 48.
+///
+/// The file is written as `.layerline-*.tmp` beside its place, and gets its name when it is complete and on storage: what
+/// had the name before is replaced whole, or stays. Only its owner can read it.
+///
+/// `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows).
+///
+/// Errors: LAYERLINE_ERROR_UNSUPPORTED when the model has no experts; LAYERLINE_ERROR_IO, also where the name belongs to
+/// something other than a regular file; LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; it waits
+/// for storage.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_profile_save(
+    model: *const layerline_model,
+    path: *const c_char,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (model, path) = (c.handle(model)?, c.path(path)?);
+        model.model.save_profile(path)
+    })
+}

@@ -1,5 +1,7 @@
 //! How a model is opened.
 
+use std::ffi::c_char;
+
 use parking_lot::Mutex;
 
 use super::boundary::{Caller, Handle, Poison, busy, caller, owned};
@@ -209,6 +211,26 @@ pub unsafe extern "C" fn layerline_options_set_kv_type(
     set(&caller!(), options, |options| options.kv_type = kv_type)
 }
 
+/// Sets a profile of use, which `layerline_model_profile_save` wrote: where not all experts of the model fit, the background
+/// loader then reads the likeliest ones before passes use them, instead of passes filling memory with those that they use.
+/// Results do not depend on it. Opening reads the file, and fails where it cannot be used: with LAYERLINE_ERROR_IO,
+/// LAYERLINE_ERROR_FORMAT when it is not a profile, cut short or damaged, LAYERLINE_ERROR_UNSUPPORTED when another version of
+/// the library wrote it in a form that this one does not know, LAYERLINE_ERROR_INVALID_ARGUMENT when it is of another model.
+///
+/// `path`: NUL-terminated, bytes as the file system has them (UTF-8 on Windows); copied. NULL, the default: none.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_options_set_profile(
+    options: *mut layerline_options,
+    path: *const c_char,
+) -> layerline_status {
+    caller!().status(|c| {
+        let path = if path.is_null() { None } else { Some(c.path(path)?.to_path_buf()) };
+        change(c, options, |options| options.profile = path)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::error::LAYERLINE_OK;
@@ -230,8 +252,9 @@ mod tests {
                 layerline_options_set_io(options, LAYERLINE_IO_MMAP),
                 layerline_options_set_kv_type(options, LAYERLINE_KV_Q8_0),
                 layerline_options_set_share_sweeps(options, false),
+                layerline_options_set_profile(options, c"a profile".as_ptr()),
             ];
-            assert_eq!(statuses, [LAYERLINE_OK; 10]);
+            assert_eq!(statuses, [LAYERLINE_OK; 11]);
             let set = copy(&caller!(), options).unwrap();
             assert_eq!((set.memory_budget, set.context_length, set.chunk_length, set.threads), (1, 2, 3, 4));
             assert_eq!((set.prefetch, set.prefetch_distance, set.cache_layers, set.io), (false, 5, 6, Io::Mmap));
@@ -242,6 +265,9 @@ mod tests {
             }
             let set = copy(&caller!(), options).unwrap();
             assert_eq!((set.io, set.kv_type), (Io::Mmap, KvType::Q8_0));
+            assert_eq!(set.profile.as_deref(), Some(std::path::Path::new("a profile")));
+            assert_eq!(layerline_options_set_profile(options, std::ptr::null()), LAYERLINE_OK);
+            assert_eq!(copy(&caller!(), options).unwrap().profile, None);
             layerline_options_free(options);
         }
     }

@@ -3,6 +3,7 @@
 mod fingerprint;
 mod memory;
 mod open;
+mod profile;
 mod types;
 
 use std::fs::File;
@@ -24,6 +25,7 @@ use crate::weights::source::Source;
 pub use crate::exec::{Embeddings, Logits, Outputs};
 pub use crate::weights::{Event, EventKind, Io, LayerState, Stats};
 use fingerprint::Fingerprint;
+use profile::Profile;
 pub use types::{Info, KvType, Options, Plan};
 
 #[cfg(all(test, feature = "prefetch"))]
@@ -171,6 +173,18 @@ impl Model {
     /// The request's own; `NOT_FOUND`: there is no such ticket, or it is too old to tell.
     pub fn ticket_error(&self, ticket: u64) -> Result<()> {
         self.engine().ticket_error(ticket)
+    }
+
+    /// Writes how likely each expert is to be used, by all passes so far and by the profile that the model was opened with,
+    /// to a file for [`Options::profile`]. The file gets its name when it is complete and on storage.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED`: the model has no experts; `IO`, after which a file that was there is as before; `OUT_OF_MEMORY`.
+    pub fn save_profile(&self, path: &Path) -> Result<()> {
+        if self.engine().schedule().experts.is_empty() {
+            return Err(Error::unsupported("the model has no experts, whose use a profile could tell"));
+        }
+        Profile { fingerprint: self.fingerprint()?, experts: self.engine().expert_profile()? }.save(path)
     }
 
     pub(crate) fn description(&self) -> &Description {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::fingerprint::Fingerprint;
+use super::profile::Profile;
 use super::types::{Options, Plan};
 use super::{Model, memory};
 use crate::arch::{self, Described, Description, VectorSource};
@@ -269,6 +270,8 @@ fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn
             ),
         ));
     }
+    let profile = |path| Profile::read(path, read.compiled.schedule.experts.len());
+    let profile = options.profile.as_deref().map(profile).transpose()?;
     let isa = Isa::detect();
     let vectors = read_vectors(&read.files, &read.compiled.vectors)?;
     let Compiled { description, program, schedule, .. } = read.compiled;
@@ -288,6 +291,17 @@ fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn
         kept_experts: options.kept_experts,
         budget_share,
     })?;
+    if let (Some(profile), Some(path)) = (profile, &options.profile) {
+        let own = read.fingerprint.get(&engine)?;
+        if profile.fingerprint != own {
+            return Err(Error::invalid(format!(
+                "the profile {}: of another model: its fingerprint is {:032x}, here it is {own:032x}",
+                path.display(),
+                profile.fingerprint
+            )));
+        }
+        engine.expect_experts(&profile.experts)?;
+    }
     Ok(Arc::new(Model {
         description,
         metadata: read.metadata,

@@ -1,5 +1,6 @@
 //! What a host sets and what it is told: options, plan, facts of a model, what a pass yields.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::weights::{Io, KeptExperts, SharedBudget};
@@ -29,6 +30,9 @@ pub struct Options {
     /// Whether passes of several sessions that wait for their turn share a sweep, so that the weights are read once for all
     /// of them. Results are the same.
     pub share_sweeps: bool,
+    /// What [`Model::save_profile`](super::Model::save_profile) wrote: the loader fills the cache of experts with the
+    /// likeliest ones before passes use them. Plans do not read it.
+    pub profile: Option<PathBuf>,
     pub io: Io,
     /// How sessions keep keys and values. The budget never changes it.
     pub kv_type: KvType,
@@ -48,6 +52,7 @@ impl Default for Options {
             cache_layers: 0,
             kept_experts: KeptExperts::Cached,
             share_sweeps: true,
+            profile: None,
             io: Io::Auto,
             kv_type: KvType::F16,
             shared_budget: None,

@@ -140,6 +140,69 @@ fn at_the_floor_a_pass_reads_each_expert_of_its_tokens_once() {
 }
 
 #[test]
+fn a_profile_of_use_is_bound_to_its_model_and_changes_no_bit() {
+    let path = drawn::golden("arch/qwen3moe.gguf");
+    let mut options = Options { context_length: CONTEXT, threads: 2, ..Options::default() };
+    let plan = Model::plan(&path, &Options { memory_budget: 1, ..options.clone() }).unwrap();
+    options.memory_budget = plan.floor_bytes;
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("profile");
+    let run = |options: &Options| {
+        let model = Model::open(&path, options).unwrap();
+        let mut session = Session::new(&model, CONTEXT).unwrap();
+        session.forward(&FIRST, Logits::All).unwrap();
+        (rows(&session), model)
+    };
+    let (expected, model) = run(&options);
+    model.save_profile(&profile).unwrap();
+    let first = std::fs::read(&profile).unwrap();
+    assert_eq!(first.len(), 48 + model.engine().schedule().experts.len());
+    assert!(first[32..first.len() - 16].iter().any(|&rarity| rarity == 0));
+
+    options.profile = Some(profile.clone());
+    let (found, model) = run(&options);
+    assert_eq!(found, expected);
+    // Saved where it was, it is another one, whole.
+    model.save_profile(&profile).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let refused = |path: &std::path::Path, options: &Options| Model::open(path, options).map(drop).unwrap_err();
+    let whole = std::fs::read(&profile).unwrap();
+    for (bytes, status) in [
+        (whole[..whole.len() - 1].to_vec(), Status::Format),
+        ([&whole[..], b"x"].concat(), Status::Format),
+        (b"GGUF".to_vec(), Status::Format),
+        (Vec::new(), Status::Format),
+        (whole.iter().enumerate().map(|(i, b)| if i == 40 { b ^ 1 } else { *b }).collect(), Status::Format),
+    ] {
+        std::fs::write(&profile, bytes).unwrap();
+        let error = refused(&path, &options);
+        assert_eq!(error.status(), status);
+        assert!(error.message().contains(&*profile.to_string_lossy()), "{error}");
+    }
+    std::fs::write(&profile, &whole).unwrap();
+    // Of its kind and size, with other weights.
+    let other = folder.path().join("other.gguf");
+    let mut weights = std::fs::read(&path).unwrap();
+    let schedule = model.engine().schedule();
+    let page = &schedule.pages[schedule.sweep_len];
+    let count = weights.len();
+    weights[page.offset as usize..].iter_mut().step_by(7).take(count).for_each(|b| *b ^= 1);
+    std::fs::write(&other, weights).unwrap();
+    let error = refused(&other, &options);
+    assert_eq!(error.status(), Status::InvalidArgument);
+    assert!(error.message().contains("fingerprint"), "{error}");
+    let dense = drawn::golden("arch/llama.gguf");
+    assert_eq!(refused(&dense, &options).status(), Status::InvalidArgument);
+    options.profile = Some(folder.path().join("none"));
+    assert_eq!(refused(&path, &options).status(), Status::Io);
+    options.profile = None;
+    let error = Model::open(&dense, &options).unwrap().save_profile(&profile).unwrap_err();
+    assert_eq!(error.status(), Status::Unsupported);
+    assert_eq!(std::fs::read(&profile).unwrap(), whole);
+}
+
+#[test]
 fn what_undoes_a_pass_and_what_a_sampler_needs_are_counted_in_what_a_session_takes() {
     let path = drawn::golden("arch/gemma3.gguf");
     let options = Options { context_length: 400, chunk_length: 16, threads: 1, ..Options::default() };

@@ -13,10 +13,10 @@ use super::{Interrupt, RoutedExpert};
 use crate::error::{Result, Status};
 
 const LAYERS: u32 = 4;
-const EXPERTS: u32 = 12;
+pub const EXPERTS: u32 = 12;
 
 /// Layers of one matrix for all passes and one that stands for the router, and experts of three matrices.
-fn layers() -> Schedule {
+pub fn layers() -> Schedule {
     let mut matrices = Vec::new();
     for layer in 0..LAYERS {
         matrices.extend([(layer, 4096, 10), (layer, 4096, 2)]);
@@ -28,7 +28,7 @@ fn layers() -> Schedule {
 }
 
 /// Frames for the cyclic part, the ring, and `experts` of all layers.
-fn frames(s: &Schedule, experts: u64) -> u64 {
+pub fn frames(s: &Schedule, experts: u64) -> u64 {
     let mut frames = s.sweep_bytes() + Engine::min_frames(s);
     loop {
         let plan = Engine::plan_frames(s, frames, 0, super::tests::READERS, Default::default());
@@ -56,8 +56,8 @@ fn pass_on(b: &Bench, interrupt: &Interrupt, trace: &[Vec<u32>], mut each: impl 
         assert!(held.bytes().iter().zip(page.offset..).step_by(61).all(|(&b, at)| b == byte_at(at)), "page {p}");
         Ok(())
     };
-    for layer in 0..LAYERS {
-        let end = if layer + 1 < LAYERS { s.layer_pages(layer).end } else { s.head_start };
+    for layer in 0..s.layer_count {
+        let end = if layer + 1 < s.layer_count { s.layer_pages(layer).end } else { s.head_start };
         s.layer_pages(layer).take_while(|&p| p < end).try_for_each(|p| take(&mut sweep, p))?;
         let mut experts = routed_to(s, layer, &trace[layer as usize]);
         sweep.route(&mut experts, true);
@@ -68,7 +68,7 @@ fn pass_on(b: &Bench, interrupt: &Interrupt, trace: &[Vec<u32>], mut each: impl 
     (s.head_start..s.sweep_len).try_for_each(|p| take(&mut sweep, p))
 }
 
-fn pass(b: &Bench, trace: &[Vec<u32>]) -> Result<()> {
+pub fn pass(b: &Bench, trace: &[Vec<u32>]) -> Result<()> {
     pass_on(b, &b.interrupt, trace, |_| {})
 }
 
@@ -93,7 +93,7 @@ impl Draw {
     }
 }
 
-fn residents(b: &Bench) -> Vec<usize> {
+pub fn residents(b: &Bench) -> Vec<usize> {
     b.engine.shared().state.lock().cached_experts()
 }
 

@@ -7,6 +7,9 @@
 //! 32. The resident expert with the largest score is evicted; an expert that scores worse than all resident ones is not
 //! admitted. What the running token uses is never evicted for the sake of the same token.
 //!
+//! How often each expert was used on the whole is counted too: it is what a profile of use keeps, and what a cache that was
+//! given one begins with.
+//!
 //! Averages fall by themselves with every token. A layer's experts decay alike, so each keeps its averages as of its last
 //! use, and the order within a layer is kept by an index that decay leaves alone (see [`Layer`]).
 
@@ -17,6 +20,25 @@ const HALF_LIVES: [f64; 2] = [2.0, 32.0];
 const SHORT_WEIGHT: f64 = 0.3;
 /// p is never taken for less: the score stays finite.
 const MIN_CHANCE: f64 = 1e-9;
+/// A profile counts as much as so many tokens.
+const PROFILE_TOKENS: f64 = 256.0;
+
+/// How likely an expert is to be chosen by its layer: the chance is 2^(−n/8). One byte, for profiles of use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rarity(pub u8);
+
+impl Rarity {
+    /// No use is known.
+    pub const NEVER: Rarity = Rarity(u8::MAX);
+
+    fn of(chance: f64) -> Rarity {
+        if chance > 0.0 { Rarity((-8.0 * chance.log2()).round().clamp(0.0, 254.0) as u8) } else { Rarity::NEVER }
+    }
+
+    fn chance(self) -> f64 {
+        if self == Rarity::NEVER { 0.0 } else { 0.5f64.powf(f64::from(self.0) / 8.0) }
+    }
+}
 
 /// An expert: layer and number.
 pub type Expert = (u32, u32);
@@ -40,6 +62,10 @@ struct Use {
     averages: [f64; 2],
     /// The use of its layer at which they were computed.
     at: u64,
+    /// How often it was used.
+    count: u32,
+    /// What the profile says of it, where there is one.
+    profile: Rarity,
     resident: bool,
     /// The token that used it last; 0: none yet.
     token: u64,
@@ -70,6 +96,8 @@ pub struct Cache {
     capacity: usize,
     resident: usize,
     token: u64,
+    /// It was given a profile.
+    profiled: bool,
 }
 
 impl Cache {
@@ -84,7 +112,7 @@ impl Cache {
             worst: None,
         };
         let layers = (0..layers).map(|_| layer()).collect();
-        Cache { layers, worst: BTreeSet::new(), capacity, resident: 0, token: 0 }
+        Cache { layers, worst: BTreeSet::new(), capacity, resident: 0, token: 0, profiled: false }
     }
 
     /// Bytes of book-keeping for each expert.
@@ -139,6 +167,7 @@ impl Cache {
             }
             let moves = u.resident && u.token != token;
             (u.at, u.token) = (count, token);
+            u.count = u.count.saturating_add(1);
             if moves {
                 l.candidates.remove(&(u.key, e));
                 l.in_use.push(e);
@@ -166,6 +195,41 @@ impl Cache {
             }
             _ => Decision::Bypass,
         }
+    }
+
+    /// Takes in an expert that no token uses yet, if there is free room for it. O(log n).
+    pub fn admit_unused(&mut self, (layer, expert): Expert) -> bool {
+        if self.resident >= self.capacity || self.is_resident((layer, expert)) {
+            return false;
+        }
+        let l = &mut self.layers[layer as usize];
+        let u = &mut l.uses[expert as usize];
+        u.resident = true;
+        u.key = key(u);
+        if u.token == self.token && self.token > 0 {
+            l.in_use.push(expert);
+        } else {
+            l.candidates.insert((u.key, expert));
+        }
+        self.resident += 1;
+        self.find_worst(layer);
+        true
+    }
+
+    /// Begins with what a profile says of an expert. To be called before the first token.
+    pub fn expect(&mut self, (layer, expert): Expert, profile: Rarity) {
+        self.profiled = true;
+        let u = &mut self.layers[layer as usize].uses[expert as usize];
+        (u.averages, u.profile) = ([profile.chance(); 2], profile);
+    }
+
+    /// How likely the expert is to be chosen, by all uses and the profile: what the next profile says of it.
+    pub fn rarity(&self, (layer, expert): Expert) -> Rarity {
+        let l = &self.layers[layer as usize];
+        let u = &l.uses[expert as usize];
+        let before = if self.profiled { PROFILE_TOKENS } else { 0.0 };
+        let uses = f64::from(u.count) + before * u.profile.chance();
+        Rarity::of(uses / (l.count as f64 + before).max(1.0))
     }
 
     /// Changes the capacity. Gives the experts that are evicted, the worst first; those that the running token uses come
@@ -296,6 +360,36 @@ mod tests {
         // Used again and again, it comes to stay in place of the one that is not.
         let stays = (0..64).any(|_| token(&mut cache, &[&[0, 5]])[1] == Decision::Replace((0, 1)));
         assert!(stays && cache.is_resident((0, 0)));
+    }
+
+    #[test]
+    fn a_profile_keeps_the_share_of_tokens_that_use_an_expert_and_the_next_one_goes_on_from_it() {
+        let mut cache = Cache::new(1, 4, 0);
+        for t in 0..256 {
+            token(&mut cache, &[if t % 4 == 0 { &[0, 1] } else { &[0] }]);
+        }
+        let profile: Vec<Rarity> = (0..4).map(|e| cache.rarity((0, e))).collect();
+        assert_eq!(profile, [Rarity(0), Rarity(16), Rarity::NEVER, Rarity::NEVER]);
+        let mut next = Cache::new(1, 4, 2);
+        (0..).zip(&profile).for_each(|(e, &rarity)| next.expect((0, e), rarity));
+        assert!((0..4).map(|e| next.rarity((0, e))).eq(profile));
+        for _ in 0..256 {
+            token(&mut next, &[&[2]]);
+        }
+        assert_eq!([0, 1, 2, 3].map(|e| next.rarity((0, e))), [Rarity(8), Rarity(24), Rarity(8), Rarity::NEVER]);
+    }
+
+    #[test]
+    fn experts_of_a_profile_are_taken_into_free_room_alone_and_the_rarest_leaves_first() {
+        let mut cache = Cache::new(2, 4, 3);
+        for (expert, rarity) in [((0, 0), 4), ((0, 1), 40), ((1, 2), 20), ((1, 3), 8)] {
+            cache.expect(expert, Rarity(rarity));
+        }
+        let admitted = [(0, 0), (0, 0), (0, 1), (1, 2), (1, 3)].map(|expert| cache.admit_unused(expert));
+        assert_eq!(admitted, [true, false, true, true, false]);
+        assert_eq!(token(&mut cache, &[&[0], &[3]]), [Decision::Hit, Decision::Replace((0, 1))]);
+        assert_eq!(token(&mut cache, &[&[0], &[3]]), [Decision::Hit, Decision::Hit]);
+        assert_eq!(cache.set_capacity(2), [(1, 2)]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod expert_tests;
 pub mod experts;
 pub mod frames;
 mod loader;
+#[cfg(all(test, feature = "prefetch"))]
+mod profile_tests;
 mod residency;
 #[cfg(all(test, feature = "prefetch"))]
 mod routed_tests;
@@ -25,6 +27,7 @@ mod tests;
 
 pub use budget::SharedBudget;
 pub use engine::{Config, Engine, Interrupt, Look, PageGuard, Progress, ProgressReport, Sweep, SweepCaller};
+pub use experts::Rarity;
 pub use residency::KeptExperts;
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};
 pub use state::{Accounting, RoutedExpert};

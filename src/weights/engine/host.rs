@@ -1,6 +1,8 @@
-//! What a host asks of the engine: layers, tickets and events. None of it blocks but [`Engine::wait`].
+//! What a host asks of the engine: layers, tickets and events, and the profile of use. None of it blocks but
+//! [`Engine::wait`].
 
 use super::*;
+use crate::weights::experts::Rarity;
 
 impl Engine {
     /// Asks for layers `first` to `first + count`; returns at once.
@@ -17,6 +19,19 @@ impl Engine {
         let ticket = shared.state.lock().prefetch(&shared.fixed, first, count)?;
         shared.wake_loader();
         Ok(ticket)
+    }
+
+    /// Begins with a profile of use, which has as many entries as the schedule has experts: the loader reads the likeliest
+    /// ones into free frames of the cache while nothing else is to be read. To be called before the first sweep.
+    pub fn expect_experts(&self, profile: &[Rarity]) -> Result<()> {
+        self.shared.state.lock().expect_experts(profile)?;
+        self.shared.wake_loader();
+        Ok(())
+    }
+
+    /// How likely each expert is to be used, in the order of the schedule.
+    pub fn expert_profile(&self) -> Result<Vec<Rarity>> {
+        self.shared.state.lock().expert_profile()
     }
 
     /// A ticket for a submitted pass, which `interrupt` ends.

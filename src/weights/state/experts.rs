@@ -7,7 +7,7 @@
 use super::upkeep::Work;
 use super::*;
 use crate::sys::heap;
-use crate::weights::experts::{Cache, Decision};
+use crate::weights::experts::{Cache, Decision, Rarity};
 
 /// An expert that a pass is routed to: its number in the schedule, and what the caller knows it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,10 @@ struct Group {
     free: Vec<u32>,
     /// The system had no memory for more.
     refused: bool,
+    /// Experts that a profile knows uses of, by number in the schedule, the likeliest first.
+    likely: Vec<u32>,
+    /// Those of them before this one were looked at since there were free frames.
+    next_likely: usize,
 }
 
 struct CacheFrame {
@@ -90,6 +94,8 @@ impl ExpertCache {
                 live: 0,
                 free: Vec::new(),
                 refused: false,
+                likely: Vec::new(),
+                next_likely: 0,
             });
         }
         Ok(ExpertCache { groups, frames: Vec::new(), vacant: Vec::new(), experts, taking: false, chosen: Vec::new() })
@@ -98,7 +104,7 @@ impl ExpertCache {
     /// Bytes of book-keeping for each expert.
     pub const fn bytes_per_expert() -> usize {
         let frame = size_of::<CacheFrame>() + Frame::overhead_bytes();
-        size_of::<Tenant>() + Cache::bytes_per_expert() + frame + 3 * size_of::<u32>()
+        size_of::<Tenant>() + Cache::bytes_per_expert() + frame + 4 * size_of::<u32>()
     }
 
     /// A new sweep begins.
@@ -125,6 +131,11 @@ impl ExpertCache {
         Some(Work::ExpertFrames { group, sizes: vec![self.groups[group].frame_bytes as usize; count as usize] })
     }
 
+    /// Whether there are frames that experts of a profile can be read into before they are used.
+    pub fn has_room_for_likely(&self) -> bool {
+        self.groups.iter().any(|g| !g.free.is_empty() && g.next_likely < g.likely.len())
+    }
+
     #[cfg(test)]
     pub fn is_taking(&self) -> bool {
         self.taking
@@ -143,6 +154,46 @@ impl State {
     #[cfg(test)]
     pub fn expert_frames(&self) -> Vec<usize> {
         self.experts.frames.iter().filter_map(|f| f.memory.as_ref()).map(SharedFrame::address).collect()
+    }
+
+    /// What a profile says of each expert, by number in the schedule. To be called before the first sweep.
+    pub fn expect_experts(&mut self, profile: &[Rarity]) -> Result<()> {
+        let ExpertCache { groups, experts, .. } = &mut self.experts;
+        for (e, (&Tenant { group, layer, number, .. }, &rarity)) in (0..).zip(experts.iter().zip(profile)) {
+            let g = &mut groups[group as usize];
+            g.policy.expect((layer, number), rarity);
+            if rarity < Rarity::NEVER {
+                heap::push(&mut g.likely, e, "the order of experts")?;
+            }
+        }
+        groups.iter_mut().for_each(|g| g.likely.sort_unstable_by_key(|&e| (profile[e as usize], e)));
+        Ok(())
+    }
+
+    /// What the next profile says of each expert, by number in the schedule.
+    pub fn expert_profile(&self) -> Result<Vec<Rarity>> {
+        let ExpertCache { groups, experts, .. } = &self.experts;
+        let rarity = |e: &Tenant| groups[e.group as usize].policy.rarity((e.layer, e.number));
+        heap::collected(experts.iter().map(rarity), "a profile of use")
+    }
+
+    /// Gives a free frame to the likeliest expert that has none. Its first page.
+    pub(super) fn admit_likely(&mut self, fixed: &Fixed) -> Option<usize> {
+        for i in 0..self.experts.groups.len() {
+            while let g = &mut self.experts.groups[i]
+                && !g.free.is_empty()
+                && let Some(&expert) = g.likely.get(g.next_likely)
+            {
+                g.next_likely += 1;
+                let expert = expert as usize;
+                let Tenant { layer, number, .. } = self.experts.experts[expert];
+                if !self.is_leaving(fixed, expert) && self.experts.groups[i].policy.admit_unused((layer, number)) {
+                    self.take_frame(fixed, expert);
+                    return Some(fixed.schedule.experts[expert].pages().start);
+                }
+            }
+        }
+        None
     }
 
     /// Chooses which of the experts that the sweep is routed to are kept from now on. `first_ready`: puts those that are
@@ -191,7 +242,12 @@ impl State {
                 self.evict_expert(fixed, victim as usize);
             }
         }
-        let g = &mut self.experts.groups[group as usize];
+        self.take_frame(fixed, expert);
+    }
+
+    /// Gives a free frame to an expert that the policy has admitted.
+    fn take_frame(&mut self, fixed: &Fixed, expert: usize) {
+        let g = &mut self.experts.groups[self.experts.experts[expert].group as usize];
         let frame = g.free.pop().expect("the policy admits no more experts than there are frames");
         self.experts.experts[expert].frame = Some(frame);
         for p in fixed.schedule.experts[expert].pages() {
@@ -333,5 +389,6 @@ impl State {
         }
         // Where it grows, nothing is evicted.
         g.policy.set_capacity(g.live as usize);
+        g.next_likely = 0;
     }
 }

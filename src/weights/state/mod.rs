@@ -507,6 +507,7 @@ impl State {
     /// Whether somebody should look for pages to read. While as many reads are under way as may be, the thread that finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
-        (self.pages.absent > 0 || self.cursor.has_routed()) && self.requests.outstanding < fixed.max_outstanding
+        (self.pages.absent > 0 || self.cursor.has_routed() || self.experts.has_room_for_likely())
+            && self.requests.outstanding < fixed.max_outstanding
     }
 }

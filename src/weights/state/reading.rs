@@ -60,8 +60,14 @@ impl State {
         if kinds == Kinds::Passing {
             return None;
         }
-        let other = self.pages.wanted_pinned.first_of(schedule.sweep_len, schedule.pages.len())?;
-        self.start_for_sweep(fixed, other)
+        let other = self.pages.wanted_pinned.first_of(schedule.sweep_len, schedule.pages.len());
+        // What a profile expects takes half of the readers from a sweep, whose experts are not known yet.
+        let may_expect = !self.cursor.sweeping() || self.requests.outstanding < fixed.readers / 2;
+        match other {
+            Some(p) if self.pages.residency.pinned[p] || may_expect => self.start_for_sweep(fixed, p),
+            None if may_expect => self.admit_likely(fixed).and_then(|p| self.start_for_sweep(fixed, p)),
+            _ => None,
+        }
     }
 
     fn next_for_host(&mut self, fixed: &Fixed) -> Option<Vec<Request>> {

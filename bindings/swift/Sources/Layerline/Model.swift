@@ -241,6 +241,14 @@ public final class Model: Sendable {
         try handle.use { model in try checked { layerline_model_set_memory_budget(model, bytes, $0) } }
     }
 
+    /// Writes how likely each expert is to be used, by all passes so far and by the profile that the model was opened with,
+    /// to a file for ``Options/profile``. The file gets its name when it is complete and on storage. Throws
+    /// ``Status/unsupported`` when the model has no experts, and ``Status/io``. It waits for storage.
+    public func saveProfile(to path: String) throws {
+        let path = try terminated(path, "path")
+        try handle.use { model in try checked { layerline_model_profile_save(model, path, $0) } }
+    }
+
     /// The tokens of a text.
     public func tokenize(_ text: String, options: TokenizeOptions = []) throws -> [Token] {
         var text = text

@@ -55,6 +55,11 @@ public struct Options: Sendable {
     /// How sessions keep keys and values. Opening throws ``Status/unsupported`` for ``KVType/q8_0`` where the model's heads
     /// are not a multiple of 32 wide.
     public var kvType: KVType
+    /// A file that ``Model/saveProfile(to:)`` wrote: where not all experts of the model fit, the likeliest ones are read
+    /// before passes use them. Opening throws where it cannot be used: ``Status/io``, ``Status/format`` when it is not a
+    /// profile or damaged, ``Status/unsupported`` when another version wrote it, ``Status/invalidArgument`` when it is of
+    /// another model.
+    public var profile: String?
     /// A budget to live on together with other models, in place of `memoryBudget`.
     public var sharedBudget: Budget?
     /// Whether passes of several sessions that wait share a sweep over the weights. The results are the same.
@@ -70,6 +75,7 @@ public struct Options: Sendable {
         cacheLayers: Int = 0,
         io: IOMode = .automatic,
         kvType: KVType = .f16,
+        profile: String? = nil,
         sharedBudget: Budget? = nil,
         shareSweeps: Bool = true
     ) {
@@ -82,6 +88,7 @@ public struct Options: Sendable {
         self.cacheLayers = cacheLayers
         self.io = io
         self.kvType = kvType
+        self.profile = profile
         self.sharedBudget = sharedBudget
         self.shareSweeps = shareSweeps
     }
@@ -102,6 +109,9 @@ public struct Options: Sendable {
             }
             if layerline_options_set_io(options, io.rawValue) != LAYERLINE_OK {
                 throw LayerlineError(.invalidArgument, "io is \(io.rawValue), which is no mode")
+            }
+            if let profile {
+                try check(layerline_options_set_profile(options, terminated(profile, "profile")))
             }
             try sharedBudget?.handle.use { try check(layerline_options_set_shared_budget(options, $0)) }
             return try call(options)

@@ -25,6 +25,18 @@ final class StateTests: XCTestCase {
         return try session.logits()
     }
 
+    func testAProfileOfUseIsOfAModelWithExpertsAndMustBeThere() throws {
+        let model = try Model(path: modelPath, options: small)
+        XCTAssertThrowsError(try model.saveProfile(to: path)) {
+            XCTAssertEqual(($0 as? LayerlineError)?.status, .unsupported)
+        }
+        var options = small
+        options.profile = path
+        XCTAssertThrowsError(try Model(path: modelPath, options: options)) {
+            XCTAssertEqual(($0 as? LayerlineError)?.status, .io)
+        }
+    }
+
     func testSessionsAreCopiedSavedAndLoaded() async throws {
         let first = try Session(try Model(path: modelPath, options: small))
         try await first.forward(prompt, logits: .all)
