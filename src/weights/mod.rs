@@ -20,6 +20,8 @@ pub mod source;
 mod state;
 #[cfg(test)]
 pub mod testing;
+#[cfg(all(test, feature = "prefetch"))]
+mod trace_tests;
 mod types;
 // Most of what is promised needs the loader; what holds without it is tested on whole models.
 #[cfg(all(test, feature = "prefetch"))]
