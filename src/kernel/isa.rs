@@ -22,6 +22,9 @@ pub(super) enum Instructions {
     /// AVX2, FMA and F16C with AVX-512 F, BW, VL, DQ, VNNI and VBMI (Ice Lake, Zen 4 and later).
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same with AMX for 8-bit numbers (Sapphire Rapids and later), where the system lets this process use it.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -30,8 +33,8 @@ impl Isa {
 
     /// The best one this processor has.
     ///
-    /// The kernels above AVX2 are taken only where they give the bits of the scalar ones on this very processor: so far an
-    /// interpreter has run them (`scripts/vnni-interpreted`), no hardware.
+    /// The kernels above AVX2 are taken only where they give the bits of the scalar ones on this very processor: few
+    /// machines that run the tests have them. An interpreter runs all but those for AMX (`scripts/vnni-interpreted`).
     pub fn detect() -> Isa {
         let usable = |isa: &Isa| !isa.is_checked_in_use() || super::matmul::agrees(*isa);
         Isa::available().into_iter().rev().find(usable).unwrap_or(Isa::SCALAR)
@@ -55,6 +58,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vbmi")
             {
                 list.push(Isa(Instructions::Avx512));
+                if has_tiles() && crate::sys::tiles::allow() {
+                    list.push(Isa(Instructions::Amx));
+                }
             }
         }
         list
@@ -69,6 +75,8 @@ impl Isa {
             Instructions::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => "amx-int8",
         }
     }
 
@@ -85,9 +93,36 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => false,
             #[cfg(target_arch = "x86_64")]
-            Instructions::AvxVnni | Instructions::Avx512 => true,
+            Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => true,
         }
     }
+}
+
+/// Whether the processor has AMX for 8-bit numbers, and the system keeps its registers. The standard library does not tell
+/// yet.
+#[cfg(target_arch = "x86_64")]
+fn has_tiles() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+    /// Reads which registers the system keeps.
+    ///
+    /// # Safety
+    /// The processor has XGETBV.
+    #[target_feature(enable = "xsave")]
+    unsafe fn kept() -> u64 {
+        // SAFETY: the caller's promise; register 0 is the one there always is.
+        unsafe { _xgetbv(0) }
+    }
+    const TILE: u32 = 1 << 24;
+    const INT8: u32 = 1 << 25;
+    const KEEPS_REGISTERS: u32 = 1 << 27;
+    const CONFIGURATION_AND_DATA: u64 = 0b11 << 17;
+    // An interpreter has no such instructions.
+    !cfg!(miri)
+        && __cpuid(0).eax >= 7
+        && __cpuid(1).ecx & KEEPS_REGISTERS != 0
+        && __cpuid_count(7, 0).edx & (TILE | INT8) == TILE | INT8
+        // SAFETY: the bit above says that the system uses XSAVE, and with it that XGETBV is there.
+        && unsafe { kept() } & CONFIGURATION_AND_DATA == CONFIGURATION_AND_DATA
 }
 
 impl fmt::Debug for Isa {

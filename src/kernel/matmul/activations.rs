@@ -290,7 +290,7 @@ fn codes(isa: Isa, x: &[f32; 32], factor: f32, q: &mut [i8; 32]) -> i32 {
     match isa.instructions() {
         // SAFETY: an `Isa` is the proof that the processor has its instructions, and each of these has AVX2.
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 => unsafe {
+        Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => unsafe {
             super::avx2::quantize::codes(x, factor, q)
         },
         Instructions::Scalar => {

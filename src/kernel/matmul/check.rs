@@ -5,9 +5,8 @@ use crate::kernel::Isa;
 use crate::quant::Format;
 use crate::sys::heap;
 
-const K: usize = 768;
-const ROWS: usize = 37;
-const TOKENS: usize = 5;
+/// Elements of a row, rows and tokens: one token, as many as share what a block is taken apart into, and a prompt.
+const SHAPES: [[usize; 3]; 3] = [[768, 37, 1], [768, 37, 5], [256, 17, 66]];
 
 /// 64-byte-aligned room for activations.
 #[repr(align(64))]
@@ -15,7 +14,7 @@ const TOKENS: usize = 5;
 struct Line([u8; 64]);
 
 /// Whether the kernels of `isa` give the bits of the scalar ones for every format, on
-/// random blocks, for one token and for several. `false` where there is no memory to compare them. Takes about a millisecond.
+/// random blocks, for one token and for several. `false` where there is no memory to compare them. Takes a few milliseconds.
 pub fn agrees(isa: Isa) -> bool {
     let mut seed = 0x9E37_79B9_7F4A_7C15u64;
     let mut random = move || {
@@ -24,28 +23,30 @@ pub fn agrees(isa: Isa) -> bool {
         seed ^= seed << 17;
         seed
     };
-    let x: Vec<f32> = (0..TOKENS * K).map(|_| (random() >> 40) as f32 / (1u64 << 22) as f32 - 2.0).collect();
+    let most = SHAPES.map(|[k, _, tokens]| k * tokens).into_iter().max().unwrap_or(0);
+    let x: Vec<f32> = (0..most).map(|_| (random() >> 40) as f32 / (1u64 << 22) as f32 - 2.0).collect();
     Format::ALL.iter().all(|&format| {
-        let bytes = format.row_bytes(K).unwrap_or(0) * ROWS;
-        // Without memory for the comparison nothing is known of them.
-        let Ok(rows) = heap::collected((0..bytes).map(|_| (random() >> 32) as u8), "rows") else { return false };
-        [1, TOKENS].iter().all(|&tokens| {
-            let [truth, found] = [Isa::SCALAR, isa].map(|isa| product(isa, format, &rows, &x[..tokens * K], tokens));
+        SHAPES.iter().all(|&[k, count, tokens]| {
+            let bytes = format.row_bytes(k).unwrap_or(0) * count;
+            // Without memory for the comparison nothing is known of them.
+            let Ok(rows) = heap::collected((0..bytes).map(|_| (random() >> 32) as u8), "rows") else { return false };
+            let x = &x[..tokens * k];
+            let [truth, found] = [Isa::SCALAR, isa].map(|isa| product(isa, format, &rows, [k, count], x));
             truth.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
         })
     })
 }
 
-fn product(isa: Isa, format: Format, rows: &[u8], x: &[f32], tokens: usize) -> Vec<f32> {
-    let form = Form::of(format);
-    let mut room = vec![Line([0; 64]); activation_bytes(form, K, tokens).div_ceil(64)];
-    let mut out = vec![0f32; tokens * ROWS];
+fn product(isa: Isa, format: Format, rows: &[u8], [k, count]: [usize; 2], x: &[f32]) -> Vec<f32> {
+    let (form, tokens) = (Form::of(format), x.len() / k);
+    let mut room = vec![Line([0; 64]); activation_bytes(form, k, tokens).div_ceil(64)];
+    let mut out = vec![0f32; tokens * count];
     // SAFETY: a line is an array of bytes, and the slice is as long as all of them.
     let buf =
         unsafe { std::slice::from_raw_parts_mut((&raw mut (*room.as_mut_ptr()).0).cast::<u8>(), room.len() * 64) };
-    let acts = Activations::quantize(isa, form, K, x, tokens, buf);
+    let acts = Activations::quantize(isa, form, k, x, tokens, buf);
     // SAFETY: `out` holds all rows of all tokens, and no other thread knows it.
-    unsafe { multiply(isa, format, rows, K, 0..ROWS, &acts, Output { ptr: out.as_mut_ptr(), stride: ROWS }) };
+    unsafe { multiply(isa, format, rows, k, 0..count, &acts, Output { ptr: out.as_mut_ptr(), stride: count }) };
     out
 }
 

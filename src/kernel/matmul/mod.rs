@@ -12,6 +12,8 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -112,6 +114,9 @@ pub unsafe fn multiply(
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx512 => unsafe { avx512::multiply(format, &job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Instructions::Amx => unsafe { amx::multiply(format, &job) },
         // SAFETY: the caller's promise about `out`; the rest of a job was checked above.
         Instructions::Scalar => unsafe { scalar::multiply(format, &job) },
     }

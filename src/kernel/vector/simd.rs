@@ -103,6 +103,8 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Instructions::Scalar => kernel.run(super::portable::Portable),
         // SAFETY: an `Isa` is the proof that the processor has its instructions, and each of these has AVX2, FMA and F16C.
         #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 => unsafe { super::avx2::run(kernel) },
+        Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => unsafe {
+            super::avx2::run(kernel)
+        },
     }
 }

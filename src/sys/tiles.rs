@@ -1,0 +1,13 @@
+//! The tile registers of AMX, which a process has to ask for.
+
+/// Whether this process may use them, on all of its threads: asks the system, as often as it is called. A permission is
+/// never taken back, and a child made by `fork` has it too.
+///
+/// With it the system's frames of signal handlers are larger, so that it no longer takes alternative stacks of less than
+/// about 12 KiB for them. Where a thread has one already, the permission is refused.
+pub fn allow() -> bool {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    return super::linux::tiles::allow();
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    false
+}
