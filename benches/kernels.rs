@@ -144,9 +144,11 @@ usage: cargo bench --bench kernels -- [OPTIONS] [FORMAT...]      (or make bench-
                     with ours
   --threads LIST    of the comparison; default: 1 and the CPUs this process may use, two at most
   --tokens LIST     of the comparison; default: 1,512
+  --isa NAME        the kernels of this instruction set; default: the best one this processor has
   --json FILE       the figures";
 
 struct Wanted {
+    isa: Isa,
     formats: Vec<Format>,
     peer: Option<PathBuf>,
     threads: Vec<usize>,
@@ -159,15 +161,22 @@ fn counts(list: &str) -> Result<Vec<usize>, String> {
     list.split(',').map(count).collect()
 }
 
+fn instructions(name: &str) -> Result<Isa, String> {
+    let all = Isa::available();
+    let names = || all.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
+    all.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| format!("{name} is none of {}", names()))
+}
+
 impl Wanted {
     fn parse(arguments: impl IntoIterator<Item = String>, cores: usize) -> Result<Wanted, String> {
         let (threads, tokens) = ((1..=cores).collect(), vec![1, 512]);
-        let mut wanted = Wanted { formats: Vec::new(), peer: None, threads, tokens, json: None };
+        let mut wanted = Wanted { isa: Isa::detect(), formats: Vec::new(), peer: None, threads, tokens, json: None };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
                 "--peer" => wanted.peer = Some(value()?.into()),
+                "--isa" => wanted.isa = instructions(&value()?)?,
                 "--json" => wanted.json = Some(value()?.into()),
                 "--threads" => wanted.threads = counts(&value()?)?,
                 "--tokens" => wanted.tokens = counts(&value()?)?,
@@ -201,9 +210,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
-    let isa = Isa::detect();
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get()).min(2);
     let wanted = Wanted::parse(arguments, cores)?;
+    let isa = wanted.isa;
     let formats = match &wanted.peer {
         Some(folder) => peer::compare(folder, isa, &wanted.formats, &wanted.tokens, &wanted.threads)?,
         None => alone(isa, &wanted.formats, cores),
