@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_keeps_the_share_of_tokens_that_use_an_expert_and_the_next_one_goes_on_from_it() {
+    fn a_profile_keeps_the_share_of_tokens_and_the_next_one_goes_on_from_it() {
         let mut cache = Cache::new(1, 4, 0);
         for t in 0..256 {
             token(&mut cache, &[if t % 4 == 0 { &[0, 1] } else { &[0] }]);

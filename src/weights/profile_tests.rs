@@ -44,7 +44,7 @@ fn experts_of(s: &Schedule, reads: &[Range<u64>]) -> Vec<usize> {
 }
 
 #[test]
-fn the_likeliest_experts_are_read_first_until_the_cache_is_full_and_nothing_is_evicted_for_them() {
+fn the_likeliest_experts_are_read_first_until_the_cache_is_full() {
     let s = layers();
     for experts in [1, 8, 20] {
         let b = open(layers(), frames(&s, experts), true, |_| {});
@@ -80,7 +80,7 @@ fn without_a_profile_idle_time_reads_no_expert() {
 }
 
 #[test]
-fn experts_that_were_never_used_are_not_read_and_room_that_is_left_fills_with_what_passes_use() {
+fn room_that_is_left_fills_with_what_passes_use() {
     let s = layers();
     let b = open(layers(), frames(&s, 8), true, |_| {});
     let mut few = vec![Rarity::NEVER; s.experts.len()];

@@ -81,54 +81,38 @@ impl Units {
     }
 }
 
-/// Tiles of rows that share a pass over the activations of 256 columns. Those of a whole prompt are larger than the second
-/// cache, and the tile registers faster than the third.
-const GROUP: usize = 4;
-
 /// The loop over rows, panels of tokens, and columns.
 ///
 /// # Safety
 /// As `super::multiply`; there are no fewer tokens than a tile has, and the tiles are configured.
 unsafe fn over_panels(product: &mut dyn Product, job: &Job) {
     let tokens = job.acts.tokens();
-    // Written before it is read: as much as there are rows and tokens.
-    let mut results = [const { MaybeUninit::<Results>::uninit() }; GROUP];
-    for start in (job.start..job.end).step_by(GROUP * TILE_ROWS) {
-        let end = job.end.min(start + GROUP * TILE_ROWS);
-        let part = |i: usize| Job { start: start + TILE_ROWS * i, end: end.min(start + TILE_ROWS * (i + 1)), ..*job };
-        let tiles = (end - start).div_ceil(TILE_ROWS);
+    // Written before it is read: as much as there are tokens.
+    let mut results = MaybeUninit::<Results>::uninit();
+    let results: *mut [f32; TILE_ROWS] = results.as_mut_ptr().cast();
+    for start in (job.start..job.end).step_by(TILE_ROWS) {
+        let part = Job { start, end: job.end.min(start + TILE_ROWS), ..*job };
         for panel in (0..tokens).step_by(PANEL) {
             // A panel of less than a tile takes some tokens of the one before.
             let from = panel.min(tokens - TOKENS);
             let count = PANEL.min(tokens - from);
-            let units = |part: &Job| Units { from, count, halves: (part.end - part.start).div_ceil(ROWS) };
-            for results in &mut results[..tiles] {
-                // SAFETY: there are no more tokens in the tiles than results; zeros are numbers.
-                unsafe {
-                    results.as_mut_ptr().cast::<[f32; TILE_ROWS]>().write_bytes(0, count.next_multiple_of(TOKENS))
-                };
-            }
+            let units = Units { from, count, halves: (part.end - part.start).div_ceil(ROWS) };
+            // SAFETY: there are no more tokens in the tiles than results; zeros are numbers.
+            unsafe { results.write_bytes(0, TOKENS * units.tiles()) };
             for block in 0..job.k / 256 {
-                for (i, results) in results[..tiles].iter_mut().enumerate() {
-                    let part = part(i);
-                    // SAFETY: the caller's promises; the results of these tokens are written.
-                    unsafe {
-                        product.take_apart(&part, block);
-                        product.add(&units(&part), &part, block, results.as_mut_ptr().cast());
-                    }
+                // SAFETY: the caller's promises; the results of these tokens are written.
+                unsafe {
+                    product.take_apart(&part, block);
+                    product.add(&units, &part, block, results);
                 }
             }
-            for (i, results) in results[..tiles].iter().enumerate() {
-                let part = part(i);
-                let units = units(&part);
-                for tile in 0..units.tiles() {
-                    for t in 0..TOKENS {
-                        // SAFETY: the caller lets this thread write its rows of every token; their results are written.
-                        unsafe {
-                            let y = results.as_ptr().cast::<[f32; TILE_ROWS]>().add(TOKENS * tile + t).cast::<f32>();
-                            let to = job.out.ptr.add((units.first(tile) + t) * job.out.stride + part.start);
-                            to.copy_from_nonoverlapping(y, part.end - part.start);
-                        }
+            for tile in 0..units.tiles() {
+                for t in 0..TOKENS {
+                    // SAFETY: the caller lets this thread write its rows of every token; their results are written.
+                    unsafe {
+                        let y = results.add(TOKENS * tile + t).cast::<f32>();
+                        let to = job.out.ptr.add((units.first(tile) + t) * job.out.stride + start);
+                        to.copy_from_nonoverlapping(y, part.end - start);
                     }
                 }
             }
