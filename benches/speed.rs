@@ -162,7 +162,7 @@ fn measure(wanted: &Wanted, model: &Path, task: &str, before: usize, figure: &st
     }
     let of = |pick: &dyn Fn(&Value) -> Option<f64>| median(runs.iter().filter_map(pick).collect());
     let peer = |run: &Value, setting: &str| run["peer"][setting][figure].as_f64();
-    // One of the two may not run: llama.cpp 0.3.36 of the Python package ends with a fault when it repacks an LFM2.
+    // One of the two may not run: a llama.cpp that was compiled for another processor ends with a fault.
     let better =
         |run: &Value| ["mapped", "repacked"].into_iter().filter_map(|setting| peer(run, setting)).reduce(f64::max);
     let ours = of(&|run| run["ours"][figure].as_f64());
