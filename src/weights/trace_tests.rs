@@ -35,7 +35,7 @@ fn routing() -> Vec<Vec<Vec<u32>>> {
 }
 
 #[test]
-fn over_any_64_tokens_no_more_is_missing_than_of_a_fixed_share_and_the_budget_holds() {
+fn over_any_64_tokens_no_more_is_missing_than_of_a_fixed_share() {
     let s = layers();
     let tokens = routing();
     let budgets = [25, 10, 50, 6, 33].map(|percent| frames(&s, u64::from(LAYERS) * EXPERTS * percent / 100));

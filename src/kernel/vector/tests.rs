@@ -256,7 +256,14 @@ fn plain_activations_are_gates_of_a_neutral_row_bit_for_bit() {
     for isa in Isa::available() {
         for n in LENGTHS {
             let x: Vec<f32> = noise(1, n).iter().map(|x| x * 12.0).collect();
-            for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, CLAMPED] {
+            for f in [
+                Activation::Silu,
+                Activation::Gelu,
+                Activation::GeluTanh,
+                Activation::Relu,
+                Activation::SquaredRelu,
+                CLAMPED,
+            ] {
                 let mut plain = x.clone();
                 activate(isa, f, &mut plain);
                 // What multiplies the clamped one is 1 more than the up projection.
@@ -264,6 +271,19 @@ fn plain_activations_are_gates_of_a_neutral_row_bit_for_bit() {
                 gate_assign(isa, f, &x, &mut gated);
                 assert_eq!(plain, gated, "{isa:?} {f:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn squared_relu_is_the_square_of_what_is_positive() {
+    for isa in Isa::available() {
+        for n in LENGTHS {
+            let x = noise(5, n);
+            let mut got = x.clone();
+            activate(isa, Activation::SquaredRelu, &mut got);
+            let want: Vec<f32> = x.iter().map(|x| x.max(0.0) * x.max(0.0)).collect();
+            assert_eq!(got, want, "{isa:?}");
         }
     }
 }
