@@ -17,7 +17,9 @@ use crate::{ROOT, Result, machine, output, write};
 const MODEL: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// Drafts of a pass at most.
 const MAX_DRAFTS: usize = 16;
-const CONTEXT: u32 = 1024;
+const CONTEXT: u32 = 640;
+/// Short, so that a third of a small file is above the floor.
+const CHUNK: u32 = 64;
 
 const PARAGRAPH: &str = "The harbour of Lindholm was built in 1874 by a company of stone masons from the north. It has two \
 piers, a lighthouse with a red lantern, and a long wall against the winter storms. Every morning the boats leave before \
@@ -100,6 +102,7 @@ pub fn compare(options: &Options, drafter: Option<&PathBuf>) -> Result<()> {
         memory_budget,
         threads: options.threads,
         context_length: CONTEXT,
+        chunk_length: CHUNK,
         ..ModelOptions::default()
     };
     let plan = Model::plan(&path, &settings(0)).map_err(text)?;

@@ -29,6 +29,12 @@ impl<T> Mutex<T> {
     }
 }
 
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Mutex<T> {
+        Mutex::new(T::default())
+    }
+}
+
 impl<T> MutexGuard<'_, T> {
     /// Whose turn it is next the scheduler chooses.
     pub fn unlock_fair(guard: Self) {
@@ -62,6 +68,12 @@ pub struct TimedOut;
 impl TimedOut {
     pub fn timed_out(&self) -> bool {
         true
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Condvar {
+        Condvar::new()
     }
 }
 
