@@ -183,13 +183,13 @@ impl State {
     // --- budget ---------------------------------------------------------------------------------------------------
 
     pub fn used(&self) -> u64 {
-        self.accounting.beside_ring() + self.ring.extent().max(self.upkeep.ring_known())
+        self.accounting.beside_ring() + self.ring.extent().max(self.upkeep.ring_given())
     }
 
     /// Whether memory is being given back.
     #[cfg(all(test, shuttle))]
     pub fn gives_back(&self) -> bool {
-        self.accounting.returning > 0 || self.upkeep.ring_known() > self.ring.extent() || self.stale_plan().is_some()
+        self.accounting.returning > 0 || self.upkeep.ring_given() > self.ring.extent() || self.stale_plan().is_some()
     }
 
     pub fn budget(&self) -> u64 {
@@ -310,6 +310,7 @@ impl State {
         let room = self.accounting.budget.saturating_sub(self.accounting.beside_ring());
         let before = self.ring.extent();
         self.ring.set_limit(self.planned_ring().min(room).min(self.upkeep.ring_ceiling()));
+        self.upkeep.ring_reaches(self.ring.extent());
         if self.ring.extent() > before {
             self.note_peak();
         }

@@ -182,7 +182,7 @@ impl State {
         let page = fixed.page(p);
         // While a smaller plan is still being reached, memory in use by a pass comes first.
         if self.used() + page.extent_bytes > self.accounting.budget {
-            let returns = self.accounting.returning > 0 || self.upkeep.ring_known() > self.ring.extent();
+            let returns = self.accounting.returning > 0 || self.upkeep.ring_given() > self.ring.extent();
             return if returns { Start::Later } else { Start::Never };
         }
         let mapped = fixed.sources[page.file as usize].mapping().is_some();

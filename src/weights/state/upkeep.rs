@@ -74,13 +74,27 @@ pub(super) struct Upkeep {
     refused: Option<usize>,
     /// Part of the ring's memory that the system knows to be in use.
     ring_known: u64,
+    /// The most of it that was in use since the system got back what lay beyond: the ring may have grown and become smaller
+    /// again before anybody told the system.
+    ring_reached: u64,
     /// The part that will be in use when a change under way is done.
     ring_target: Option<u64>,
 }
 
 impl Upkeep {
-    pub fn ring_known(&self) -> u64 {
-        self.ring_known
+    /// The part of the ring's memory that the system may have given.
+    pub fn ring_given(&self) -> u64 {
+        self.ring_known.max(self.ring_reached)
+    }
+
+    /// The ring is in use up to here.
+    pub fn ring_reaches(&mut self, extent: u64) {
+        self.ring_reached = self.ring_reached.max(extent);
+    }
+
+    /// Whether the system is to be told that the ring is in use up to `extent`, or to have back what lies beyond.
+    fn ring_waits(&self, extent: u64) -> bool {
+        self.ring_target.is_none() && (self.ring_known != extent || self.ring_reached > extent)
     }
 
     /// The ring must not grow over memory that is being given back, nor beyond what the system is just being told: frames
@@ -167,8 +181,8 @@ impl State {
             let (frames, mapped) = (std::mem::take(&mut upkeep.frames), std::mem::take(&mut upkeep.mapped));
             return Some(Work::Return { frames, mapped, bytes: std::mem::take(&mut upkeep.bytes) });
         }
-        if upkeep.ring_target.is_none() && upkeep.ring_known != extent {
-            let from = upkeep.ring_known;
+        if upkeep.ring_waits(extent) {
+            let from = upkeep.ring_given();
             upkeep.ring_target = Some(extent);
             upkeep.ring_known = from.max(extent);
             let tail = (from > extent).then(|| self.ring.take_tail(extent, from));
@@ -190,7 +204,7 @@ impl State {
             || !upkeep.frames.is_empty()
             || !upkeep.mapped.is_empty()
             || upkeep.bytes > 0
-            || (upkeep.ring_target.is_none() && upkeep.ring_known != self.ring.extent())
+            || upkeep.ring_waits(self.ring.extent())
             || (!upkeep.taking && upkeep.order.is_some())
             || self.experts.lacks_frames()
     }
@@ -213,6 +227,7 @@ impl State {
             Outcome::Ring { to, tail } => {
                 tail.into_iter().for_each(|tail| self.ring.return_tail(tail));
                 self.upkeep.ring_known = to;
+                self.upkeep.ring_reached = to.max(self.ring.extent());
                 self.upkeep.ring_target = None;
             }
             Outcome::Frames(order, frames) => self.supply(fixed, order, frames),
