@@ -231,7 +231,7 @@ static void change_budget(void)
     const uint64_t budget = least + (most - least) * below(4) / 3;
     /* With the larger of the two until memory has gone back. */
     if (budget + TOLERANCE > watched_limit) {
-        watch(budget + TOLERANCE);
+        watch(budget + 2 * TOLERANCE);
     }
     if (model_count == 1 && fits(layerline_model_set_memory_budget(models[0], budget, NULL))) {
         unsigned tries;
@@ -239,7 +239,7 @@ static void change_budget(void)
             pause_ms(1);
         }
         CHECK(used_bytes() <= budget);
-        watch(budget + TOLERANCE);
+        watch(budget + 2 * TOLERANCE);
     }
 }
 

@@ -75,13 +75,8 @@ pub unsafe extern "C" fn layerline_model_forward_batch(
         };
         let mut opened: Vec<Result<(_, &[i32], Outputs)>> = (0..count).map(open).collect();
         let able = opened.iter_mut().filter_map(|input| input.as_mut().ok());
-        let mut batch: Vec<BatchInput> = able
-            .map(|(session, tokens, outputs)| BatchInput {
-                session: &mut **session,
-                tokens: *tokens,
-                outputs: *outputs,
-            })
-            .collect();
+        let mut batch: Vec<BatchInput> =
+            able.map(|(session, tokens, outputs)| BatchInput { session, tokens, outputs: *outputs }).collect();
         let mut results = forward_batch(&mut batch).into_iter();
         drop(batch);
         let ended = opened.into_iter().map(|input| input.and_then(|_| results.next().unwrap_or(Ok(()))));

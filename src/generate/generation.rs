@@ -53,7 +53,7 @@ enum Drafter {
     None,
     /// The text itself: what followed its last tokens before.
     Text,
-    Model(DraftModel),
+    Model(Box<DraftModel>),
 }
 
 /// The settings of generations, and what the last one was. One can be used for many generations, one after the other.
@@ -178,7 +178,7 @@ impl Generation {
     /// `INVALID_ARGUMENT`: `max_drafts` is 0 or more than [`MAX_DRAFTS`].
     pub fn draft_with(&mut self, model: DraftModel, max_drafts: usize) -> Result<()> {
         check_drafts(max_drafts)?;
-        (self.drafter, self.max_drafts, self.pace) = (Drafter::Model(model), max_drafts, Pace::default());
+        (self.drafter, self.max_drafts, self.pace) = (Drafter::Model(Box::new(model)), max_drafts, Pace::default());
         Ok(())
     }
 

@@ -158,7 +158,7 @@ fn a_profile_of_use_is_bound_to_its_model_and_changes_no_bit() {
     model.save_profile(&profile).unwrap();
     let first = std::fs::read(&profile).unwrap();
     assert_eq!(first.len(), 48 + model.engine().schedule().experts.len());
-    assert!(first[32..first.len() - 16].iter().any(|&rarity| rarity == 0));
+    assert!(first[32..first.len() - 16].contains(&0));
 
     options.profile = Some(profile.clone());
     let (found, model) = run(&options);

@@ -37,8 +37,11 @@ fn left(session: &Session) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
     (rows(session), (0..session.embedding_rows()).map(|row| session.embeddings(row).unwrap().to_vec()).collect())
 }
 
+/// Logits and embeddings.
+type Rows = (Vec<Vec<f32>>, Vec<Vec<f32>>);
+
 /// A session after each of two passes, alone.
-fn alone(model: &Arc<Model>, i: usize) -> [(Vec<Vec<f32>>, Vec<Vec<f32>>); 2] {
+fn alone(model: &Arc<Model>, i: usize) -> [Rows; 2] {
     let mut session = Session::new(model, 0).unwrap();
     let all = tokens_of(i, BEFORE[i] + COUNTS[i] + 1);
     if BEFORE[i] > 0 {
