@@ -1437,9 +1437,13 @@ public:
                                 tokens.size(), nullptr}
     {
     }
+    /** Takes over what `other` asks for, and its error. */
     batch_input(batch_input &&other) noexcept : layerline_batch_input(other) { other.error = nullptr; }
+    /** Not copied: the error has one owner. */
     batch_input(const batch_input &) = delete;
+    /** As the constructor. */
     batch_input &operator=(const batch_input &) = delete;
+    /** Frees the error. */
     ~batch_input() { layerline_error_free(error); }
 
     /** How its pass ended, with the message, once: a second call has the status alone. */

@@ -993,6 +993,7 @@ typedef struct layerline_batch_input {
     layerline_session *session;
     /** At least one token. */
     const int32_t *tokens;
+    /** How many there are. */
     size_t count;
     /** Set by the call: NULL, or the error of this input, which the caller frees. */
     layerline_error *error;

@@ -24,6 +24,7 @@ pub struct layerline_batch_input {
     pub session: *mut layerline_session,
     /// At least one token.
     pub tokens: *const i32,
+    /// How many there are.
     pub count: usize,
     /// Set by the call: NULL, or the error of this input, which the caller frees.
     pub error: *mut layerline_error,
