@@ -11,7 +11,7 @@
 //! given one begins with.
 //!
 //! Averages fall by themselves with every token. A layer's experts decay alike, so each keeps its averages as of its last
-//! use, and the order within a layer is kept by an index that decay leaves alone (see [`Layer`]).
+//! use, and the order within a layer is kept by an index that decay leaves alone (see `Layer`).
 
 use std::collections::BTreeSet;
 
