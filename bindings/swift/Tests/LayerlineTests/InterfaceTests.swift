@@ -18,12 +18,13 @@ final class InterfaceTests: XCTestCase {
         XCTAssertEqual(LogitRows.last.rawValue, LAYERLINE_LOGITS_LAST)
         XCTAssertEqual(LogitRows.all.rawValue, LAYERLINE_LOGITS_ALL)
         XCTAssertEqual(LogitRows.none.rawValue, LAYERLINE_LOGITS_NONE)
-        XCTAssertEqual(try matches(#"^#define (LAYERLINE_EMBEDDINGS_\w+) "#, in: header).count, 5)
+        XCTAssertEqual(try matches(#"^#define (LAYERLINE_EMBEDDINGS_\w+) "#, in: header).count, 6)
         XCTAssertEqual(EmbeddingRows.none.rawValue, LAYERLINE_EMBEDDINGS_NONE)
         XCTAssertEqual(EmbeddingRows.all.rawValue, LAYERLINE_EMBEDDINGS_ALL)
         XCTAssertEqual(EmbeddingRows.last.rawValue, LAYERLINE_EMBEDDINGS_LAST)
         XCTAssertEqual(EmbeddingRows.mean.rawValue, LAYERLINE_EMBEDDINGS_MEAN)
         XCTAssertEqual(EmbeddingRows.first.rawValue, LAYERLINE_EMBEDDINGS_FIRST)
+        XCTAssertEqual(EmbeddingRows.score.rawValue, LAYERLINE_EMBEDDINGS_SCORE)
         for name in ["plan", "model_info", "session_info", "stats", "event"] {
             let body = try matches("^typedef struct layerline_\(name) \\{(.*?)^\\}", in: header)[0]
             let fields = try matches(#"^    \w+ (\w+);"#, in: body)

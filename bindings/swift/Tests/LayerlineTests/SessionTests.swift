@@ -107,11 +107,13 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(tokens.first, session.model.info.beginToken)
         for try await _ in session.generate("a", maxTokens: 0) {}
         XCTAssertEqual(try session.position, tokens.count)
+        // A text that goes on has no beginning token, and no space put before it.
+        let more = try session.model.tokenize("a", options: .continued)
         for try await _ in session.generate("a", maxTokens: 0) {}
-        XCTAssertEqual(try session.position, 2 * tokens.count - 1)
+        XCTAssertEqual(try session.position, tokens.count + more.count)
         // An empty prompt goes on from the logits that are there.
         for try await _ in session.generate([], maxTokens: 3) {}
-        XCTAssertEqual(try session.position, 2 * tokens.count + 1)
+        XCTAssertEqual(try session.position, tokens.count + more.count + 2)
     }
 
     func testWhatASessionHoldsWhenALoopIsLeftIsWhatWasGivenOut() async throws {
