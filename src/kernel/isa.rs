@@ -1,6 +1,7 @@
 //! Which instruction set the kernels use: found once, when a model is opened.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 /// An instruction set that this processor has and the kernels are written for.
 ///
@@ -36,8 +37,19 @@ impl Isa {
     /// The kernels above AVX2 are taken only where they give the bits of the scalar ones on this very processor: few
     /// machines that run the tests have them. An interpreter runs all but those for AMX (`scripts/vnni-interpreted`).
     pub fn detect() -> Isa {
+        // Comparing takes as long as opening a small model does.
+        static FOUND: OnceLock<Isa> = OnceLock::new();
+        if let Some(isa) = FOUND.get() {
+            return *isa;
+        }
         let usable = |isa: &Isa| !isa.is_checked_in_use() || super::matmul::agrees(*isa);
-        Isa::available().into_iter().rev().find(usable).unwrap_or(Isa::SCALAR)
+        let available = Isa::available();
+        let best = available.iter().copied().rev().find(usable).unwrap_or(Isa::SCALAR);
+        // One that was passed over may have been so because there was no memory to compare it.
+        if available.last() == Some(&best) {
+            let _ = FOUND.set(best);
+        }
+        best
     }
 
     /// All that this processor has, slowest first.

@@ -24,30 +24,33 @@ pub fn agrees(isa: Isa) -> bool {
         seed
     };
     let most = SHAPES.map(|[k, _, tokens]| k * tokens).into_iter().max().unwrap_or(0);
-    let x: Vec<f32> = (0..most).map(|_| (random() >> 40) as f32 / (1u64 << 22) as f32 - 2.0).collect();
+    // Without memory for the comparison nothing is known of them.
+    let numbers = (0..most).map(|_| (random() >> 40) as f32 / (1u64 << 22) as f32 - 2.0);
+    let Ok(x) = heap::collected(numbers, "numbers") else { return false };
     Format::ALL.iter().all(|&format| {
         SHAPES.iter().all(|&[k, count, tokens]| {
             let bytes = format.row_bytes(k).unwrap_or(0) * count;
-            // Without memory for the comparison nothing is known of them.
             let Ok(rows) = heap::collected((0..bytes).map(|_| (random() >> 32) as u8), "rows") else { return false };
             let x = &x[..tokens * k];
-            let [truth, found] = [Isa::SCALAR, isa].map(|isa| product(isa, format, &rows, [k, count], x));
+            let products = [Isa::SCALAR, isa].map(|isa| product(isa, format, &rows, [k, count], x));
+            let [Some(truth), Some(found)] = products else { return false };
             truth.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
         })
     })
 }
 
-fn product(isa: Isa, format: Format, rows: &[u8], [k, count]: [usize; 2], x: &[f32]) -> Vec<f32> {
+fn product(isa: Isa, format: Format, rows: &[u8], [k, count]: [usize; 2], x: &[f32]) -> Option<Vec<f32>> {
     let (form, tokens) = (Form::of(format), x.len() / k);
-    let mut room = vec![Line([0; 64]); activation_bytes(form, k, tokens).div_ceil(64)];
-    let mut out = vec![0f32; tokens * count];
+    let lines = activation_bytes(form, k, tokens).div_ceil(64);
+    let mut room = heap::collected((0..lines).map(|_| Line([0; 64])), "activations").ok()?;
+    let mut out = heap::collected((0..tokens * count).map(|_| 0f32), "products").ok()?;
     // SAFETY: a line is an array of bytes, and the slice is as long as all of them.
     let buf =
         unsafe { std::slice::from_raw_parts_mut((&raw mut (*room.as_mut_ptr()).0).cast::<u8>(), room.len() * 64) };
     let acts = Activations::quantize(isa, form, k, x, tokens, buf);
     // SAFETY: `out` holds all rows of all tokens, and no other thread knows it.
     unsafe { multiply(isa, format, rows, k, 0..count, &acts, Output { ptr: out.as_mut_ptr(), stride: count }) };
-    out
+    Some(out)
 }
 
 #[cfg(test)]

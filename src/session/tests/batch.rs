@@ -149,8 +149,7 @@ fn most_reads_of_a_page(model: &Model, reads: &[Range<u64>]) -> usize {
 #[test]
 fn a_batch_reads_every_page_once() {
     for name in ["arch/llama", "arch/qwen3moe"] {
-        // Without the loader nothing is read ahead for a sweep that has not begun.
-        let (model, control) = scripted(name, 8, |options| options.prefetch = false);
+        let (model, control) = scripted(name, 8, |_| {});
         let mut sessions: Vec<Session> = (0..8).map(|_| Session::new(&model, 0).unwrap()).collect();
         let tokens: Vec<_> = (0..8).map(|i| tokens_of(i, 2)).collect();
         for round in 0..3 {
@@ -158,7 +157,9 @@ fn a_batch_reads_every_page_once() {
             control.take_reads();
             run_batch(&mut sessions, &tokens, |_| Logits::Last.into());
             let reads = control.take_reads();
-            assert_eq!(most_reads_of_a_page(&model, &reads), 1, "{name}, batch {round}");
+            // In the sweep; one of the first pages perhaps once more, ahead of the next one.
+            let most = most_reads_of_a_page(&model, &reads);
+            assert!((1..=2).contains(&most), "{name}, batch {round}: {most}");
         }
         assert_eq!(model.stats().passes, 24);
     }
