@@ -123,6 +123,7 @@ fn prompt(path: &Path) -> Vec<i32> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "prefetch"), ignore = "long, and nothing in it depends on the loader")]
 fn drafts_of_the_text_change_no_bit_in_any_architecture_at_any_budget() {
     let (mut drafted, mut accepted, mut tried) = (0, 0, 0);
     for path in models_in("arch").into_iter().chain(models_in("arch2")) {
