@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use layerline::model::{Model, Plan};
 use serde_json::{Value, json};
 
-use options::{Budget, Options};
+use options::Options;
 use run::Runner;
 
 type Result<T> = std::result::Result<T, String>;
@@ -130,15 +130,7 @@ fn measure(options: &Options) -> Result<Value> {
     let runner = Runner::new(&model, options)?;
     let mut entries: Vec<(String, u64, Option<u64>, Plan)> = Vec::new();
     for &budget in &options.budgets {
-        let (name, bytes, grouped) = match budget {
-            Budget::Full => ("all in memory".to_string(), least.full_bytes, false),
-            Budget::Percent(p) => (format!("{p} %"), (least.file_bytes as f64 * p / 100.0) as u64, true),
-            Budget::Floor => ("floor".to_string(), least.floor_bytes, true),
-        };
-        if bytes < least.floor_bytes {
-            println!("{name} of the file is below the floor of {} bytes: left out", least.floor_bytes);
-            continue;
-        }
+        let Some((name, bytes, grouped)) = budget.of(&least) else { continue };
         // Without a cgroup ours is still held to its budget by itself; a peer without one is not.
         let limit = (grouped && runner.has_groups()).then_some(bytes + options.program_bytes);
         entries.push((name, bytes, limit, plan(&model, options, bytes)?));

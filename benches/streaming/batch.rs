@@ -3,7 +3,7 @@
 use layerline::model::Plan;
 use serde_json::{Value, json};
 
-use crate::options::{Budget, Options};
+use crate::options::Options;
 use crate::report::{load_warning, spread};
 use crate::run::Runner;
 use crate::sequences::Way;
@@ -20,15 +20,7 @@ pub fn compare(options: &Options) -> Result<()> {
     let least = plan(&model, options, 1)?;
     let mut entries: Vec<(String, u64, bool, Plan)> = Vec::new();
     for &budget in &options.budgets {
-        let (name, bytes, grouped) = match budget {
-            Budget::Full => ("all in memory".to_string(), least.full_bytes, false),
-            Budget::Percent(p) => (format!("{p} %"), (least.file_bytes as f64 * p / 100.0) as u64, true),
-            Budget::Floor => ("floor".to_string(), least.floor_bytes, true),
-        };
-        if bytes < least.floor_bytes {
-            println!("{name} of the file is below the floor of {} bytes: left out", least.floor_bytes);
-            continue;
-        }
+        let Some((name, bytes, grouped)) = budget.of(&least) else { continue };
         entries.push((name, bytes, grouped, plan(&model, options, bytes)?));
     }
     let machine = machine::describe();

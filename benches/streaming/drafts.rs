@@ -10,7 +10,7 @@ use layerline::model::{Model, Options as ModelOptions};
 use layerline::{Sampler, Session};
 use serde_json::{Value, json};
 
-use crate::options::{Budget, Options};
+use crate::options::Options;
 use crate::report::{load_warning, spread};
 use crate::{ROOT, Result, machine, output, write};
 
@@ -109,15 +109,9 @@ pub fn compare(options: &Options, drafter: Option<&PathBuf>) -> Result<()> {
     let mut record = json!({ "date": machine::today(), "machine": machine::describe(), "threads": options.threads });
     let mut budgets = Vec::new();
     for &budget in &options.budgets {
-        let (name, bytes) = match budget {
-            Budget::Full => ("all in memory".to_string(), plan.full_bytes + (64 << 20)),
-            Budget::Percent(p) => (format!("{p} %"), (plan.file_bytes as f64 * p / 100.0) as u64),
-            Budget::Floor => ("floor".to_string(), plan.floor_bytes),
-        };
-        if bytes < plan.floor_bytes {
-            println!("{name} of the file is below the floor of {} bytes: left out", plan.floor_bytes);
-            continue;
-        }
+        let Some((name, bytes, grouped)) = budget.of(&plan) else { continue };
+        // With rows of logits for drafts all is to stay in memory.
+        let bytes = if grouped { bytes } else { bytes + (64 << 20) };
         let drafter = match drafter {
             Some(path) => Some(Model::open(path, &settings(4 << 30)).map_err(text)?),
             None => None,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use layerline::model::Plan;
+
 use crate::{Result, worker};
 
 pub const USAGE: &str = "\
@@ -33,6 +35,23 @@ pub enum Budget {
     Percent(f64),
     /// The least that works.
     Floor,
+}
+
+impl Budget {
+    /// Its name, its bytes for a model of this plan, and whether a cgroup holds to it. None, with a word about it, where it
+    /// is below the floor.
+    pub fn of(self, least: &Plan) -> Option<(String, u64, bool)> {
+        let (name, bytes, grouped) = match self {
+            Budget::Full => ("all in memory".to_string(), least.full_bytes, false),
+            Budget::Percent(p) => (format!("{p} %"), (least.file_bytes as f64 * p / 100.0) as u64, true),
+            Budget::Floor => ("floor".to_string(), least.floor_bytes, true),
+        };
+        if bytes < least.floor_bytes {
+            println!("{name} of the file is below the floor of {} bytes: left out", least.floor_bytes);
+            return None;
+        }
+        Some((name, bytes, grouped))
+    }
 }
 
 pub struct Options {

@@ -239,6 +239,8 @@ impl Generation {
             self.stats.end = End::Length;
             return Ok(());
         }
+        let mut stops = std::mem::take(&mut self.stops);
+        stops.begin();
         let mut run = Run {
             vocabulary,
             on_token,
@@ -248,11 +250,8 @@ impl Generation {
             bytes: Vec::new(),
             whole: String::new(),
             piece: String::new(),
-            stops: &mut Stops::default(),
+            stops: &mut stops,
         };
-        let mut stops = std::mem::take(&mut self.stops);
-        stops.begin();
-        run.stops = &mut stops;
         let result = self.tokens(sequence, sampler, &mut run, since);
         self.stops = stops;
         self.stats.end = result?;
