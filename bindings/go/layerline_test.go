@@ -309,49 +309,6 @@ func generated(t testing.TB, model *layerline.Model, most int, sampler *layerlin
 	return tokens, text
 }
 
-func TestGenerationsDraftAndStop(t *testing.T) {
-	model := open(t, small)
-	_, plain := generated(t, model, 12, nil)
-	generation, err := layerline.NewGeneration()
-	must(t, err)
-	closing(t, generation)
-	must(t, generation.SetMaxTokens(12))
-	run := func() (text string, stats layerline.GenerationStats) {
-		session := begin(t, model)
-		must(t, session.GenerateWith(context.Background(), prompt, generation, nil, func(_ layerline.Token, piece string) bool {
-			text += piece
-			return true
-		}))
-		stats, err := generation.Stats()
-		must(t, err)
-		return text, stats
-	}
-	for _, draft := range []func() error{
-		func() error { return nil },
-		func() error { return generation.DraftFromText(4) },
-		func() error { return generation.DraftWith(model, 64, 4) },
-		func() error { return generation.DraftWith(nil, 0, 0) },
-	} {
-		must(t, draft())
-		if text, stats := run(); text != plain || stats.End != layerline.EndLength || stats.Tokens != 12 || stats.Accepted > stats.Drafted {
-			t.Fatalf("%q where %q came before: %v", text, plain, stats)
-		}
-	}
-	runes := []rune(plain)
-	stop := string(runes[len(runes)/2:][:2])
-	must(t, generation.AddStop(stop))
-	if text, stats := run(); text != plain[:strings.Index(plain, stop)] || stats.End != layerline.EndStop {
-		t.Fatalf("%q of %q before %q: %v", text, plain, stop, stats)
-	}
-	must(t, generation.ClearStops())
-	if text, _ := run(); text != plain {
-		t.Fatalf("%q where %q came before", text, plain)
-	}
-	refused(t, generation.AddStop(""), layerline.ErrInvalidArgument)
-	refused(t, generation.DraftFromText(1000), layerline.ErrInvalidArgument)
-	refused(t, generation.SetMaxTokens(-1), layerline.ErrInvalidArgument)
-}
-
 func TestGenerationGivesTheSameTextEachWay(t *testing.T) {
 	ctx := context.Background()
 	model := open(t, small)
