@@ -36,7 +36,7 @@ for model in models/SmolLM2-135M-Instruct.Q4_1.gguf models/gemma-3-270m-Q4_K_M.g
     for seed in ${SEEDS:-1 2 3}; do
         limit=$(($("$out/budget_shared" "$model" --limit) + 24 * 1024 * 1024))
         run "memory of $model, order $seed" \
-            env LAYERLINE_WAYS=all LAYERLINE_TOLERANCE_MIB=1 LAYERLINE_TURNS="${TURNS:-600}" LAYERLINE_SEED="$seed" scripts/cgroup_budget.sh $limit "$out/budget_shared" "$model"
+            env LAYERLINE_WAYS=all LAYERLINE_TURNS="${TURNS:-600}" LAYERLINE_SEED="$seed" scripts/cgroup_budget.sh $limit "$out/budget_shared" "$model"
     done
 done
 run "forged control tokens" env LAYERLINE_FORGERIES="${FORGERIES:-1000000}" \
