@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Wanted;
 use super::program::{Buffer, Contents, Program, Step, liveness};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sys::heap;
 use crate::weights::engine::Engine;
 use crate::weights::frames::Memory;
@@ -135,9 +135,7 @@ impl Scratch {
     /// # Errors
     /// `OUT_OF_MEMORY`
     pub fn new(layout: Layout) -> Result<Scratch> {
-        let map = |bytes| {
-            Memory::new(bytes).map_err(|e| Error::out_of_memory(format!("{bytes} bytes of scratch memory: {e}")))
-        };
+        let map = |bytes| Memory::of(bytes as u64, "scratch");
         let (mut batch, mut routes) = (Batch::default(), Vec::new());
         heap::reserve(&mut batch.tokens, layout.tokens, "tokens")?;
         heap::reserve(&mut batch.positions, layout.tokens, "positions")?;

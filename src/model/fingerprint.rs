@@ -84,8 +84,7 @@ impl Fingerprint {
         }
         let mut hash = Xxh3::new();
         hash.update(&self.directory.to_le_bytes());
-        let mut buffer = Memory::new(Engine::row_buffer_bytes(SAMPLE_BYTES as usize))
-            .map_err(|e| Error::out_of_memory(format!("a sample of the weights: {e}")))?;
+        let mut buffer = Memory::of(Engine::row_buffer_bytes(SAMPLE_BYTES as usize) as u64, "a sample of the weights")?;
         for s in &self.samples {
             let bytes = engine.read_stretch(s.file, s.offset, s.bytes, &mut buffer);
             hash.update(bytes.map_err(|e| e.context(&s.name))?);
