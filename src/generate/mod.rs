@@ -20,4 +20,4 @@ mod stop;
 pub use draft_model::DraftModel;
 pub use generation::{End, Generation, GenerationStats, MAX_DRAFTS};
 pub use run::{Sequence, Vocabulary, generate};
-pub use sampler::Sampler;
+pub use sampler::{Sampler, Step};

@@ -1,5 +1,6 @@
 //! From logits to a token: a chain of steps, then a draw. The steps and their default order are llama.cpp's.
 
+mod breakers;
 mod candidates;
 mod random;
 mod repetition;
@@ -11,6 +12,7 @@ use super::Sequence;
 use crate::error::{Error, Result};
 use crate::exec::Candidates;
 use crate::sys::heap;
+use crate::text::Tokenizer;
 use candidates::{Candidate, candidate, keep, logit_of, token_of};
 use random::SplitMix64;
 use repetition::{Dry, Penalties, counts};
@@ -178,15 +180,16 @@ impl Sampler {
         Ok(())
     }
 
-    /// Taken off the logit of a token among the last ones, as many as the repeat penalty looks at: `frequency` for each time,
-    /// `presence` once. Both may be below 0; 0, the default: nothing.
-    pub fn set_frequency_penalty(&mut self, frequency: f32, presence: f32) -> Result<()> {
-        for (value, what) in [(frequency, "frequency penalty"), (presence, "presence penalty")] {
-            if !value.is_finite() {
-                return Err(Error::invalid(format!("{what} is {value}; it must be finite")));
-            }
-        }
-        (self.penalties.frequency, self.penalties.presence) = (frequency, presence);
+    /// Taken off the logit of a token for each time that it is among the last ones, as many as the repeat penalty looks at. It
+    /// may be below 0; 0, the default: nothing.
+    pub fn set_frequency_penalty(&mut self, penalty: f32) -> Result<()> {
+        self.penalties.frequency = finite(penalty, "frequency penalty")?;
+        Ok(())
+    }
+
+    /// As [`Sampler::set_frequency_penalty`], once however often it is there.
+    pub fn set_presence_penalty(&mut self, penalty: f32) -> Result<()> {
+        self.penalties.presence = finite(penalty, "presence penalty")?;
         Ok(())
     }
 
@@ -211,6 +214,22 @@ impl Sampler {
             return Err(Error::invalid("a breaker of sequences is empty"));
         }
         self.dry.add_breaker(tokens)
+    }
+
+    /// Adds a text as a breaker: every way in which tokens of a vocabulary have it, wherever it begins and ends in them.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: it is empty; `OUT_OF_MEMORY`. Nothing has changed then.
+    pub fn add_dry_breaker_text(&mut self, tokenizer: &Tokenizer, text: &str) -> Result<()> {
+        if text.is_empty() {
+            return Err(Error::invalid("a breaker of sequences is empty"));
+        }
+        let mut dry = self.dry.clone();
+        for sequence in breakers::sequences_of(tokenizer, text)? {
+            dry.add_breaker(&sequence)?;
+        }
+        self.dry = dry;
+        Ok(())
     }
 
     /// Removes all breakers.
@@ -239,7 +258,7 @@ impl Sampler {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT`: one comes twice.
-    pub fn set_order(&mut self, order: &[Step]) -> Result<()> {
+    pub fn set_steps(&mut self, order: &[Step]) -> Result<()> {
         if let Some(twice) = (1..order.len()).find(|&i| order[..i].contains(&order[i])) {
             return Err(Error::invalid(format!("step {twice} of the chain was there before")));
         }
@@ -458,6 +477,10 @@ impl Left<'_> {
         }
         self.candidates = narrow(candidates);
     }
+}
+
+fn finite(value: f32, what: &str) -> Result<f32> {
+    if value.is_finite() { Ok(value) } else { Err(Error::invalid(format!("{what} is {value}; it must be finite"))) }
 }
 
 fn at_least_zero(value: f32, what: &str) -> Result<f32> {

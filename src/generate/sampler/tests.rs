@@ -246,11 +246,11 @@ fn a_figure_out_of_range_is_refused_and_changes_nothing() {
         assert!(sampler.set_dry(bad, 1.75, 2, 64).is_err() && sampler.set_dry(0.8, bad, 2, 64).is_err());
     }
     for bad in [f32::NAN, f32::INFINITY] {
-        assert!(sampler.set_frequency_penalty(bad, 0.0).is_err() && sampler.set_frequency_penalty(0.0, bad).is_err());
+        assert!(sampler.set_frequency_penalty(bad).is_err() && sampler.set_presence_penalty(bad).is_err());
         assert!(sampler.set_logit_biases([(1, bad)].into_iter()).is_err());
     }
     assert!(sampler.set_logit_biases([(-1, 0.5)].into_iter()).is_err());
-    assert!(sampler.set_order(&[Step::TopK, Step::MinP, Step::TopK]).is_err() && sampler.add_dry_breaker(&[]).is_err());
+    assert!(sampler.set_steps(&[Step::TopK, Step::MinP, Step::TopK]).is_err() && sampler.add_dry_breaker(&[]).is_err());
     assert!(sampler.set_top_p(1.01).is_err() && sampler.set_min_p(1.01).is_err());
     assert!(sampler.set_repeat_penalty(0.0, 1).is_err());
     let fresh = Sampler::new();
@@ -307,7 +307,8 @@ mod cases {
         sampler.set_top_n_sigma(number(set, "top_n_sigma", 0.0)).unwrap();
         sampler.set_xtc(number(set, "xtc_probability", 0.0), number(set, "xtc_threshold", 0.1)).unwrap();
         sampler.set_repeat_penalty(number(set, "repeat", 1.0), number(set, "last_n", 64.0) as u32).unwrap();
-        sampler.set_frequency_penalty(number(set, "frequency", 0.0), number(set, "presence", 0.0)).unwrap();
+        sampler.set_frequency_penalty(number(set, "frequency", 0.0)).unwrap();
+        sampler.set_presence_penalty(number(set, "presence", 0.0)).unwrap();
         let (base, allowed) = (number(set, "dry_base", 1.75), number(set, "dry_allowed", 2.0) as u32);
         sampler
             .set_dry(number(set, "dry_multiplier", 0.0), base, allowed, number(set, "dry_last_n", 64.0) as u32)
@@ -322,7 +323,7 @@ mod cases {
         }
         if let Some(order) = set.get("order") {
             let order: Vec<Step> = numbers(order).into_iter().map(|step| Step::ALL[step as usize]).collect();
-            sampler.set_order(&order).unwrap();
+            sampler.set_steps(&order).unwrap();
         }
         sampler.set_mirostat(number(set, "tau", 0.0), number(set, "eta", 0.1)).unwrap();
         if let (Some(mirostat), Some(mu)) = (&mut sampler.mirostat, set.get("mu")) {
