@@ -41,10 +41,7 @@ pub const LAYERLINE_STEP_TEMPERATURE: i32 = 8;
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_sampler_set_typical_p(
-    sampler: *mut layerline_sampler,
-    p: f32,
-) -> layerline_status {
+pub unsafe extern "C" fn layerline_sampler_set_typical_p(sampler: *mut layerline_sampler, p: f32) -> layerline_status {
     caller!().status(|c| change(c, sampler, |sampler| sampler.set_typical_p(p)))
 }
 

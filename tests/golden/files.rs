@@ -260,7 +260,8 @@ fn glm_4_7_flash_without_a_gating_function_has_sigmoids() {
                 parts.file.tensors.push(tensor);
             }
         }
-        let again = |name: &str, row| if matches!(name, "token_embd.weight" | "output.weight") { row % rows } else { row };
+        let again =
+            |name: &str, row| if matches!(name, "token_embd.weight" | "output.weight") { row % rows } else { row };
         let written = parts.write("glm-lite", again, &[]);
         let model = open(&written.0, &options());
         logits_of(&model, &[1, 2, 3, 4], 4)

@@ -120,7 +120,8 @@ impl Dry {
             let first = self.breakers.partition_point(|breaker| breaker[0] < token);
             let of_token = self.breakers[first..].iter().take_while(|breaker| breaker[0] == token);
             let at = last.len() - back;
-            let here = of_token.filter(|breaker| last[at..].starts_with(&breaker[1..])).map(|breaker| breaker.len() - 1);
+            let here =
+                of_token.filter(|breaker| last[at..].starts_with(&breaker[1..])).map(|breaker| breaker.len() - 1);
             if let Some(longest) = here.max() {
                 return back - longest;
             }

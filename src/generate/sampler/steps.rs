@@ -145,11 +145,8 @@ pub fn dynamic_temperature(candidates: &[Candidate], temperature: f32, range: f3
     let (low, high) = (f64::from((temperature - range).max(0.0)), f64::from(temperature + range));
     let Some(max) = max_of(candidates).filter(|_| candidates.len() > 1) else { return f64::from(temperature) };
     let total: f64 = candidates.iter().map(|&c| weight(logit_of(c), max, 1.0)).sum();
-    let entropy: f64 = candidates
-        .iter()
-        .map(|&c| weight(logit_of(c), max, 1.0) / total)
-        .map(|p| information(p) * p)
-        .sum();
+    let entropy: f64 =
+        candidates.iter().map(|&c| weight(logit_of(c), max, 1.0) / total).map(|p| information(p) * p).sum();
     let part = (entropy / (candidates.len() as f64).ln()).clamp(0.0, 1.0);
     low + (high - low) * part.powf(f64::from(exponent))
 }

@@ -241,7 +241,9 @@ fn a_figure_out_of_range_is_refused_and_changes_nothing() {
         assert!(sampler.set_repeat_penalty(bad, 1).is_err());
         assert!(sampler.set_top_n_sigma(bad).is_err() && sampler.set_typical_p(bad).is_err());
         assert!(sampler.set_xtc(bad, 0.1).is_err() && sampler.set_xtc(0.1, bad).is_err());
-        assert!(sampler.set_dynamic_temperature(bad, 1.0).is_err() && sampler.set_dynamic_temperature(1.0, bad).is_err());
+        assert!(
+            sampler.set_dynamic_temperature(bad, 1.0).is_err() && sampler.set_dynamic_temperature(1.0, bad).is_err()
+        );
         assert!(sampler.set_mirostat(bad, 0.1).is_err() && sampler.set_mirostat(5.0, bad).is_err());
         assert!(sampler.set_dry(bad, 1.75, 2, 64).is_err() && sampler.set_dry(0.8, bad, 2, 64).is_err());
     }
@@ -363,7 +365,13 @@ mod cases {
             for step in case.get("moved").and_then(Value::as_array).into_iter().flatten().map(numbers) {
                 let mut mirostat = sampler.mirostat.unwrap();
                 mirostat.moved_by(left, weights, candidate((step[0] as usize, 0.0)));
-                assert!((mirostat.mu - step[1]).abs() < 1e-5, "{name}: {} after token {}, not {}", mirostat.mu, step[0], step[1]);
+                assert!(
+                    (mirostat.mu - step[1]).abs() < 1e-5,
+                    "{name}: {} after token {}, not {}",
+                    mirostat.mu,
+                    step[0],
+                    step[1]
+                );
             }
         }
     }

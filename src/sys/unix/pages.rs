@@ -54,7 +54,8 @@ mod tests {
             // SAFETY: the range lies in the mapping, and nothing borrows it.
             unsafe { dont_need(NonNull::from(&mut map[start..]).cast(), len) };
             let kept = |at: usize| !(from * page..to * page).contains(&at);
-            let wrong = map.iter().enumerate().find(|&(at, &byte)| cfg!(target_os = "linux") && byte != u8::from(kept(at)));
+            let wrong =
+                map.iter().enumerate().find(|&(at, &byte)| cfg!(target_os = "linux") && byte != u8::from(kept(at)));
             assert_eq!(wrong, None, "{len} bytes from {start}");
         }
     }
