@@ -1705,8 +1705,8 @@ layerline_status layerline_sampler_set_typical_p(layerline_sampler *sampler,
 layerline_status layerline_sampler_set_top_n_sigma(layerline_sampler *sampler, float n);
 
 /**
- * With this probability, of the tokens at least as probable as `threshold` only the least probable stays, where there are
- * two or more. Probability 0, the default: never; so with a threshold above 0.5.
+ * Leaves out, with this probability, the tokens at least as probable as `threshold` but for the least probable of them, where
+ * there are two or more. Probability 0, the default: never; so with a threshold above 0.5.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when one is not from 0 to 1. One thread at a time.
  */
@@ -1725,8 +1725,8 @@ layerline_status layerline_sampler_set_dynamic_temperature(layerline_sampler *sa
                                                            float exponent);
 
 /**
- * Mirostat 2: leaves out tokens that would be too surprising, so that what is chosen comes to a surprise of `tau` bits, by
- * steps of `eta` of what is missing. Of the chain only logit biases and the temperature count then. `tau` 0, the default: off;
+ * Chooses by Mirostat 2: tokens that would be too surprising are left out, so that what is chosen comes to a surprise of `tau`
+ * bits, by steps of `eta` of what is missing. Of the chain only logit biases and the temperature count then. `tau` 0, the default: off;
  * usual are 5 and 0.1.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when one is negative or not finite. One thread at a time.
@@ -1752,8 +1752,8 @@ layerline_status layerline_sampler_set_presence_penalty(layerline_sampler *sampl
                                                         float penalty);
 
 /**
- * DRY: a token that would go on with a sequence of `allowed_length` tokens or more that stands before, among the last `last_n`,
- * loses `multiplier` times `base` to the power of the sequence's length less `allowed_length`. Multiplier 0, the default:
+ * Sets DRY: a token that would go on with a sequence of `allowed_length` tokens or more that stands before, among the last
+ * `last_n`, loses `multiplier` times `base` to the power of the sequence's length less `allowed_length`. Multiplier 0, the default:
  * off; usual are 0.8, 1.75 and 2. The sampler keeps 4 bytes for each of the `last_n`, and takes some 24 more while it chooses.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when `multiplier` is negative or not finite, or `base` is
