@@ -457,6 +457,7 @@ impl State {
             self.evict(fixed, next);
             self.fit_ring();
         }
+        self.forget_foreseen(fixed);
         let changed = self.cursor.finish(fixed.schedule.sweep_len);
         self.reindex_all(fixed, changed);
     }
@@ -516,7 +517,10 @@ impl State {
     /// Whether somebody should look for pages to read. While as many reads are under way as may be, the thread that finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
-        (self.pages.absent > 0 || self.cursor.has_routed() || self.experts.has_room_for_likely())
+        (self.pages.absent > 0
+            || self.cursor.has_routed()
+            || self.experts.has_foreseen()
+            || self.experts.has_room_for_likely())
             && self.requests.outstanding < fixed.max_outstanding
     }
 }

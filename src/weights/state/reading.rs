@@ -60,6 +60,9 @@ impl State {
         if kinds == Kinds::Passing {
             return None;
         }
+        if let Some(p) = self.next_foreseen(fixed) {
+            return self.start_for_sweep(fixed, p);
+        }
         let other = self.pages.wanted_pinned.first_of(schedule.sweep_len, schedule.pages.len());
         // What a profile expects takes half of the readers from a sweep, whose experts are not known yet.
         let may_expect = !self.cursor.sweeping() || self.requests.outstanding < fixed.readers / 2;
