@@ -49,11 +49,9 @@ impl State {
         }
         while let Some(&e) = self.experts.foresight.expected.front() {
             let e = e as usize;
-            if self.experts.experts[e].frame.is_none() {
-                if !self.give_passing_frame(fixed, e, true) {
-                    self.experts.foresight.expected.clear();
-                    return None;
-                }
+            if self.experts.experts[e].frame.is_none() && !self.give_passing_frame(fixed, e, true) {
+                self.experts.foresight.expected.clear();
+                return None;
             }
             if let Some(p) = fixed.schedule.experts[e].pages().find(|&p| self.wanted(p)) {
                 return Some(p);
