@@ -6,6 +6,7 @@
 
 use super::upkeep::Work;
 use super::*;
+use crate::order;
 use crate::sys::heap;
 use crate::weights::experts::{Cache, Decision, Rarity};
 
@@ -166,7 +167,9 @@ impl State {
                 heap::push(&mut g.likely, e, "the order of experts")?;
             }
         }
-        groups.iter_mut().for_each(|g| g.likely.sort_unstable_by_key(|&e| (profile[e as usize], e)));
+        groups.iter_mut().for_each(|g| {
+            order::sort(&mut g.likely, &mut |a, b| profile[a as usize].cmp(&profile[b as usize]).then(a.cmp(&b)))
+        });
         Ok(())
     }
 
