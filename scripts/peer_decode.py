@@ -7,7 +7,7 @@
 
 Needs the package llama-cpp-python. The model is mapped. --repack leaves its "extra buffers" on, as they are by
 default: weights are then copied into a layout of their own. Without it they are used where they are mapped.
---before: tokens of the prompt, 8 unless told; one of more is timed too, once a pass has brought the weights.
+--before: tokens of the prompt, 8 unless told; one of more is timed too, once its beginning has brought the weights.
 --first: tokens are this one and those that follow it, in place of scattered ones.
 --sequences: so many sequences, each with a prompt of its own and the context told, take a token each in every pass.
 The last line of the output is JSON. --describe: the package's version, and how much memory the interpreter has
@@ -24,6 +24,7 @@ import llama_cpp
 
 SHORT = 8
 WARM_UP = 2
+WARM_UP_PROMPT = 512
 
 
 def status(name):
@@ -154,7 +155,7 @@ def main():
 
     before = arguments.before
     if before > SHORT:
-        decode(1, 1)
+        prompt(1, min(before, WARM_UP_PROMPT))
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
     started = time.perf_counter()
     prompt(1, before)

@@ -156,6 +156,18 @@ shared_library() {
     if [ "$system" = Darwin ]; then echo "$target/release/liblayerline.dylib"; else echo "$target/release/liblayerline.so"; fi
 }
 
+# What output that is held to a grammar takes comes from another crate, and may be left out: the limit is that of the rest.
+library_is_small() {
+    have strip || { skip "strip is $(why_missing)"; return; }
+    local libraries=("$(shared_library)")
+    if grep -q '^constraints = ' Cargo.toml; then
+        CARGO_TARGET_DIR=$target/without-constraints \
+            "$CARGO" build --release --quiet --lib --no-default-features --features prefetch || return 1
+        libraries+=("$target/without-constraints/release/$(basename "$(shared_library)")")
+    fi
+    scripts/size.sh "${libraries[@]}"
+}
+
 symbols_are_listed() {
     local others
     have nm || { skip "nm is $(why_missing)"; return; }
@@ -384,6 +396,7 @@ step "what would break it is noticed" interface_keeps_its_promise test
 if step "libraries" libraries; then
     native=$(native_libs)
     step "exported symbols" symbols_are_listed
+    step "size of the library" library_is_small
     step "soname" soname_is_set
     step "C programs, shared and static" c_suite_plain
     step "C programs under AddressSanitizer" c_suite_sanitized

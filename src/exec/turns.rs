@@ -9,6 +9,7 @@
 //! the next sweep waits for those who took part in the last one, for a part of the time that one took. Storage does not
 //! stand still meanwhile: the ring fills for the next sweep. Who comes later than that is not waited for the next time.
 
+use crate::order;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -222,7 +223,7 @@ impl Turns {
         }
         queue.waiting = others;
         let mut long: Vec<usize> = (0..chosen.len()).filter(|&i| chosen[i].0.divisible).collect();
-        long.sort_by_key(|&i| chosen[i].0.tokens);
+        order::sort_indices(&mut long, &mut |a, b| chosen[a].0.tokens.cmp(&chosen[b].0.tokens));
         for (i, &at) in long.iter().enumerate() {
             let (waiting, tokens) = &mut chosen[at];
             let more = (room / (long.len() - i)).min(waiting.tokens - *tokens);

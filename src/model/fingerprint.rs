@@ -1,5 +1,6 @@
 //! What tells a model from others: whether a sequence that was begun with one can go on with another.
 
+use crate::order;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -47,15 +48,18 @@ impl Fingerprint {
                 || key.starts_with("tokenizer.ggml.")
                 || key.strip_prefix(architecture).is_some_and(|rest| rest.starts_with('.'))
         };
-        let mut entries: Vec<_> = directory.metadata.entries.iter().filter(|(key, _)| counts(key)).collect();
-        entries.sort_unstable_by_key(|(key, _)| key);
-        for (key, value) in entries {
+        let entries: Vec<_> = directory.metadata.entries.iter().filter(|(key, _)| counts(key)).collect();
+        let mut by_key: Vec<usize> = (0..entries.len()).collect();
+        order::sort_indices(&mut by_key, &mut |a, b| entries[a].0.cmp(&entries[b].0));
+        for (key, value) in by_key.into_iter().map(|i| entries[i]) {
             text(&mut hash, key);
             hash.update(&value.type_id().to_le_bytes());
             write_value(&mut hash, value).map_err(|e| Error::format(format!("metadata key {key:?}: {e}")))?;
         }
-        let mut tensors: Vec<&Tensor> = directory.tensors().iter().collect();
-        tensors.sort_unstable_by_key(|t| &t.name);
+        let all = directory.tensors();
+        let mut by_name: Vec<usize> = (0..all.len()).collect();
+        order::sort_indices(&mut by_name, &mut |a, b| all[a].name.cmp(&all[b].name));
+        let tensors: Vec<&Tensor> = by_name.into_iter().map(|i| &all[i]).collect();
         for tensor in &tensors {
             text(&mut hash, &tensor.name);
             hash.update(&tensor.format.id().to_le_bytes());

@@ -3,6 +3,7 @@
 //! so that every stretch of reading has arithmetic to hide behind. Of experts a pass needs a few, and which ones is learned:
 //! what the cyclic part leaves holds a cache of them.
 
+use crate::order;
 use std::ops::Range;
 
 use super::schedule::Schedule;
@@ -179,7 +180,7 @@ impl Kept<'_> {
         }
         // What is left over keeps any page that fits, largest first.
         let mut rest: Vec<usize> = range.filter(|&i| !self.pinned[i]).collect();
-        rest.sort_by_key(|&i| std::cmp::Reverse(pages[i].extent_bytes));
+        order::sort_indices(&mut rest, &mut |a, b| pages[b].extent_bytes.cmp(&pages[a].extent_bytes));
         for i in rest {
             if self.bytes + pages[i].extent_bytes <= end {
                 self.keep(i);

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use super::upkeep::Work;
 use super::*;
+use crate::order;
 use crate::sys::heap;
 use crate::weights::experts::{Cache, Decision, Rarity};
 use foresight::{Foresight, Passing};
@@ -197,7 +198,9 @@ impl State {
                 heap::push(&mut g.likely, e, "the order of experts")?;
             }
         }
-        groups.iter_mut().for_each(|g| g.likely.sort_unstable_by_key(|&e| (profile[e as usize], e)));
+        groups.iter_mut().for_each(|g| {
+            order::sort(&mut g.likely, &mut |a, b| profile[a as usize].cmp(&profile[b as usize]).then(a.cmp(&b)))
+        });
         Ok(())
     }
 
