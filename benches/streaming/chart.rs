@@ -105,11 +105,14 @@ pub fn of_batches(record: &Value) -> Result<String> {
     Ok(text)
 }
 
+/// How many sequences, whether by the peer, and tokens per second at budgets in MiB.
+type BatchLine = (u64, bool, Vec<(f64, f64)>);
+
 fn draw_batches(area: &DrawingArea<SVGBackend, Shift>, record: &Value) -> Drawn<()> {
     area.fill(&WHITE)?;
     let budgets = || record["budgets"].as_array().into_iter().flatten();
     let mut counts: Vec<u64> = Vec::new();
-    let mut lines: Vec<(u64, bool, Vec<(f64, f64)>)> = Vec::new();
+    let mut lines: Vec<BatchLine> = Vec::new();
     for budget in budgets() {
         let mebibytes = budget["budget_bytes"].as_f64().unwrap_or(0.0) / 1048576.0;
         for case in budget["cases"].as_array().into_iter().flatten() {
