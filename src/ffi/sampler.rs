@@ -166,7 +166,7 @@ pub unsafe extern "C" fn layerline_sampler_copy(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (sampler, copy) = (c.handle(sampler)?, c.out(copy, "copy")?);
-        let sampler = sampler.sampler.try_read().ok_or_else(busy::<layerline_sampler>)?.clone();
+        let sampler = sampler.sampler.try_read().ok_or_else(busy::<layerline_sampler>)?.copy()?;
         copy.set(layerline_sampler::boxed(sampler)?);
         Ok(())
     })

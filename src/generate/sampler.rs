@@ -39,12 +39,14 @@ pub use steps::Step;
 ///
 /// The tokens that penalties look at are those given to [`Sampler::accept`]; [`Sampler::sample`] does it for what it
 /// chooses.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sampler {
     show_control: bool,
     /// Added to logits, by token.
     biases: Vec<(u32, f32)>,
-    order: Vec<Step>,
+    order: [Step; Step::ALL.len()],
+    /// How many of them the chain has.
+    steps: usize,
     penalties: Penalties,
     dry: Dry,
     top_n_sigma: f32,
@@ -72,7 +74,8 @@ impl Default for Sampler {
         Sampler {
             show_control: false,
             biases: Vec::new(),
-            order: Step::ALL.to_vec(),
+            order: Step::ALL,
+            steps: Step::ALL.len(),
             penalties: Penalties { repeat: 1.0, frequency: 0.0, presence: 0.0, last_n: 64 },
             dry: Dry::default(),
             top_n_sigma: 0.0,
@@ -97,6 +100,25 @@ impl Default for Sampler {
 impl Sampler {
     pub fn new() -> Sampler {
         Sampler::default()
+    }
+
+    /// A second one with the same settings, the tokens seen so far and the place in the random sequence.
+    ///
+    /// # Errors
+    /// `OUT_OF_MEMORY`.
+    pub fn copy(&self) -> Result<Sampler> {
+        let mut history = VecDeque::new();
+        let refused = |_| Error::out_of_memory("tokens that a sampler looks at");
+        history.try_reserve_exact(self.history.len()).map_err(refused)?;
+        history.extend(&self.history);
+        Ok(Sampler {
+            biases: heap::collected(self.biases.iter().copied(), "logit biases")?,
+            dry: self.dry.copy()?,
+            random: self.random.clone(),
+            history,
+            candidates: Candidates::default(),
+            ..*self
+        })
     }
 
     /// 0: greedy, the default.
@@ -224,7 +246,7 @@ impl Sampler {
         if text.is_empty() {
             return Err(Error::invalid("a breaker of sequences is empty"));
         }
-        let mut dry = self.dry.clone();
+        let mut dry = self.dry.copy()?;
         for sequence in breakers::sequences_of(tokenizer, text)? {
             dry.add_breaker(&sequence)?;
         }
@@ -262,9 +284,9 @@ impl Sampler {
         if let Some(twice) = (1..order.len()).find(|&i| order[..i].contains(&order[i])) {
             return Err(Error::invalid(format!("step {twice} of the chain was there before")));
         }
-        self.order.clear();
-        // As many as there are kinds, for which there is room from the beginning.
-        self.order.extend_from_slice(order);
+        // Each at most once: there are no more than kinds of them.
+        self.order[..order.len()].copy_from_slice(order);
+        self.steps = order.len();
         Ok(())
     }
 
@@ -351,7 +373,7 @@ impl Sampler {
 
     /// Whether it is greedy, and no step can take the likeliest token away or make another one the likeliest.
     fn takes_likeliest(&self) -> bool {
-        let has = |step| self.order.contains(&step);
+        let has = |step| self.order[..self.steps].contains(&step);
         self.temperature == 0.0
             && self.temperature_range == 0.0
             && self.biases.is_empty()
@@ -387,7 +409,7 @@ impl Sampler {
             left.change_one(token, |logit| logit + bias);
         }
         const MIROSTAT: &[Step] = &[Step::Temperature];
-        let order = if self.mirostat.is_some() { MIROSTAT } else { &self.order };
+        let order = if self.mirostat.is_some() { MIROSTAT } else { &self.order[..self.steps] };
         // A sampler without this step draws from the logits as they are.
         let mut temperature = 1.0;
         for (i, step) in order.iter().enumerate() {

@@ -45,7 +45,7 @@ pub fn counts(last: impl ExactSizeIterator<Item = u32>) -> Result<Vec<(u32, u32)
 
 /// DRY (p-e-w 2024): a token that would go on with a sequence that stood before loses
 /// multiplier · base^(length of the sequence − allowed length).
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Dry {
     /// 0: off.
     pub multiplier: f32,
@@ -66,8 +66,18 @@ impl Default for Dry {
 
 /// Of a breaker only so many tokens count after the first.
 const MAX_TAIL: usize = 20;
+const BREAKERS: &str = "breakers of sequences";
 
 impl Dry {
+    pub fn copy(&self) -> Result<Dry> {
+        let mut breakers = Vec::new();
+        heap::reserve(&mut breakers, self.breakers.len(), BREAKERS)?;
+        for breaker in &self.breakers {
+            breakers.push(heap::collected(breaker.iter().copied(), BREAKERS)?.into_boxed_slice());
+        }
+        Ok(Dry { breakers, ..*self })
+    }
+
     pub fn changes_nothing(&self) -> bool {
         self.multiplier == 0.0 || self.base < 1.0 || self.last_n == 0
     }
@@ -76,9 +86,8 @@ impl Dry {
     pub fn add_breaker(&mut self, tokens: &[u32]) -> Result<()> {
         let tokens = &tokens[..tokens.len().min(1 + MAX_TAIL)];
         if let Err(at) = self.breakers.binary_search_by(|breaker| (**breaker).cmp(tokens)) {
-            let own = heap::collected(tokens.iter().copied(), "a breaker of sequences")?;
-            let refused = |_| Error::out_of_memory("breakers of sequences");
-            self.breakers.try_reserve(1).map_err(refused)?;
+            let own = heap::collected(tokens.iter().copied(), BREAKERS)?;
+            self.breakers.try_reserve(1).map_err(|_| Error::out_of_memory(BREAKERS))?;
             self.breakers.insert(at, own.into_boxed_slice());
         }
         Ok(())

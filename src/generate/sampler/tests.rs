@@ -179,7 +179,7 @@ fn a_choice_in_memory_that_is_lent_is_the_same_and_takes_none_of_its_own() {
     for _ in 0..20 {
         assert_eq!(own.sample(&logits).unwrap(), lent.sample_in(&mut memory, &logits).unwrap());
     }
-    assert!(lent.candidates.is_empty() && !own.candidates.is_empty() && own.clone().candidates.is_empty());
+    assert!(lent.candidates.is_empty() && !own.candidates.is_empty() && own.copy().unwrap().candidates.is_empty());
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_reset_sampler_begins_as_it_did_and_a_copy_goes_on_alike() {
     let mut sampler = drawing(9);
     sampler.set_repeat_penalty(1.5, 4).unwrap();
     let first: Vec<i32> = (0..20).map(|_| sampler.sample(&logits).unwrap()).collect();
-    let mut copy = sampler.clone();
+    let mut copy = sampler.copy().unwrap();
     let next: Vec<i32> = (0..20).map(|_| sampler.sample(&logits).unwrap()).collect();
     assert_eq!(next, (0..20).map(|_| copy.sample(&logits).unwrap()).collect::<Vec<_>>());
     assert_ne!(first, next);
@@ -262,7 +262,12 @@ fn a_figure_out_of_range_is_refused_and_changes_nothing() {
     assert_eq!((sampler.top_n_sigma, sampler.typical_p), (fresh.top_n_sigma, fresh.typical_p));
     assert_eq!((sampler.xtc_probability, sampler.xtc_threshold), (fresh.xtc_probability, fresh.xtc_threshold));
     assert_eq!((sampler.temperature_range, sampler.dry.multiplier), (0.0, 0.0));
-    assert!(sampler.mirostat.is_none() && sampler.biases.is_empty() && sampler.order == fresh.order);
+    assert!(
+        sampler.mirostat.is_none()
+            && sampler.biases.is_empty()
+            && sampler.order == fresh.order
+            && sampler.steps == fresh.steps
+    );
 }
 
 #[test]
