@@ -22,8 +22,8 @@ pub use steps::Step;
 /// Chooses tokens for one sequence. Greedy until told otherwise; of equal logits the lowest token wins.
 ///
 /// Logit biases first; then the chain, each step on what the one before left, in the order of [`Step`] unless told:
-/// 1. penalties: logits of tokens among the last ones ([`Penalties`]);
-/// 2. DRY: those of tokens that go on with a repeated sequence ([`Dry`]);
+/// 1. penalties: logits of tokens among the last ones ([`Sampler::set_repeat_penalty`], [`Sampler::set_frequency_penalty`]);
+/// 2. DRY: those of tokens that go on with a repeated sequence ([`Sampler::set_dry`]);
 /// 3. top-n-sigma (Tang et al. 2024): logits at most n standard deviations below the greatest;
 /// 4. top-k: the k likeliest;
 /// 5. typical (Meister et al. 2022);
