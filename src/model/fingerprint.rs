@@ -1,7 +1,7 @@
 //! What tells a model from others: whether a sequence that was begun with one can go on with another.
 
 use crate::order;
-use parking_lot::Mutex;
+use crate::sys::sync::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};

@@ -35,13 +35,6 @@ impl<T: Default> Default for Mutex<T> {
     }
 }
 
-impl<T> MutexGuard<'_, T> {
-    /// Whose turn it is next the scheduler chooses.
-    pub fn unlock_fair(guard: Self) {
-        drop(guard);
-    }
-}
-
 impl<T> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         super::buffered::write_out();
