@@ -118,6 +118,16 @@ static void watch(uint64_t limit)
     pthread_mutex_unlock(&watch_lock);
 }
 
+/* What is there before a model is opened counts for nobody: the C library keeps stacks of threads that have ended. */
+static void begin_way(uint64_t limit)
+{
+    watch(UINT64_MAX);
+    pthread_mutex_lock(&watch_lock);
+    baseline = anonymous_bytes();
+    watched_limit = limit;
+    pthread_mutex_unlock(&watch_lock);
+}
+
 /* -- after each ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t used_bytes(void)
@@ -415,6 +425,7 @@ int main(int argc, char **argv)
     const bool all = wanted != NULL && strcmp(wanted, "all") == 0;
     settings s = { 0 };
     layerline_plan plan;
+    uint64_t shared;
     pthread_t watcher;
     unsigned i;
 
@@ -429,8 +440,9 @@ int main(int argc, char **argv)
     /* One session is in the floor. */
     least = plan.floor_bytes + (SESSIONS - 1) * plan.kv_bytes;
     most = least + ROOM;
+    shared = 2 * most - ROOM;
     if (argc > 2) {
-        printf("%llu\n", (unsigned long long)most);
+        printf("%llu\n", (unsigned long long)(all && shared > most ? shared : most));
         return check_result();
     }
     if (anonymous_bytes() == 0) {
@@ -447,10 +459,9 @@ int main(int argc, char **argv)
     /* What the library sets up once, before it is measured. */
     s.budget = most;
     layerline_model_free(open_model(data_path(TINY_MODEL), &s));
-    baseline = anonymous_bytes();
     for (i = 0; i < (all ? sizeof ways / sizeof *ways : 1); i++) {
         s.io = ways[i].io;
-        watch(most + TOLERANCE + CALLS);
+        begin_way(most + TOLERANCE + CALLS);
         models[model_count++] = open_model(model, &s);
         vocab = info_of(models[0]).vocab_size;
         layers = info_of(models[0]).layer_count;
@@ -458,13 +469,13 @@ int main(int argc, char **argv)
     }
     /* Two models on one budget: what one gives back the other may take. */
     if (all) {
-        layerline_budget *budget = layerline_budget_new(2 * most - ROOM);
+        layerline_budget *budget = layerline_budget_new(shared);
         layerline_options *options;
         s.io = LAYERLINE_IO_AUTO;
         options = make_options(&s);
         REQUIRE(budget != NULL);
         CHECK_STATUS(LAYERLINE_OK, layerline_options_set_shared_budget(options, budget));
-        watch(2 * most - ROOM + TOLERANCE + CALLS);
+        begin_way(shared + TOLERANCE + CALLS);
         for (i = 0; i < 2; i++) {
             REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_open(model, options, &models[i], NULL)));
             model_count++;

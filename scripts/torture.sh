@@ -35,7 +35,7 @@ run "hostile files" env LAYERLINE_HOSTILE_CUTS=2000 LAYERLINE_HOSTILE_FLIPS=1500
 for model in models/SmolLM2-135M-Instruct.Q4_1.gguf models/gemma-3-270m-Q4_K_M.gguf; do
     [ -f "$model" ] || { echo "skipped: $model is not fetched"; continue; }
     for seed in ${SEEDS:-1 2 3}; do
-        limit=$(($("$out/budget_shared" "$model" --limit) + 24 * 1024 * 1024))
+        limit=$(($(LAYERLINE_WAYS=all "$out/budget_shared" "$model" --limit) + 24 * 1024 * 1024))
         run "memory of $model, order $seed" \
             env LAYERLINE_WAYS=all LAYERLINE_TURNS="${TURNS:-600}" LAYERLINE_SEED="$seed" scripts/cgroup_budget.sh $limit "$out/budget_shared" "$model"
     done
