@@ -187,7 +187,7 @@ impl Sampler {
     /// Mirostat 2 with the surprise `tau`, in bits, and the learning rate `eta`; `tau` 0: off, the default.
     pub fn set_mirostat(&mut self, tau: f32, eta: f32) -> Result<()> {
         let (tau, eta) = (at_least_zero(tau, "tau")?, at_least_zero(eta, "eta")?);
-        self.mirostat = (tau > 0.0).then_some(Mirostat { tau, eta, mu: 2.0 * f64::from(tau) });
+        self.mirostat = (tau > 0.0).then(|| Mirostat::new(tau, eta));
         Ok(())
     }
 
@@ -301,7 +301,7 @@ impl Sampler {
         self.history.clear();
         self.random = SplitMix64(self.seed);
         if let Some(mirostat) = &mut self.mirostat {
-            mirostat.mu = 2.0 * f64::from(mirostat.tau);
+            *mirostat = Mirostat::new(mirostat.tau, mirostat.eta);
         }
     }
 
@@ -495,7 +495,7 @@ impl Left<'_> {
     fn narrow(&mut self, narrow: impl FnOnce(&mut [Candidate]) -> &mut [Candidate]) {
         let mut candidates = std::mem::take(&mut self.candidates);
         if std::mem::take(&mut self.complete) {
-            candidates = keep(candidates, |logit| !logit.is_nan());
+            candidates = keep(candidates, |candidate| !logit_of(candidate).is_nan());
         }
         self.candidates = narrow(candidates);
     }

@@ -95,7 +95,7 @@ impl Model {
         Ok(())
     }
 
-    /// A pass over `count` tokens, as [`crate::session::Session`] runs it. How it ended; the session is then where it was
+    /// A pass over `count` tokens, as sessions of a model run it. How it ended; the session is then where it was
     /// before, or `count` tokens further.
     fn pass(&self, session: &mut Session, count: usize) -> std::result::Result<(), Status> {
         let since = session.interrupt.settled();

@@ -24,12 +24,12 @@ fn ascending(bits: u32) -> u32 {
     bits ^ if bits >> 31 == 0 { 1 << 31 } else { u32::MAX }
 }
 
-/// Keeps the candidates whose logits `stays` takes, in their order.
-pub fn keep(candidates: &mut [Candidate], stays: impl Fn(f32) -> bool) -> &mut [Candidate] {
+/// Keeps the candidates that `stays` takes, in their order.
+pub fn keep(candidates: &mut [Candidate], stays: impl Fn(Candidate) -> bool) -> &mut [Candidate] {
     let mut kept = 0;
     for i in 0..candidates.len() {
         let candidate = candidates[i];
-        if stays(logit_of(candidate)) {
+        if stays(candidate) {
             candidates[kept] = candidate;
             kept += 1;
         }

@@ -31,6 +31,36 @@ impl Step {
     ];
 }
 
+/// How probable candidates are, by the softmax of their logits divided by a temperature above 0.
+struct Softmax {
+    max: f32,
+    total: f64,
+    temperature: f64,
+}
+
+impl Softmax {
+    /// `None`: there are no candidates.
+    fn of(candidates: &[Candidate], temperature: f64) -> Option<Softmax> {
+        let max = max_of(candidates)?;
+        let total = candidates.iter().map(|&c| weight(logit_of(c), max, temperature)).sum();
+        Some(Softmax { max, total, temperature })
+    }
+
+    /// In proportion to the probability: 1 for the likeliest.
+    fn weight(&self, candidate: Candidate) -> f64 {
+        weight(logit_of(candidate), self.max, self.temperature)
+    }
+
+    fn probability(&self, candidate: Candidate) -> f64 {
+        self.weight(candidate) / self.total
+    }
+
+    /// What is to be expected of the information of one that is drawn.
+    fn entropy(&self, candidates: &[Candidate]) -> f64 {
+        candidates.iter().map(|&c| self.probability(c)).map(|p| information(p) * p).sum()
+    }
+}
+
 /// Keeps the `k` likeliest; 0: all.
 pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
     if k == 0 || k >= candidates.len() {
@@ -42,9 +72,11 @@ pub fn top_k(candidates: &mut [Candidate], k: usize) -> &mut [Candidate] {
 
 /// Keeps the fewest likeliest candidates whose probabilities sum to `top_p`, likeliest first.
 pub fn top_p(candidates: &mut [Candidate], top_p: f32) -> &mut [Candidate] {
-    let Some(max) = Some(top_p).filter(|&p| p < 1.0).and_then(|_| max_of(candidates)) else { return candidates };
-    let total: f64 = candidates.iter().map(|&candidate| weight(logit_of(candidate), max, 1.0)).sum();
-    let wanted = f64::from(top_p) * total;
+    if top_p >= 1.0 {
+        return candidates;
+    }
+    let Some(softmax) = Softmax::of(candidates, 1.0) else { return candidates };
+    let wanted = f64::from(top_p) * softmax.total;
     let mut sum = 0.0;
     let mut sorted = 0;
     // The nucleus is small beside the vocabulary: sort the head, and more only if it does not suffice.
@@ -56,7 +88,7 @@ pub fn top_p(candidates: &mut [Candidate], top_p: f32) -> &mut [Candidate] {
         }
         rest[..head].sort_unstable();
         for index in 0..head {
-            sum += weight(logit_of(rest[index]), max, 1.0);
+            sum += softmax.weight(rest[index]);
             if sum >= wanted {
                 return &mut candidates[..sorted + index + 1];
             }
@@ -68,42 +100,53 @@ pub fn top_p(candidates: &mut [Candidate], top_p: f32) -> &mut [Candidate] {
 
 /// Keeps those at least `min_p` times as probable as the likeliest; 0: all.
 pub fn min_p(candidates: &mut [Candidate], min_p: f32) -> &mut [Candidate] {
-    let Some(max) = Some(min_p).filter(|&p| p > 0.0).and_then(|_| max_of(candidates)) else { return candidates };
+    if min_p == 0.0 {
+        return candidates;
+    }
+    let Some(max) = max_of(candidates) else { return candidates };
     // p_i >= min_p · p_max in logits, so that no softmax is needed.
     let least = f64::from(max) + f64::from(min_p).ln();
-    keep(candidates, |logit| logit == max || f64::from(logit) >= least)
+    keep_from(candidates, max, least)
+}
+
+/// Keeps those whose logits are at least `least`, which rounding may put above the greatest.
+fn keep_from(candidates: &mut [Candidate], max: f32, least: f64) -> &mut [Candidate] {
+    keep(candidates, |candidate| logit_of(candidate) == max || f64::from(logit_of(candidate)) >= least)
 }
 
 /// Keeps those whose logits are at most `n` standard deviations of all below the greatest; 0: all. Infinite logits have no
 /// deviation.
 pub fn top_n_sigma(candidates: &mut [Candidate], n: f32) -> &mut [Candidate] {
-    let max = Some(n).filter(|&n| n > 0.0).and_then(|_| max_of(candidates));
-    let Some(max) = max.filter(|max| max.is_finite()) else { return candidates };
+    if n == 0.0 {
+        return candidates;
+    }
+    let Some(max) = max_of(candidates).filter(|max| max.is_finite()) else { return candidates };
     let finite = || candidates.iter().map(|&c| f64::from(logit_of(c))).filter(|logit| logit.is_finite());
     let count = finite().count() as f64;
     let mean = finite().sum::<f64>() / count;
     let deviation = (finite().map(|logit| (logit - mean) * (logit - mean)).sum::<f64>() / count).sqrt();
     let least = f64::from(max) - f64::from(n) * deviation;
-    keep(candidates, |logit| logit == max || f64::from(logit) >= least)
+    keep_from(candidates, max, least)
 }
 
 /// Keeps the fewest whose probabilities sum to more than `p`, beginning with those whose information is nearest to what is
 /// expected, the entropy (Meister et al. 2022); 1: all. `keys` has room for a number for each.
 pub fn typical<'a>(candidates: &'a mut [Candidate], p: f32, keys: &mut [u64]) -> &'a mut [Candidate] {
-    let Some(max) = Some(p).filter(|&p| p < 1.0).and_then(|_| max_of(candidates)) else { return candidates };
-    let total: f64 = candidates.iter().map(|&c| weight(logit_of(c), max, 1.0)).sum();
-    let probability = |c: Candidate| weight(logit_of(c), max, 1.0) / total;
-    let entropy: f64 = candidates.iter().map(|&c| information(probability(c)) * probability(c)).sum();
+    if p >= 1.0 {
+        return candidates;
+    }
+    let Some(softmax) = Softmax::of(candidates, 1.0) else { return candidates };
+    let entropy = softmax.entropy(candidates);
     let keys = &mut keys[..candidates.len()];
     for (i, key) in keys.iter_mut().enumerate() {
         // Distances are not negative, so that their bits are in their order.
-        let distance = (information(probability(candidates[i])) - entropy).abs() as f32;
+        let distance = (information(softmax.probability(candidates[i])) - entropy).abs() as f32;
         *key = u64::from(distance.to_bits()) << 32 | i as u64;
     }
     keys.sort_unstable();
     let mut sum = 0.0;
     let enough = keys.iter().position(|&key| {
-        sum += probability(candidates[key as u32 as usize]);
+        sum += softmax.probability(candidates[key as u32 as usize]);
         sum > f64::from(p)
     });
     let kept = enough.map_or(keys.len(), |last| last + 1);
@@ -123,30 +166,22 @@ fn information(p: f64) -> f64 {
 
 /// Of those whose probability is at least `threshold` only the least probable stays, where there are two or more.
 pub fn xtc(candidates: &mut [Candidate], threshold: f32) -> &mut [Candidate] {
-    let Some(max) = max_of(candidates) else { return candidates };
-    let total: f64 = candidates.iter().map(|&c| weight(logit_of(c), max, 1.0)).sum();
-    let is_top = |c: Candidate| weight(logit_of(c), max, 1.0) / total >= f64::from(threshold);
+    let Some(softmax) = Softmax::of(candidates, 1.0) else { return candidates };
+    let is_top = |c: Candidate| softmax.probability(c) >= f64::from(threshold);
     // The greatest number is the least likely.
     let Some(stays) = candidates.iter().copied().filter(|&c| is_top(c)).max() else { return candidates };
-    let mut kept = 0;
-    for i in 0..candidates.len() {
-        let candidate = candidates[i];
-        if candidate == stays || !is_top(candidate) {
-            candidates[kept] = candidate;
-            kept += 1;
-        }
-    }
-    &mut candidates[..kept]
+    keep(candidates, |candidate| candidate == stays || !is_top(candidate))
 }
 
 /// The temperature that the entropy of the candidates makes of a range around `temperature`: its lower end where one is
 /// certain, its upper end where all are equally likely.
 pub fn dynamic_temperature(candidates: &[Candidate], temperature: f32, range: f32, exponent: f32) -> f64 {
     let (low, high) = (f64::from((temperature - range).max(0.0)), f64::from(temperature + range));
-    let Some(max) = max_of(candidates).filter(|_| candidates.len() > 1) else { return f64::from(temperature) };
-    let total: f64 = candidates.iter().map(|&c| weight(logit_of(c), max, 1.0)).sum();
-    let entropy: f64 =
-        candidates.iter().map(|&c| weight(logit_of(c), max, 1.0) / total).map(|p| information(p) * p).sum();
+    if candidates.len() < 2 {
+        return f64::from(temperature);
+    }
+    let Some(softmax) = Softmax::of(candidates, 1.0) else { return f64::from(temperature) };
+    let entropy = softmax.entropy(candidates);
     let part = (entropy / (candidates.len() as f64).ln()).clamp(0.0, 1.0);
     low + (high - low) * part.powf(f64::from(exponent))
 }
@@ -194,6 +229,11 @@ pub struct Mirostat {
 }
 
 impl Mirostat {
+    /// At the beginning of a sequence.
+    pub fn new(tau: f32, eta: f32) -> Mirostat {
+        Mirostat { tau, eta, mu: 2.0 * f64::from(tau) }
+    }
+
     /// `None`: there are no candidates.
     pub fn draw(
         &mut self,
@@ -210,16 +250,14 @@ impl Mirostat {
 
     /// Those that are not too surprising, at least the likeliest.
     pub fn narrow<'a>(&self, candidates: &'a mut [Candidate], temperature: f64) -> Option<&'a mut [Candidate]> {
-        let max = max_of(candidates)?;
-        if temperature == 0.0 {
-            return Some(keep_one(candidates));
-        }
-        let total: f64 = candidates.iter().map(|&c| weight(logit_of(c), max, temperature)).sum();
-        let surprises = |logit: f32| -(weight(logit, max, temperature) / total).log2() > self.mu;
-        if surprises(max) {
-            return Some(keep_one(candidates));
-        }
-        Some(keep(candidates, |logit| !surprises(logit)))
+        let likeliest = likeliest_of(candidates)?;
+        let fits = |softmax: &Softmax, c: Candidate| -softmax.probability(c).log2() <= self.mu;
+        let softmax = Softmax::of(candidates, temperature).filter(|s| temperature > 0.0 && fits(s, likeliest));
+        let Some(softmax) = softmax else {
+            candidates[0] = likeliest;
+            return Some(&mut candidates[..1]);
+        };
+        Some(keep(candidates, |candidate| fits(&softmax, candidate)))
     }
 
     /// After a draw of `chosen` from candidates of these weights.
@@ -230,11 +268,4 @@ impl Mirostat {
         let surprise = -(f64::from_bits(weights[at]) / total).log2();
         self.mu -= f64::from(self.eta) * (surprise - f64::from(self.tau));
     }
-}
-
-/// The likeliest alone.
-fn keep_one(candidates: &mut [Candidate]) -> &mut [Candidate] {
-    let at = (0..candidates.len()).min_by_key(|&i| candidates[i]).unwrap_or(0);
-    candidates.swap(0, at);
-    &mut candidates[..1]
 }
