@@ -195,11 +195,8 @@ func (s *Sampler) AddDRYBreaker(model *Model, text string) error {
 		return err
 	}
 	defer model.h.done()
-	// Not empty, as C takes no NULL here; and of bytes that C only reads.
-	bytes := append([]byte(text), 0)
-	first := (*C.char)(unsafe.Pointer(&bytes[0]))
 	var told *C.layerline_error
-	return check(C.layerline_sampler_add_dry_breaker(sampler, of, first, C.size_t(len(text)), &told), told)
+	return check(C.layerline_sampler_add_dry_breaker(sampler, of, chars(text), C.size_t(len(text)), &told), told)
 }
 
 // ClearDRYBreakers removes all of these texts.
