@@ -11,7 +11,7 @@ pub(crate) fn sort(numbers: &mut [u32], order: &mut dyn FnMut(u32, u32) -> Order
     numbers.sort_unstable_by(|&a, &b| order(a, b));
 }
 
-/// Sorts indices, which are in ascending order, by what they stand for. Equal ones stay as they are. The only memory taken
+/// Sorts indices by what they stand for, of equals the lower one first. The only memory taken
 /// is theirs.
 #[inline(never)]
 pub(crate) fn sort_indices(indices: &mut [usize], order: &mut dyn FnMut(usize, usize) -> Ordering) {

@@ -52,7 +52,12 @@ impl Caller {
         err: *mut *mut layerline_error,
         body: impl FnOnce(&Caller) -> Result<()>,
     ) -> layerline_status {
-        let result = contain(|| body(self));
+        self.tell(err, contain(|| body(self)))
+    }
+
+    /// Writes what became of a call.
+    #[inline(never)] // Small code, once.
+    fn tell(&self, err: *mut *mut layerline_error, result: Result<()>) -> layerline_status {
         let status = result.as_ref().map_or_else(|error| error.status() as layerline_status, |()| LAYERLINE_OK);
         if !err.is_null() {
             // SAFETY: not NULL, and `trusted` says that it may be written then.
@@ -76,10 +81,7 @@ impl Caller {
     pub(super) fn handle<H: Handle>(&self, handle: *const H) -> Result<Entered<'_, H>> {
         let handle = self.peek(handle).ok_or_else(|| null(H::NAME))?;
         if handle.poison().0.load(Ordering::Acquire) {
-            return Err(Error::new(
-                Status::Internal,
-                format!("an earlier call on this {} failed inside the library: it can only be freed", H::NAME),
-            ));
+            return Err(poisoned(H::NAME));
         }
         Ok(Entered { handle, panicking: std::thread::panicking() })
     }
@@ -209,6 +211,19 @@ impl Caller {
 
 /// Turns a panic of `body` into an error that says where it was. The thread cannot be cancelled meanwhile.
 fn contain<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
+    let (mut body, mut made) = (Some(body), None);
+    contain_any(&mut || {
+        if let Some(body) = body.take() {
+            made = Some(body()?);
+        }
+        Ok(())
+    })?;
+    Ok(made.expect("a body that ended well has made something"))
+}
+
+/// [`contain`] for a body of whatever kind, compiled once for all functions of the interface.
+#[inline(never)]
+fn contain_any(body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     silence_panics();
     let _uncancelled = Uncancelled::begin();
     // A body that calls the host back may be entered again from there.
@@ -311,13 +326,28 @@ impl<H: Handle> Drop for Entered<'_, H> {
     }
 }
 
+#[cold]
+#[inline(never)]
 fn null(name: &str) -> Error {
     Error::invalid(format!("{name} is NULL"))
 }
 
+#[cold]
+#[inline(never)]
+fn poisoned(name: &str) -> Error {
+    let message = format!("an earlier call on this {name} failed inside the library: it can only be freed");
+    Error::new(Status::Internal, message)
+}
+
 /// The error of a call that needs a handle for itself while another call is on it.
 pub(super) fn busy<H: Handle>() -> Error {
-    Error::new(Status::Busy, format!("another call on this {} is running", H::NAME))
+    occupied(H::NAME)
+}
+
+#[cold]
+#[inline(never)]
+fn occupied(name: &str) -> Error {
+    Error::new(Status::Busy, format!("another call on this {name} is running"))
 }
 
 /// An out-parameter: checked before the work, written after it.
@@ -333,6 +363,13 @@ impl<T> Out<'_, T> {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn too_small(cap: usize, count: usize) -> Error {
+    let message = format!("the buffer has room for {cap}, the result is {count} long");
+    Error::new(Status::BufferTooSmall, message)
+}
+
 /// An array to be filled.
 pub(super) struct OutArray<'a, T> {
     pointer: *mut T,
@@ -342,11 +379,7 @@ pub(super) struct OutArray<'a, T> {
 
 impl<T: Copy> OutArray<'_, T> {
     fn has_room(&self, count: usize) -> Result<()> {
-        if count <= self.cap {
-            return Ok(());
-        }
-        let message = format!("the buffer has room for {}, the result is {count} long", self.cap);
-        Err(Error::new(Status::BufferTooSmall, message))
+        if count <= self.cap { Ok(()) } else { Err(too_small(self.cap, count)) }
     }
 
     /// Writes all of `values`, or nothing.

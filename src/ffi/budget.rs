@@ -64,6 +64,6 @@ pub unsafe extern "C" fn layerline_options_set_shared_budget(
 ) -> layerline_status {
     caller!().status(|c| {
         let shared = c.optional(budget)?.map(|budget| budget.budget.clone());
-        options::change(c, options, |options| options.shared_budget = shared)
+        options::change(c, options, &mut |options| options.shared_budget = shared.clone())
     })
 }

@@ -193,7 +193,7 @@ pub unsafe extern "C" fn layerline_sampler_set_logit_biases(
     caller!().run(err, |c| {
         let (tokens, biases) = (c.array(tokens, count, "tokens")?, c.array(biases, count, "biases")?);
         let biases = tokens.iter().copied().zip(biases.iter().copied());
-        change(c, sampler, |sampler| sampler.set_logit_biases(biases))
+        change(c, sampler, |sampler| sampler.set_logit_biases(biases.clone()))
     })
 }
 

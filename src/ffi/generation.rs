@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::boundary::{Handle, Poison, busy, caller, versioned};
+use super::boundary::{Handle, Poison, busy, caller, owned, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::sampler::{layerline_sampler, layerline_token_callback, passing_on};
@@ -63,8 +63,7 @@ impl layerline_generation {
 #[unsafe(no_mangle)]
 pub extern "C" fn layerline_generation_new() -> *mut layerline_generation {
     caller!().or(std::ptr::null_mut(), |_| {
-        let made = layerline_generation { poison: Poison::default(), generation: Mutex::new(Generation::new()) };
-        Ok(Box::into_raw(Box::new(made)))
+        owned(layerline_generation { poison: Poison::default(), generation: Mutex::new(Generation::new()) })
     })
 }
 

@@ -1,6 +1,7 @@
 //! How a model is opened.
 
 use std::ffi::c_char;
+use std::path::Path;
 
 use parking_lot::Mutex;
 
@@ -44,15 +45,16 @@ pub(super) fn copy(c: &Caller, options: *const layerline_options) -> Result<Opti
 }
 
 /// Changes one setting.
-pub(super) fn change(c: &Caller, options: *const layerline_options, apply: impl FnOnce(&mut Options)) -> Result<()> {
+#[inline(never)] // Compiled once for all setters.
+pub(super) fn change(c: &Caller, options: *const layerline_options, apply: &mut dyn FnMut(&mut Options)) -> Result<()> {
     let options = c.handle(options)?;
     apply(&mut *options.options.try_lock().ok_or_else(busy::<layerline_options>)?);
     Ok(())
 }
 
 /// Changes one setting, as a whole call.
-fn set(c: &Caller, options: *const layerline_options, apply: impl FnOnce(&mut Options)) -> layerline_status {
-    c.status(|c| change(c, options, apply))
+fn set(c: &Caller, options: *const layerline_options, mut apply: impl FnMut(&mut Options)) -> layerline_status {
+    c.status(|c| change(c, options, &mut apply))
 }
 
 pub(super) fn io_number(io: Io) -> i32 {
@@ -226,8 +228,8 @@ pub unsafe extern "C" fn layerline_options_set_profile(
     path: *const c_char,
 ) -> layerline_status {
     caller!().status(|c| {
-        let path = if path.is_null() { None } else { Some(c.path(path)?.to_path_buf()) };
-        change(c, options, |options| options.profile = path)
+        let path = if path.is_null() { None } else { Some(c.path(path)?) };
+        change(c, options, &mut |options| options.profile = path.map(Path::to_path_buf))
     })
 }
 

@@ -52,7 +52,16 @@ impl layerline_sampler {
 pub(super) fn change(
     c: &Caller,
     sampler: *const layerline_sampler,
-    change: impl FnOnce(&mut Sampler) -> Result<()>,
+    mut change: impl FnMut(&mut Sampler) -> Result<()>,
+) -> Result<()> {
+    change_any(c, sampler, &mut change)
+}
+
+#[inline(never)] // Compiled once for all setters.
+fn change_any(
+    c: &Caller,
+    sampler: *const layerline_sampler,
+    change: &mut dyn FnMut(&mut Sampler) -> Result<()>,
 ) -> Result<()> {
     change(&mut *c.handle(sampler)?.lock()?)
 }

@@ -20,7 +20,7 @@ pub(super) enum Instructions {
     /// The same with AVX-VNNI (Alder Lake and later, client processors of Zen 5 and later).
     #[cfg(target_arch = "x86_64")]
     AvxVnni,
-    /// AVX2, FMA and F16C with AVX-512 F, BW, VL, DQ, VNNI and VBMI (Ice Lake, Zen 4 and later).
+    /// AVX2, FMA and F16C with AVX-512 F, BW, VL, DQ, VNNI and VBMI, and GFNI (Ice Lake, Zen 4 and later).
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// The same with AMX for 8-bit numbers (Sapphire Rapids and later), where the system lets this process use it.
@@ -68,6 +68,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vnni")
                 && is_x86_feature_detected!("avx512vbmi")
+                && is_x86_feature_detected!("gfni")
             {
                 list.push(Isa(Instructions::Avx512));
                 if has_tiles() && crate::sys::tiles::allow() {

@@ -51,6 +51,8 @@ impl WordPiece {
             if self.lowercase { c.to_lowercase().for_each(&mut push) } else { push(c) }
         };
         if self.strip_accents {
+            // As a string: decomposing is compiled anew for each iterator.
+            let clean: String = clean.collect();
             clean.nfd().filter(|c| c.general_category() != GeneralCategory::NonspacingMark).for_each(&mut lower);
         } else {
             clean.for_each(&mut lower);

@@ -64,14 +64,13 @@ pub fn place(lives: &[Life]) -> Placement {
     });
     let mut placement = Placement { offsets: vec![0; lives.len()], bytes: 0 };
     let mut placed: Vec<usize> = Vec::with_capacity(order.len());
-    let mut taken: Vec<(usize, usize)> = Vec::new();
+    let mut taken: Vec<usize> = Vec::new();
     for i in order {
         taken.clear();
-        let others = placed.iter().filter(|&&other| lives[other].overlaps(&lives[i]));
-        taken.extend(others.map(|&other| (placement.offsets[other], size(&lives[other]))));
-        taken.sort_unstable();
+        taken.extend(placed.iter().filter(|&&other| lives[other].overlaps(&lives[i])));
+        order::sort_indices(&mut taken, &mut |a, b| placement.offsets[a].cmp(&placement.offsets[b]));
         let mut offset = 0;
-        for &(start, bytes) in &taken {
+        for (start, bytes) in taken.iter().map(|&other| (placement.offsets[other], size(&lives[other]))) {
             if offset + size(&lives[i]) <= start {
                 break;
             }

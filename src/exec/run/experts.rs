@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::exec::program::{Buffer, Step};
 use crate::exec::scratch::{APART_TOKENS, Arena, Lists, Route};
 use crate::kernel::{Isa, rows, vector};
+use crate::order;
 use crate::weights::frames::Memory;
 use crate::weights::{RoutedExpert, Sweep};
 
@@ -64,9 +65,13 @@ impl Run<'_> {
         let bias = e.router_config.bias.map(|bias| self.loaded.vector(bias));
         let Lists { foreseen, ranking, .. } = &mut *w.lists;
         choose(self.isa, e, bias, scores, ranking, foreseen);
-        foreseen.sort_unstable_by(|a, b| b.weight.total_cmp(&a.weight).then(a.expert.cmp(&b.expert)));
         ranking.clear();
-        ranking.extend(foreseen.iter().map(|route| number(route.expert as usize) as u32));
+        ranking.extend(0..foreseen.len() as u32);
+        order::sort(ranking, &mut |a, b| {
+            let [a, b] = [a, b].map(|i| &foreseen[i as usize]);
+            b.weight.total_cmp(&a.weight).then(a.expert.cmp(&b.expert))
+        });
+        ranking.iter_mut().for_each(|i| *i = number(foreseen[*i as usize].expert as usize) as u32);
         sweep.foresee(ranking);
         Ok(())
     }

@@ -105,20 +105,24 @@ impl Dry {
         if last.len() <= allowed || limit < allowed {
             return Ok(Vec::new());
         }
-        let mut longest: Vec<(u32, usize)> = Vec::new();
+        // The token, and how much the length is short of a limit that no text reaches: the longest comes first.
+        let mut longest: Vec<u64> = Vec::new();
         for (end, length) in suffixes_again(last)? {
             let length = length.min(limit);
             if length >= allowed {
-                heap::push(&mut longest, (last[end], length), "repeated sequences")?;
+                let key = u64::from(last[end]) << 32 | u64::from(u32::MAX - length as u32);
+                heap::push(&mut longest, key, "repeated sequences")?;
             }
         }
         // Of each token the longest sequence.
-        longest.sort_unstable_by_key(|&(token, length)| (token, std::cmp::Reverse(length)));
-        longest.dedup_by_key(|&mut (token, _)| token);
+        longest.sort_unstable();
+        longest.dedup_by_key(|&mut key| key >> 32);
         let penalty = |length: usize| self.multiplier * self.base.powf((length - allowed) as f32);
         // A penalty beyond all numbers is the greatest one: an infinite logit less an infinite one is no number.
         heap::collected(
-            longest.into_iter().map(|(token, length)| (token, penalty(length).min(f32::MAX))),
+            longest
+                .into_iter()
+                .map(|key| ((key >> 32) as u32, penalty((u32::MAX - key as u32) as usize).min(f32::MAX))),
             "penalties for sequences",
         )
     }

@@ -225,7 +225,7 @@ impl<C: Stored> Kernel for AttendRows<'_, '_, C> {
 
 #[inline(always)]
 fn exp_one<S: Simd>(s: S, x: f32) -> f32 {
-    s.array(math::exp(s, s.splat(x)))[0]
+    s.array(s.exp(s.splat(x)))[0]
 }
 
 #[inline(always)]
@@ -302,7 +302,7 @@ fn shares<S: Simd>(
     let max = s.splat(*max);
     let mut sum = s.splat(0.0);
     for x in scores.as_chunks_mut::<LANES>().0 {
-        let share = math::exp(s, s.sub(s.load(x), max));
+        let share = s.exp(s.sub(s.load(x), max));
         sum = s.add(sum, share);
         s.store(share, x);
     }

@@ -126,7 +126,7 @@ impl Binary for Sigmoid {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::V, y: S::V) -> S::V {
         let one = s.splat(1.0);
-        s.div(x, s.add(one, math::exp(s, s.sub(s.splat(0.0), y))))
+        s.div(x, s.add(one, s.exp(s.sub(s.splat(0.0), y))))
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let q = s.mul_add(q, square, s.splat(-3.333_332_8e-1));
     let small = s.mul_add(s.mul(x, square), q, x);
     let one = s.splat(1.0);
-    let large = s.sub(one, s.div(s.splat(2.0), s.add(exp(s, s.add(x, x)), one)));
+    let large = s.sub(one, s.div(s.splat(2.0), s.add(s.exp(s.add(x, x)), one)));
     s.select_less(square, s.splat(0.385), small, large)
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
 pub(crate) fn swish<S: Simd>(s: S, x: S::V, slope: f32) -> S::V {
     // At −104 the result is already −0; further down, infinity over infinity would make NaN of it.
     let x = s.max(s.splat(-104.0), x);
-    s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, s.splat(-slope)))))
+    s.div(x, s.add(s.splat(1.0), s.exp(s.mul(x, s.splat(-slope)))))
 }
 
 /// x·Φ(x), Φ the normal distribution's: max(x, 0) − |x|·Φ(−|x|), which keeps the precision of the small results at negative
@@ -80,7 +80,7 @@ pub(crate) fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
     let p = s.mul_add(p, t, s.splat(1.195_701_5e-1));
     let p = s.mul_add(p, t, s.splat(1.398_955_6e-1));
     let p = s.mul_add(p, t, s.splat(1.396_196_2e-1));
-    let beyond = s.mul(s.mul(p, t), exp(s, s.mul(s.mul(a, a), s.splat(-0.5))));
+    let beyond = s.mul(s.mul(p, t), s.exp(s.mul(s.mul(a, a), s.splat(-0.5))));
     s.sub(s.max(zero, x), s.mul(a, beyond))
 }
 
@@ -92,5 +92,5 @@ pub(crate) fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.max(s.splat(-16.0), x);
     // −2·√(2/π) and that times 0.044715.
     let slope = s.mul_add(s.mul(x, x), s.splat(-7.135_481_6e-2), s.splat(-1.595_769));
-    s.div(x, s.add(s.splat(1.0), exp(s, s.mul(x, slope))))
+    s.div(x, s.add(s.splat(1.0), s.exp(s.mul(x, slope))))
 }

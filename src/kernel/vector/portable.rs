@@ -2,6 +2,7 @@
 //! vectorise it for whatever the target's baseline is.
 
 use super::half::{f16_to_f32, f32_to_f16};
+use super::math;
 use super::simd::{Chunk, LANES, Simd, sum_lanes};
 
 #[derive(Clone, Copy)]
@@ -30,12 +31,12 @@ impl Simd for Portable {
         *to = v;
     }
 
-    #[inline(always)]
+    #[inline(never)] // A hundred instructions.
     fn load_f16(self, from: &[u16; LANES]) -> Chunk {
         from.map(f16_to_f32)
     }
 
-    #[inline(always)]
+    #[inline(never)] // Two hundred.
     fn store_f16(self, v: Chunk, to: &mut [u16; LANES]) {
         *to = v.map(f32_to_f16);
     }
@@ -95,6 +96,11 @@ impl Simd for Portable {
     #[inline(always)]
     fn shift_to_exponent(self, v: Chunk) -> Chunk {
         v.map(|x| f32::from_bits(x.to_bits() << 23))
+    }
+
+    #[inline(never)] // Two hundred.
+    fn exp(self, x: Chunk) -> Chunk {
+        math::exp(self, x)
     }
 
     #[inline(always)]

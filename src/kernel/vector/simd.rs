@@ -4,6 +4,7 @@
 //! with AVX2. Eight lanes always, and reductions always in the same tree, so that the order of additions does not
 //! change with the instruction set. What may differ is the last bit where AVX2 fuses a multiplication and an addition.
 
+use super::math;
 use crate::kernel::{Instructions, Isa};
 
 /// How many lanes a vector has.
@@ -49,6 +50,12 @@ pub(crate) trait Simd: Copy {
     fn interleave(self, even: Self::V, odd: Self::V) -> (Self::V, Self::V);
     /// The sums of the lanes of each of eight vectors, each in the order of [`sum_lanes`].
     fn sums(self, v: [Self::V; LANES]) -> Self::V;
+
+    /// [`math::exp`], which an implementation may compile once for all that call it.
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        math::exp(self, x)
+    }
 
     #[inline(always)]
     fn array(self, v: Self::V) -> Chunk {
@@ -96,11 +103,17 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
 
+/// Once for each kernel, however many places dispatch it.
+#[inline(never)]
+fn portable<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(super::portable::Portable)
+}
+
 /// Runs `kernel` with the given instruction set. Those with no lanes of their own use the next one below.
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa.instructions() {
-        Instructions::Scalar => kernel.run(super::portable::Portable),
+        Instructions::Scalar => portable(kernel),
         // SAFETY: an `Isa` is the proof that the processor has its instructions, and each of these has AVX2, FMA and F16C.
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => unsafe {

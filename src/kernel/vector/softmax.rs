@@ -1,6 +1,5 @@
 //! Softmax and the greatest element.
 
-use super::math;
 use super::simd::{Kernel, LANES, Simd, dispatch};
 use crate::kernel::Isa;
 
@@ -61,12 +60,12 @@ impl Kernel for Softmax<'_> {
             let mut sum = s.splat(0.0);
             let (chunks, tail) = run.as_chunks_mut::<LANES>();
             for x in chunks {
-                let y = math::exp(s, s.sub(s.load(x), max));
+                let y = s.exp(s.sub(s.load(x), max));
                 sum = s.add(sum, y);
                 s.store(y, x);
             }
             if !tail.is_empty() {
-                let y = math::exp(s, s.sub(s.load_part(tail, f32::NEG_INFINITY), max));
+                let y = s.exp(s.sub(s.load_part(tail, f32::NEG_INFINITY), max));
                 sum = s.add(sum, y);
                 s.store_part(y, tail);
             }

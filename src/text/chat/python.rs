@@ -8,6 +8,7 @@ use minijinja::{Error, ErrorKind, State};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use super::bounds;
+use crate::order;
 
 /// Levels of lists and maps inside each other. JSON of the conversation has at most 128.
 pub(super) const DEEPEST: usize = 160;
@@ -159,16 +160,17 @@ impl Writer<'_, '_, '_> {
             ValueKind::Number => push_float(&mut self.out, value, ["NaN", "Infinity", "-Infinity"]),
             ValueKind::String => push_json(&mut self.out, value.as_str().unwrap_or_default(), style.ensure_ascii),
             ValueKind::Map => {
-                let mut keys: Vec<Value> = value.try_iter()?.collect();
+                let keys: Vec<Value> = value.try_iter()?.collect();
+                let mut order: Vec<u32> = (0..keys.len() as u32).collect();
                 let rounds =
                     if style.sort_keys { u64::from(u64::BITS - (keys.len() as u64).leading_zeros()) } else { 1 };
                 self.state.consume_fuel(keys.len() as u64 * rounds)?;
                 if style.sort_keys {
-                    keys.sort();
+                    order::sort(&mut order, &mut |a, b| keys[a as usize].cmp(&keys[b as usize]));
                 }
                 self.deeper()?;
                 self.out.push('{');
-                for (i, key) in keys.iter().enumerate() {
+                for (i, key) in order.iter().map(|&i| &keys[i as usize]).enumerate() {
                     self.begin_item(i, style)?;
                     self.key(key, style)?;
                     self.out.push_str(&style.separators.1);

@@ -251,7 +251,14 @@ impl State {
         }
         self.end_foresight(fixed, group as usize, layer);
         if first_ready {
-            experts.sort_by_key(|e| !self.is_expert_ready(fixed, e.expert as usize));
+            // Those that are ready move to the front, in their order.
+            let mut ready = 0;
+            for i in 0..experts.len() {
+                if self.is_expert_ready(fixed, experts[i].expert as usize) {
+                    experts[ready..=i].rotate_right(1);
+                    ready += 1;
+                }
+            }
         }
     }
 

@@ -108,7 +108,7 @@ pub(in super::super) trait Block256 {
     /// # Safety
     /// As [`Self::codes`]; the processor has AVX-512 with VBMI.
     #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
     unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
         wide(unsafe { Self::codes(block) })
@@ -516,7 +516,7 @@ impl Block256 for Tq1_0 {
     }
 
     #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
     unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
         unsafe { ternary::tq1_0(block) }
@@ -547,7 +547,7 @@ impl Block256 for Tq2_0 {
     }
 
     #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
     unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
         // SAFETY: the caller's promise.
         unsafe { ternary::tq2_0(block) }

@@ -94,7 +94,7 @@ pub(in super::super) trait Block32 {
     /// # Safety
     /// As [`Self::codes`]; the processor has AVX-512 with VBMI.
     #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
     unsafe fn wide_codes(block: *const u8) -> __m512i {
         // SAFETY: the caller's promise.
         let (first, last) = unsafe { (Self::codes(block, 0), Self::codes(block, 1)) };
@@ -395,7 +395,7 @@ impl Block32 for Nvfp4 {
     }
 
     #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
     unsafe fn wide_codes(block: *const u8) -> __m512i {
         // SAFETY: 32 bytes of codes follow the four scales; the table has 16 bytes.
         let (packed, table) = unsafe { (load(block.add(4)), load128(SHIFTED.as_ptr().cast())) };

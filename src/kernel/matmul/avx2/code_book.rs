@@ -125,7 +125,7 @@ unsafe fn iq2_xxs_words(block: *const u8) -> __m256i {
 macro_rules! wide_codes {
     ($points:ident) => {
         #[inline]
-        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
         unsafe fn wide_codes(block: *const u8) -> [__m512i; 4] {
             // SAFETY: the caller's promise.
             unsafe { if points::gathers() { points::$points(block) } else { wide(Self::codes(block)) } }
@@ -137,7 +137,7 @@ macro_rules! wide_codes {
 macro_rules! wide_levels {
     ($points:ident) => {
         #[inline]
-        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+        #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
         unsafe fn wide_levels(blocks: [*const u8; 2]) -> [Levels; 2] {
             // SAFETY: the caller's promise.
             unsafe { points::$points(blocks) }

@@ -71,13 +71,18 @@ pub(in crate::kernel::matmul) type Fill<T> = unsafe fn(&mut T, &Job, usize);
 pub(in crate::kernel::matmul) type Multiply<T> = unsafe fn(&Step<T, <T as Tile>::X>, usize, *mut [f32; ROWS]);
 
 /// The loop over rows, columns and tokens. Formats and instruction sets share it: it is given what takes the format's
-/// blocks apart, and what multiplies a tile with one token, with two, and so on to as many as share a pass.
+/// blocks apart, and what multiplies a tile with one token, and with more and more of them.
 ///
 /// # Safety
 /// As `super::multiply`; `fill` and `offset` are those of the rows' format, and the processor has the instruction set of
 /// `fill` and `steps`.
 #[inline(never)]
-pub(in crate::kernel::matmul) unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>, offset: i32, steps: &[Multiply<T>]) {
+pub(in crate::kernel::matmul) unsafe fn panels<T: Tile>(
+    job: &Job,
+    fill: Fill<T>,
+    offset: i32,
+    steps: &[(usize, Multiply<T>)],
+) {
     let (x, tokens) = (T::of(job.acts), job.acts.tokens());
     let mut tile = T::EMPTY;
     let mut results = Results([[0.0; ROWS]; PANEL]);
@@ -93,8 +98,12 @@ pub(in crate::kernel::matmul) unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>
                     let x = &x[block * tokens + from..][..count];
                     let columns = (job.k - 256 * block).min(256);
                     let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset };
-                    for (t, y) in (0..count).step_by(steps.len()).zip(results.0.chunks_mut(steps.len())) {
-                        steps[steps.len().min(count - t) - 1](&step, t, y.as_mut_ptr());
+                    let mut t = 0;
+                    for &(tokens, multiply) in steps.iter().rev() {
+                        while count - t >= tokens {
+                            multiply(&step, t, results.0[t..].as_mut_ptr());
+                            t += tokens;
+                        }
                     }
                 }
             }
@@ -104,14 +113,14 @@ pub(in crate::kernel::matmul) unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>
     }
 }
 
-/// The kernel for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`.
+/// The kernel for a kind of tile: `TOKENS` at a time, in the end those of the counts `$few` that make up the rest.
 macro_rules! over_tiles {
     ($name:ident of $block:ident, $step:ident of $kind:ty, [$($few:literal)*], $fill:ident) => {
         /// # Safety
         /// As `super::multiply`.
         pub(in crate::kernel::matmul) unsafe fn $name<F: $block>(job: &Job) {
             // SAFETY: the caller's promises.
-            unsafe { panels(job, $fill::<F>, F::OFFSET, &[$($step::<$kind, $few>,)* $step::<$kind, TOKENS>]) }
+            unsafe { panels(job, $fill::<F>, F::OFFSET, &[$(($few, $step::<$kind, $few>),)* (TOKENS, $step::<$kind, TOKENS>)]) }
         }
     };
 }

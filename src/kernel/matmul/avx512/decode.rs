@@ -12,7 +12,7 @@ use std::arch::x86_64::{_mm256_dpbusd_epi32 as dpbusd, *};
 
 mod kernels {
     crate::kernel::matmul::avx2::decode::decode_kernels!(
-        "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
+        "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni"
     );
 }
 pub(in crate::kernel::matmul) use kernels::rows32;
@@ -38,7 +38,7 @@ mod codes {
     use std::arch::x86_64::*;
 
     crate::kernel::matmul::avx_vnni::decode::sums_of_32!(
-        "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
+        "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni"
     );
 }
 
@@ -49,7 +49,7 @@ pub(super) use codes::sums32;
 /// # Safety
 /// Each block is whole; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
 pub(super) unsafe fn pair32<F: Block32>(
     first: [*const u8; 4],
     second: [*const u8; 4],
@@ -90,7 +90,7 @@ fn sum_quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
 /// # Safety
 /// Each of `blocks` is a whole block, and `sub` even; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
 pub(super) unsafe fn sixteens<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> [[__m128; 2]; 4] {
     const { assert!(!F::HALVES || F::PARTS == 2 && !F::SIGNED) };
     // SAFETY: the caller's promise; the loads of `x` are of its own fields, of which there are four sums and two scales.
@@ -123,7 +123,7 @@ pub(super) unsafe fn sixteens<F: Block32>(blocks: [*const u8; 4], x: &Codes32, s
 /// # Safety
 /// Each of `blocks` is a whole block; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
 unsafe fn sums256<F: Block256>(blocks: [*const u8; 4], x: &Codes256) -> Sums256 {
     // SAFETY: the caller's promise.
     unsafe {
@@ -169,7 +169,7 @@ fn narrow_scales(scales: __m128i) -> __m512i {
 /// # Safety
 /// As [`parts256`].
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
 unsafe fn parts_of_levels<F: Block256>(block: *const u8, levels: &Levels, x: &Codes256) -> __m256i {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
@@ -192,7 +192,7 @@ unsafe fn parts_of_levels<F: Block256>(block: *const u8, levels: &Levels, x: &Co
 /// # Safety
 /// `block` is a whole block; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
 unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
     // SAFETY: the caller's promise; the loads of `x` are of its own fields.
     unsafe {
@@ -233,7 +233,7 @@ unsafe fn parts256<F: Block256>(block: *const u8, x: &Codes256) -> __m256i {
 
 /// Parts of the sum of each sub-block's min, or scale, times the sum of its activations.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
 fn min_sums(sub: usize, mins: __m128i, x: &Codes256) -> __m256i {
     // SAFETY: fields of `x` that long.
     unsafe {

@@ -13,8 +13,8 @@ use std::arch::x86_64::*;
 #[allow(dead_code)] // Of the loops only the one over blocks of 256 is used.
 pub(super) mod kernels {
     crate::kernel::matmul::avx2::decode::decode_kernels!(
-        "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
+        "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni"
     );
 }
 
-sums_of_256!("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi");
+sums_of_256!("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni");

@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 };
 
 crate::kernel::matmul::avx_vnni::micro::tile_kernels!(
-    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
+    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni"
 );
 
 /// Takes blocks apart for a tile.
@@ -29,7 +29,7 @@ struct Wide;
 
 impl Unpack for Wide {
     #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
     unsafe fn codes<F: Block256>(blocks: [*const u8; 2], to: &mut [Row; 2]) {
         // SAFETY: the caller's promise; each vector is 64 bytes of the 256 of a row.
         unsafe {

@@ -60,7 +60,7 @@ fn even_signs(v: __m512i) -> __m512i {
 
 /// Four times seven bits of every 32, each in a byte.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,gfni")]
 fn sevens(v: __m512i) -> __m512i {
     let shifts = _mm512_set1_epi64(0x352e_2720_150e_0700);
     _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, v), _mm512_set1_epi8(127))
@@ -68,7 +68,7 @@ fn sevens(v: __m512i) -> __m512i {
 
 /// The bytes of `table` at 64 indices: their eight lowest bits are in `at`, each further one in one of `above`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,gfni")]
 pub(super) fn bytes_at<const N: usize>(table: &[u8; N], at: __m512i, above: &[u64]) -> __m512i {
     const { assert!(N == 256 || N == 512 || N == 1024) };
     let mut parts = [_mm512_setzero_si512(); 8];
@@ -97,40 +97,59 @@ fn choose(parts: &mut [__m512i; 8], count: usize, mask: u64) {
     }
 }
 
-/// The low and the high bytes of the points of a grid.
-const fn bytes_of<const N: usize>(grid: &[u16; N]) -> [[u8; N]; 2] {
-    let mut bytes = [[0; N]; 2];
+/// Of each point of a grid the low bits of its eight levels' numbers in a byte, and the high bits in another.
+const fn bits_of<const N: usize>(grid: &[u16; N]) -> [[u8; N]; 2] {
+    let mut bits = [[0; N]; 2];
     let mut point = 0;
     while point < N {
-        bytes[0][point] = grid[point] as u8;
-        bytes[1][point] = (grid[point] >> 8) as u8;
+        let mut i = 0;
+        while i < 8 {
+            bits[0][point] |= ((grid[point] >> (2 * i) & 1) as u8) << i;
+            bits[1][point] |= ((grid[point] >> (2 * i + 1) & 1) as u8) << i;
+            i += 1;
+        }
         point += 1;
     }
-    bytes
+    bits
 }
 
-static IQ2_XXS: [[u8; 256]; 2] = bytes_of(&grids::IQ2_XXS);
-static IQ2_XS: [[u8; 512]; 2] = bytes_of(&grids::IQ2_XS);
-static IQ2_S: [[u8; 1024]; 2] = bytes_of(&grids::IQ2_S);
+static IQ2_XXS: [[u8; 256]; 2] = bits_of(&grids::IQ2_XXS);
+static IQ2_XS: [[u8; 512]; 2] = bits_of(&grids::IQ2_XS);
+static IQ2_S: [[u8; 1024]; 2] = bits_of(&grids::IQ2_S);
+
+/// The level of number 0, and the matrix of bits that makes the others of it: a bit of a level is that of the first one,
+/// changed where the sum of some bits of the number is odd. What is above two bits of a number changes nothing.
+const LEVELS: (i32, i64) = {
+    let [first, second, third] = tables::IQ2;
+    let mut rows = [0; 8];
+    let mut bit = 0;
+    while bit < 8 {
+        // The row of the lowest bit comes last.
+        rows[7 - bit] = ((first ^ second) >> bit & 1) | ((first ^ third) >> bit & 1) << 1;
+        bit += 1;
+    }
+    (first as i32, i64::from_le_bytes(rows))
+};
 
 /// The levels of 64 points of IQ2, of which two blocks have half each.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,gfni")]
 fn points_of_eight<const N: usize>(grid: &[[u8; N]; 2], at: __m512i, above: &[u64]) -> [[__m512i; 4]; 2] {
     let (low, high) = (bytes_at(&grid[0], at, above), bytes_at(&grid[1], at, above));
     // Eight points in each 16 bytes: those of the first vector, then of the second, sixteen of them after another.
     let eights = [_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)];
-    let [a, b, c] = tables::IQ2;
-    let levels = _mm512_set1_epi32(i32::from_le_bytes([a, b, c, 0]));
-    // A point for each eight bytes, then two bits of it for each of them. What is above those changes nothing, as the
-    // levels repeat.
-    let spread = _mm512_setr_epi64(0x0100, 0x0302, 0x0504, 0x0706, 0x0908, 0x0b0a, 0x0d0c, 0x0f0e);
-    let shifts = _mm512_set1_epi64(0x0e0c_0a08_0604_0200);
+    // A point for each eight bytes, as the matrix that picks two bits of it for each of them: its rows, of which the last
+    // makes the lowest bit, are the point's bytes. The other rows make bits that change nothing.
+    let rows = |point: i64| (2 * point) << 56 | (2 * point + 1) << 48;
+    let spread = _mm512_setr_epi64(rows(0), rows(1), rows(2), rows(3), rows(4), rows(5), rows(6), rows(7));
+    let each = _mm512_set1_epi64(0x8040_2010_0804_0201_u64 as i64);
+    let levels = _mm512_set1_epi64(LEVELS.1);
     let mut found = [[_mm512_setzero_si512(); 4]; 2];
     for (i, found) in found.as_flattened_mut().iter_mut().enumerate() {
-        let from = _mm512_set1_epi64(0x1010 * (i as i64 / 2));
+        let from = _mm512_set1_epi64(0x1010_0000_0000_0000 * (i as i64 / 2));
         let points = _mm512_permutexvar_epi8(_mm512_add_epi8(spread, from), eights[i % 2]);
-        *found = _mm512_permutexvar_epi8(_mm512_multishift_epi64_epi8(shifts, points), levels);
+        let numbers = _mm512_gf2p8affine_epi64_epi8::<0>(each, points);
+        *found = _mm512_gf2p8affine_epi64_epi8::<{ LEVELS.0 }>(numbers, levels);
     }
     found
 }
@@ -140,7 +159,7 @@ fn points_of_eight<const N: usize>(grid: &[[u8; N]; 2], at: __m512i, above: &[u6
 /// # Safety
 /// Each of `blocks` is valid for reading 66 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn iq2_xxs(blocks: [*const u8; 2]) -> [Levels; 2] {
     // SAFETY: 64 bytes follow the half.
     let (a, b) = unsafe { (_mm512_loadu_si512(blocks[0].add(2).cast()), _mm512_loadu_si512(blocks[1].add(2).cast())) };
@@ -155,7 +174,7 @@ pub(in crate::kernel::matmul) unsafe fn iq2_xxs(blocks: [*const u8; 2]) -> [Leve
 /// # Safety
 /// Each of `blocks` is valid for reading 74 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn iq2_xs(blocks: [*const u8; 2]) -> [Levels; 2] {
     // SAFETY: 32 words follow the half.
     let (a, b) = unsafe { (_mm512_loadu_si512(blocks[0].add(2).cast()), _mm512_loadu_si512(blocks[1].add(2).cast())) };
@@ -174,7 +193,7 @@ pub(in crate::kernel::matmul) unsafe fn iq2_xs(blocks: [*const u8; 2]) -> [Level
 /// # Safety
 /// Each of `blocks` is valid for reading 82 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn iq2_s(blocks: [*const u8; 2]) -> [Levels; 2] {
     // SAFETY: 32 bytes of points, 32 of signs and 8 of the points' high bits follow the half.
     let (at, minus, [a, b]) = unsafe {
@@ -219,7 +238,7 @@ static IQ3_S: [[u8; 512]; 2] = nibbles_of(&grids::IQ3_S, tables::IQ3_S);
 
 /// The nibbles of 64 points of IQ3 in the order of the columns.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,gfni")]
 fn points_of_four<const N: usize>(grid: &[[u8; N]; 2], at: __m512i, above: &[u64]) -> [__m512i; 4] {
     // Joining bytes works within each 16: so these get four points of each of the four vectors that it makes.
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -240,7 +259,7 @@ fn points_of_four<const N: usize>(grid: &[[u8; N]; 2], at: __m512i, above: &[u64
 /// # Safety
 /// Each of `blocks` is valid for reading 98 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn iq3_xxs(blocks: [*const u8; 2]) -> [Levels; 2] {
     // SAFETY: 64 bytes of points and 32 of signs follow the half; the table has 8 bytes.
     let (at, words, table) = unsafe {
@@ -265,7 +284,7 @@ pub(in crate::kernel::matmul) unsafe fn iq3_xxs(blocks: [*const u8; 2]) -> [Leve
 /// # Safety
 /// Each of `blocks` is valid for reading 110 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn iq3_s(blocks: [*const u8; 2]) -> [Levels; 2] {
     let (mut points, mut minus) = ([[_mm512_setzero_si512(); 4]; 2], [[0; 4]; 2]);
     for ((points, minus), block) in points.iter_mut().zip(&mut minus).zip(blocks) {
@@ -314,7 +333,7 @@ fn iq1(low: __m256i, high: __m512i, down: i16) -> [__m512i; 4] {
 /// # Safety
 /// `block` is valid for reading 50 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn iq1_s(block: *const u8) -> [__m512i; 4] {
     // SAFETY: 32 bytes and 8 words follow the half.
     let (low, high) = unsafe { (load(block.add(2)), load128(block.add(34))) };
@@ -328,7 +347,7 @@ pub(in crate::kernel::matmul) unsafe fn iq1_s(block: *const u8) -> [__m512i; 4] 
 /// # Safety
 /// `block` is valid for reading 56 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn iq1_m(block: *const u8) -> [__m512i; 4] {
     // SAFETY: 32 bytes and 8 words start the block.
     let (low, high) = unsafe { (load(block), load128(block.add(32))) };

@@ -26,7 +26,7 @@ static DIGITS: [[u8; 256]; 2] = {
 /// # Safety
 /// `block` is valid for reading 54 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi,gfni")]
 pub(in crate::kernel::matmul) unsafe fn tq1_0(block: *const u8) -> [__m512i; 4] {
     // SAFETY: the block starts with 32, 16 and 4 bytes of codes.
     let (a, b, c) = unsafe {

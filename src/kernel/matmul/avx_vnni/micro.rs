@@ -32,8 +32,8 @@ macro_rules! tile_kernels {
         /// Sums of `T` tokens with a pair of vectors of rows.
         type Sums<V, const T: usize> = [[V; PAIR]; T];
 
-        over_tiles!(rows32 of Block32, step32 of <F::Kind as Kind32>::Wide, [1 2 3 4 5], fill32);
-        over_tiles!(rows256 of Block256, step256 of <F::Kind as Kind256>::Wide, [1 2 3 4 5], fill256);
+        over_tiles!(rows32 of Block32, step32 of <F::Kind as Kind32>::Wide, [1 2 4], fill32);
+        over_tiles!(rows256 of Block256, step256 of <F::Kind as Kind256>::Wide, [1 2 4], fill256);
 
         /// Two vectors of something that a tile has for every row, from `group` on.
         #[inline]
