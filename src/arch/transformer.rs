@@ -5,22 +5,26 @@ mod classifier;
 mod experts;
 mod heads;
 mod latent;
+mod predictor;
 mod recurrent;
 
-use super::build::Tensors;
+use super::build::{Tensors, is_of_another_part};
 use super::metadata::Keys;
 use super::table::{
     Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, TemperatureKeys, WindowRotation, YarnMultiplier,
 };
 use super::{
-    Attention, Block, Described, Description, FeedForward, Heads, Layer, Linear, Mlp, Norm, NormKind, Projection, Rope,
-    Shape, SpanNorm, Temperature,
+    Attention, Block, Described, Description, FeedForward, Heads, Layer, Linear, Mlp, Norm, NormKind, Part, Projection,
+    Rope, Shape, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::operations::{Pairing, Scaling};
 
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+
+/// How many of the blocks, which come last, predict further tokens.
+const PREDICTING: &str = "nextn_predict_layers";
 
 /// Lengths that not every kind of block needs; the tensors have to agree with those that are needed.
 const LENGTH_KEYS: &[&str] =
@@ -37,7 +41,7 @@ const EXPERT_KEYS: &[&str] = &[
     "leading_dense_block_count",
 ];
 
-pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<u64>) -> Result<Described> {
+pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<u64>, part: Part) -> Result<Described> {
     let keys = Keys::new(&directory.metadata, architecture.name);
     let shape = shape(architecture, &keys, directory)?;
     let tensors = Tensors::new(directory, starts);
@@ -53,7 +57,10 @@ pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<
         ropes: Vec::new(),
         tensors,
     };
-    maker.describe()
+    match part {
+        Part::Model => maker.describe(),
+        Part::Predictor => maker.describe_predictor(),
+    }
 }
 
 fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Result<Shape> {
@@ -86,7 +93,7 @@ fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Res
 /// Layers that a pass runs. The file counts those that predict further tokens among its blocks; they come last, and no
 /// pass runs them.
 fn layer_count(keys: &Keys) -> Result<usize> {
-    let (blocks, predicting) = (keys.count("block_count")?, keys.number("nextn_predict_layers")?);
+    let (blocks, predicting) = (keys.count("block_count")?, keys.number(PREDICTING)?);
     match blocks.checked_sub(predicting) {
         None | Some(0) => Err(Error::format(format!("{predicting} of {blocks} blocks predict further tokens"))),
         Some(layers) => Ok(layers),
@@ -183,6 +190,7 @@ impl Maker<'_> {
                 EmbeddingScale::RootOfWidth => (embedding as f32).sqrt(),
             },
             token_type,
+            predictor: None,
             positions,
             embedding_norm,
             layer_inputs,
@@ -202,8 +210,8 @@ impl Maker<'_> {
             },
             logit_softcap,
         };
-        let blocks = layer_count + self.keys.number("nextn_predict_layers")?;
-        self.tensors.finish(description, layer_count..blocks)
+        let predicting = layer_count..layer_count + self.keys.number(PREDICTING)?;
+        self.tensors.finish(description, |name| is_of_another_part(name, &predicting))
     }
 
     /// For each layer whether it has a sliding window; sets the windows' length.
