@@ -61,8 +61,8 @@ impl Session {
 
     // --- of a layer that predicts further tokens ----------------------------------------------------------------------
 
-    /// Rows for the hidden states that passes read, [`hidden_rows`](crate::exec::hidden_rows) of them.
-    pub(crate) fn hidden_inputs(&mut self) -> &mut [f32] {
+    /// Rows for the hidden states that passes read, two more than a chunk has tokens.
+    pub fn hidden_inputs(&mut self) -> &mut [f32] {
         self.hidden.all_mut()
     }
 
@@ -81,8 +81,8 @@ impl Session {
     /// those that go with `tokens`: each that of the position before.
     ///
     /// # Errors
-    /// As [`Session::forward`].
-    pub(crate) fn predict(&mut self, tokens: &[i32], outputs: impl Into<Outputs>) -> Result<()> {
+    /// As [`Session::forward`]; `UNSUPPORTED`: more tokens than there are such rows.
+    pub fn predict(&mut self, tokens: &[i32], outputs: impl Into<Outputs>) -> Result<()> {
         self.given = tokens.len().min(self.hidden.count);
         let result = self.forward(tokens, outputs);
         self.given = 0;
