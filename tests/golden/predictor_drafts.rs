@@ -144,7 +144,7 @@ fn it_drafts_what_follows_from_the_hidden_states_of_all_tokens_before() {
 }
 
 #[test]
-fn where_it_is_always_right_all_drafts_are_accepted_and_its_full_context_begins_anew() {
+fn where_it_is_always_right_its_drafts_are_accepted_and_a_full_context_begins_anew() {
     let tiny = Tiny::of("glm4moe").nearly_still(0.0, 0.0);
     let written = tiny.write("right");
     let options = Options { context_length: 120, chunk_length: 16, ..options() };
