@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use layerline::gguf::{self, Array, Value, write::Writer};
-use layerline::model::{Logits, Model, Options};
+use layerline::model::{Embeddings, Logits, Model, Options};
 use layerline::quant::Format;
 use layerline::session::Session;
 
@@ -316,4 +316,34 @@ fn its_logits_are_those_that_float64_gives() {
     let error = relative_error(&got, &gated_attention_block(&tiny, &tokens, &hidden));
     // Keys and values have 11 bits.
     assert!(error < 1e-3, "{error:.1e}");
+}
+
+/// What `scripts/predictor_cases.py` has computed by llama.cpp, of models whose files have such a layer.
+#[test]
+fn its_logits_and_hidden_states_are_those_that_another_program_computed() {
+    for name in ["qwen35-mtp", "glm4moe", "hy_v3"] {
+        let path = golden(&format!("arch2/{name}.gguf"));
+        let mut arrays = Arrays::open(&golden(&format!("predictor/{name}.npz")));
+        let (tokens, states) = (arrays.get::<i32>("tokens"), arrays.get::<f32>("hidden"));
+        let mut session = Session::new(&open(&path, &options()), 0).unwrap();
+        session.forward(&tokens, Embeddings::All).unwrap();
+        let rows = |session: &Session| -> Vec<f32> {
+            (0..tokens.len()).flat_map(|row| session.embeddings(row).unwrap().to_vec()).collect()
+        };
+        let own = rows(&session);
+        assert!(relative_error(&own, &states) < 1e-3, "{name}: {:.1e}", relative_error(&own, &states));
+
+        let width = states.len() / tokens.len();
+        let before = [&vec![0.0; width], &states[..states.len() - width]].concat();
+        let predictor = open(&path, &predicting(options()));
+        let logits = predicted(&predictor, &tokens, &before, tokens.len());
+        let error = relative_error(&logits, &arrays.get::<f32>("logits"));
+        assert!(error < 1e-3, "{name}: {error:.1e}");
+
+        let mut session = Session::new(&predictor, 0).unwrap();
+        session.hidden_inputs()[..before.len()].copy_from_slice(&before);
+        session.predict(&tokens, Embeddings::All).unwrap();
+        let error = relative_error(&rows(&session), &arrays.get::<f32>("chained"));
+        assert!(error < 1e-3, "{name}: {error:.1e}");
+    }
 }
