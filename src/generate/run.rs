@@ -28,6 +28,10 @@ pub trait Sequence {
     fn room(&self) -> usize;
     /// Bytes that the last pass read from storage.
     fn pass_bytes(&self) -> u64;
+    /// Whether a pass over more tokens may need more of the weights.
+    fn has_experts(&self) -> bool {
+        false
+    }
     /// The time, by which passes are measured.
     fn now(&self) -> Instant {
         Instant::now()
@@ -116,6 +120,10 @@ impl Sequence for Session {
 
     fn pass_bytes(&self) -> u64 {
         Session::pass_bytes(self)
+    }
+
+    fn has_experts(&self) -> bool {
+        self.model().description().experts().is_some()
     }
 
     fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {
