@@ -251,7 +251,7 @@ impl Generation {
             self.text.clear();
         }
         if !prompt.is_empty() {
-            self.forward(sequence, prompt, since)?;
+            self.forward(sequence, prompt, since, true)?;
             sampler.accept(prompt)?;
             self.remember(prompt)?;
         }
@@ -286,10 +286,14 @@ impl Generation {
         run: &mut Run<V, F>,
         since: u64,
     ) -> Result<End> {
+        self.pace.set_with_experts(sequence.has_experts());
         let rows = match self.max_drafts {
             0 => 0,
             drafts => sequence.begin_drafts(drafts + 1, since),
         };
+        if let (0, Drafter::Predictor(predictor)) = (rows, &mut self.drafter) {
+            predictor.stop();
+        }
         // Tokens that were chosen, or accepted and taken back, and are not in the sequence: the last one chosen at least.
         let mut unfed = Vec::new();
         let mut drafts = Vec::new();
@@ -305,7 +309,7 @@ impl Generation {
             if unfed.len() > sequence.room() && unfed.len() > 1 {
                 // As far as single passes would have come.
                 let last = unfed.len() - 1;
-                self.forward(sequence, &unfed[..last], since)?;
+                self.forward(sequence, &unfed[..last], since, false)?;
                 unfed.drain(..last);
             }
             let most = rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1));
@@ -315,7 +319,7 @@ impl Generation {
             let drafting = drafted - asked.unwrap_or(drafted);
             self.stats.passes += 1;
             if drafts.is_empty() {
-                self.forward(sequence, &unfed, since)?;
+                self.forward(sequence, &unfed, since, false)?;
                 self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
                 self.pace.abstained(drafting);
                 unfed.clear();
@@ -357,7 +361,7 @@ impl Generation {
                     // The sequence is to have all but the last token.
                     if !unfed.is_empty() {
                         self.stats.passes += 1;
-                        self.forward(sequence, &unfed, since)?;
+                        self.forward(sequence, &unfed, since, false)?;
                     }
                     return Ok(end);
                 }
@@ -367,7 +371,7 @@ impl Generation {
     }
 
     /// A pass without drafts that leaves the last logits, of which a drafter sees the hidden states where it reads them.
-    fn forward<S: Sequence>(&mut self, sequence: &mut S, tokens: &[i32], since: u64) -> Result<()> {
+    fn forward<S: Sequence>(&mut self, sequence: &mut S, tokens: &[i32], since: u64, prompt: bool) -> Result<()> {
         let predictor = match &mut self.drafter {
             Drafter::Predictor(predictor) if predictor.is_active() => predictor,
             _ => return sequence.forward(tokens, Logits::Last, since),
@@ -375,7 +379,7 @@ impl Generation {
         let mut seen = Ok(());
         sequence.forward_seen(tokens, since, &mut |start, tokens, hidden| {
             if seen.is_ok() {
-                seen = predictor.see(start, tokens, hidden);
+                seen = predictor.see(start, tokens, hidden, prompt);
             }
         })?;
         self.pace.prepared(predictor.take_spent());
@@ -385,9 +389,7 @@ impl Generation {
     /// Of a pass of drafts that began at the position `start` these tokens were right.
     fn see_drafts<S: Sequence>(&mut self, sequence: &S, start: usize, right: &[i32]) -> Result<()> {
         let Drafter::Predictor(predictor) = &mut self.drafter else { return Ok(()) };
-        predictor.see(start, right, sequence.draft_hidden(right.len())?)?;
-        self.pace.prepared(predictor.take_spent());
-        Ok(())
+        predictor.see(start, right, sequence.draft_hidden(right.len())?, false)
     }
 
     /// A token was chosen.

@@ -1,8 +1,8 @@
 //! Drafts by the layer of a model's own file that predicts further tokens. It sees the same tokens as the model, each with
 //! the hidden state that the model made of the position before, and its keys and values are its own.
 //!
-//! A pair is the token of a position and the hidden state before it. Pairs wait until drafts are wanted, or until there is
-//! no room for more of them; then one pass takes them in. Beyond the last token that is known the layer reads hidden states
+//! A pair is the token of a position and the hidden state before it. Pairs wait until drafts are wanted; then one pass takes
+//! them in. Those of a long prompt are taken in as they come. Beyond the last token that is known the layer reads hidden states
 //! of its own, and what it remembers of these is taken back.
 
 use std::sync::Arc;
@@ -65,6 +65,11 @@ impl DraftPredictor {
 
     pub(super) fn is_active(&self) -> bool {
         self.tokens > 0
+    }
+
+    /// This generation has no room for drafts.
+    pub(super) fn stop(&mut self) {
+        self.tokens = 0;
     }
 
     /// A generation begins where the model has taken in `position` tokens. `tokens`: see the field.
@@ -138,11 +143,12 @@ impl DraftPredictor {
         Ok(())
     }
 
-    /// The model has taken in `tokens` from the position `start` on, with these hidden states.
+    /// The model has taken in `tokens` from the position `start` on, with these hidden states. Where there is no room for more
+    /// pairs, those that wait are taken in with `keep`; without, as no drafts were wanted for long, it begins anew.
     ///
     /// # Errors
     /// Those of the passes.
-    pub(super) fn see(&mut self, start: usize, tokens: &[i32], hidden: &[f32]) -> Result<()> {
+    pub(super) fn see(&mut self, start: usize, tokens: &[i32], hidden: &[f32], keep: bool) -> Result<()> {
         if start > self.known || start < self.base {
             self.restart(start, false)?;
         }
@@ -153,7 +159,9 @@ impl DraftPredictor {
                 // Taken back, and taken in again.
                 continue;
             }
-            if self.rows() == self.capacity() {
+            if self.rows() == self.capacity() && !keep {
+                self.restart(self.known, true)?;
+            } else if self.rows() == self.capacity() {
                 let began = Instant::now();
                 self.take_in(Outputs::from(Logits::None))?;
                 self.spent += began.elapsed();
