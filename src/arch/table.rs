@@ -561,6 +561,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         leading_rotated: true,
         experts: SIGMOID,
         experts_averaged: true,
+        predictor: true,
         ..COMMAND_R
     },
     hybrids::QWEN35,

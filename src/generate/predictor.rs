@@ -85,7 +85,10 @@ impl DraftPredictor {
         // The last token chosen, which the sequence need not go on with.
         let kept = self.known - self.base;
         if self.session.position() > kept {
-            self.session.truncate(kept)?;
+            if self.session.truncate(kept).is_err() {
+                // A layer with a window has dropped what the token before has seen.
+                return self.restart(position, false);
+            }
             self.row_from(self.last_row());
         }
         let waiting = self.known - self.next();
@@ -228,8 +231,8 @@ impl DraftPredictor {
         }
         let kept = self.session.position();
         let result = self.chain(most, least_chance, out);
-        if self.session.position() > kept {
-            self.session.truncate(kept)?;
+        if self.session.position() > kept && self.session.truncate(kept).is_err() {
+            self.restart(self.known, false)?;
         }
         result
     }

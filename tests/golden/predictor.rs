@@ -13,8 +13,17 @@ use layerline::session::Session;
 use crate::support::*;
 
 /// Each architecture whose layer is built in, by a model whose last block has attention.
-pub const MODELS: [&str; 8] =
-    ["qwen35-mtp", "qwen35moe", "qwen3next", "glm4moe", "glm4moe-355b", "deepseek2-v3", "deepseek2-softmax", "hy_v3"];
+pub const MODELS: [&str; 9] = [
+    "qwen35-mtp",
+    "qwen35moe",
+    "qwen3next",
+    "glm4moe",
+    "glm4moe-355b",
+    "deepseek2-v3",
+    "deepseek2-softmax",
+    "hy_v3",
+    "cohere2moe-rms",
+];
 
 /// A model whose last block predicts further tokens, all in f32.
 pub struct Tiny {
@@ -44,16 +53,20 @@ impl Tiny {
         let file = gguf::read_file(&bytes, model).unwrap();
         let architecture = file.metadata.require_str("general.architecture").unwrap().to_string();
         let number = |key: &str| file.metadata.require_u32(&format!("{architecture}.{key}")).unwrap() as usize;
-        let (width, block) = (number("embedding_length"), number("block_count") - 1);
+        // The last block of this one sees all tokens, which a plain model's first does not do when it is rotated.
+        let left_out = usize::from(model == "cohere2moe-rms");
+        let (width, block) = (number("embedding_length"), number("block_count") - 1 - left_out);
         let tensors = file.tensors.iter().map(|t| {
             assert_eq!(t.format, Format::F32, "{}", t.name);
             let data = &bytes[t.offset as usize..][..t.bytes as usize];
             let values = data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
             (t.name.clone(), t.shape().to_vec(), values)
         });
-        let tensors = tensors.filter(|(name, ..)| !name.contains("nextn")).collect();
+        let beyond = format!("blk.{}.", block + 1);
+        let tensors = tensors.filter(|(name, ..)| !name.contains("nextn") && !name.starts_with(&beyond)).collect();
         let entries = file.metadata.entries.iter().filter(|(key, _)| key != "general.alignment").cloned().collect();
         let mut tiny = Tiny { architecture, entries, tensors, width, block };
+        tiny.set("block_count", block as u32 + 1);
         tiny.set("nextn_predict_layers", 1u32);
         let near_one = |seed| noise(seed, width).iter().map(|x| 1.0 + 0.2 * x).collect();
         let scale = 1.0 / (width as f32).sqrt();
@@ -247,6 +260,8 @@ fn its_logits_are_those_of_a_plain_model_of_its_block_over_the_joined_rows() {
             plain.set("leading_dense_block_count", 0u32);
             if model.starts_with("qwen3") {
                 plain.set("attention.recurrent_layers", Array::U32(vec![0]));
+            } else if model.starts_with("cohere") {
+                plain.set("attention.sliding_window_pattern", Array::U32(vec![1]));
             }
             let numbers: Vec<i32> = (0..tokens.len() as i32).collect();
             let plain = plain.write("plain");

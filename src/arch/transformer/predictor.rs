@@ -29,6 +29,7 @@ impl Maker<'_> {
             projection: self.tensors.linear(&name("eh_proj"), embedding.saturating_mul(2), embedding)?,
         };
         self.ropes(pairing)?;
+        self.windowed = self.windows(self.layers + 1)?;
         // It has keys and values of its own.
         self.own_memory = self.layers + 1;
         let layer = self.layer(block, 0)?;
@@ -48,7 +49,7 @@ impl Maker<'_> {
         let [_, logit_softcap] = self.softcaps()?;
         let description = Description {
             shape: self.shape,
-            ropes: self.ropes,
+            ropes: std::mem::take(&mut self.ropes),
             embedding,
             embedding_scale: 1.0,
             token_type: None,
@@ -65,7 +66,7 @@ impl Maker<'_> {
             classifier: None,
             labels: None,
             head: Some(head),
-            logit_scale: 1.0,
+            logit_scale: self.logit_scale()?,
             logit_softcap,
         };
         let own = format!("blk.{block}.");
