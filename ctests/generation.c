@@ -126,11 +126,58 @@ static void drafts_change_no_token(layerline_model *model)
     layerline_generation_free(by_model);
 }
 
+static layerline_options *layer_options(void)
+{
+    layerline_options *options = layerline_options_new();
+    REQUIRE(options != NULL);
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_context_length(options, 128));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_threads(options, 2));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_predictor(options, true));
+    return options;
+}
+
+static void the_models_own_layer_drafts(void)
+{
+    settings s = { 0 };
+    layerline_options *options = layer_options();
+    layerline_generation *plain = new_generation(48), *by_layer = new_generation(48);
+    layerline_generation_stats stats;
+    layerline_model *model, *layer = NULL;
+    layerline_session *session;
+    layerline_error *err = NULL;
+    const int32_t token = 1;
+    uint64_t seed;
+    s.context = 128;
+    s.threads = 2;
+    model = open_model(data_path("arch2/glm4moe.gguf"), &s);
+    REQUIRE_OK(err, layerline_model_open(data_path("arch2/glm4moe.gguf"), options, &layer, &err));
+    CHECK_OK(err, layerline_generation_set_draft_model(by_layer, layer, 0, 4, &err));
+    for (seed = 0; seed < 4; seed++) {
+        text want = generate(model, plain, seed, MOST, &stats), got = generate(model, by_layer, seed, MOST, &stats);
+        CHECK(stats.accepted <= stats.drafted);
+        CHECK(got.count == want.count && memcmp(got.tokens, want.tokens, sizeof want.tokens) == 0);
+    }
+    session = new_session(layer, 0);
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err,
+                layerline_session_forward(session, &token, 1, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
+                                          &err));
+    layerline_session_free(session);
+    layerline_model_free(layer);
+    layer = NULL;
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_model_open(data_path(TINY_MODEL), options, &layer, &err));
+    CHECK(layer == NULL);
+    layerline_options_free(options);
+    layerline_generation_free(plain);
+    layerline_generation_free(by_layer);
+    layerline_model_free(model);
+}
+
 int main(void)
 {
     layerline_model *model = small_model();
     a_text_ends_by_length_by_the_callback_and_by_a_stop_string(model);
     drafts_change_no_token(model);
+    the_models_own_layer_drafts();
     layerline_model_free(model);
     return check_result();
 }

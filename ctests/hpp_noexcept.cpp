@@ -37,7 +37,7 @@ ll::options small_options()
 {
     auto options = required(ll::options::try_make());
     CHECK(options.try_set_context_length(64) && options.try_set_threads(2) && options.try_set_chunk_length(16));
-    CHECK(options.try_set_share_sweeps(true));
+    CHECK(options.try_set_share_sweeps(true) && options.try_set_predictor(false));
     CHECK(options.try_set_prefetch(true) && options.try_set_prefetch_distance(0) && options.try_set_cache_layers(0));
     CHECK(options.try_set_io(ll::io_mode::automatic) && options.try_set_memory_budget(std::uint64_t{1} << 30));
     return options;

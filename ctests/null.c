@@ -42,6 +42,7 @@ static void options(void)
     REFUSED(layerline_options_set_threads(NULL, 1));
     REFUSED(layerline_options_set_prefetch(NULL, true));
     REFUSED(layerline_options_set_share_sweeps(NULL, true));
+    REFUSED(layerline_options_set_predictor(NULL, true));
     REFUSED(layerline_options_set_prefetch_distance(NULL, 1));
     REFUSED(layerline_options_set_cache_layers(NULL, 1));
     REFUSED(layerline_options_set_kv_type(NULL, LAYERLINE_KV_F16));

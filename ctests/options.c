@@ -19,6 +19,8 @@ static void every_setter_takes_its_default_and_a_value(void)
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_prefetch(o, true));
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_share_sweeps(o, false));
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_share_sweeps(o, true));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_predictor(o, true));
+    CHECK_STATUS(LAYERLINE_OK, layerline_options_set_predictor(o, false));
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_prefetch_distance(o, 0));
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_prefetch_distance(o, 3));
     CHECK_STATUS(LAYERLINE_OK, layerline_options_set_cache_layers(o, 0));

@@ -460,6 +460,11 @@ public:
     {
         return failure(layerline_options_set_share_sweeps(get(), enabled));
     }
+    /** layerline_options_set_predictor: whether the layer that predicts further tokens is opened in place of the model. */
+    result<void> try_set_predictor(bool enabled) noexcept
+    {
+        return failure(layerline_options_set_predictor(get(), enabled));
+    }
     /** layerline_options_set_prefetch: whether a loader reads ahead. */
     result<void> try_set_prefetch(bool enabled) noexcept
     {
@@ -509,6 +514,8 @@ public:
     options &set_threads(std::uint32_t threads) { return try_set_threads(threads).value(), *this; }
     /** As `try_set_share_sweeps`. */
     options &set_share_sweeps(bool enabled) { return try_set_share_sweeps(enabled).value(), *this; }
+    /** As `try_set_predictor`. */
+    options &set_predictor(bool enabled) { return try_set_predictor(enabled).value(), *this; }
     /** As `try_set_prefetch`. */
     options &set_prefetch(bool enabled) { return try_set_prefetch(enabled).value(), *this; }
     /** As `try_set_prefetch_distance`. */
@@ -991,7 +998,8 @@ public:
     {
         return failure(layerline_generation_set_draft_text(get(), max_drafts));
     }
-    /** layerline_generation_set_draft_model: another model with the same tokens drafts, in a session of its own. */
+    /** layerline_generation_set_draft_model: another model with the same tokens, or the layer of the
+     * model's own file that predicts further tokens, drafts in a session of its own. */
     result<void> try_draft_with(const model &drafter, std::uint32_t context_length, std::uint32_t max_drafts) noexcept
     {
         layerline_error *err = nullptr;

@@ -92,7 +92,8 @@ fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
     let text = |e: layerline::Error| e.to_string();
     let (directory, files) = files(path)?;
     let starts = files.iter().map(FileSource::start).collect();
-    let Described { description, matrices, .. } = arch::describe(&directory, starts).map_err(text)?;
+    let Described { description, matrices, .. } =
+        arch::describe(&directory, starts, arch::Part::Model).map_err(text)?;
     let program = Program::new(&description, &matrices);
     let schedule = program.schedule(matrices, DIRECT_ALIGNMENT).map_err(text)?;
     let end = schedule.sweep_len;

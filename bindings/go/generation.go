@@ -94,8 +94,9 @@ func (g *Generation) DraftFromText(maxDrafts int) error {
 	})
 }
 
-// DraftWith lets another model with the same tokens draft, up to maxDrafts tokens for a pass, in a session of its own with
-// room for contextLength tokens; 0: what its options say. It stays open as long as the generation needs it. nil: no drafts.
+// DraftWith lets another model with the same tokens, or one opened with Options.Predictor, draft up to maxDrafts tokens for
+// a pass, in a session of its own with room for contextLength tokens; 0: what its options say. It stays open as long as the
+// generation needs it. nil: no drafts.
 func (g *Generation) DraftWith(model *Model, contextLength, maxDrafts int) error {
 	context, err := u32(contextLength, "contextLength")
 	if err != nil {

@@ -2,6 +2,7 @@ package layerline_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -49,4 +50,34 @@ func TestGenerationsDraftAndStop(t *testing.T) {
 	refused(t, generation.AddStop(""), layerline.ErrInvalidArgument)
 	refused(t, generation.DraftFromText(1000), layerline.ErrInvalidArgument)
 	refused(t, generation.SetMaxTokens(-1), layerline.ErrInvalidArgument)
+}
+
+func TestTheModelsOwnLayerDrafts(t *testing.T) {
+	own := small
+	own.Predictor = true
+	if _, err := layerline.Open(modelPath, own); !errors.Is(err, layerline.ErrUnsupported) {
+		t.Fatalf("a layer that the file does not have: %v", err)
+	}
+	// Its weights are not the model's, but it has such a layer.
+	path := unpacked(t, "../../tests/data/golden/arch2/glm4moe.gguf.gz")
+	model, err := layerline.Open(path, small)
+	must(t, err)
+	closing(t, model)
+	layer, err := layerline.Open(path, own)
+	must(t, err)
+	closing(t, layer)
+	_, plain := generated(t, model, 12, nil)
+	generation, err := layerline.NewGeneration()
+	must(t, err)
+	closing(t, generation)
+	must(t, generation.SetMaxTokens(12))
+	must(t, generation.DraftWith(layer, 0, 4))
+	text := ""
+	must(t, begin(t, model).GenerateWith(context.Background(), prompt, generation, nil, func(_ layerline.Token, piece string) bool {
+		text += piece
+		return true
+	}))
+	if text != plain {
+		t.Fatalf("%q where %q came without drafts", text, plain)
+	}
 }

@@ -233,6 +233,18 @@ layerline_status layerline_options_set_share_sweeps(layerline_options *options,
                                                     bool enabled);
 
 /**
+ * Sets whether the layer of a file that predicts further tokens is opened in place of the model ("nextn",
+ * "multi-token prediction"): a model that drafts for the other one, see `layerline_generation_set_draft_model`. Its budget
+ * holds that layer, an embedding and a head. It has no tokeniser, and sessions of it run no passes of their own. Default:
+ * false; a model without it neither reads that layer nor has memory for it. Opening and plans refuse a file that has none,
+ * and an architecture whose layer is not built in, with LAYERLINE_ERROR_UNSUPPORTED.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_options_set_predictor(layerline_options *options,
+                                                 bool enabled);
+
+/**
  * Sets the number of compute threads. 0, the default: the CPUs that this process may use. Results do not depend on it.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
@@ -1920,11 +1932,18 @@ layerline_status layerline_generation_set_draft_text(layerline_generation *gener
 
 /**
  * Lets another open model draft: a smaller one of the same family, or the same one in a smaller format, best wholly in
- * memory. It works in a session of its own, which takes its memory from that model's budget and lasts until another
- * drafter is set or the generation is freed.
+ * memory; or the layer of the model's own file that predicts further tokens (`layerline_options_set_predictor`), which
+ * costs little, as it is one layer, and guesses well, as it reads what the model has made of the text so far. It works in a
+ * session of its own, which takes its memory from that model's budget and lasts until another drafter is set or the
+ * generation is freed.
+ *
+ * With a layer as drafter a generation also takes the hidden states of a chunk from the budget of the model that texts are
+ * generated with: 4 bytes for each element of an embedding, times the chunk length. Without room for them nothing is
+ * drafted.
  *
  * `model`: its tokens must be those of the models that texts are generated with. NULL: no drafts.
- * `context_length`: tokens that its session has room for; 0: the default of its options. Texts beyond it are not drafted.
+ * `context_length`: tokens that its session has room for; 0: the default of its options. Texts beyond it are not drafted;
+ * a layer goes on with the latest tokens alone.
  * `max_drafts`: the most tokens drafted for a pass, 1 to 64; without a model it does not count.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED: the model has no tokeniser, or generates no text;

@@ -84,6 +84,9 @@ type Options struct {
 	// DisableSharedSweeps has each pass read the weights for itself, with the same results. Otherwise passes of several
 	// sessions that wait share a sweep over the weights.
 	DisableSharedSweeps bool
+	// Predictor opens the layer of the file that predicts further tokens in place of the model: it drafts for the model, see
+	// Generation.DraftWith. ErrUnsupported where the file has none.
+	Predictor bool
 }
 
 // with calls f with options as C has them.
@@ -138,6 +141,10 @@ func (o Options) with(f func(*C.layerline_options) error) error {
 	}
 	status = C.layerline_options_set_share_sweeps(options, C.bool(!o.DisableSharedSweeps))
 	if err := refused(status, "DisableSharedSweeps is %v", o.DisableSharedSweeps); err != nil {
+		return err
+	}
+	status = C.layerline_options_set_predictor(options, C.bool(o.Predictor))
+	if err := refused(status, "Predictor is %v", o.Predictor); err != nil {
 		return err
 	}
 	if o.Profile != "" {

@@ -165,6 +165,8 @@ class Options:
     chunk_length: tokens of a prompt that share one sweep over the weights; 0: 256.
     threads: that compute; 0: the CPUs this process may use.
     share_sweeps: whether passes of several sessions that wait share a sweep over the weights; the results are the same.
+    predictor: opens the layer of the file that predicts further tokens in place of the model; it drafts for the model, see
+        `Generation`.
     prefetch: whether a loader reads ahead; without it the results are the same.
     prefetch_distance: layers that are read ahead; 0: as far as the budget allows.
     cache_layers: layers held at most; 0: by budget alone.
@@ -186,6 +188,7 @@ class Options:
     profile: Union[str, bytes, "os.PathLike[str]", None] = None
     shared_budget: Optional[Budget] = None
     share_sweeps: bool = True
+    predictor: bool = False
 
 
 # -- the C interface ------------------------------------------------------------------------------------------------
@@ -368,6 +371,7 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_options_set_chunk_length": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_threads": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_share_sweeps": (_STATUS, [_HANDLE, ctypes.c_bool]),
+    "layerline_options_set_predictor": (_STATUS, [_HANDLE, ctypes.c_bool]),
     "layerline_options_set_prefetch": (_STATUS, [_HANDLE, ctypes.c_bool]),
     "layerline_options_set_prefetch_distance": (_STATUS, [_HANDLE, _U32]),
     "layerline_options_set_cache_layers": (_STATUS, [_HANDLE, _U32]),
@@ -717,6 +721,7 @@ class _OptionsHandle(_Handle):
         _check(c.layerline_options_set_memory_budget(own, _u64(options.memory_budget, "memory_budget")))
         _check(c.layerline_options_set_prefetch(own, bool(options.prefetch)))
         _check(c.layerline_options_set_share_sweeps(own, bool(options.share_sweeps)))
+        _check(c.layerline_options_set_predictor(own, bool(options.predictor)))
         _check(c.layerline_options_set_io(own, _i32(options.io, "io")))
         _check(c.layerline_options_set_kv_type(own, _i32(options.kv_type, "kv_type")))
         if options.profile is not None:
@@ -1106,8 +1111,8 @@ class Generation(_Handle):
     max_tokens: at most so many tokens; None: until the text ends or the session is full. stop: texts that end it where they
     come, and are not given out. Drafts change no token and save readings of the weights where these are streamed:
     draft_text: up to so many tokens for a pass that followed the same tokens before, in prompts and texts; 0: none.
-    draft_model: a smaller open model with the same tokens drafts up to `max_drafts` tokens for a pass, in a session of its
-    own with room for `draft_context` tokens; 0: what its options say.
+    draft_model: a smaller open model with the same tokens, or one opened with `Options(predictor=True)`, drafts up to
+    `max_drafts` tokens for a pass, in a session of its own with room for `draft_context` tokens; 0: what its options say.
     """
 
     def __init__(

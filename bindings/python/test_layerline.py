@@ -388,6 +388,21 @@ class WithModel(Case):
         self.refused(Status.INVALID_ARGUMENT, generation.add_stop, "")
         self.assertRaises(TypeError, Session(self.model).generate, PROMPT)
 
+    def test_the_models_own_layer_drafts(self) -> None:
+        own = Options(context_length=64, predictor=True)
+        self.assertIn("nextn_predict_layers", self.refused(Status.UNSUPPORTED, Model, MODEL, own).message)
+        # Its weights are not the model's, but it has such a layer.
+        packed = (ROOT / "tests/data/golden/arch2/glm4moe.gguf.gz").read_bytes()
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(gzip.decompress(packed))
+            file.flush()
+            with Model(file.name, Options(context_length=64)) as model, Model(file.name, own) as layer:
+                text = Session(model).generate(PROMPT, max_tokens=12)
+                with layerline.Generation(max_tokens=12, draft_model=layer, max_drafts=4) as generation:
+                    self.assertEqual(Session(model).generate(PROMPT, generation=generation), text)
+                    self.assertEqual(generation.stats().tokens, 12)
+                self.refused(Status.UNSUPPORTED, Session(layer).forward, [1])
+
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []
         text = Session(self.model).generate(PROMPT, max_tokens=8, on_token=lambda token, piece: whole.append(token))

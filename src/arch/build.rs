@@ -237,12 +237,12 @@ impl<'a> Tensors<'a> {
 
     /// Ends the description. A tensor that was not used means that the file computes something else than described:
     /// leaving it out would give wrong results without a word.
-    /// `predicting`: blocks that predict further tokens, which no pass runs.
-    pub fn finish(self, description: Description, predicting: Range<usize>) -> Result<Described> {
+    /// `is_other` tells by its name whether a tensor belongs to a part of the file that this description is not of.
+    pub fn finish(self, description: Description, is_other: impl Fn(&str) -> bool) -> Result<Described> {
         let (mut unread_tensors, mut unread_bytes) = (0, 0);
         for stray in self.directory.tensors().iter().filter(|t| !self.used.contains(t.name.as_str())) {
             let unread = self.unused.contains(stray.name.as_str()) || self.is_input_scale(&stray.name);
-            if unread || is_of_another_part(&stray.name, &predicting) {
+            if unread || is_other(&stray.name) {
                 unread_tensors += 1;
                 unread_bytes += stray.bytes;
                 continue;
@@ -260,7 +260,7 @@ impl<'a> Tensors<'a> {
 
 /// Whether a tensor belongs to a part of the file that a pass over text does not run: towers for pictures and sound, and
 /// blocks that predict further tokens.
-fn is_of_another_part(name: &str, predicting: &Range<usize>) -> bool {
+pub fn is_of_another_part(name: &str, predicting: &Range<usize>) -> bool {
     let block = |rest: &str| rest.split_once('.').and_then(|(block, _)| block.parse::<usize>().ok());
     ["v.", "a.", "mm.", "nextn."].iter().any(|prefix| name.starts_with(prefix))
         || name.strip_prefix("blk.").and_then(block).is_some_and(|block| predicting.contains(&block))

@@ -48,6 +48,7 @@ pub(super) const QWEN35: Architecture = Architecture {
     gated_attention: true,
     sections_interleave: true,
     recurrent: Some(RecurrentLayers { which: Which::ByKey, kind: RecurrentKind::Delta { tiled: true } }),
+    predictor: true,
     ..NEOX
 };
 

@@ -431,6 +431,26 @@ pub struct Labels {
     pub count: usize,
 }
 
+/// What the layer of a file that predicts further tokens makes its input of: W·[norm(e) | norm(h)], e the embedding of a
+/// token and h the hidden state of the position before it, after the final norm: the model's own, or the one that this layer
+/// made of the token before. Its logits are for the token after.
+#[derive(Clone, Copy, Debug)]
+pub struct Predictor {
+    pub embedding_norm: Norm,
+    pub hidden_norm: Norm,
+    pub projection: Linear,
+}
+
+/// What of a file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// The model, without the layers that predict further tokens.
+    #[default]
+    Model,
+    /// The first of these layers, with an embedding and a head: see [`Predictor`].
+    Predictor,
+}
+
 /// What a model computes.
 #[derive(Debug)]
 pub struct Description {
@@ -441,6 +461,8 @@ pub struct Description {
     pub embedding_scale: f32,
     /// Added to the embedding of every token: that of the first type of tokens, the only one that passes have.
     pub token_type: Option<VectorId>,
+    /// Where this is the one layer that predicts further tokens.
+    pub predictor: Option<Predictor>,
     /// Rows of it are added to the embeddings, by position.
     pub positions: Option<MatrixId>,
     /// Of the sum of all these.
@@ -503,18 +525,18 @@ pub struct Described {
     pub unread_bytes: u64,
 }
 
-/// Describes the model of a directory. `starts` says where the model begins in each of its files.
+/// Describes the model of a directory, or a part of it. `starts` says where the model begins in each of its files.
 ///
 /// # Errors
 /// `UNSUPPORTED` names an architecture, or a feature of it, that is not built in; `FORMAT` a key or tensor that is
 /// missing or does not fit.
-pub fn describe(directory: &Directory, starts: Vec<u64>) -> Result<Described> {
+pub fn describe(directory: &Directory, starts: Vec<u64>, part: Part) -> Result<Described> {
     if directory.metadata.get_str("general.type").is_ok_and(|kind| kind == Some("adapter")) {
         return Err(Error::unsupported("this is a LoRA adapter (general.type \"adapter\"), not a model"));
     }
     let name = directory.metadata.require_str("general.architecture")?;
     match ARCHITECTURES.iter().find(|a| a.name == name) {
-        Some(architecture) => transformer::describe(architecture, directory, starts),
+        Some(architecture) => transformer::describe(architecture, directory, starts, part),
         None => {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|a| a.name).collect();
             let known = known.join(", ");

@@ -91,6 +91,8 @@ pub struct Architecture {
     pub(super) sections_pair_halves: bool,
     /// With so many layers heads are scaled by 1/√(width/heads) in place of 1/√(their length).
     pub(super) scaled_by_width: Option<usize>,
+    /// Whether the layer of a file that predicts further tokens can be opened: see [`super::Predictor`].
+    pub(super) predictor: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -312,6 +314,7 @@ const LLAMA: Architecture = Architecture {
     sections_interleave: false,
     sections_pair_halves: false,
     scaled_by_width: None,
+    predictor: false,
 };
 
 /// As LLAMA without experts.
@@ -427,6 +430,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         experts: SOFTMAX,
         temperature: TemperatureKeys::Own,
         yarn_multiplier: YarnMultiplier::OfScores,
+        predictor: true,
         ..DENSE
     },
     Architecture {
@@ -529,6 +533,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         norms: Norms { feed_forward: &["post_attention_norm"], ..PRE_NORMS },
         query_key_norm: QueryKeyNorm::HeadsWhereGiven,
         experts: SIGMOID,
+        predictor: true,
         ..NEOX
     },
     Architecture {
@@ -539,7 +544,14 @@ pub const ARCHITECTURES: &[Architecture] = &[
         experts_as_wide_as_blocks: true,
         ..NEOX
     },
-    Architecture { name: "hy_v3", models: "Hunyuan 3", query_key_norm: QueryKeyNorm::Heads, experts: SIGMOID, ..NEOX },
+    Architecture {
+        name: "hy_v3",
+        models: "Hunyuan 3",
+        query_key_norm: QueryKeyNorm::Heads,
+        experts: SIGMOID,
+        predictor: true,
+        ..NEOX
+    },
     Architecture {
         name: "cohere2moe",
         models: "Command A with experts",
@@ -549,6 +561,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         leading_rotated: true,
         experts: SIGMOID,
         experts_averaged: true,
+        predictor: true,
         ..COMMAND_R
     },
     hybrids::QWEN35,

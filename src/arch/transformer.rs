@@ -5,22 +5,26 @@ mod classifier;
 mod experts;
 mod heads;
 mod latent;
+mod predictor;
 mod recurrent;
 
-use super::build::Tensors;
+use super::build::{Tensors, is_of_another_part};
 use super::metadata::Keys;
 use super::table::{
     Architecture, EmbeddingScale, LogitScale, Positions, QueryKeyNorm, TemperatureKeys, WindowRotation, YarnMultiplier,
 };
 use super::{
-    Attention, Block, Described, Description, FeedForward, Heads, Layer, Linear, Mlp, Norm, NormKind, Projection, Rope,
-    Shape, SpanNorm, Temperature,
+    Attention, Block, Described, Description, FeedForward, Heads, Layer, Linear, Mlp, Norm, NormKind, Part, Projection,
+    Rope, Shape, SpanNorm, Temperature,
 };
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::operations::{Pairing, Scaling};
 
 const LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+
+/// How many of the blocks, which come last, predict further tokens.
+const PREDICTING: &str = "nextn_predict_layers";
 
 /// Lengths that not every kind of block needs; the tensors have to agree with those that are needed.
 const LENGTH_KEYS: &[&str] =
@@ -37,7 +41,7 @@ const EXPERT_KEYS: &[&str] = &[
     "leading_dense_block_count",
 ];
 
-pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<u64>) -> Result<Described> {
+pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<u64>, part: Part) -> Result<Described> {
     let keys = Keys::new(&directory.metadata, architecture.name);
     let shape = shape(architecture, &keys, directory)?;
     let tensors = Tensors::new(directory, starts);
@@ -53,7 +57,10 @@ pub fn describe(architecture: &Architecture, directory: &Directory, starts: Vec<
         ropes: Vec::new(),
         tensors,
     };
-    maker.describe()
+    match part {
+        Part::Model => maker.describe(),
+        Part::Predictor => maker.describe_predictor(),
+    }
 }
 
 fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Result<Shape> {
@@ -86,7 +93,7 @@ fn shape(architecture: &Architecture, keys: &Keys, directory: &Directory) -> Res
 /// Layers that a pass runs. The file counts those that predict further tokens among its blocks; they come last, and no
 /// pass runs them.
 fn layer_count(keys: &Keys) -> Result<usize> {
-    let (blocks, predicting) = (keys.count("block_count")?, keys.number("nextn_predict_layers")?);
+    let (blocks, predicting) = (keys.count("block_count")?, keys.number(PREDICTING)?);
     match blocks.checked_sub(predicting) {
         None | Some(0) => Err(Error::format(format!("{predicting} of {blocks} blocks predict further tokens"))),
         Some(layers) => Ok(layers),
@@ -133,7 +140,7 @@ impl Maker<'_> {
         let token_type = self.tensors.optional_first_row("token_types.weight", embedding)?;
         let norms = self.architecture.norms;
         let embedding_norm = norms.embedding.map(|name| self.norm(name, embedding)).transpose()?;
-        self.windowed = self.windows()?;
+        self.windowed = self.windows(self.layers)?;
         if self.window > 0 && !causal && !self.architecture.windows.is_some_and(|windows| windows.both_ways) {
             return Err(Error::unsupported("windows that look both ways are not built in"));
         }
@@ -170,7 +177,7 @@ impl Maker<'_> {
         let classifier = self.classifier()?;
         let labels = self.labels()?;
         let [_, logit_softcap] = self.softcaps()?;
-        let logit_scale = self.keys.factor("logit_scale")?;
+        let logit_scale = self.logit_scale()?;
         let embedding_scale = self.keys.factor("embedding_scale")?;
         let residual_scale = self.keys.factor("residual_scale")?.unwrap_or(1.0);
         self.keys.check_unread()?;
@@ -183,6 +190,7 @@ impl Maker<'_> {
                 EmbeddingScale::RootOfWidth => (embedding as f32).sqrt(),
             },
             token_type,
+            predictor: None,
             positions,
             embedding_norm,
             layer_inputs,
@@ -195,23 +203,20 @@ impl Maker<'_> {
             classifier,
             labels,
             head,
-            logit_scale: match (self.architecture.logit_scale, logit_scale) {
-                (LogitScale::None, _) | (_, None) => 1.0,
-                (LogitScale::Divisor, Some(scale)) => 1.0 / scale,
-                (LogitScale::Factor, Some(scale)) => scale,
-            },
+            logit_scale,
             logit_softcap,
         };
-        let blocks = layer_count + self.keys.number("nextn_predict_layers")?;
-        self.tensors.finish(description, layer_count..blocks)
+        let predicting = layer_count..layer_count + self.keys.number(PREDICTING)?;
+        self.tensors.finish(description, |name| is_of_another_part(name, &predicting))
     }
 
-    /// For each layer whether it has a sliding window; sets the windows' length.
-    fn windows(&mut self) -> Result<Vec<bool>> {
-        let Some(windows) = self.architecture.windows else { return Ok(vec![false; self.layers]) };
+    /// For each of so many layers whether it has a sliding window, which those that predict further tokens have by an array of
+    /// flags alone; sets the windows' length.
+    fn windows(&mut self, count: usize) -> Result<Vec<bool>> {
+        let Some(windows) = self.architecture.windows else { return Ok(vec![false; count]) };
         if windows.only_with_layers.is_some_and(|layers| layers != self.layers) {
             self.keys.ignore(&["attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"]);
-            return Ok(vec![false; self.layers]);
+            return Ok(vec![false; count]);
         }
         self.window = match windows.length {
             Some(length) if !self.keys.has("attention.sliding_window") => length,
@@ -227,12 +232,21 @@ impl Maker<'_> {
             self.window = windows.fixed.unwrap_or(self.window);
         }
         const PATTERN: &str = "attention.sliding_window_pattern";
-        if let Some(flags) = self.keys.flags(PATTERN, self.layers)? {
+        if let Some(flags) = self.keys.flags(PATTERN, count)? {
             return Ok(flags);
         }
         let pattern = self.keys.count_or(PATTERN, windows.pattern)?;
         let is_full = |i: usize| i % pattern == if windows.full_first { 0 } else { pattern - 1 };
-        Ok((0..self.layers).map(|i| !is_full(i)).collect())
+        Ok((0..count).map(|i| i < self.layers && !is_full(i)).collect())
+    }
+
+    fn logit_scale(&self) -> Result<f32> {
+        let scale = self.keys.factor("logit_scale")?;
+        Ok(match (self.architecture.logit_scale, scale) {
+            (LogitScale::None, _) | (_, None) => 1.0,
+            (LogitScale::Divisor, Some(scale)) => 1.0 / scale,
+            (LogitScale::Factor, Some(scale)) => scale,
+        })
     }
 
     fn softcaps(&self) -> Result<[Option<f32>; 2]> {
@@ -434,7 +448,8 @@ impl Maker<'_> {
     /// Whether a layer without a window is rotated where the others with windows alone are.
     fn is_rotated_whole(&self, layer: u32) -> Result<bool> {
         let leading = self.keys.number("leading_dense_block_count")?;
-        Ok(self.window == 0 || self.architecture.leading_rotated && (layer as usize) < leading)
+        let predicts = layer as usize >= self.layers;
+        Ok(self.window == 0 || predicts || self.architecture.leading_rotated && (layer as usize) < leading)
     }
 
     /// How queries grow with their position, in the architectures that have it.

@@ -42,6 +42,8 @@ pub struct Loan {
     pub outputs: Outputs,
     pub logits: Rows,
     pub embeddings: Rows,
+    /// What the pass is given beside its tokens, where the model reads hidden states.
+    pub hidden: Rows,
     /// False once the session has taken its things back.
     present: bool,
     /// Which loan of the member it is.
@@ -91,6 +93,7 @@ impl Member {
             outputs: Outputs { logits: super::Logits::None, embeddings: super::Embeddings::None },
             logits: Rows::default(),
             embeddings: Rows::default(),
+            hidden: Rows::default(),
             present: false,
             number: 0,
         };

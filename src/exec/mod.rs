@@ -36,7 +36,7 @@ pub use loaded::Loaded;
 pub use member::{Loan, Member, Outcome};
 pub use program::Program;
 pub use queue::{PassQueue, SubmittedPass};
-pub use results::{Embeddings, Logits, Outputs, Rows, Wanted, session_bytes};
+pub use results::{Embeddings, Logits, Outputs, Rows, Wanted, hidden_rows, session_bytes};
 pub use rotation::Rotation;
 pub use scratch::{Layout, Scratch};
 pub use turns::Turns;

@@ -22,6 +22,8 @@ pub enum Embeddings {
     None,
     /// One of each token.
     All,
+    /// One of each token of the chunk at hand, in place of those of the chunk before.
+    Chunk,
     /// That of the pass's last token.
     Last,
     /// The mean over the pass's tokens: summed in f32 in their order, then divided.
@@ -73,6 +75,7 @@ impl Wanted {
         };
         let (embeddings, which) = match outputs.embeddings {
             Embeddings::All => (first..first + count, Embeddings::All),
+            Embeddings::Chunk => (0..count, Embeddings::Chunk),
             Embeddings::Last if last => (0..1, Embeddings::Last),
             Embeddings::First if first == 0 => (0..1, Embeddings::First),
             Embeddings::Mean => (0..1, Embeddings::Mean),
@@ -87,7 +90,7 @@ impl Wanted {
         let of_embeddings = match self.which {
             Embeddings::None => 0,
             Embeddings::Last => 1,
-            Embeddings::All | Embeddings::Mean | Embeddings::First | Embeddings::Score => tokens,
+            Embeddings::All | Embeddings::Chunk | Embeddings::Mean | Embeddings::First | Embeddings::Score => tokens,
         };
         of_embeddings.max(self.logits.len())
     }
@@ -122,7 +125,7 @@ impl Rows {
         Ok(&self.all()[row * self.width..][..self.width])
     }
 
-    fn all(&self) -> &[f32] {
+    pub fn all(&self) -> &[f32] {
         self.values.as_ref().map_or(&[], |values| &values.as_slice()[..self.count * self.width])
     }
 
@@ -168,10 +171,19 @@ impl Rows {
 }
 
 /// Bytes that a session takes from the budget: its memory, a row of logits and an embedding, twice because those of the
-/// last pass stay until the next one has succeeded, what samplers compare its tokens in, and the tokens of a pass.
-pub fn session_bytes(d: &Description, layout: &MemoryLayout) -> u64 {
+/// last pass stay until the next one has succeeded, what samplers compare its tokens in, the tokens of a pass, and the hidden
+/// states that it reads.
+pub fn session_bytes(d: &Description, layout: &MemoryLayout, chunk: usize) -> u64 {
     let rows = (d.shape.vocab + d.shape.embedding) as u64 * size_of::<f32>() as u64;
     let tokens = (layout.context as u64).saturating_mul(size_of::<i32>() as u64);
     let candidates = if d.head.is_some() { Candidates::bytes(d.shape.vocab) } else { 0 };
-    layout.bytes().saturating_add(2 * rows).saturating_add(candidates).saturating_add(tokens)
+    let hidden = hidden_rows(d, chunk).saturating_mul(d.shape.embedding).saturating_mul(size_of::<f32>()) as u64;
+    let bytes = layout.bytes().saturating_add(2 * rows).saturating_add(candidates).saturating_add(tokens);
+    bytes.saturating_add(hidden)
+}
+
+/// Hidden states that a session has room for as inputs of its passes, where these read some: those of a chunk, that of the
+/// position before it, and that of the last token taken in.
+pub fn hidden_rows(d: &Description, chunk: usize) -> usize {
+    if d.predictor.is_some() { chunk.saturating_add(2) } else { 0 }
 }

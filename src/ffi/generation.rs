@@ -11,7 +11,7 @@ use super::model::layerline_model;
 use super::sampler::{layerline_sampler, layerline_token_callback, passing_on};
 use super::session::layerline_session;
 use crate::error::Result;
-use crate::generate::{DraftModel, End, Generation};
+use crate::generate::{DraftModel, DraftPredictor, End, Generation};
 
 /// The generation has not ended, or by an error.
 pub const LAYERLINE_END_NONE: i32 = 0;
@@ -145,11 +145,18 @@ pub unsafe extern "C" fn layerline_generation_set_draft_text(
 }
 
 /// Lets another open model draft: a smaller one of the same family, or the same one in a smaller format, best wholly in
-/// memory. It works in a session of its own, which takes its memory from that model's budget and lasts until another
-/// drafter is set or the generation is freed.
+/// memory; or the layer of the model's own file that predicts further tokens (`layerline_options_set_predictor`), which
+/// costs little, as it is one layer, and guesses well, as it reads what the model has made of the text so far. It works in a
+/// session of its own, which takes its memory from that model's budget and lasts until another drafter is set or the
+/// generation is freed.
+///
+/// With a layer as drafter a generation also takes the hidden states of a chunk from the budget of the model that texts are
+/// generated with: 4 bytes for each element of an embedding, times the chunk length. Without room for them nothing is
+/// drafted.
 ///
 /// `model`: its tokens must be those of the models that texts are generated with. NULL: no drafts.
-/// `context_length`: tokens that its session has room for; 0: the default of its options. Texts beyond it are not drafted.
+/// `context_length`: tokens that its session has room for; 0: the default of its options. Texts beyond it are not drafted;
+/// a layer goes on with the latest tokens alone.
 /// `max_drafts`: the most tokens drafted for a pass, 1 to 64; without a model it does not count.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED: the model has no tokeniser, or generates no text;
@@ -169,7 +176,11 @@ pub unsafe extern "C" fn layerline_generation_set_draft_model(
             generation.clear_drafter();
             return Ok(());
         };
-        generation.draft_with(DraftModel::new(&model.model, context_length)?, max_drafts as usize)
+        let (model, max_drafts) = (&model.model, max_drafts as usize);
+        match model.is_predictor() {
+            false => generation.draft_with(DraftModel::new(model, context_length)?, max_drafts),
+            true => generation.draft_with_predictor(DraftPredictor::new(model, context_length)?, max_drafts),
+        }
     })
 }
 

@@ -140,6 +140,21 @@ pub unsafe extern "C" fn layerline_options_set_share_sweeps(
     set(&caller!(), options, |options| options.share_sweeps = enabled)
 }
 
+/// Sets whether the layer of a file that predicts further tokens is opened in place of the model ("nextn",
+/// "multi-token prediction"): a model that drafts for the other one, see `layerline_generation_set_draft_model`. Its budget
+/// holds that layer, an embedding and a head. It has no tokeniser, and sessions of it run no passes of their own. Default:
+/// false; a model without it neither reads that layer nor has memory for it. Opening and plans refuse a file that has none,
+/// and an architecture whose layer is not built in, with LAYERLINE_ERROR_UNSUPPORTED.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_options_set_predictor(
+    options: *mut layerline_options,
+    enabled: bool,
+) -> layerline_status {
+    set(&caller!(), options, |options| options.predictor = enabled)
+}
+
 /// Sets the number of compute threads. 0, the default: the CPUs that this process may use. Results do not depend on it.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
@@ -254,13 +269,14 @@ mod tests {
                 layerline_options_set_io(options, LAYERLINE_IO_MMAP),
                 layerline_options_set_kv_type(options, LAYERLINE_KV_Q8_0),
                 layerline_options_set_share_sweeps(options, false),
+                layerline_options_set_predictor(options, true),
                 layerline_options_set_profile(options, c"a profile".as_ptr()),
             ];
-            assert_eq!(statuses, [LAYERLINE_OK; 11]);
+            assert_eq!(statuses, [LAYERLINE_OK; 12]);
             let set = copy(&caller!(), options).unwrap();
             assert_eq!((set.memory_budget, set.context_length, set.chunk_length, set.threads), (1, 2, 3, 4));
             assert_eq!((set.prefetch, set.prefetch_distance, set.cache_layers, set.io), (false, 5, 6, Io::Mmap));
-            assert!(!set.share_sweeps);
+            assert!(!set.share_sweeps && set.predictor);
             for bad in [-1, 4] {
                 assert_eq!(layerline_options_set_io(options, bad), LAYERLINE_ERROR_INVALID_ARGUMENT);
                 assert_eq!(layerline_options_set_kv_type(options, bad), LAYERLINE_ERROR_INVALID_ARGUMENT);

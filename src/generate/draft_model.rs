@@ -116,7 +116,7 @@ impl DraftModel {
 }
 
 /// The token of the greatest logit and how likely it is, where that is as likely as `least_chance`.
-fn likely(logits: &[f32], least_chance: f32) -> Option<(i32, f32)> {
+pub(super) fn likely(logits: &[f32], least_chance: f32) -> Option<(i32, f32)> {
     let (token, max) = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1))?;
     // Stops as soon as the others outweigh it.
     let mut others = 0.0;

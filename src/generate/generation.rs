@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::draft_model::DraftModel;
 use super::pace::{Certainty, Pace};
+use super::predictor::DraftPredictor;
 use super::stop::Stops;
 use super::{Sampler, Sequence, Vocabulary, ngrams};
 use crate::error::{Error, Result};
@@ -55,6 +56,8 @@ enum Drafter {
     /// The text itself: what followed its last tokens before.
     Text,
     Model(Box<DraftModel>),
+    /// The layer of the model's own file that predicts further tokens.
+    Predictor(Box<DraftPredictor>),
 }
 
 /// The settings of generations, and what the last one was. One can be used for many generations, one after the other.
@@ -183,6 +186,17 @@ impl Generation {
         Ok(())
     }
 
+    /// Lets the layer of the model's own file that predicts further tokens draft, at most `max_drafts` tokens for a pass.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: `max_drafts` is 0 or more than [`MAX_DRAFTS`].
+    pub fn draft_with_predictor(&mut self, predictor: DraftPredictor, max_drafts: usize) -> Result<()> {
+        check_drafts(max_drafts)?;
+        let drafter = Drafter::Predictor(Box::new(predictor));
+        (self.drafter, self.max_drafts, self.pace) = (drafter, max_drafts, Pace::default());
+        Ok(())
+    }
+
     /// Of the last generation.
     pub fn stats(&self) -> GenerationStats {
         self.stats
@@ -210,6 +224,7 @@ impl Generation {
         self.stats.gained_seconds = self.pace.gained() - gained;
         self.position = sequence.position();
         sequence.end_drafts();
+        sequence.end_hidden();
         sequence.settle();
         result
     }
@@ -227,12 +242,16 @@ impl Generation {
         if let Drafter::Model(model) = &self.drafter {
             vocabulary.check_same(model.vocabulary()?)?;
         }
+        if let Drafter::Predictor(predictor) = &mut self.drafter {
+            let tokens = sequence.begin_hidden(predictor.model(), since)?;
+            predictor.begin(sequence.position(), tokens)?;
+        }
         if sequence.position() != self.position {
             // Another sequence, or one that went elsewhere meanwhile.
             self.text.clear();
         }
         if !prompt.is_empty() {
-            sequence.forward(prompt, Logits::Last, since)?;
+            self.forward(sequence, prompt, since, true)?;
             sampler.accept(prompt)?;
             self.remember(prompt)?;
         }
@@ -267,10 +286,14 @@ impl Generation {
         run: &mut Run<V, F>,
         since: u64,
     ) -> Result<End> {
+        self.pace.set_with_experts(sequence.has_experts());
         let rows = match self.max_drafts {
             0 => 0,
             drafts => sequence.begin_drafts(drafts + 1, since),
         };
+        if let (0, Drafter::Predictor(predictor)) = (rows, &mut self.drafter) {
+            predictor.stop();
+        }
         // Tokens that were chosen, or accepted and taken back, and are not in the sequence: the last one chosen at least.
         let mut unfed = Vec::new();
         let mut drafts = Vec::new();
@@ -286,17 +309,17 @@ impl Generation {
             if unfed.len() > sequence.room() && unfed.len() > 1 {
                 // As far as single passes would have come.
                 let last = unfed.len() - 1;
-                sequence.forward(&unfed[..last], Logits::Last, since)?;
+                self.forward(sequence, &unfed[..last], since, false)?;
                 unfed.drain(..last);
             }
             let most = rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1));
             let most = most.min(sequence.room().saturating_sub(unfed.len()));
-            let (certainty, asked) = self.draft(sequence, most, unfed.len(), &mut drafts)?;
+            let (certainty, asked) = self.draft(sequence, most, &unfed, &mut drafts)?;
             let drafted = sequence.now();
             let drafting = drafted - asked.unwrap_or(drafted);
             self.stats.passes += 1;
             if drafts.is_empty() {
-                sequence.forward(&unfed, Logits::Last, since)?;
+                self.forward(sequence, &unfed, since, false)?;
                 self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
                 self.pace.abstained(drafting);
                 unfed.clear();
@@ -307,7 +330,7 @@ impl Generation {
                 unfed.push(token);
                 continue;
             }
-            let fed = unfed.len();
+            let (start, fed) = (sequence.position(), unfed.len());
             unfed.extend_from_slice(&drafts);
             sequence.forward_drafts(&unfed, since)?;
             let took = sequence.now() - drafted;
@@ -323,6 +346,7 @@ impl Generation {
                 pass.kept += 1;
             };
             let kept = pass.kept;
+            self.see_drafts(&*pass.sequence, start, &unfed[..kept])?;
             let stays = pass.settle()?;
             let accepted = kept - fed;
             self.stats.drafted += drafts.len() as u64;
@@ -337,13 +361,35 @@ impl Generation {
                     // The sequence is to have all but the last token.
                     if !unfed.is_empty() {
                         self.stats.passes += 1;
-                        sequence.forward(&unfed, Logits::Last, since)?;
+                        self.forward(sequence, &unfed, since, false)?;
                     }
                     return Ok(end);
                 }
                 Err(token) => unfed.push(token),
             }
         }
+    }
+
+    /// A pass without drafts that leaves the last logits, of which a drafter sees the hidden states where it reads them.
+    fn forward<S: Sequence>(&mut self, sequence: &mut S, tokens: &[i32], since: u64, prompt: bool) -> Result<()> {
+        let predictor = match &mut self.drafter {
+            Drafter::Predictor(predictor) if predictor.is_active() => predictor,
+            _ => return sequence.forward(tokens, Logits::Last, since),
+        };
+        let mut seen = Ok(());
+        sequence.forward_seen(tokens, since, &mut |start, tokens, hidden| {
+            if seen.is_ok() {
+                seen = predictor.see(start, tokens, hidden, prompt);
+            }
+        })?;
+        self.pace.prepared(predictor.take_spent());
+        seen
+    }
+
+    /// Of a pass of drafts that began at the position `start` these tokens were right.
+    fn see_drafts<S: Sequence>(&mut self, sequence: &S, start: usize, right: &[i32]) -> Result<()> {
+        let Drafter::Predictor(predictor) = &mut self.drafter else { return Ok(()) };
+        predictor.see(start, right, sequence.draft_hidden(right.len())?, false)
     }
 
     /// A token was chosen.
@@ -358,7 +404,7 @@ impl Generation {
     }
 
     fn remember(&mut self, tokens: &[i32]) -> Result<()> {
-        if matches!(self.drafter, Drafter::None) {
+        if matches!(self.drafter, Drafter::None | Drafter::Predictor(_)) {
             return Ok(());
         }
         let refused = |_| Error::out_of_memory(format!("{} more tokens to draft from", tokens.len()));
@@ -367,16 +413,17 @@ impl Generation {
         Ok(())
     }
 
-    /// Drafts for the next pass, which takes in `fed` tokens anyway: none, or up to `most`. How sure they are, and since when
-    /// the drafter was at work on them, if it was.
+    /// Drafts for the next pass, which takes in `unfed` anyway: none, or up to `most`. How sure they are, and since when the
+    /// drafter was at work on them, if it was.
     fn draft<S: Sequence>(
         &mut self,
         sequence: &S,
         most: usize,
-        fed: usize,
+        unfed: &[i32],
         out: &mut Vec<i32>,
     ) -> Result<(Certainty, Option<Instant>)> {
         out.clear();
+        let fed = unfed.len();
         if most == 0 {
             return Ok((Certainty::Low, None));
         }
@@ -400,6 +447,16 @@ impl Generation {
                     self.pace.prepared(asked - began);
                 }
                 model.draft(&self.text, most, self.pace.least_chance(Certainty::Fair), out)?;
+                Ok((Certainty::Fair, Some(asked)))
+            }
+            Drafter::Predictor(predictor) => {
+                let most = if predictor.is_active() { self.pace.drafts(most, fed, Certainty::Fair) } else { 0 };
+                if most == 0 {
+                    return Ok((Certainty::Fair, None));
+                }
+                let asked = sequence.now();
+                let least_chance = self.pace.least_chance(Certainty::Fair);
+                predictor.draft(sequence.position(), unfed, most, least_chance, out)?;
                 Ok((Certainty::Fair, Some(asked)))
             }
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `run` | what the loop needs of a sequence and a tokeniser, and the plain loop |
 //! | `generation` | the loop: limits, stop strings, drafts |
-//! | `ngrams`, `draft_model` | where drafts come from |
+//! | `ngrams`, `draft_model`, `predictor` | where drafts come from |
 //! | `pace` | how many of them a pass is worth |
 //! | `stop` | stop strings |
 //! | `sampler` | from logits to a token |
@@ -13,11 +13,13 @@ mod draft_model;
 mod generation;
 mod ngrams;
 mod pace;
+mod predictor;
 mod run;
 mod sampler;
 mod stop;
 
 pub use draft_model::DraftModel;
 pub use generation::{End, Generation, GenerationStats, MAX_DRAFTS};
+pub use predictor::DraftPredictor;
 pub use run::{Sequence, Vocabulary, generate};
 pub use sampler::{Sampler, Step};

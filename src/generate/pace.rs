@@ -2,7 +2,8 @@
 //!
 //! A pass over n tokens takes about a + b·n. Where weights are streamed, b is small beside a, and several drafts pay even
 //! if most are wrong; where all is in memory b is nearly all there is. Both are measured as passes run, by least squares
-//! over the latest ones. With experts each token may add reading, which b then has in it.
+//! over the latest ones. With experts each token may add reading, which b then has in it. What a wrong draft has read takes
+//! the place of experts that are read once more by later passes: there it counts twice.
 //!
 //! Every pass with drafts is held against what the same tokens would have taken one by one, and so is drafting for nothing.
 //! As long as that has lost more than a small share of the whole time, there is none. Text that a drafting model takes in
@@ -19,8 +20,12 @@ const MAX_LOSS: f64 = 0.03;
 /// Passes over one token before the first trial where nothing tells that further tokens are cheap.
 const BEFORE_TRIAL: u32 = 24;
 
-/// Drafts of the first trial.
-const TRIAL: usize = 2;
+/// The share of the time that a trial may cost, with what was lost before.
+const MAX_TRIAL_LOSS: f64 = 0.045;
+
+/// Drafts of the first trial. Were it wrong, it costs what one token does at most: after [`BEFORE_TRIAL`] tokens less than a
+/// twentieth of the time.
+const TRIAL: usize = 1;
 
 /// The least chance of a draft before passes were measured.
 const UNMEASURED_CHANCE: f32 = 0.4;
@@ -56,6 +61,10 @@ pub struct Pace {
     since_drafts: u32,
     /// The last pass read weights from storage.
     streaming: bool,
+    /// A pass over more tokens reads and multiplies more weights.
+    with_experts: bool,
+    /// Seconds of the slowest pass without drafts.
+    slowest: f64,
     /// Of each certainty: drafts that were right, and those that were looked at.
     right: [(f64, f64); 3],
     /// Seconds that making a draft takes.
@@ -78,6 +87,8 @@ impl Default for Pace {
             singles: 0,
             since_drafts: 0,
             streaming: false,
+            with_experts: false,
+            slowest: 0.0,
             right: [unknown; 3],
             each: 0.0,
             gained: 0.0,
@@ -88,13 +99,23 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// Whether the model has experts.
+    pub fn set_with_experts(&mut self, with_experts: bool) {
+        self.with_experts = with_experts;
+    }
+
     /// How many of at most `most` drafts the next pass takes, beside `fed` tokens that are to be taken in anyway.
     pub fn drafts(&self, most: usize, fed: usize, certainty: Certainty) -> usize {
         if self.singles == 0 || self.gained < -MAX_LOSS * self.spent {
             return 0;
         }
         let Some(further) = self.further else {
-            return if self.streaming || self.singles >= BEFORE_TRIAL { most.min(TRIAL) } else { 0 };
+            let cheap = match (self.with_experts, self.streaming) {
+                // A wrong draft finds none of its experts, and of those that it has replaced none is found later.
+                (true, _) => self.can_lose(2.0 * self.slowest),
+                (false, streaming) => streaming || self.singles >= BEFORE_TRIAL,
+            };
+            return if cheap { most.min(TRIAL) } else { 0 };
         };
         let (right, seen) = self.right[certainty as usize];
         let right = right / seen;
@@ -103,12 +124,24 @@ impl Pace {
         for n in 1..=most {
             chance *= right;
             tokens += chance;
-            let rate = tokens / (self.seconds(fed) + (further + self.each) * n as f64);
+            let wrong = (n + 1) as f64 - tokens;
+            let rate = tokens / (self.seconds(fed) + (further + self.each) * n as f64 + self.aftermath(wrong));
             if rate > best_rate {
                 (best, best_rate) = (n, rate);
             }
         }
-        if best == 0 && self.since_drafts >= BEFORE_RETRIAL { most.min(1) } else { best }
+        let again = self.since_drafts >= BEFORE_RETRIAL && self.can_lose(further + self.each + self.aftermath(1.0));
+        if best == 0 && again { most.min(1) } else { best }
+    }
+
+    /// Whether so many seconds more may be lost.
+    fn can_lose(&self, seconds: f64) -> bool {
+        self.gained - seconds >= -MAX_TRIAL_LOSS * self.spent
+    }
+
+    /// Seconds that so many wrong drafts cost later passes.
+    fn aftermath(&self, wrong: f64) -> f64 {
+        if self.with_experts { wrong * self.further.unwrap_or(0.0) } else { 0.0 }
     }
 
     /// How likely a draft must be, by the model that makes it, to be worth what it costs. Where such drafts were nearly all
@@ -125,6 +158,7 @@ impl Pace {
         self.singles = self.singles.saturating_add(1);
         self.since_drafts = self.since_drafts.saturating_add(1);
         self.streaming = bytes > 0;
+        self.slowest = self.slowest.max(took.as_secs_f64());
         self.add(tokens, took.as_secs_f64());
     }
 
@@ -148,6 +182,7 @@ impl Pace {
         self.each = if self.each == 0.0 { each } else { DECAY * self.each + (1.0 - DECAY) * each };
         self.spent += drafting;
         self.gained += (accepted + 1) as f64 * self.seconds(1) - took - drafting;
+        self.gained -= self.aftermath((drafted - accepted) as f64);
     }
 
     /// A drafter was asked and drafted nothing.
@@ -232,10 +267,88 @@ mod tests {
     #[test]
     fn drafts_that_are_wrong_cost_less_than_a_twentieth() {
         for (base, further, streamed) in [(100.0, 10.0, 1), (100.0, 60.0, 1), (10.0, 10.0, 0), (0.5, 10.0, 0)] {
-            for tokens in [40, 100, 400, 4000] {
+            for tokens in (8..200).chain([400, 4000]) {
                 let speedup = speedup(base, further, streamed, tokens, |_| false);
                 assert!(speedup > 0.95, "{base} + {further}·n, {tokens} tokens: {speedup}");
             }
+        }
+    }
+
+    /// Time that a model with experts takes for reading: a cache of the last ones used, and what each further one costs.
+    /// Tokens that follow each other share most experts; a wrong draft's are others, and take the place of some.
+    struct Experts {
+        cached: std::collections::VecDeque<usize>,
+        room: usize,
+        state: u64,
+    }
+
+    impl Experts {
+        const COUNT: usize = 64;
+        const USED: usize = 6;
+
+        fn new(room: usize) -> Experts {
+            Experts { cached: (0..room).collect(), room, state: 7 }
+        }
+
+        fn random(&mut self, below: usize) -> usize {
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.state >> 33) as usize % below
+        }
+
+        /// Milliseconds of a pass over the tokens at these places of the text; the wrong ones are of no text.
+        fn pass(&mut self, first: usize, right: usize, wrong: usize) -> f64 {
+            let mut read = 0;
+            for token in 0..right + wrong {
+                for slot in 0..Experts::USED {
+                    // The text's experts change slowly.
+                    let place = (first + token) / 5 * 3 + slot * 11;
+                    let expert = if token < right { place % Experts::COUNT } else { self.random(Experts::COUNT) };
+                    match self.cached.iter().position(|&e| e == expert) {
+                        Some(at) => drop(self.cached.remove(at)),
+                        None => read += 1,
+                    }
+                    self.cached.push_back(expert);
+                    if self.cached.len() > self.room {
+                        self.cached.pop_front();
+                    }
+                }
+            }
+            20.0 + 3.0 * (right + wrong) as f64 + 10.0 * f64::from(read)
+        }
+    }
+
+    /// As `speedup`, of a model with room for so many experts; all drafts are right, or none.
+    fn speedup_with_experts(room: usize, tokens: usize, right: bool) -> f64 {
+        let time = |drafts: bool| {
+            let (mut pace, mut experts) = (Pace::default(), Experts::new(room));
+            pace.set_with_experts(true);
+            let (mut made, mut time) = (0, 0.0);
+            while made < tokens {
+                let n = if drafts { pace.drafts(8, 1, Certainty::Fair) } else { 0 };
+                let accepted = if right { n } else { 0 };
+                let took = experts.pass(made, 1 + accepted, n - accepted);
+                time += took;
+                let took = Duration::from_secs_f64(took / 1000.0);
+                match n {
+                    0 => pace.plain(1, took, 1),
+                    _ => pace.drafted((1, n, accepted), Certainty::Fair, took, Duration::ZERO),
+                }
+                made += accepted + 1;
+            }
+            time / made as f64
+        };
+        time(false) / time(true)
+    }
+
+    #[test]
+    fn with_experts_what_drafts_read_beside_is_counted() {
+        for room in [8, 16, 32, 48, 64] {
+            for tokens in (8..300).chain([1000, 4000]) {
+                let speedup = speedup_with_experts(room, tokens, false);
+                assert!(speedup > 0.95, "room for {room}, {tokens} tokens: {speedup}");
+            }
+            let speedup = speedup_with_experts(room, 2000, true);
+            assert!(speedup > 1.2, "room for {room}: {speedup}");
         }
     }
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::{Generation, Sampler};
 use crate::error::{Error, Result};
 use crate::exec::Candidates;
-use crate::model::Logits;
-use crate::session::Session;
+use crate::model::{Logits, Model};
+use crate::session::{See, Session};
 use crate::text::Tokenizer;
 
 /// What generation needs of a session.
@@ -28,6 +28,10 @@ pub trait Sequence {
     fn room(&self) -> usize;
     /// Bytes that the last pass read from storage.
     fn pass_bytes(&self) -> u64;
+    /// Whether a pass over more tokens may need more of the weights.
+    fn has_experts(&self) -> bool {
+        false
+    }
     /// The time, by which passes are measured.
     fn now(&self) -> Instant {
         Instant::now()
@@ -52,6 +56,24 @@ pub trait Sequence {
     /// Keeps the first `count` tokens of the last pass, which was one of drafts, and the logits of the last of them.
     /// Returns how many of the pass the sequence has now: `count`, or none where it cannot go back to one in the middle.
     fn keep_drafts(&mut self, count: usize) -> Result<usize> {
+        let _ = count;
+        Err(no_drafts())
+    }
+    /// Prepares for passes whose hidden states `predictor` reads. Returns how many of its tokens can be chosen; 0: there is no
+    /// room for hidden states.
+    fn begin_hidden(&mut self, predictor: &Model, since: u64) -> Result<usize> {
+        let _ = (predictor, since);
+        Err(no_drafts())
+    }
+    /// No more passes of that kind come.
+    fn end_hidden(&mut self) {}
+    /// As [`Sequence::forward`] with the last logits; `see` gets each chunk of the pass when it has been taken in.
+    fn forward_seen(&mut self, tokens: &[i32], since: u64, see: &mut See) -> Result<()> {
+        let _ = (tokens, since, see);
+        Err(no_drafts())
+    }
+    /// Hidden states of the first `count` tokens of the last pass, which was one of drafts.
+    fn draft_hidden(&self, count: usize) -> Result<&[f32]> {
         let _ = count;
         Err(no_drafts())
     }
@@ -100,6 +122,10 @@ impl Sequence for Session {
         Session::pass_bytes(self)
     }
 
+    fn has_experts(&self) -> bool {
+        self.model().description().experts().is_some()
+    }
+
     fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {
         Session::begin_drafts(self, rows, since)
     }
@@ -118,6 +144,31 @@ impl Sequence for Session {
 
     fn keep_drafts(&mut self, count: usize) -> Result<usize> {
         Session::keep_drafts(self, count)
+    }
+
+    fn begin_hidden(&mut self, predictor: &Model, since: u64) -> Result<usize> {
+        let sizes = |model: &Model| (model.description().shape.embedding, model.description().shape.vocab);
+        let (own, other) = (sizes(self.model()), sizes(predictor));
+        if own != other {
+            return Err(Error::invalid(format!(
+                "the layer that drafts reads hidden states of {} elements and has {} tokens; this model has {} and {}",
+                other.0, other.1, own.0, own.1
+            )));
+        }
+        let tokens = self.model().tokenizer().map_or(own.1, Tokenizer::vocab_size).min(own.1);
+        Ok(if Session::begin_hidden(self, since) { tokens } else { 0 })
+    }
+
+    fn end_hidden(&mut self) {
+        Session::end_hidden(self);
+    }
+
+    fn forward_seen(&mut self, tokens: &[i32], since: u64, see: &mut See) -> Result<()> {
+        Session::forward_seen(self, tokens, since, see)
+    }
+
+    fn draft_hidden(&self, count: usize) -> Result<&[f32]> {
+        Session::draft_hidden(self, count)
     }
 }
 

@@ -191,6 +191,11 @@ impl Model {
         &self.description
     }
 
+    /// Whether this is the layer of a file that predicts further tokens: see [`Options::predictor`].
+    pub fn is_predictor(&self) -> bool {
+        self.description.predictor.is_some()
+    }
+
     /// What passes need of it.
     pub(crate) fn loaded(&self) -> &Loaded {
         &self.loaded

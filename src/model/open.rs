@@ -8,7 +8,7 @@ use super::fingerprint::Fingerprint;
 use super::profile::Profile;
 use super::types::{Options, Plan};
 use super::{Model, memory};
-use crate::arch::{self, Described, Description, VectorSource};
+use crate::arch::{self, Described, Description, Part, VectorSource};
 use crate::error::{Error, Result, Status};
 use crate::exec::memory::MemoryLayout;
 use crate::exec::{Layout, Loaded, PassQueue, Program, Rotation, Scratch, Turns, session_bytes};
@@ -69,13 +69,13 @@ impl Needs {
 }
 
 pub fn plan(path: &Path, options: &Options) -> Result<Plan> {
-    let read = read_path(path, metadata_limit(options))?;
+    let read = read_path(path, options)?;
     let name = read.name.clone();
     make_plan(&read, options).map_err(|e| e.context(name))
 }
 
 pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
-    open(read_path(path, metadata_limit(options))?, options, |source| source)
+    open(read_path(path, options)?, options, |source| source)
 }
 
 #[cfg(all(test, feature = "prefetch"))]
@@ -84,7 +84,7 @@ pub fn open_behind(
     options: &Options,
     wrap: impl Fn(Box<dyn Source>) -> Box<dyn Source>,
 ) -> Result<Arc<Model>> {
-    open(read_path(path, metadata_limit(options))?, options, wrap)
+    open(read_path(path, options)?, options, wrap)
 }
 
 pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
@@ -92,7 +92,7 @@ pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Res
     let siblings = |name: &str| {
         Err(Error::unsupported(format!("{name}: the other files of a split model cannot be found from a descriptor")))
     };
-    open(read("the file".into(), first, metadata_limit(options), siblings)?, options, |source| source)
+    open(read("the file".into(), first, options, siblings)?, options, |source| source)
 }
 
 /// Bytes that metadata and directory may take: the budget that the options give, before anything is known of the model.
@@ -105,10 +105,10 @@ fn metadata_limit(options: &Options) -> u64 {
     budget.max(MIN_METADATA_LIMIT)
 }
 
-fn read_path(path: &Path, limit: u64) -> Result<Read> {
+fn read_path(path: &Path, options: &Options) -> Result<Read> {
     let first = source::open_path(path)?;
     let name = path.display().to_string();
-    read(name, first, limit, |sibling| {
+    read(name, first, options, |sibling| {
         // The suffix alone is taken from the name, because the path need not be UTF-8.
         let suffix = &sibling[sibling.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN)..];
         let path = with_suffix(path, suffix)
@@ -117,11 +117,15 @@ fn read_path(path: &Path, limit: u64) -> Result<Read> {
     })
 }
 
-/// Metadata and directory may take `limit` bytes of memory.
-fn read(name: String, first: FileSource, limit: u64, siblings: impl FnMut(&str) -> Result<FileSource>) -> Result<Read> {
+fn read(
+    name: String,
+    first: FileSource,
+    options: &Options,
+    siblings: impl FnMut(&str) -> Result<FileSource>,
+) -> Result<Read> {
     let heap = Trimmed;
-    let (mut directory, files) = gguf::open_split(&name, first, limit, siblings)?;
-    interpret(&mut directory, &files)
+    let (mut directory, files) = gguf::open_split(&name, first, metadata_limit(options), siblings)?;
+    interpret(&mut directory, &files, if options.predictor { Part::Predictor } else { Part::Model })
         .map(|Interpreted { tokenizer, compiled, fingerprint }| Read {
             files,
             file_bytes: directory.file_bytes(),
@@ -153,11 +157,12 @@ struct Interpreted {
     fingerprint: Fingerprint,
 }
 
-fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpreted> {
+fn interpret(directory: &mut Directory, files: &[FileSource], part: Part) -> Result<Interpreted> {
     let starts: Vec<u64> = files.iter().map(FileSource::start).collect();
     // Before the tokenizer takes its part of the metadata.
     let fingerprint = Fingerprint::new(directory, &starts)?;
-    let Described { description, matrices, vectors, unread_tensors, unread_bytes } = arch::describe(directory, starts)?;
+    let Described { description, matrices, vectors, unread_tensors, unread_bytes } =
+        arch::describe(directory, starts, part)?;
     let program = Program::new(&description, &matrices);
     let schedule = program.schedule(matrices, DIRECT_ALIGNMENT)?;
     let compiled = Compiled { description, program, schedule, vectors, unread_tensors, unread_bytes };
@@ -174,6 +179,9 @@ fn interpret(directory: &mut Directory, files: &[FileSource]) -> Result<Interpre
             "tensor \"token_embd.weight\" has {rows} rows for a vocabulary of {tokens} tokens"
         )));
     }
+    // The model that it drafts for has the same one.
+    let own = || Err(Error::unsupported("a layer that predicts further tokens has no tokenizer of its own"));
+    let tokenizer = if part == Part::Predictor { own() } else { tokenizer };
     Ok(Interpreted { tokenizer, compiled, fingerprint })
 }
 
@@ -204,7 +212,7 @@ fn needs(read: &Read, options: &Options) -> Result<Needs> {
         + (d.layers.capacity() * size_of::<arch::Layer>() + program.memory_bytes()) as u64
         + Engine::overhead_bytes(schedule, options.prefetch && cfg!(feature = "prefetch"), READERS);
     let scratch = layout.memory_bytes() + (Pool::memory_needed(threads) + PassQueue::memory_needed()) as u64;
-    let session = session_bytes(d, &MemoryLayout::new(d, context, chunk, options.kv_type)?);
+    let session = session_bytes(d, &MemoryLayout::new(d, context, chunk, options.kv_type)?, chunk);
     Ok(Needs { tables, scratch, session, threads, chunk, context, layout })
 }
 

@@ -36,6 +36,10 @@ pub struct Options {
     pub io: Io,
     /// How sessions keep keys and values. The budget never changes it.
     pub kv_type: KvType,
+    /// Opens the layer of the file that predicts further tokens ("nextn") in place of the model: one that drafts for the
+    /// model, see [`DraftPredictor`](crate::generate::DraftPredictor). It reads, and accounts for, that layer, an embedding and a
+    /// head alone, and has no tokeniser.
+    pub predictor: bool,
     /// A budget shared with other models, in place of `memory_budget`.
     pub shared_budget: Option<Arc<SharedBudget>>,
 }
@@ -55,6 +59,7 @@ impl Default for Options {
             profile: None,
             io: Io::Auto,
             kv_type: KvType::F16,
+            predictor: false,
             shared_budget: None,
         }
     }

@@ -3,7 +3,7 @@
 use super::Session;
 use super::results::{Results, Wide};
 use crate::error::{Error, Result};
-use crate::model::{Logits, Outputs};
+use crate::model::{Embeddings, Logits, Outputs};
 
 impl Session {
     /// Takes memory for the logits of up to `rows` positions from the budget, for passes of [`Session::forward_drafts`],
@@ -11,9 +11,10 @@ impl Session {
     /// is taken. A pass of drafts is one chunk, so that no more rows are given than that has tokens.
     pub fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {
         let mut rows = rows.min(self.model.chunk_length());
+        let vocab = self.model.description().shape.vocab;
         // With one row a pass has no room for a draft.
         while rows > 1 {
-            match Wide::claim(&self.model, rows, &self.interrupt, since) {
+            match Wide::claim(&self.model, rows, vocab, &self.interrupt, since) {
                 Ok(wide) => {
                     self.wide = Some(wide);
                     return rows;
@@ -29,18 +30,24 @@ impl Session {
         self.wide = None;
     }
 
-    /// Takes `tokens` in and leaves the logits of every position. [`Session::keep_drafts`] is to follow.
+    /// Takes `tokens` in and leaves the logits of every position, and the hidden states where these are kept.
+    /// [`Session::keep_drafts`] is to follow.
     ///
     /// # Errors
     /// As [`Session::forward`]; `INVALID_ARGUMENT` too for more tokens than there is memory for.
     pub fn forward_drafts(&mut self, tokens: &[i32], since: u64) -> Result<()> {
-        let outputs = Outputs::from(Logits::All);
+        let mut outputs = Outputs::from(Logits::All);
         self.check(tokens, outputs)?;
         let wide = self.wide.as_mut().filter(|wide| tokens.len() <= wide.rows());
         let Some(wide) = wide else {
             return Err(Error::invalid(format!("{} drafted tokens, and no memory for their logits", tokens.len())));
         };
-        let results = wide.results(tokens.len());
+        let mut results = Results::none(&self.model);
+        results.logits = wide.lend(tokens.len());
+        if let Some(seen) = &mut self.seen {
+            outputs.embeddings = Embeddings::All;
+            results.embeddings = seen.lend(tokens.len());
+        }
         self.drafted = tokens.len();
         self.pass(tokens, outputs, results, since)
     }
@@ -58,9 +65,12 @@ impl Session {
         let mut single = Results::claim(&self.model, Outputs::from(Logits::Last), 1)?;
         single.allocate(&mut self.spare, &self.interrupt, self.interrupt.settled())?;
         single.logits.all_mut().copy_from_slice(self.results.logits.row(count - 1, "logits")?);
-        let wide = std::mem::replace(&mut self.results, single);
-        if let Some(own) = &mut self.wide {
-            own.take_back(wide);
+        let mut all = std::mem::replace(&mut self.results, single);
+        if let Some(wide) = &mut self.wide {
+            wide.take_back(std::mem::take(&mut all.logits));
+        }
+        if let Some(seen) = &mut self.seen {
+            seen.take_back(std::mem::take(&mut all.embeddings));
         }
         if count == drafted {
             return Ok(count);

@@ -3,6 +3,7 @@
 mod batch;
 mod checkpoint;
 mod drafted;
+mod hidden;
 mod pass;
 mod results;
 mod state;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result, Status};
 use crate::exec::memory::{KvType, MemoryLayout, SequenceMemory};
-use crate::exec::{Candidates, Member, session_bytes};
+use crate::exec::{Candidates, Member, Rows, hidden_rows, session_bytes};
 use crate::model::{Logits, Model, Outputs};
 use crate::sys::sync::Mutex;
 use checkpoint::Marks;
@@ -23,6 +24,7 @@ use results::{Results, Spare, Wide};
 pub use crate::weights::Interrupt;
 pub use batch::{BatchInput, forward_batch};
 pub use checkpoint::Checkpoint;
+pub use hidden::See;
 pub use submit::SharedSession;
 
 /// A sequence of tokens and what the model remembers of it. Of a model whose tokens see each other both ways, each pass is
@@ -40,6 +42,11 @@ pub struct Session {
     spare: Spare,
     /// For passes over drafted tokens.
     wide: Option<Wide>,
+    /// For passes whose hidden states another layer reads.
+    seen: Option<Wide>,
+    /// Hidden states that passes read, where the model is a layer that needs them, and how many of them count now.
+    hidden: Rows,
+    given: usize,
     /// Tokens of the last pass, where it was one of drafts that are not kept yet.
     drafted: usize,
     /// Lent to the sampler that chooses by the last pass's logits.
@@ -76,12 +83,15 @@ impl Session {
             )));
         }
         let layout = MemoryLayout::new(model.description(), context, model.chunk_length(), model.kv_type())?;
-        let reserved = session_bytes(model.description(), &layout);
+        let reserved = session_bytes(model.description(), &layout, model.chunk_length());
         model.engine().reserve(reserved).map_err(|e| e.context(format!("a session of {context} tokens")))?;
         let memory = SequenceMemory::new(layout).map_err(|e| {
             model.engine().release(reserved);
             e.context(format!("a session of {context} tokens"))
         })?;
+        let mut hidden =
+            Rows::new(hidden_rows(model.description(), model.chunk_length()), model.description().shape.embedding);
+        hidden.allocate(&mut None, "hidden states").inspect_err(|_| model.engine().release(reserved))?;
         let interrupt = Interrupt::new(model.engine());
         let member = Member::new(&interrupt).inspect_err(|_| model.engine().release(reserved))?;
         Ok(Session {
@@ -93,6 +103,9 @@ impl Session {
             results: Results::none(model),
             spare: Spare::default(),
             wide: None,
+            seen: None,
+            hidden,
+            given: 0,
             drafted: 0,
             candidates: Mutex::default(),
             interrupt,
@@ -188,7 +201,7 @@ impl Session {
                 format!("{} tokens after {start} exceed the context of {}", tokens.len(), self.context),
             ));
         }
-        Ok(())
+        self.check_hidden(tokens.len())
     }
 
     /// Bytes that the last pass read from storage.
@@ -265,7 +278,8 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.model.loaded().forget_member(&self.member);
         self.results = Results::none(&self.model);
-        self.wide = None;
+        (self.wide, self.seen) = (None, None);
+        self.hidden = Rows::default();
         *self.candidates.get_mut() = Candidates::default();
         // Where this fails, the memory is given back a moment after it was accounted for.
         let _ = self.memory.free();

@@ -5,6 +5,7 @@ use std::mem::{replace, swap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::Session;
+use super::hidden::See;
 use super::results::Results;
 use crate::error::{Error, Result};
 use crate::exec::memory::{Held, Snapshot};
@@ -31,6 +32,18 @@ pub(super) struct Pass {
 impl Session {
     /// Runs a pass, after [`Session::check`] and [`Results::claim`].
     pub(super) fn pass(&mut self, tokens: &[i32], outputs: Outputs, fresh: Results, since: u64) -> Result<()> {
+        self.pass_seen(tokens, outputs, fresh, since, None)
+    }
+
+    /// As [`Session::pass`]; `see` gets the embeddings of each chunk.
+    pub(super) fn pass_seen(
+        &mut self,
+        tokens: &[i32],
+        outputs: Outputs,
+        fresh: Results,
+        since: u64,
+        mut see: Option<&mut See>,
+    ) -> Result<()> {
         self.bring(tokens)?;
         let mut pass = self.begin_pass(outputs, fresh, since)?;
         let (model, own) = (self.model.clone(), [self.member.clone()]);
@@ -46,7 +59,21 @@ impl Session {
             match (advanced, outcome) {
                 (Ok(Ok(())), Some(outcome)) => {
                     assert!(!outcome.fault, "a fault inside the library ended the sweep that this pass shared");
-                    if self.absorb(&mut pass, outcome)? {
+                    let (taken, start) = (pass.taken, self.position);
+                    let complete = self.absorb(&mut pass, outcome)?;
+                    if let Some(see) = &mut see {
+                        let rows = if complete { &self.results } else { &pass.fresh };
+                        let count = pass.taken - taken;
+                        let rows = &rows.embeddings.all()[..count * model.description().shape.embedding];
+                        let seen = catch_unwind(AssertUnwindSafe(|| see(start, &tokens[taken..pass.taken], rows)));
+                        if let Err(payload) = seen {
+                            if !complete {
+                                self.undo(&mut pass);
+                            }
+                            resume_unwind(payload);
+                        }
+                    }
+                    if complete {
                         return Ok(());
                     }
                 }
@@ -98,9 +125,10 @@ impl Session {
 
     /// Lends the session's memory and the pass's rows to the next sweep.
     pub(super) fn lend(&mut self, pass: &mut Pass) {
-        let Session { member, memory, position, context, .. } = self;
+        let Session { member, memory, position, context, hidden, .. } = self;
         member.lend(pass.since, |loan| {
             swap(&mut loan.memory, memory);
+            swap(&mut loan.hidden, hidden);
             swap(&mut loan.logits, &mut pass.fresh.logits);
             swap(&mut loan.embeddings, &mut pass.fresh.embeddings);
             (loan.position, loan.context) = (*position, *context);
@@ -110,9 +138,10 @@ impl Session {
 
     /// Has them back.
     pub(super) fn take_back(&mut self, pass: &mut Pass) {
-        let Session { member, memory, .. } = self;
+        let Session { member, memory, hidden, .. } = self;
         member.give_back(|loan| {
             swap(&mut loan.memory, memory);
+            swap(&mut loan.hidden, hidden);
             swap(&mut loan.logits, &mut pass.fresh.logits);
             swap(&mut loan.embeddings, &mut pass.fresh.embeddings);
         });

@@ -45,6 +45,7 @@ impl Results {
         let embeddings = match outputs.embeddings {
             Embeddings::None => 0,
             Embeddings::All => tokens,
+            Embeddings::Chunk => tokens.min(model.chunk_length()),
             Embeddings::Last | Embeddings::Mean | Embeddings::First | Embeddings::Score => 1,
         };
         let width = match (outputs.embeddings, model.description().score_len()) {
@@ -92,27 +93,28 @@ impl Drop for Results {
     }
 }
 
-/// Memory for rows of logits that several passes use one after the other.
+/// Memory for rows of results that several passes use one after the other.
 pub struct Wide {
     model: Arc<Model>,
     /// Lent to results, or None.
     memory: Option<Memory>,
     rows: usize,
+    width: usize,
     claimed: u64,
 }
 
 impl Wide {
-    /// Takes memory for `rows` rows from the budget, and waits until it is free.
+    /// Takes memory for `rows` rows of `width` elements from the budget, and waits until it is free.
     ///
     /// # Errors
     /// `MEMORY_BUDGET`; `OUT_OF_MEMORY`; `CANCELLED`.
-    pub fn claim(model: &Arc<Model>, rows: usize, interrupt: &Interrupt, since: u64) -> Result<Wide> {
-        let bytes = model.description().shape.vocab.saturating_mul(4).saturating_mul(rows);
-        model.engine().claim(bytes as u64)?;
+    pub fn claim(model: &Arc<Model>, rows: usize, width: usize, interrupt: &Interrupt, since: u64) -> Result<Wide> {
+        let bytes = width.saturating_mul(4).saturating_mul(rows) as u64;
+        model.engine().claim(bytes)?;
         // From here on dropping it gives back what was claimed.
-        let mut wide = Wide { model: model.clone(), memory: None, rows, claimed: bytes as u64 };
+        let mut wide = Wide { model: model.clone(), memory: None, rows, width, claimed: bytes };
         model.engine().await_room(interrupt, since)?;
-        wide.memory = Some(Memory::of(bytes as u64, format_args!("{rows} rows of logits"))?);
+        wide.memory = Some(Memory::of(bytes, format_args!("{rows} rows of results"))?);
         Ok(wide)
     }
 
@@ -120,16 +122,13 @@ impl Wide {
         self.rows
     }
 
-    /// Results of a pass over `tokens` tokens, at most as many as there are rows, in this memory.
-    pub fn results(&mut self, tokens: usize) -> Results {
-        let mut results = Results::none(&self.model);
-        let width = self.model.description().shape.vocab;
-        results.logits = Rows::in_memory(self.memory.take(), tokens, width);
-        results
+    /// `count` rows in this memory, at most as many as it has, until they are taken back.
+    pub fn lend(&mut self, count: usize) -> Rows {
+        Rows::in_memory(self.memory.take(), count, self.width)
     }
 
-    pub fn take_back(&mut self, mut results: Results) {
-        self.memory = results.logits.take();
+    pub fn take_back(&mut self, mut rows: Rows) {
+        self.memory = rows.take();
     }
 }
 

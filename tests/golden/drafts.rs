@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use layerline::generate::{DraftModel, Generation, GenerationStats, Sequence, Vocabulary};
 use layerline::model::{Logits, Model, Options};
-use layerline::session::Session;
+use layerline::session::{See, Session};
 use layerline::{Result, Sampler, Status, Tokenizer};
 
 use crate::support::*;
@@ -16,11 +16,13 @@ use crate::support::*;
 pub struct Timeless {
     pub session: Session,
     time: std::cell::Cell<Instant>,
+    /// Passes with drafts: the position of the first token, and the tokens.
+    pub drafted: Vec<(usize, Vec<i32>)>,
 }
 
 impl Timeless {
     pub fn new(session: Session) -> Timeless {
-        Timeless { session, time: Instant::now().into() }
+        Timeless { session, time: Instant::now().into(), drafted: vec![] }
     }
 
     fn pass(&self) {
@@ -65,6 +67,7 @@ impl Sequence for Timeless {
     }
     fn forward_drafts(&mut self, tokens: &[i32], since: u64) -> Result<()> {
         self.pass();
+        self.drafted.push((self.session.position(), tokens.to_vec()));
         self.session.forward_drafts(tokens, since)
     }
     fn draft_logits(&self, row: usize) -> Result<&[f32]> {
@@ -72,6 +75,19 @@ impl Sequence for Timeless {
     }
     fn keep_drafts(&mut self, count: usize) -> Result<usize> {
         self.session.keep_drafts(count)
+    }
+    fn begin_hidden(&mut self, predictor: &Model, since: u64) -> Result<usize> {
+        Sequence::begin_hidden(&mut self.session, predictor, since)
+    }
+    fn end_hidden(&mut self) {
+        self.session.end_hidden();
+    }
+    fn forward_seen(&mut self, tokens: &[i32], since: u64, see: &mut See) -> Result<()> {
+        self.pass();
+        self.session.forward_seen(tokens, since, see)
+    }
+    fn draft_hidden(&self, count: usize) -> Result<&[f32]> {
+        self.session.draft_hidden(count)
     }
 }
 
@@ -91,9 +107,9 @@ impl Vocabulary for Numbers {
 }
 
 /// Tokens, the last logits, the next pass's, and how it ended; and what was drafted.
-type Generated = (Vec<i32>, Vec<f32>, Vec<f32>, std::result::Result<(), Status>);
+pub type Generated = (Vec<i32>, Vec<f32>, Vec<f32>, std::result::Result<(), Status>);
 
-fn generated(
+pub fn generated(
     model: &Arc<Model>,
     generation: &mut Generation,
     sampler: &mut Sampler,
@@ -119,14 +135,14 @@ fn generated(
     ((tokens, last, next, result.map_err(|e| e.status())), generation.stats())
 }
 
-fn assert_same(got: &Generated, want: &Generated, what: &str) {
+pub fn assert_same(got: &Generated, want: &Generated, what: &str) {
     assert_eq!((&got.0, got.3), (&want.0, want.3), "{what}");
     assert_same_bits(&got.1, &want.1, what);
     assert_same_bits(&got.2, &want.2, what);
 }
 
 /// A prompt that repeats itself.
-fn prompt(path: &Path) -> Vec<i32> {
+pub fn prompt(path: &Path) -> Vec<i32> {
     let tokens = Arrays::of(path).get::<i32>("tokens");
     let part = &tokens[..tokens.len().min(9)];
     [part, part].concat()

@@ -12,6 +12,8 @@ mod files;
 mod forms;
 mod hostile;
 mod long;
+mod predictor;
+mod predictor_drafts;
 mod quant;
 mod real;
 mod recurrent;

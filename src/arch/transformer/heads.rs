@@ -47,7 +47,7 @@ impl Maker<'_> {
 
     /// Whether a layer has a sliding window.
     pub(super) fn has_window(&self, layer: u32) -> bool {
-        self.windowed[layer as usize] && self.window > 0
+        self.window > 0 && self.windowed[layer as usize]
     }
 
     /// The heads of a layer; without one, those of the first layer, were it one with a window.

@@ -63,6 +63,10 @@ impl Maker<'_> {
         let recurrent = Some(rule.kind);
         let instead = Blocks { attention: false, recurrent, ..all };
         let layer = i as usize;
+        if layer >= self.layers {
+            // One that predicts further tokens.
+            return Ok(all);
+        }
         let heads = || self.keys.number_at("attention.head_count_kv", layer, 1);
         Ok(match rule.which {
             Which::ByKey => {

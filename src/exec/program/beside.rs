@@ -9,6 +9,8 @@ use crate::weights::MatrixId;
 /// A step of a part that only some models have.
 #[derive(Clone, Copy, Debug)]
 pub enum Beside {
+    /// to = the hidden states that passes are given.
+    TakeHidden { to: Buffer },
     /// to += scale · the chunk's tokens' rows of a table; `row` holds one.
     AddTableRows { table: MatrixId, scale: f32, row: Buffer, to: Buffer },
     /// to = f(gates) ⊙ a stretch of `from`'s rows, from element `first` on.
@@ -45,6 +47,7 @@ impl Beside {
     pub fn buffers(&self) -> Vec<(Buffer, Usage)> {
         use Usage::{Read, Update, Write};
         match *self {
+            Beside::TakeHidden { to } => vec![(to, Write)],
             Beside::AddTableRows { row, to, .. } => vec![(row, Write), (to, Update)],
             Beside::GateStretch { gates, from, to, .. } => vec![(gates, Read), (from, Read), (to, Write)],
             Beside::Pool { from, to, .. } => vec![(from, Read), (to, Write)],

@@ -3,6 +3,7 @@
 mod beside;
 mod foresee;
 mod latent;
+mod predictor;
 mod recurrent;
 
 use super::Program;
@@ -105,14 +106,18 @@ impl Compiler<'_> {
         let d = self.d;
         let row = Contents::Row { width: d.shape.embedding };
         let positions = d.positions.map(|table| (table, new_buffer(&mut self.buffers, row)));
+        let to = if d.predictor.is_some() { self.rows(d.shape.embedding) } else { self.residual };
         self.steps.push(Step::Embed(Embed {
             table: d.embedding,
             scale: d.embedding_scale,
             token_type: d.token_type,
             positions,
             norm: d.embedding_norm,
-            to: self.residual,
+            to,
         }));
+        if let Some(predictor) = d.predictor {
+            self.join_hidden(predictor, to);
+        }
     }
 
     fn layer(&mut self, i: usize, layer: &Layer) {

@@ -16,6 +16,7 @@ const MAX_STREAMS: usize = crate::arch::MAX_STREAMS;
 impl Run<'_> {
     pub(super) fn beside(&self, step: &Beside, w: &mut Work, sweep: &Sweep) -> Result<()> {
         match *step {
+            Beside::TakeHidden { to } => self.take_hidden(to, &mut w.arena),
             Beside::AddTableRows { table, scale, row, to } => {
                 return self.add_table_rows((table, scale), row, to, w, sweep);
             }
@@ -99,6 +100,17 @@ impl Run<'_> {
             Beside::Merge { streams, others, to } => self.merge([streams, others], to, &mut w.arena),
         }
         Ok(())
+    }
+
+    fn take_hidden(&self, to: Buffer, arena: &mut Arena) {
+        let width = arena.width(to);
+        let [to] = arena.slices(self.rows, [to]);
+        // Of a session that has left, any rows will do.
+        to.fill(0.0);
+        self.for_each_sequence(|place, loan| {
+            let given = &loan.hidden.all()[loan.taken * width..][..place.rows.len() * width];
+            place.of_mut(to, width).copy_from_slice(given);
+        });
     }
 
     fn add_table_rows(

@@ -39,7 +39,7 @@ impl Run<'_> {
                 let out = loan.embeddings.rows_mut(place.wanted.embeddings.clone());
                 match place.wanted.which {
                     Embeddings::None | Embeddings::Score => {}
-                    Embeddings::All => out.copy_from_slice(hidden),
+                    Embeddings::All | Embeddings::Chunk => out.copy_from_slice(hidden),
                     Embeddings::Last => out.copy_from_slice(&hidden[hidden.len() - width..]),
                     Embeddings::First => out.copy_from_slice(&hidden[..width]),
                     Embeddings::Mean => {

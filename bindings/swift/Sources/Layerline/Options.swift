@@ -64,6 +64,9 @@ public struct Options: Sendable {
     public var sharedBudget: Budget?
     /// Whether passes of several sessions that wait share a sweep over the weights. The results are the same.
     public var shareSweeps: Bool
+    /// Opens the layer of the file that predicts further tokens in place of the model: it drafts for the model, see
+    /// ``TextGeneration/draft(with:contextLength:maxDrafts:)``. Opening throws ``Status/unsupported`` where there is none.
+    public var predictor: Bool
 
     public init(
         memoryBudget: UInt64 = 0,
@@ -77,7 +80,8 @@ public struct Options: Sendable {
         kvType: KVType = .f16,
         profile: String? = nil,
         sharedBudget: Budget? = nil,
-        shareSweeps: Bool = true
+        shareSweeps: Bool = true,
+        predictor: Bool = false
     ) {
         self.memoryBudget = memoryBudget
         self.contextLength = contextLength
@@ -91,6 +95,7 @@ public struct Options: Sendable {
         self.profile = profile
         self.sharedBudget = sharedBudget
         self.shareSweeps = shareSweeps
+        self.predictor = predictor
     }
 
     /// As the C interface has them, during a call.
@@ -102,6 +107,7 @@ public struct Options: Sendable {
             try check(layerline_options_set_threads(options, exact(threads, "threads")))
             try check(layerline_options_set_prefetch(options, prefetch))
             try check(layerline_options_set_share_sweeps(options, shareSweeps))
+            try check(layerline_options_set_predictor(options, predictor))
             try check(layerline_options_set_prefetch_distance(options, exact(prefetchDistance, "prefetchDistance")))
             try check(layerline_options_set_cache_layers(options, exact(cacheLayers, "cacheLayers")))
             if layerline_options_set_kv_type(options, kvType.rawValue) != LAYERLINE_OK {

@@ -79,8 +79,8 @@ public final class TextGeneration: Sendable {
         try handle.use { try check(layerline_generation_set_draft_text($0, most)) }
     }
 
-    /// Lets another model with the same tokens draft, up to `maxDrafts` tokens for a pass, in a session of its own with room
-    /// for `contextLength` tokens; 0: what its options say. nil: no drafts.
+    /// Lets another model with the same tokens, or one opened with ``Options/predictor``, draft up to `maxDrafts` tokens for a
+    /// pass, in a session of its own with room for `contextLength` tokens; 0: what its options say. nil: no drafts.
     public func draft(with model: Model?, contextLength: Int = 0, maxDrafts: Int = 8) throws {
         let (context, most): (UInt32, UInt32) = try (
             exact(contextLength, "contextLength"), exact(maxDrafts, "maxDrafts")

@@ -99,6 +99,9 @@ final class SessionTests: XCTestCase {
         try generation.clearStops()
         assertThrows(.invalidArgument) { try generation.addStop("") }
         assertThrows(.invalidArgument) { try generation.draftFromText(maxDrafts: 1000) }
+        var own = small
+        own.predictor = true
+        assertThrows(.unsupported) { _ = try Model(path: modelPath, options: own) }
     }
 
     func testATextBeginsWithTheBeginningTokenOnlyWhereNothingIsHeld() async throws {
