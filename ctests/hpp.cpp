@@ -384,6 +384,16 @@ void generations_draft_and_stop(ll::model &model)
     CHECK(drafted == plain);
     throws(ll::status::invalid_argument, [&] { generation.draft_from_text(1000); });
     throws(ll::status::invalid_argument, [&] { generation.add_stop(""); });
+    std::vector<float> logprobs;
+    generation.draft_from_text(4).set_logprobs(2);
+    ll::session(model).generate_detailed(generation, sampler, PROMPT, [&](const ll::generated_token &made) {
+        logprobs.push_back(made.logprob);
+        CHECK(made.top_count == 2 && made.top[0].logprob >= made.top[1].logprob && made.sampled_logprob >= 0);
+        return logprobs.size() < 5;
+    });
+    CHECK(logprobs.size() == 5);
+    throws(ll::status::invalid_argument, [&] { generation.set_logprobs(1000); });
+    generation.set_logprobs({});
     generation.add_stop("x").clear_stops();
 }
 

@@ -35,6 +35,22 @@ OFFSET(layerline_generation_stats, drafted, 24);
 OFFSET(layerline_generation_stats, accepted, 32);
 OFFSET(layerline_generation_stats, gained_ns, 40);
 
+SIZE(layerline_token_logprob, 8);
+OFFSET(layerline_token_logprob, token, 0);
+OFFSET(layerline_token_logprob, logprob, 4);
+
+SIZE(layerline_generated, 64);
+OFFSET(layerline_generated, struct_size, 0);
+OFFSET(layerline_generated, token, 4);
+OFFSET(layerline_generated, piece, 8);
+OFFSET(layerline_generated, length, 16);
+OFFSET(layerline_generated, logprob, 24);
+OFFSET(layerline_generated, sampled_logprob, 28);
+OFFSET(layerline_generated, top, 32);
+OFFSET(layerline_generated, top_count, 40);
+OFFSET(layerline_generated, sampled_top, 48);
+OFFSET(layerline_generated, sampled_top_count, 56);
+
 SIZE(layerline_model_info, 56);
 OFFSET(layerline_model_info, struct_size, 0);
 OFFSET(layerline_model_info, layer_count, 4);

@@ -1870,6 +1870,60 @@ typedef struct layerline_generation_stats {
     int64_t gained_ns;
 } layerline_generation_stats;
 
+/** A token and how likely it was. */
+typedef struct layerline_token_logprob {
+    /** The token. */
+    int32_t token;
+    /** The natural logarithm of its probability. */
+    float logprob;
+} layerline_token_logprob;
+
+/**
+ * A token that was generated. The library fills it, and may know more members than the host: look at none that lies beyond
+ * `struct_size`. What it points to is valid during the call.
+ */
+typedef struct layerline_generated {
+    /** Bytes of the struct that the library has filled. */
+    uint32_t struct_size;
+    /** What was sampled. */
+    int32_t token;
+    /** The text that became whole with it, as `layerline_token_callback` gets it; not NUL-terminated. */
+    const char *piece;
+    /** Bytes of `piece`. */
+    size_t length;
+    /**
+     * The natural logarithm of the token's probability by the softmax of the model's logits. NaN where
+     * `layerline_generation_set_logprobs` has not asked for it.
+     */
+    float logprob;
+    /**
+     * The same by what the token was drawn from: what the sampler's chain left, divided by the temperature. A greedy choice
+     * is certain, 0. NaN where not asked for.
+     */
+    float sampled_logprob;
+    /**
+     * The likeliest tokens by the model's logits, the likeliest first, of equals the lowest; NULL where there are none.
+     * Tokens that are impossible are left out.
+     */
+    const layerline_token_logprob *top;
+    /** How many there are. */
+    size_t top_count;
+    /** The likeliest tokens of what was drawn from, in the same order; NULL where there are none. */
+    const layerline_token_logprob *sampled_top;
+    /** How many there are. */
+    size_t sampled_top_count;
+} layerline_generated;
+
+/**
+ * Gets each generated token, on the thread that called `layerline_session_generate_detailed`; false stops.
+ *
+ * `generated`: the token and what is known of it; valid during the call.
+ * `user_data`: as given to `layerline_session_generate_detailed`.
+ *
+ * What holds for `layerline_token_callback` holds for it.
+ */
+typedef bool (*layerline_generated_callback)(const struct layerline_generated *generated, void *user_data);
+
 /**
  * Makes a generation without limits, stop strings and drafts. The caller owns it: `layerline_generation_free`. NULL when
  * there is no memory. Any thread.
@@ -1937,6 +1991,19 @@ layerline_status layerline_generation_set_draft_model(layerline_generation *gene
                                                       layerline_error **err);
 
 /**
+ * Asks for the log-probabilities of tokens, which the callback of `layerline_session_generate_detailed` gets. They take a
+ * time of their own, about that of a draw, and none where they are not asked for. Drafts do not change them.
+ *
+ * `logprobs`: false, the default: none.
+ * `top`: of how many of the likeliest tokens, at most 256; 0: of the token chosen alone.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_generation_set_logprobs(layerline_generation *generation,
+                                                   bool logprobs,
+                                                   uint32_t top);
+
+/**
  * Fills `stats` with figures of the last generation; set `stats->struct_size` before the call.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a generation runs. Any thread.
@@ -1964,6 +2031,23 @@ layerline_status layerline_session_generate_with(layerline_session *session,
                                                  layerline_token_callback callback,
                                                  void *user_data,
                                                  layerline_error **err);
+
+/**
+ * Runs and generates as `layerline_session_generate_with` does, with a callback that gets all that is known of each token:
+ * log-probabilities, where `layerline_generation_set_logprobs` asks for them.
+ *
+ * `callback`, `user_data`: see `layerline_generated_callback`. It gets the same tokens with the same pieces.
+ *
+ * Errors: as `layerline_session_generate_with`. One thread at a time.
+ */
+layerline_status layerline_session_generate_detailed(layerline_session *session,
+                                                     layerline_generation *generation,
+                                                     layerline_sampler *sampler,
+                                                     const int32_t *prompt,
+                                                     size_t count,
+                                                     layerline_generated_callback callback,
+                                                     void *user_data,
+                                                     layerline_error **err);
 
 #ifdef __cplusplus
 }

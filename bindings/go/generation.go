@@ -1,5 +1,6 @@
 package layerline
 
+// #include <stdbool.h>
 // #include "layerline.h"
 import "C"
 
@@ -35,6 +36,25 @@ type GenerationStats struct {
 	Drafted, Accepted uint64
 	// Gained is what drafts have saved by estimate, less what they have cost.
 	Gained time.Duration
+}
+
+// TokenLogprob is a token and how likely it was.
+type TokenLogprob struct {
+	Token Token
+	// Logprob is the natural logarithm of its probability.
+	Logprob float32
+}
+
+// Generated is a token that was generated, and what is known of it.
+type Generated struct {
+	Token Token
+	Piece string // the text that became whole with it
+	// Logprob is the natural logarithm of the token's probability by the softmax of the model's logits, SampledLogprob that
+	// by what it was drawn from: what the sampler's chain left, divided by the temperature; a greedy choice is certain. NaN
+	// unless SetLogprobs asks for them.
+	Logprob, SampledLogprob float32
+	// The likeliest tokens of both, the likeliest first.
+	Top, SampledTop []TokenLogprob
 }
 
 // NewGeneration makes one without limits, stop strings and drafts.
@@ -115,6 +135,21 @@ func (g *Generation) DraftWith(model *Model, contextLength, maxDrafts int) error
 		}
 		var told *C.layerline_error
 		return check(C.layerline_generation_set_draft_model(own, drafter, context, most, &told), told)
+	})
+}
+
+// SetLogprobs lets GenerateDetailed tell the log-probabilities of tokens, and of the likeliest top, at most 256. A negative
+// number: none, and no time for them.
+func (g *Generation) SetLogprobs(top int) error {
+	most := C.uint32_t(0)
+	if top > 0 {
+		var err error
+		if most, err = u32(top, "top"); err != nil {
+			return err
+		}
+	}
+	return g.set(func(own *C.layerline_generation) error {
+		return refused(C.layerline_generation_set_logprobs(own, C.bool(top >= 0), most), "the %d likeliest tokens", top)
 	})
 }
 

@@ -50,3 +50,41 @@ func TestGenerationsDraftAndStop(t *testing.T) {
 	refused(t, generation.DraftFromText(1000), layerline.ErrInvalidArgument)
 	refused(t, generation.SetMaxTokens(-1), layerline.ErrInvalidArgument)
 }
+
+func TestLogprobsComeWhereTheyAreAskedFor(t *testing.T) {
+	model := open(t, small)
+	generation, err := layerline.NewGeneration()
+	must(t, err)
+	closing(t, generation)
+	must(t, generation.SetMaxTokens(6))
+	run := func() (all []layerline.Generated) {
+		session := begin(t, model)
+		must(t, session.GenerateDetailed(context.Background(), prompt, generation, nil, func(made layerline.Generated) bool {
+			all = append(all, made)
+			return true
+		}))
+		return all
+	}
+	for _, made := range run() {
+		if made.Logprob == made.Logprob || made.Top != nil {
+			t.Fatalf("%v was not asked for", made)
+		}
+	}
+	must(t, generation.SetLogprobs(3))
+	asked := run()
+	for _, made := range asked {
+		// The greedy choice is the likeliest, and certain.
+		if len(made.Top) != 3 || made.Top[0] != (layerline.TokenLogprob{Token: made.Token, Logprob: made.Logprob}) ||
+			made.Logprob > 0 || made.SampledLogprob != 0 || len(made.SampledTop) != 1 {
+			t.Fatalf("%v", made)
+		}
+	}
+	must(t, generation.SetLogprobs(0))
+	for i, made := range run() {
+		if made.Logprob != asked[i].Logprob || made.Top != nil {
+			t.Fatalf("%v, not as %v", made, asked[i])
+		}
+	}
+	must(t, generation.SetLogprobs(-1))
+	refused(t, generation.SetLogprobs(1000), layerline.ErrInvalidArgument)
+}

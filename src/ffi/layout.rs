@@ -69,6 +69,26 @@ layout!(layerline_generation_stats: 48 {
 });
 
 #[cfg(target_pointer_width = "64")]
+layout!(layerline_token_logprob: 8 {
+    token: 0,
+    logprob: 4,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_generated: 64 {
+    struct_size: 0,
+    token: 4,
+    piece: 8,
+    length: 16,
+    logprob: 24,
+    sampled_logprob: 28,
+    top: 32,
+    top_count: 40,
+    sampled_top: 48,
+    sampled_top_count: 56,
+});
+
+#[cfg(target_pointer_width = "64")]
 layout!(layerline_model_info: 56 {
     struct_size: 0,
     layer_count: 4,

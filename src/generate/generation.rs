@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::draft_model::DraftModel;
+use super::logprobs::Logprobs;
 use super::pace::{Certainty, Pace};
 use super::stop::Stops;
 use super::{Sampler, Sequence, Vocabulary, ngrams};
@@ -47,6 +48,16 @@ pub struct GenerationStats {
     pub gained_seconds: f64,
 }
 
+/// A token that was chosen, as callbacks get it.
+#[derive(Clone, Copy)]
+pub struct Generated<'a> {
+    pub token: i32,
+    /// The text that became whole with it.
+    pub piece: &'a str,
+    /// Where [`Generation::set_logprobs`] asks for them.
+    pub logprobs: Option<&'a Logprobs>,
+}
+
 /// Who drafts.
 #[derive(Default)]
 enum Drafter {
@@ -61,6 +72,8 @@ enum Drafter {
 pub struct Generation {
     max_tokens: usize,
     stops: Stops,
+    /// The likeliest tokens to tell of, where log-probabilities are asked for.
+    logprobs: Option<usize>,
     drafter: Drafter,
     max_drafts: usize,
     /// What passes of the model cost, and how many drafts were right: kept over generations.
@@ -77,6 +90,7 @@ impl Default for Generation {
         Generation {
             max_tokens: usize::MAX,
             stops: Stops::default(),
+            logprobs: None,
             drafter: Drafter::None,
             max_drafts: 0,
             pace: Pace::default(),
@@ -98,9 +112,22 @@ struct Run<'a, V, F> {
     bytes: Vec<u8>,
     whole: String,
     piece: String,
+    logprobs: Option<Logprobs>,
 }
 
-impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
+impl<V, F> Run<'_, V, F> {
+    /// Chooses a token by a row of logits.
+    fn sample<S: Sequence>(&mut self, sampler: &mut Sampler, sequence: &S, logits: &[f32]) -> Result<i32> {
+        sequence.with_candidates(|memory| {
+            let Some(Logprobs { raw, sampled }) = &mut self.logprobs else { return sampler.sample_in(memory, logits) };
+            let token = sampler.sample_from(memory, logits, Some(sampled))?;
+            raw.of_logits(logits, token);
+            Ok(token)
+        })
+    }
+}
+
+impl<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>> Run<'_, V, F> {
     /// Passes a token that was chosen on. What it says ends the generation.
     fn token(&mut self, token: i32) -> Result<Option<End>> {
         self.whole.clear();
@@ -123,15 +150,19 @@ impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
         }
         if end || stopped {
             if !self.piece.is_empty() {
-                let _ = (self.on_token)(token, &self.piece);
+                let _ = self.pass_on(token);
             }
             return Ok(Some(if stopped { End::StopString } else { End::EndToken }));
         }
-        Ok(match (self.on_token)(token, &self.piece) {
+        Ok(match self.pass_on(token) {
             ControlFlow::Break(()) => Some(End::Callback),
             ControlFlow::Continue(()) if self.left == 0 => Some(End::Length),
             ControlFlow::Continue(()) => None,
         })
+    }
+
+    fn pass_on(&mut self, token: i32) -> ControlFlow<()> {
+        (self.on_token)(Generated { token, piece: &self.piece, logprobs: self.logprobs.as_ref() })
     }
 }
 
@@ -156,6 +187,20 @@ impl Generation {
     /// Removes all stop strings.
     pub fn clear_stops(&mut self) {
         self.stops.clear();
+    }
+
+    /// Lets callbacks of [`Generation::run_detailed`] have the log-probabilities of each token, and of the likeliest `top` of
+    /// both distributions; None, the default: no log-probabilities, and no time for them. They are the same with and without
+    /// drafts.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`: more than [`MAX_TOP`](super::MAX_TOP) tokens.
+    pub fn set_logprobs(&mut self, top: Option<usize>) -> Result<()> {
+        if let Some(top) = top {
+            Logprobs::new(top)?;
+        }
+        self.logprobs = top;
+        Ok(())
     }
 
     /// No drafts: the default.
@@ -202,7 +247,22 @@ impl Generation {
         vocabulary: &V,
         sampler: &mut Sampler,
         prompt: &[i32],
-        on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+        mut on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.run_detailed(sequence, vocabulary, sampler, prompt, |made| on_token(made.token, made.piece))
+    }
+
+    /// As [`Generation::run`], with all that is known of each token.
+    ///
+    /// # Errors
+    /// As [`Generation::run`].
+    pub fn run_detailed<S: Sequence, V: Vocabulary>(
+        &mut self,
+        sequence: &mut S,
+        vocabulary: &V,
+        sampler: &mut Sampler,
+        prompt: &[i32],
+        on_token: impl FnMut(Generated) -> ControlFlow<()>,
     ) -> Result<()> {
         self.stats = GenerationStats::default();
         let gained = self.pace.gained();
@@ -220,13 +280,14 @@ impl Generation {
         vocabulary: &V,
         sampler: &mut Sampler,
         prompt: &[i32],
-        on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+        on_token: impl FnMut(Generated) -> ControlFlow<()>,
     ) -> Result<()> {
         // One reading for the whole run: an interrupt between two passes then ends the next one before it begins.
         let since = sequence.interrupts();
         if let Drafter::Model(model) = &self.drafter {
             vocabulary.check_same(model.vocabulary()?)?;
         }
+        let logprobs = self.logprobs.map(Logprobs::new).transpose()?;
         if sequence.position() != self.position {
             // Another sequence, or one that went elsewhere meanwhile.
             self.text.clear();
@@ -251,6 +312,7 @@ impl Generation {
             bytes: Vec::new(),
             whole: String::new(),
             piece: String::new(),
+            logprobs,
             stops: &mut stops,
         };
         let result = self.tokens(sequence, sampler, &mut run, since);
@@ -260,7 +322,7 @@ impl Generation {
     }
 
     /// Chooses token after token, until one ends the generation.
-    fn tokens<S: Sequence, V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>>(
+    fn tokens<S: Sequence, V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>>(
         &mut self,
         sequence: &mut S,
         sampler: &mut Sampler,
@@ -277,7 +339,7 @@ impl Generation {
         let memory = |_| Error::out_of_memory("tokens of a pass");
         unfed.try_reserve_exact(2 * rows + 2).map_err(memory)?;
         drafts.try_reserve_exact(2 * rows + 2).map_err(memory)?;
-        let token = sampler.sample_last(sequence)?;
+        let token = run.sample(sampler, sequence, sequence.last_logits()?)?;
         if let Some(end) = self.chosen(run, token)? {
             return Ok(end);
         }
@@ -300,7 +362,7 @@ impl Generation {
                 self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
                 self.pace.abstained(drafting);
                 unfed.clear();
-                let token = sampler.sample_last(sequence)?;
+                let token = run.sample(sampler, sequence, sequence.last_logits()?)?;
                 if let Some(end) = self.chosen(run, token)? {
                     return Ok(end);
                 }
@@ -314,7 +376,7 @@ impl Generation {
             let mut pass = DraftedPass { sequence, kept: fed, settled: false };
             let end = loop {
                 let logits = pass.sequence.draft_logits(pass.kept - 1)?;
-                let token = pass.sequence.with_candidates(|memory| sampler.sample_in(memory, logits))?;
+                let token = run.sample(sampler, pass.sequence, logits)?;
                 let right = unfed.get(pass.kept) == Some(&token);
                 let end = self.chosen(run, token)?;
                 if end.is_some() || !right {
@@ -347,7 +409,7 @@ impl Generation {
     }
 
     /// A token was chosen.
-    fn chosen<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>>(
+    fn chosen<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>>(
         &mut self,
         run: &mut Run<V, F>,
         token: i32,

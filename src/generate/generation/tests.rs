@@ -1,6 +1,7 @@
 use super::*;
 use crate::Status;
 use crate::exec::Candidates;
+use crate::generate::{Distribution, MAX_TOP};
 use crate::text::Tokenizer;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -145,10 +146,20 @@ impl Vocabulary for Letters {
 #[derive(Debug, PartialEq)]
 struct Seen {
     pieces: Vec<(i32, String)>,
+    logprobs: Vec<Vec<u32>>,
     result: std::result::Result<End, Status>,
     tokens: Vec<i32>,
     logits: Vec<f32>,
     next_drawn: i32,
+}
+
+/// All numbers of both distributions.
+fn bits(logprobs: &Logprobs) -> Vec<u32> {
+    let of = |d: &Distribution| {
+        let top = d.top.iter().flat_map(|t| [t.token as u32, t.logprob.to_bits()]);
+        [d.chosen.to_bits()].into_iter().chain(top).collect::<Vec<_>>()
+    };
+    [of(&logprobs.raw), of(&logprobs.sampled)].concat()
 }
 
 struct Case {
@@ -177,15 +188,19 @@ impl Case {
         if let Some(stop) = self.stop {
             generation.add_stop(stop).unwrap();
         }
-        let mut pieces = vec![];
+        generation.set_logprobs(Some(3)).unwrap();
+        let (mut pieces, mut logprobs) = (vec![], vec![]);
         let prompt: Vec<i32> = (0..12).map(|i| (i + self.seed as i32) % 5).collect();
-        let result = generation.run(&mut toy, &Letters { ends: self.ends }, &mut sampler, &prompt, |token, piece| {
-            pieces.push((token, piece.to_string()));
+        let letters = Letters { ends: self.ends };
+        let result = generation.run_detailed(&mut toy, &letters, &mut sampler, &prompt, |made| {
+            pieces.push((made.token, made.piece.to_string()));
+            logprobs.push(bits(made.logprobs.unwrap()));
             if pieces.len() == self.stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let stats = generation.stats();
         let seen = Seen {
             pieces,
+            logprobs,
             result: result.map(|()| stats.end).map_err(|e| e.status()),
             logits: toy.last_logits().unwrap().to_vec(),
             tokens: toy.tokens,
@@ -297,4 +312,48 @@ fn numbers_of_drafts_out_of_range_are_refused() {
     for drafts in [0, MAX_DRAFTS + 1] {
         assert_eq!(Generation::new().draft_from_text(drafts).unwrap_err().status(), Status::InvalidArgument);
     }
+}
+
+#[test]
+fn log_probabilities_are_there_where_they_are_asked_for() {
+    let mut generation = Generation::new();
+    generation.set_max_tokens(20);
+    let mut run = |generation: &mut Generation| {
+        let mut all = vec![];
+        let mut toy = Toy::new(false);
+        let mut sampler = Sampler::new();
+        generation
+            .run_detailed(&mut toy, &Letters { ends: false }, &mut sampler, &[1, 2], |made| {
+                all.push(made.logprobs.map(|l| (made.token, l.raw.chosen, l.raw.top.clone(), l.sampled.chosen)));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        (all, toy.tokens)
+    };
+    assert!(run(&mut generation).0.iter().all(Option::is_none));
+    for top in [0, 1, 5, MAX_TOP] {
+        generation.set_logprobs(Some(top)).unwrap();
+        let (all, tokens) = run(&mut generation);
+        assert_eq!(all.len(), 20);
+        for (i, seen) in all.into_iter().enumerate() {
+            let (token, chosen, best, sampled) = seen.unwrap();
+            // The softmax, written out.
+            let logits = Toy::logits_of(&tokens[..tokens.len().min(2 + i)]);
+            let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+            let mut want: Vec<(f64, i32)> =
+                logits.iter().zip(0..).map(|(&l, t)| ((f64::from(l).exp() / total).ln(), t)).collect();
+            assert!((f64::from(chosen) - want[token as usize].0).abs() < 1e-6);
+            want.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            want.truncate(top);
+            assert_eq!(best.len(), top.min(VOCAB));
+            for (got, want) in best.iter().zip(want) {
+                assert!(got.token == want.1 && (f64::from(got.logprob) - want.0).abs() < 1e-6, "{got:?}, not {want:?}");
+            }
+            // A greedy choice is certain.
+            assert_eq!(sampled, 0.0);
+        }
+    }
+    generation.set_logprobs(None).unwrap();
+    assert!(run(&mut generation).0.iter().all(Option::is_none));
+    assert_eq!(generation.set_logprobs(Some(MAX_TOP + 1)).unwrap_err().status(), Status::InvalidArgument);
 }

@@ -95,6 +95,12 @@ public final class TextGeneration: Sendable {
         }
     }
 
+    /// Lets tokens come with their log-probabilities, and those of the likeliest `top`, at most 256; nil: without.
+    public func setLogprobs(top: Int?) throws {
+        let most: UInt32 = try exact(top ?? 0, "top")
+        try handle.use { try check(layerline_generation_set_logprobs($0, top != nil, most)) }
+    }
+
     /// Tells of the last generation.
     public var stats: GenerationStats {
         get throws {

@@ -90,6 +90,15 @@ final class SessionTests: XCTestCase {
             XCTAssertEqual(stats.end, .length)
             XCTAssertEqual(stats.tokens, 8)
         }
+        try generation.setLogprobs(top: 2)
+        for try await piece in try Session(model).generate(prompt, with: generation) {
+            let logprobs = try XCTUnwrap(piece.logprobs)
+            XCTAssertEqual(logprobs.top.first, TokenLogprob(token: piece.token, logprob: logprobs.raw))
+            XCTAssertEqual(logprobs.top.count, 2)
+            XCTAssertEqual(logprobs.sampled, 0)
+        }
+        try generation.setLogprobs(top: nil)
+        assertThrows(.invalidArgument) { try generation.setLogprobs(top: 1000) }
         let text = plain.map(\.text).joined()
         try generation.addStop(String(text.prefix(1)))
         for try await piece in try Session(model).generate(prompt, with: generation) {
