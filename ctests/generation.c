@@ -201,12 +201,62 @@ static void log_probabilities_come_where_they_are_asked_for_and_drafts_change_no
     CHECK(memcmp(all[2].sampled, all[3].sampled, sizeof all[2].sampled) == 0);
 }
 
+static void a_next_turn_keeps_what_is_common_and_a_full_context_drops_what_is_oldest(layerline_model *model)
+{
+    static const int32_t prompt[PROMPT] = { 1, 40, 50, 60, 40, 50 };
+    int32_t turn[PROMPT + 2];
+    layerline_session *session = new_session(model, 16), *other = new_session(model, 16);
+    layerline_sampler *sampler = layerline_sampler_new();
+    layerline_generation *generation = new_generation(40);
+    layerline_generation_stats stats;
+    layerline_error *err;
+    text t;
+    size_t kept = 99, vocab;
+    const float *want;
+    REQUIRE(sampler != NULL);
+    memset(&t, 0, sizeof t);
+    t.most = MOST;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    CHECK_ERROR(LAYERLINE_ERROR_CONTEXT_FULL, err,
+                layerline_session_generate_with(session, generation, sampler, prompt, PROMPT, keep, &t, &err));
+    CHECK_OK(err, layerline_generation_get_stats(generation, &stats, &err));
+    CHECK(stats.end == LAYERLINE_END_CONTEXT && stats.dropped == 0 && t.count == 11);
+
+    /* The next turn: four tokens of the first one, and others. */
+    memcpy(turn, prompt, sizeof prompt);
+    turn[4] = 70;
+    turn[6] = 71;
+    turn[7] = 72;
+    CHECK_OK(err, layerline_session_common_prefix(session, turn, PROMPT + 2, &kept, &err));
+    CHECK(kept == 4);
+    CHECK_OK(err, layerline_session_reuse_prefix(session, turn, PROMPT + 2, &kept, &err));
+    CHECK(kept == 4 && position_of(session) == 4);
+    CHECK_OK(err, layerline_session_forward(session, turn + kept, PROMPT + 2 - kept, LAYERLINE_LOGITS_LAST,
+                                            LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_OK(err, layerline_session_forward(other, turn, PROMPT + 2, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE, &err));
+    CHECK_OK(err, layerline_session_logits(other, 0, &want, &vocab, &err));
+    CHECK(same_logits(session, 0, want, vocab));
+
+    CHECK_STATUS(LAYERLINE_OK,
+                 layerline_generation_set_context_policy(generation, LAYERLINE_CONTEXT_DROP_OLDEST, 2));
+    CHECK_OK(err, layerline_session_generate_with(session, generation, sampler, NULL, 0, keep, &t, &err));
+    CHECK_OK(err, layerline_generation_get_stats(generation, &stats, &err));
+    CHECK(stats.end == LAYERLINE_END_LENGTH && stats.tokens == 40);
+    CHECK(stats.dropped > 20 && stats.dropped + position_of(session) == 8 + 39);
+    layerline_session_free(session);
+    layerline_session_free(other);
+    layerline_sampler_free(sampler);
+    layerline_generation_free(generation);
+}
+
 int main(void)
 {
     layerline_model *model = small_model();
     a_text_ends_by_length_by_the_callback_and_by_a_stop_string(model);
     drafts_change_no_token(model);
     log_probabilities_come_where_they_are_asked_for_and_drafts_change_none(model);
+    a_next_turn_keeps_what_is_common_and_a_full_context_drops_what_is_oldest(model);
     layerline_model_free(model);
     return check_result();
 }

@@ -394,6 +394,12 @@ void generations_draft_and_stop(ll::model &model)
     CHECK(logprobs.size() == 5);
     throws(ll::status::invalid_argument, [&] { generation.set_logprobs(1000); });
     generation.set_logprobs({});
+    generation.set_kept_first(2).set_max_tokens(60);
+    ll::session small(model, 16);
+    CHECK(small.common_prefix(PROMPT) == 0 && small.reuse_prefix(PROMPT) == 0);
+    small.generate(generation, sampler, PROMPT, [](ll::token, std::string_view) {});
+    CHECK(generation.stats().dropped > 0 && generation.stats().tokens > 11);
+    generation.set_kept_first({});
     generation.add_stop("x").clear_stops();
 }
 

@@ -319,6 +319,7 @@ static void sampler_functions(layerline_session *session, const layerline_model 
 
 static void generation_functions(layerline_model *model, layerline_session *session)
 {
+    size_t size;
     layerline_generation *generation = layerline_generation_new();
     layerline_sampler *sampler = layerline_sampler_new();
     layerline_generation_stats stats = { 0 };
@@ -328,6 +329,14 @@ static void generation_functions(layerline_model *model, layerline_session *sess
     REFUSED(layerline_generation_set_max_tokens(NULL, 1));
     REFUSED(layerline_generation_set_draft_text(NULL, 1));
     REFUSED(layerline_generation_set_logprobs(NULL, true, 1));
+    REFUSED(layerline_generation_set_context_policy(NULL, LAYERLINE_CONTEXT_STOP, 0));
+    REFUSED(layerline_generation_set_context_policy(generation, 2, 0));
+    REFUSED_ERR(layerline_session_reuse_prefix(NULL, &token, 1, &size, err));
+    REFUSED_ERR(layerline_session_reuse_prefix(session, NULL, 1, &size, err));
+    REFUSED_ERR(layerline_session_reuse_prefix(session, &token, 1, NULL, err));
+    REFUSED_ERR(layerline_session_common_prefix(NULL, &token, 1, &size, err));
+    REFUSED_ERR(layerline_session_common_prefix(session, NULL, 1, &size, err));
+    REFUSED_ERR(layerline_session_common_prefix(session, &token, 1, NULL, err));
     REFUSED_ERR(layerline_session_generate_detailed(NULL, generation, sampler, &token, 1, see, NULL, err));
     REFUSED_ERR(layerline_session_generate_detailed(session, NULL, sampler, &token, 1, see, NULL, err));
     REFUSED_ERR(layerline_session_generate_detailed(session, generation, NULL, &token, 1, see, NULL, err));

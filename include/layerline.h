@@ -977,6 +977,44 @@ layerline_status layerline_session_truncate(layerline_session *session,
                                             size_t tokens,
                                             layerline_error **err);
 
+/**
+ * Keeps what the session has in common with the beginning of a list of tokens, and forgets the rest, so that the next turn
+ * of a conversation costs its new tokens alone.
+ *
+ * `tokens`, `count`: all tokens of the conversation, of which the session may hold some.
+ * `kept`: set to how many stay; the next pass, or the prompt of a generation, is to take in those after them. It is less than
+ * `count`, so that a pass can leave the logits of the last one, unless the session holds just these tokens and the logits of
+ * the last: then nothing is left to take in, and an empty prompt goes on from there.
+ *
+ * A session keeps what its layers can go back to, as `layerline_session_truncate` does: where that is less than what is
+ * common, nothing stays and `kept` is 0. So a model with recurrent layers keeps all that it holds, or nothing: to go back to
+ * a part, make a checkpoint there and restore it where `layerline_session_common_prefix` is not less than its position.
+ * After loading a state that an earlier release has saved the session does not know its tokens, and nothing stays.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED: each pass of the model is a sequence of its own;
+ * LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time.
+ */
+layerline_status layerline_session_reuse_prefix(layerline_session *session,
+                                                const int32_t *tokens,
+                                                size_t count,
+                                                size_t *kept,
+                                                layerline_error **err);
+
+/**
+ * Tells how many tokens at the beginning of a list the session holds, whether or not it could go back to them: to choose
+ * among sessions, or a checkpoint. 0 where the session does not know its tokens.
+ *
+ * `tokens`, `count`: may be none.
+ * `common`: set to how many.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
+ */
+layerline_status layerline_session_common_prefix(const layerline_session *session,
+                                                 const int32_t *tokens,
+                                                 size_t count,
+                                                 size_t *common,
+                                                 layerline_error **err);
+
 /* -- batches: passes of several sessions in the same sweeps -------------------------------------------------------- */
 
 /** What a session takes in within a batch, and how that ended. */
@@ -1836,6 +1874,15 @@ layerline_status layerline_sampler_set_steps(layerline_sampler *sampler,
 /** The callback returned false. */
 #define LAYERLINE_END_CALLBACK 4
 
+/** The context was full: the call returned LAYERLINE_ERROR_CONTEXT_FULL. */
+#define LAYERLINE_END_CONTEXT 6
+
+/** A full context ends a generation. */
+#define LAYERLINE_CONTEXT_STOP 0
+
+/** Where the context is full, the oldest tokens are dropped. */
+#define LAYERLINE_CONTEXT_DROP_OLDEST 1
+
 /**
  * How texts are generated: how long they become, what ends them, and who drafts tokens of them. It can be used for many
  * generations, one after the other, and belongs to no session.
@@ -1868,6 +1915,8 @@ typedef struct layerline_generation_stats {
     uint64_t accepted;
     /** Nanoseconds that drafts have saved, by estimate, less those they have cost. */
     int64_t gained_ns;
+    /** Tokens of the session that were dropped to make room: `layerline_generation_set_context_policy`. */
+    uint64_t dropped;
 } layerline_generation_stats;
 
 /** A token and how likely it was. */
@@ -1989,6 +2038,28 @@ layerline_status layerline_generation_set_draft_model(layerline_generation *gene
                                                       uint32_t context_length,
                                                       uint32_t max_drafts,
                                                       layerline_error **err);
+
+/**
+ * Sets what happens when the context of a session is full, by a token of the text or by a prompt that does not fit behind
+ * what the session holds.
+ *
+ * With LAYERLINE_CONTEXT_DROP_OLDEST the first `keep_first` tokens of the session stay. Of those after them the older half is
+ * dropped, or as many as are needed, and the rest is taken in again at the positions it has from then on. So results are
+ * exact: the bits are those of a new session that was given the tokens that stay. It works for models of every kind, and
+ * costs a pass over the tokens that stay; of a model whose layers cannot go back to the first `keep_first` tokens, such as a
+ * recurrent one, over those too. Over a long text each token is taken in about once more. `dropped` of
+ * `layerline_generation_stats` tells how many went. A prompt that does not fit beside `keep_first` tokens ends with
+ * LAYERLINE_ERROR_CONTEXT_FULL as ever, and so does a session that does not know its tokens (`layerline_session_load`). Where
+ * the pass over the tokens that stay fails or is interrupted, the session holds fewer: its position tells.
+ *
+ * `policy`: LAYERLINE_CONTEXT_STOP, the default, or LAYERLINE_CONTEXT_DROP_OLDEST.
+ * `keep_first`: tokens that always stay, such as a system prompt; without dropping it does not count.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_generation_set_context_policy(layerline_generation *generation,
+                                                         int32_t policy,
+                                                         size_t keep_first);
 
 /**
  * Asks for the log-probabilities of tokens, which the callback of `layerline_session_generate_detailed` gets. They take a

@@ -1001,6 +1001,12 @@ public:
             layerline_generation_set_draft_model(get(), drafter.get(), context_length, max_drafts, &err);
         return failure(status, err);
     }
+    /** layerline_generation_set_context_policy: a full context drops its oldest tokens after the first `kept`; nothing: it ends. */
+    result<void> try_set_kept_first(std::optional<std::size_t> kept) noexcept
+    {
+        const auto policy = kept ? LAYERLINE_CONTEXT_DROP_OLDEST : LAYERLINE_CONTEXT_STOP;
+        return failure(layerline_generation_set_context_policy(get(), policy, kept.value_or(0)));
+    }
     /** layerline_generation_set_logprobs: of each token, and of the likeliest `top`; nothing: none. */
     result<void> try_set_logprobs(std::optional<std::uint32_t> top) noexcept
     {
@@ -1031,6 +1037,8 @@ public:
     {
         return try_draft_with(drafter, context_length, max_drafts).value(), *this;
     }
+    /** As `try_set_kept_first`. */
+    generation &set_kept_first(std::optional<std::size_t> kept) { return try_set_kept_first(kept).value(), *this; }
     /** As `try_set_logprobs`. */
     generation &set_logprobs(std::optional<std::uint32_t> top) { return try_set_logprobs(top).value(), *this; }
     /** As `try_stats`. */
@@ -1421,6 +1429,24 @@ public:
         const layerline_status status = layerline_session_get_info(get(), &info, &err);
         return detail::made(status, static_cast<std::size_t>(info.position), err);
     }
+    /** layerline_session_reuse_prefix: keeps what it has in common with `tokens`, and says how many those are. */
+    result<std::size_t> try_reuse_prefix(span<const token> tokens) noexcept
+    {
+        std::size_t kept = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_reuse_prefix(get(), tokens.data(), tokens.size(), &kept, &err);
+        return detail::made(status, kept, err);
+    }
+    /** layerline_session_common_prefix: how many of the first of `tokens` it holds. */
+    result<std::size_t> try_common_prefix(span<const token> tokens) const noexcept
+    {
+        std::size_t common = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_common_prefix(get(), tokens.data(), tokens.size(), &common, &err);
+        return detail::made(status, common, err);
+    }
     /** layerline_session_truncate: forgets all after the first `tokens`. */
     result<void> try_truncate(std::size_t tokens) noexcept
     {
@@ -1520,6 +1546,10 @@ public:
     layerline::progress progress() const { return try_progress().value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
+    /** As `try_reuse_prefix`. */
+    std::size_t reuse_prefix(span<const token> tokens) { return try_reuse_prefix(tokens).value(); }
+    /** As `try_common_prefix`. */
+    std::size_t common_prefix(span<const token> tokens) const { return try_common_prefix(tokens).value(); }
     /** As `try_truncate`. */
     void truncate(std::size_t tokens) { try_truncate(tokens).value(); }
     /** As `try_generate`; an exception that leaves `on_token` stops the generation and then leaves this too. */

@@ -25,6 +25,7 @@ const (
 	EndLength   End = C.LAYERLINE_END_LENGTH   // the most tokens asked for are there
 	EndStop     End = C.LAYERLINE_END_STOP     // a stop string came
 	EndCallback End = C.LAYERLINE_END_CALLBACK // onToken returned false
+	EndContext  End = C.LAYERLINE_END_CONTEXT  // the context was full: the call returned ErrContextFull
 )
 
 // GenerationStats are figures of the last generation.
@@ -36,6 +37,8 @@ type GenerationStats struct {
 	Drafted, Accepted uint64
 	// Gained is what drafts have saved by estimate, less what they have cost.
 	Gained time.Duration
+	// Dropped is the tokens of the session that made room: SetKeptFirst.
+	Dropped uint64
 }
 
 // TokenLogprob is a token and how likely it was.
@@ -138,6 +141,19 @@ func (g *Generation) DraftWith(model *Model, contextLength, maxDrafts int) error
 	})
 }
 
+// SetKeptFirst lets a full context drop its oldest tokens after the first so many: the older half of them, or as many as are
+// needed. The rest is taken in again at its new positions, with the bits of a new session that was given what stays; that
+// costs a pass over those tokens. A negative number: a full context ends a generation with ErrContextFull, the default.
+func (g *Generation) SetKeptFirst(tokens int) error {
+	policy, kept := C.int32_t(C.LAYERLINE_CONTEXT_STOP), C.size_t(0)
+	if tokens >= 0 {
+		policy, kept = C.LAYERLINE_CONTEXT_DROP_OLDEST, C.size_t(tokens)
+	}
+	return g.set(func(own *C.layerline_generation) error {
+		return refused(C.layerline_generation_set_context_policy(own, policy, kept), "%d tokens kept", tokens)
+	})
+}
+
 // SetLogprobs lets GenerateDetailed tell the log-probabilities of tokens, and of the likeliest top, at most 256. A negative
 // number: none, and no time for them.
 func (g *Generation) SetLogprobs(top int) error {
@@ -168,6 +184,7 @@ func (g *Generation) Stats() (stats GenerationStats, err error) {
 			Drafted:  uint64(filled.drafted),
 			Accepted: uint64(filled.accepted),
 			Gained:   time.Duration(filled.gained_ns),
+			Dropped:  uint64(filled.dropped),
 		}
 		return nil
 	})

@@ -88,3 +88,32 @@ func TestLogprobsComeWhereTheyAreAskedFor(t *testing.T) {
 	must(t, generation.SetLogprobs(-1))
 	refused(t, generation.SetLogprobs(1000), layerline.ErrInvalidArgument)
 }
+
+func TestATurnReusesWhatIsCommonAndAFullContextDropsWhatIsOldest(t *testing.T) {
+	model := open(t, small)
+	session, err := model.NewSession(16)
+	must(t, err)
+	closing(t, session)
+	generation, err := layerline.NewGeneration()
+	must(t, err)
+	closing(t, generation)
+	must(t, generation.SetMaxTokens(40))
+	refused(t, session.GenerateWith(context.Background(), prompt, generation, nil, nil), layerline.ErrContextFull)
+	if stats, err := generation.Stats(); err != nil || stats.End != layerline.EndContext {
+		t.Fatal(stats, err)
+	}
+	turn := append(append([]layerline.Token{}, prompt[:len(prompt)-1]...), 77, 78)
+	common, err := session.CommonPrefix(turn)
+	must(t, err)
+	kept, err := session.ReusePrefix(turn)
+	must(t, err)
+	if position, err := session.Position(); err != nil || common != len(prompt)-1 || kept != common || position != kept {
+		t.Fatal(common, kept, position, err)
+	}
+	must(t, generation.SetKeptFirst(2))
+	must(t, session.GenerateWith(context.Background(), turn[kept:], generation, nil, nil))
+	if stats, err := generation.Stats(); err != nil || stats.Dropped == 0 || stats.Tokens != 40 {
+		t.Fatal(stats, err)
+	}
+	must(t, generation.SetKeptFirst(-1))
+}

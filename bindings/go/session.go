@@ -341,6 +341,34 @@ func (s *Session) Position() (int, error) {
 	return info.Position, err
 }
 
+// ReusePrefix keeps what the session has in common with the beginning of tokens, forgets the rest, and says how many stay:
+// the next prompt is what follows them. That is less than all, unless the session holds just these tokens and the logits of
+// the last. Where the session cannot go back to as many (see Truncate), none stay: a model with recurrent layers keeps all it
+// holds or nothing.
+func (s *Session) ReusePrefix(tokens []Token) (int, error) {
+	session, end, err := s.begin()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	first, count := array(tokens)
+	var kept C.size_t
+	var told *C.layerline_error
+	err = check(C.layerline_session_reuse_prefix(session, first, count, &kept, &told), told)
+	return int(kept), err
+}
+
+// CommonPrefix is how many of the first of tokens the session holds, whether or not it could go back to them.
+func (s *Session) CommonPrefix(tokens []Token) (int, error) {
+	var common C.size_t
+	err := s.look(func(session *C.layerline_session) error {
+		first, count := array(tokens)
+		var told *C.layerline_error
+		return check(C.layerline_session_common_prefix(session, first, count, &common, &told), told)
+	})
+	return int(common), err
+}
+
 // Truncate forgets all tokens after the first so many, so that the sequence can go on differently from there.
 // ErrInvalidArgument when the session holds fewer, or when a layer with a sliding window has dropped what the next token
 // would see: SessionInfo.FewestTokens says how far back it goes, and Checkpoint keeps a point that is farther back.

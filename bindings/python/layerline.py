@@ -133,13 +133,15 @@ class EventKind(enum.IntEnum):
 
 class GenerationEnd(enum.IntEnum):
     """Why a generation ended. NONE: it has not, or by an error. TOKEN: by a token that ends the text. LENGTH: the most tokens
-    asked for are there. STOP: a stop string came. CALLBACK: `on_token` returned False, or raised."""
+    asked for are there. STOP: a stop string came. CALLBACK: `on_token` returned False, or raised. CONTEXT: the context was
+    full."""
 
     NONE = 0
     TOKEN = 1
     LENGTH = 2
     STOP = 3
     CALLBACK = 4
+    CONTEXT = 6
 
 
 class Error(Exception):
@@ -284,6 +286,7 @@ class Stats(_Versioned):
 class GenerationStats(_Versioned):
     """What the last generation was. tokens: chosen. passes: after those of the prompt. drafted, accepted: tokens drafted,
     and those of them that the sampler chose. gained_ns: nanoseconds that drafts have saved by estimate, less their cost.
+    dropped: tokens of the session that made room.
     `end` is one of `GenerationEnd`."""
 
     _fields_ = [
@@ -294,6 +297,7 @@ class GenerationStats(_Versioned):
         ("drafted", ctypes.c_uint64),
         ("accepted", ctypes.c_uint64),
         ("gained_ns", ctypes.c_int64),
+        ("dropped", ctypes.c_uint64),
     ]
 
 
@@ -498,6 +502,9 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_generation_clear_stops": (_STATUS, [_HANDLE, _OUT]),
     "layerline_generation_set_draft_text": (_STATUS, [_HANDLE, _U32]),
     "layerline_generation_set_draft_model": (_STATUS, [_HANDLE, _HANDLE, _U32, _U32, _OUT]),
+    "layerline_generation_set_context_policy": (_STATUS, [_HANDLE, _I32, _SIZE]),
+    "layerline_session_reuse_prefix": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_session_common_prefix": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_generation_set_logprobs": (_STATUS, [_HANDLE, ctypes.c_bool, _U32]),
     "layerline_session_generate_detailed": (
         _STATUS,
@@ -1147,7 +1154,9 @@ class Generation(_Handle):
     draft_text: up to so many tokens for a pass that followed the same tokens before, in prompts and texts; 0: none.
     draft_model: a smaller open model with the same tokens drafts up to `max_drafts` tokens for a pass, in a session of its
     own with room for `draft_context` tokens; 0: what its options say. logprobs: `on_generated` of `Session.generate` gets the
-    log-probabilities of each token, and of so many of the likeliest; None: it does not.
+    log-probabilities of each token, and of so many of the likeliest; None: it does not. kept_first: where the context is
+    full, tokens after the first so many are dropped, the oldest first, and the rest is taken in again; None: it ends with
+    Status.CONTEXT_FULL.
     """
 
     def __init__(
@@ -1160,9 +1169,13 @@ class Generation(_Handle):
         draft_context: int = 0,
         max_drafts: int = 8,
         logprobs: Optional[int] = None,
+        kept_first: Optional[int] = None,
     ) -> None:
         c = _c()
         self._own(c.layerline_generation_new(), c.layerline_generation_free)
+        if kept_first is not None:
+            kept = _size(kept_first, "kept_first")
+            _check(c.layerline_generation_set_context_policy(self._pointer, 1, kept))
         if logprobs is not None:
             _check(c.layerline_generation_set_logprobs(self._pointer, True, _u32(logprobs, "logprobs")))
         if max_tokens is not None:
@@ -1238,7 +1251,7 @@ class Session(_Handle):
 
     def save(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
         """Writes what the session holds to a file, which replaces another of that name when it is complete: what `load`
-        needs to go on from here with the same bits. The tokens themselves are not in it."""
+        needs to go on from here with the same bits, the tokens among it."""
         name = _path(path)
         with self._use() as own:
             _call(_c().layerline_session_save, own, name)
@@ -1351,6 +1364,24 @@ class Session(_Handle):
     def position(self) -> int:
         """How many tokens the session holds."""
         return int(self.info().position)
+
+    def reuse_prefix(self, tokens: Iterable[int]) -> int:
+        """Keeps what the session has in common with the beginning of `tokens`, forgets the rest, and says how many stay: the
+        next prompt is what follows them. That is less than all, unless the session holds just these and the logits of the
+        last. Where it cannot go back to as many, none stay: with recurrent layers all that it holds stays, or nothing."""
+        values, count = _tokens(tokens)
+        kept = ctypes.c_size_t()
+        with self._use() as own:
+            _call(_c().layerline_session_reuse_prefix, own, values, count, ctypes.byref(kept))
+        return kept.value
+
+    def common_prefix(self, tokens: Iterable[int]) -> int:
+        """How many of the first of `tokens` the session holds, whether or not it could go back to them."""
+        values, count = _tokens(tokens)
+        common = ctypes.c_size_t()
+        with self._use() as own:
+            _call(_c().layerline_session_common_prefix, own, values, count, ctypes.byref(common))
+        return common.value
 
     def truncate(self, tokens: int) -> None:
         """Forgets all tokens after the first `tokens`. Raises Error where a layer with a sliding window has dropped what the

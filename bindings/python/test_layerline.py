@@ -409,6 +409,20 @@ class WithModel(Case):
         self.refused(Status.INVALID_ARGUMENT, layerline.Generation, logprobs=1000)
         self.assertRaises(TypeError, Session(self.model).generate, PROMPT, max_tokens=1, on_generated=made.append)
 
+    def test_a_turn_reuses_what_is_common_and_a_full_context_drops_what_is_oldest(self) -> None:
+        session = Session(self.model, 16)
+        full = layerline.Generation(max_tokens=40)
+        self.refused(Status.CONTEXT_FULL, session.generate, PROMPT, generation=full)
+        self.assertEqual(full.stats().end, layerline.GenerationEnd.CONTEXT)
+        turn = [*PROMPT[:-1], 77, 78]
+        self.assertEqual(session.common_prefix(turn), len(PROMPT) - 1)
+        self.assertEqual(session.reuse_prefix(turn), len(PROMPT) - 1)
+        self.assertEqual(session.position(), len(PROMPT) - 1)
+        dropping = layerline.Generation(max_tokens=40, kept_first=2)
+        session.generate(turn[len(PROMPT) - 1 :], generation=dropping)
+        self.assertEqual(dropping.stats().tokens, 40)
+        self.assertGreater(dropping.stats().dropped, 0)
+
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []
         text = Session(self.model).generate(PROMPT, max_tokens=8, on_token=lambda token, piece: whole.append(token))

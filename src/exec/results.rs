@@ -168,10 +168,12 @@ impl Rows {
 }
 
 /// Bytes that a session takes from the budget: its memory, a row of logits and an embedding, twice because those of the
-/// last pass stay until the next one has succeeded, what samplers compare its tokens in, and the tokens of a pass.
+/// last pass stay until the next one has succeeded, what samplers compare its tokens in, the tokens of a pass and those
+/// that it has taken in.
 pub fn session_bytes(d: &Description, layout: &MemoryLayout) -> u64 {
     let rows = (d.shape.vocab + d.shape.embedding) as u64 * size_of::<f32>() as u64;
     let tokens = (layout.context as u64).saturating_mul(size_of::<i32>() as u64);
     let candidates = if d.head.is_some() { Candidates::bytes(d.shape.vocab) } else { 0 };
+    let tokens = if d.causal { tokens.saturating_mul(2) } else { tokens };
     layout.bytes().saturating_add(2 * rows).saturating_add(candidates).saturating_add(tokens)
 }

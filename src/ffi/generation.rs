@@ -29,6 +29,15 @@ pub const LAYERLINE_END_STOP: i32 = 3;
 /// The callback returned false.
 pub const LAYERLINE_END_CALLBACK: i32 = 4;
 
+/// The context was full: the call returned LAYERLINE_ERROR_CONTEXT_FULL.
+pub const LAYERLINE_END_CONTEXT: i32 = 6;
+
+/// A full context ends a generation.
+pub const LAYERLINE_CONTEXT_STOP: i32 = 0;
+
+/// Where the context is full, the oldest tokens are dropped.
+pub const LAYERLINE_CONTEXT_DROP_OLDEST: i32 = 1;
+
 /// How texts are generated: how long they become, what ends them, and who drafts tokens of them. It can be used for many
 /// generations, one after the other, and belongs to no session.
 ///
@@ -175,6 +184,39 @@ pub unsafe extern "C" fn layerline_generation_set_draft_model(
     })
 }
 
+/// Sets what happens when the context of a session is full, by a token of the text or by a prompt that does not fit behind
+/// what the session holds.
+///
+/// With LAYERLINE_CONTEXT_DROP_OLDEST the first `keep_first` tokens of the session stay. Of those after them the older half is
+/// dropped, or as many as are needed, and the rest is taken in again at the positions it has from then on. So results are
+/// exact: the bits are those of a new session that was given the tokens that stay. It works for models of every kind, and
+/// costs a pass over the tokens that stay; of a model whose layers cannot go back to the first `keep_first` tokens, such as a
+/// recurrent one, over those too. Over a long text each token is taken in about once more. `dropped` of
+/// `layerline_generation_stats` tells how many went. A prompt that does not fit beside `keep_first` tokens ends with
+/// LAYERLINE_ERROR_CONTEXT_FULL as ever, and so does a session that does not know its tokens (`layerline_session_load`). Where
+/// the pass over the tokens that stay fails or is interrupted, the session holds fewer: its position tells.
+///
+/// `policy`: LAYERLINE_CONTEXT_STOP, the default, or LAYERLINE_CONTEXT_DROP_OLDEST.
+/// `keep_first`: tokens that always stay, such as a system prompt; without dropping it does not count.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_set_context_policy(
+    generation: *mut layerline_generation,
+    policy: i32,
+    keep_first: usize,
+) -> layerline_status {
+    caller!().status(|c| {
+        let kept_first = match policy {
+            LAYERLINE_CONTEXT_STOP => None,
+            LAYERLINE_CONTEXT_DROP_OLDEST => Some(keep_first),
+            _ => return Err(Error::invalid(format!("policy is {policy}, which is not one of LAYERLINE_CONTEXT_"))),
+        };
+        c.handle(generation)?.lock()?.set_kept_first(kept_first);
+        Ok(())
+    })
+}
+
 /// Asks for the log-probabilities of tokens, which the callback of `layerline_session_generate_detailed` gets. They take a
 /// time of their own, about that of a draw, and none where they are not asked for. Drafts do not change them.
 ///
@@ -209,6 +251,8 @@ pub struct layerline_generation_stats {
     pub accepted: u64,
     /// Nanoseconds that drafts have saved, by estimate, less those they have cost.
     pub gained_ns: i64,
+    /// Tokens of the session that were dropped to make room: `layerline_generation_set_context_policy`.
+    pub dropped: u64,
 }
 
 versioned!(layerline_generation_stats as "stats", up to gained_ns: i64);
@@ -233,12 +277,14 @@ pub unsafe extern "C" fn layerline_generation_get_stats(
                 End::Length => LAYERLINE_END_LENGTH,
                 End::StopString => LAYERLINE_END_STOP,
                 End::Callback => LAYERLINE_END_CALLBACK,
+                End::Context => LAYERLINE_END_CONTEXT,
             },
             tokens: stats.tokens,
             passes: stats.passes,
             drafted: stats.drafted,
             accepted: stats.accepted,
             gained_ns: (stats.gained_seconds * 1e9) as i64,
+            dropped: stats.dropped,
         });
         Ok(())
     })

@@ -58,7 +58,7 @@ layout!(layerline_plan: 104 {
 });
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_generation_stats: 48 {
+layout!(layerline_generation_stats: 56 {
     struct_size: 0,
     end: 4,
     tokens: 8,
@@ -66,6 +66,7 @@ layout!(layerline_generation_stats: 48 {
     drafted: 24,
     accepted: 32,
     gained_ns: 40,
+    dropped: 48,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -246,4 +247,7 @@ numbers!(
     LAYERLINE_END_LENGTH = 2,
     LAYERLINE_END_STOP = 3,
     LAYERLINE_END_CALLBACK = 4,
+    LAYERLINE_END_CONTEXT = 6,
+    LAYERLINE_CONTEXT_STOP = 0,
+    LAYERLINE_CONTEXT_DROP_OLDEST = 1,
 );

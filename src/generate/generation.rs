@@ -10,7 +10,7 @@ use super::logprobs::Logprobs;
 use super::pace::{Certainty, Pace};
 use super::stop::Stops;
 use super::{Sampler, Sequence, Vocabulary, ngrams};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::model::Logits;
 use crate::text::Utf8Stream;
 
@@ -31,6 +31,8 @@ pub enum End {
     StopString,
     /// The callback asked for it.
     Callback,
+    /// The context was full. The generation ended with `CONTEXT_FULL`.
+    Context,
 }
 
 /// What the last generation was.
@@ -44,6 +46,8 @@ pub struct GenerationStats {
     /// Tokens drafted, and those of them that were chosen.
     pub drafted: u64,
     pub accepted: u64,
+    /// Tokens dropped to make room.
+    pub dropped: u64,
     /// Seconds that drafts have saved by estimate, less those they have cost.
     pub gained_seconds: f64,
 }
@@ -74,6 +78,8 @@ pub struct Generation {
     stops: Stops,
     /// The likeliest tokens to tell of, where log-probabilities are asked for.
     logprobs: Option<usize>,
+    /// Where the context is full, tokens after so many are dropped; None: it ends.
+    kept_first: Option<usize>,
     drafter: Drafter,
     max_drafts: usize,
     /// What passes of the model cost, and how many drafts were right: kept over generations.
@@ -91,6 +97,7 @@ impl Default for Generation {
             max_tokens: usize::MAX,
             stops: Stops::default(),
             logprobs: None,
+            kept_first: None,
             drafter: Drafter::None,
             max_drafts: 0,
             pace: Pace::default(),
@@ -203,6 +210,14 @@ impl Generation {
         Ok(())
     }
 
+    /// What happens when the context is full. None, the default: the generation ends with `CONTEXT_FULL`. Else the first
+    /// tokens of the sequence, as many as told, are kept; of those after them the older half is dropped, or as many as are
+    /// needed, and the rest is taken in again at its new positions, with the bits that a new session has that was given what
+    /// is kept. That works for every model, and costs a pass over those tokens each time.
+    pub fn set_kept_first(&mut self, tokens: Option<usize>) {
+        self.kept_first = tokens;
+    }
+
     /// No drafts: the default.
     pub fn clear_drafter(&mut self) {
         (self.drafter, self.max_drafts, self.pace) = (Drafter::None, 0, Pace::default());
@@ -236,7 +251,8 @@ impl Generation {
     /// As [`generate`](super::generate), with these settings.
     ///
     /// With drafts the tokens, the sampler and what is left in the sequence are as without. An error may leave a sequence
-    /// with recurrent layers without tokens at its end that were passed on already: its position tells.
+    /// with recurrent layers without tokens at its end that were passed on already, and any without those that were to be
+    /// taken in again after others were dropped: its position tells.
     ///
     /// # Errors
     /// As [`generate`](super::generate); those of the passes of a model that drafts; `INVALID_ARGUMENT`: it has another
@@ -267,6 +283,9 @@ impl Generation {
         self.stats = GenerationStats::default();
         let gained = self.pace.gained();
         let result = self.run_from(sequence, vocabulary, sampler, prompt, on_token);
+        if result.as_ref().is_err_and(|e| e.status() == Status::ContextFull) {
+            self.stats.end = End::Context;
+        }
         self.stats.gained_seconds = self.pace.gained() - gained;
         self.position = sequence.position();
         sequence.end_drafts();
@@ -293,7 +312,10 @@ impl Generation {
             self.text.clear();
         }
         if !prompt.is_empty() {
-            sequence.forward(prompt, Logits::Last, since)?;
+            match self.make_room(sequence, prompt)? {
+                Some(all) => sequence.forward(&all, Logits::Last, since)?,
+                None => sequence.forward(prompt, Logits::Last, since)?,
+            }
             sampler.accept(prompt)?;
             self.remember(prompt)?;
         }
@@ -351,7 +373,14 @@ impl Generation {
                 sequence.forward(&unfed[..last], Logits::Last, since)?;
                 unfed.drain(..last);
             }
-            let most = rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1));
+            let roomier = self.make_room(sequence, &unfed)?;
+            let refilled = roomier.is_some();
+            if let Some(all) = roomier {
+                unfed.try_reserve(all.len()).map_err(memory)?;
+                unfed.clear();
+                unfed.extend_from_slice(&all);
+            }
+            let most = if refilled { 0 } else { rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1)) };
             let most = most.min(sequence.room().saturating_sub(unfed.len()));
             let (certainty, asked) = self.draft(sequence, most, unfed.len(), &mut drafts)?;
             let drafted = sequence.now();
@@ -359,8 +388,10 @@ impl Generation {
             self.stats.passes += 1;
             if drafts.is_empty() {
                 sequence.forward(&unfed, Logits::Last, since)?;
-                self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
-                self.pace.abstained(drafting);
+                if !refilled {
+                    self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
+                    self.pace.abstained(drafting);
+                }
                 unfed.clear();
                 let token = run.sample(sampler, sequence, sequence.last_logits()?)?;
                 if let Some(end) = self.chosen(run, token)? {
@@ -406,6 +437,20 @@ impl Generation {
                 Err(token) => unfed.push(token),
             }
         }
+    }
+
+    /// Where there is no room for `tokens`, and a sequence may drop some: those to take in, `tokens` at their end.
+    fn make_room<S: Sequence>(&mut self, sequence: &mut S, tokens: &[i32]) -> Result<Option<Vec<i32>>> {
+        let Some(keep) = self.kept_first.filter(|_| tokens.len() > sequence.room()) else { return Ok(None) };
+        let (mut all, dropped) = sequence.drop_oldest(keep, tokens.len())?;
+        // There is room for them.
+        all.extend_from_slice(tokens);
+        self.stats.dropped += dropped as u64;
+        // Drafts follow from what is there.
+        if self.text.len() >= keep + dropped {
+            self.text.drain(keep..keep + dropped);
+        }
+        Ok(Some(all))
     }
 
     /// A token was chosen.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::{Generation, Sampler};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::exec::Candidates;
 use crate::model::Logits;
 use crate::session::Session;
@@ -28,6 +28,12 @@ pub trait Sequence {
     fn room(&self) -> usize;
     /// Bytes that the last pass read from storage.
     fn pass_bytes(&self) -> u64;
+    /// Makes room for `more` tokens by dropping the oldest after the first `keep`. Returns the tokens to take in again, and how
+    /// many were dropped.
+    fn drop_oldest(&mut self, keep: usize, more: usize) -> Result<(Vec<i32>, usize)> {
+        let _ = (keep, more);
+        Err(Error::new(Status::ContextFull, "this sequence cannot drop tokens"))
+    }
     /// The time, by which passes are measured.
     fn now(&self) -> Instant {
         Instant::now()
@@ -98,6 +104,10 @@ impl Sequence for Session {
 
     fn pass_bytes(&self) -> u64 {
         Session::pass_bytes(self)
+    }
+
+    fn drop_oldest(&mut self, keep: usize, more: usize) -> Result<(Vec<i32>, usize)> {
+        Session::drop_oldest(self, keep, more)
     }
 
     fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {

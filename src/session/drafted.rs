@@ -76,6 +76,7 @@ impl Session {
             tokens => self.memory.truncate(tokens)?,
         }
         self.position = start + kept;
+        self.tokens.truncate(self.position);
         Ok(kept)
     }
 }

@@ -12,6 +12,7 @@ mod files;
 mod forms;
 mod hostile;
 mod long;
+mod prefix;
 mod quant;
 mod real;
 mod recurrent;

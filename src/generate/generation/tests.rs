@@ -11,6 +11,8 @@ const VOCAB: usize = 24;
 /// A sequence whose logits follow from its last tokens, so that its text repeats itself in part, as a real one does.
 struct Toy {
     tokens: Vec<i32>,
+    /// The same, before it was truncated.
+    kept: Vec<i32>,
     context: usize,
     /// Cannot go back into a pass.
     recurrent: bool,
@@ -30,6 +32,7 @@ impl Toy {
     fn new(recurrent: bool) -> Toy {
         Toy {
             tokens: vec![],
+            kept: vec![],
             context: 10_000,
             recurrent,
             rows: 0,
@@ -60,6 +63,8 @@ impl Toy {
             return Err(Error::new(Status::ContextFull, "full"));
         }
         self.passes += 1;
+        self.kept = self.tokens.clone();
+        self.kept.extend_from_slice(tokens);
         self.time += Duration::from_millis(100 + 5 * tokens.len() as u64);
         self.logits.clear();
         for token in tokens {
@@ -98,6 +103,16 @@ impl Sequence for Toy {
     }
     fn now(&self) -> Instant {
         self.time
+    }
+    fn drop_oldest(&mut self, keep: usize, more: usize) -> Result<(Vec<i32>, usize)> {
+        let dropped = (self.tokens.len() - keep) / 2;
+        assert!(more <= self.room() + dropped);
+        let mut again = self.tokens.split_off(keep + dropped);
+        self.tokens.truncate(if self.recurrent { 0 } else { keep });
+        if self.recurrent {
+            again.splice(0..0, self.kept[..keep].iter().copied());
+        }
+        Ok((again, dropped))
     }
     fn begin_drafts(&mut self, rows: usize, _: u64) -> usize {
         self.rows = rows;
@@ -148,6 +163,7 @@ struct Seen {
     pieces: Vec<(i32, String)>,
     logprobs: Vec<Vec<u32>>,
     result: std::result::Result<End, Status>,
+    dropped: u64,
     tokens: Vec<i32>,
     logits: Vec<f32>,
     next_drawn: i32,
@@ -168,6 +184,7 @@ struct Case {
     max_tokens: usize,
     stop_after: usize,
     context: usize,
+    kept_first: Option<usize>,
     stop: Option<&'static str>,
     ends: bool,
 }
@@ -189,6 +206,7 @@ impl Case {
             generation.add_stop(stop).unwrap();
         }
         generation.set_logprobs(Some(3)).unwrap();
+        generation.set_kept_first(self.kept_first);
         let (mut pieces, mut logprobs) = (vec![], vec![]);
         let prompt: Vec<i32> = (0..12).map(|i| (i + self.seed as i32) % 5).collect();
         let letters = Letters { ends: self.ends };
@@ -202,6 +220,7 @@ impl Case {
             pieces,
             logprobs,
             result: result.map(|()| stats.end).map_err(|e| e.status()),
+            dropped: stats.dropped,
             logits: toy.last_logits().unwrap().to_vec(),
             tokens: toy.tokens,
             next_drawn: sampler.sample(&[1.0; 40]).unwrap(),
@@ -221,6 +240,7 @@ fn drafts_change_nothing_that_can_be_seen() {
                 max_tokens: 150,
                 stop_after: usize::MAX,
                 context: 10_000,
+                kept_first: None,
                 stop: None,
                 ends: false,
             };
@@ -229,6 +249,7 @@ fn drafts_change_nothing_that_can_be_seen() {
                 Case { max_tokens: 37, ..plain },
                 Case { stop_after: 23, ..plain },
                 Case { context: 60, ..plain },
+                Case { context: 60, kept_first: Some(7), ..plain },
                 Case { stop: Some("ab"), ..plain },
                 plain,
             ] {
@@ -259,6 +280,7 @@ fn the_end_is_told_and_what_was_drafted_counted() {
         max_tokens: 200,
         stop_after: usize::MAX,
         context: 10_000,
+        kept_first: None,
         stop: None,
         ends: false,
     };

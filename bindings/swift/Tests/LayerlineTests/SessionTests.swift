@@ -98,6 +98,16 @@ final class SessionTests: XCTestCase {
             XCTAssertEqual(logprobs.sampled, 0)
         }
         try generation.setLogprobs(top: nil)
+        let small = try Session(model, contextLength: 16)
+        try generation.setContextPolicy(keptFirst: 2)
+        for try await _ in try small.generate(prompt, with: TextGeneration(maxTokens: 4)) {}
+        XCTAssertEqual(try small.commonPrefix(with: prompt + [7]), prompt.count)
+        XCTAssertEqual(try small.reusePrefix(of: prompt), prompt.count - 1)
+        for _ in 0..<4 {
+            for try await _ in small.generate([9], with: generation) {}
+        }
+        XCTAssertGreaterThan(try generation.stats.dropped, 0)
+        try generation.setContextPolicy(keptFirst: nil)
         assertThrows(.invalidArgument) { try generation.setLogprobs(top: 1000) }
         let text = plain.map(\.text).joined()
         try generation.addStop(String(text.prefix(1)))
