@@ -340,7 +340,7 @@ fn numbers_of_drafts_out_of_range_are_refused() {
 fn log_probabilities_are_there_where_they_are_asked_for() {
     let mut generation = Generation::new();
     generation.set_max_tokens(20);
-    let mut run = |generation: &mut Generation| {
+    let run = |generation: &mut Generation| {
         let mut all = vec![];
         let mut toy = Toy::new(false);
         let mut sampler = Sampler::new();

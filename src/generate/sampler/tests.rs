@@ -360,7 +360,7 @@ mod cases {
             let want: Vec<(u32, f64)> =
                 case["expected"].as_array().unwrap().iter().map(|e| (numbers(e)[0] as u32, numbers(e)[1])).collect();
             let mut logprobs = Logprobs::new(MAX_TOP).unwrap();
-            let mut check = |distribution: &Distribution, token: i32| {
+            let check = |distribution: &Distribution, token: i32| {
                 let got = probabilities(distribution);
                 let near = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.max(1e-3);
                 let same = got.len() == want.len() && got.iter().zip(&want).all(|(a, b)| a.0 == b.0 && near(a.1, b.1));

@@ -135,11 +135,16 @@ extension Session {
                                         data, $0)
                                 }
                             case .settings(let generation):
+                                let detailed = generation.hasLogprobs
                                 try generation.handle.use { generation in
                                     try checked {
-                                        layerline_session_generate_detailed(
-                                            session, generation, sampler, prompt.baseAddress, prompt.count,
-                                            Receiver.detailed, data, $0)
+                                        detailed
+                                            ? layerline_session_generate_detailed(
+                                                session, generation, sampler, prompt.baseAddress, prompt.count,
+                                                Receiver.detailed, data, $0)
+                                            : layerline_session_generate_with(
+                                                session, generation, sampler, prompt.baseAddress, prompt.count,
+                                                Receiver.callback, data, $0)
                                     }
                                 }
                             }
@@ -181,12 +186,11 @@ private final class Receiver {
         func all(_ first: UnsafePointer<layerline_token_logprob>?, _ count: Int) -> [TokenLogprob] {
             UnsafeBufferPointer(start: first, count: count).map { TokenLogprob(token: $0.token, logprob: $0.logprob) }
         }
-        let asked = !made.logprob.isNaN
         let logprobs = Logprobs(
             raw: made.logprob, sampled: made.sampled_logprob, top: all(made.top, made.top_count),
             sampledTop: all(made.sampled_top, made.sampled_top_count))
         return Unmanaged<Receiver>.fromOpaque(data!).takeUnretainedValue().receive(
-            made.token, made.piece, made.length, asked ? logprobs : nil)
+            made.token, made.piece, made.length, logprobs)
     }
 
     private func receive(

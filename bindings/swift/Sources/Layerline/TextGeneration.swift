@@ -1,4 +1,5 @@
 import CLayerline
+import Foundation
 
 /// Why a generation ended.
 public struct GenerationEnd: RawRepresentable, Hashable, Sendable {
@@ -42,8 +43,18 @@ public struct GenerationStats: Hashable, Sendable {
 /// Settings of generations: their length, what ends them, and who drafts tokens. It can be used for many, one after the
 /// other; a call that finds it in use throws ``Status/busy``. Drafts change no token, and save readings of the weights where
 /// these are streamed.
-public final class TextGeneration: Sendable {
+public final class TextGeneration: @unchecked Sendable {
     let handle: Handle
+    private let lock = NSLock()
+    // Under the lock.
+    private var logprobs = false
+
+    /// Whether tokens come with log-probabilities.
+    var hasLogprobs: Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        return logprobs
+    }
 
     /// - Parameters:
     ///   - maxTokens: at most so many are generated; nil: until the text ends or the session is full.
@@ -112,6 +123,9 @@ public final class TextGeneration: Sendable {
     public func setLogprobs(top: Int?) throws {
         let most: UInt32 = try exact(top ?? 0, "top")
         try handle.use { try check(layerline_generation_set_logprobs($0, top != nil, most)) }
+        lock.lock()
+        defer { lock.unlock() }
+        logprobs = top != nil
     }
 
     /// Tells of the last generation.
