@@ -93,7 +93,8 @@ final class SessionTests: XCTestCase {
         try generation.setLogprobs(top: 2)
         for try await piece in try Session(model).generate(prompt, with: generation) {
             let logprobs = try XCTUnwrap(piece.logprobs)
-            XCTAssertEqual(logprobs.top.first, TokenLogprob(token: piece.token, logprob: logprobs.raw))
+            XCTAssertEqual(logprobs.top.first?.token, piece.token)
+            XCTAssertEqual(logprobs.top.first?.logprob, logprobs.raw)
             XCTAssertEqual(logprobs.top.count, 2)
             XCTAssertEqual(logprobs.sampled, 0)
         }
