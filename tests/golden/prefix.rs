@@ -218,7 +218,7 @@ fn dropping_the_oldest_leaves_the_bits_of_a_session_that_was_given_the_rest() {
 }
 
 #[test]
-fn a_prompt_that_does_not_fit_drops_what_is_oldest_and_one_that_never_fits_is_refused() {
+fn a_prompt_that_does_not_fit_drops_what_is_oldest_or_is_refused() {
     let model = open(&golden("arch/llama.gguf"), &options());
     let mut generation = Generation::new();
     generation.set_max_tokens(1);
