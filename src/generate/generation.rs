@@ -122,18 +122,6 @@ struct Run<'a, V, F> {
     logprobs: Option<Logprobs>,
 }
 
-impl<V, F> Run<'_, V, F> {
-    /// Chooses a token by a row of logits.
-    fn sample<S: Sequence>(&mut self, sampler: &mut Sampler, sequence: &S, logits: &[f32]) -> Result<i32> {
-        sequence.with_candidates(|memory| {
-            let Some(Logprobs { raw, sampled }) = &mut self.logprobs else { return sampler.sample_in(memory, logits) };
-            let token = sampler.sample_from(memory, logits, Some(sampled))?;
-            raw.of_logits(logits, token);
-            Ok(token)
-        })
-    }
-}
-
 impl<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>> Run<'_, V, F> {
     /// Passes a token that was chosen on. What it says ends the generation.
     fn token(&mut self, token: i32) -> Result<Option<End>> {
@@ -194,28 +182,6 @@ impl Generation {
     /// Removes all stop strings.
     pub fn clear_stops(&mut self) {
         self.stops.clear();
-    }
-
-    /// Lets callbacks of [`Generation::run_detailed`] have the log-probabilities of each token, and of the likeliest `top` of
-    /// both distributions; None, the default: no log-probabilities, and no time for them. They are the same with and without
-    /// drafts.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`: more than [`MAX_TOP`](super::MAX_TOP) tokens.
-    pub fn set_logprobs(&mut self, top: Option<usize>) -> Result<()> {
-        if let Some(top) = top {
-            Logprobs::new(top)?;
-        }
-        self.logprobs = top;
-        Ok(())
-    }
-
-    /// What happens when the context is full. None, the default: the generation ends with `CONTEXT_FULL`. Else the first
-    /// tokens of the sequence, as many as told, are kept; of those after them the older half is dropped, or as many as are
-    /// needed, and the rest is taken in again at its new positions, with the bits that a new session has that was given what
-    /// is kept. That works for every model, and costs a pass over those tokens each time.
-    pub fn set_kept_first(&mut self, tokens: Option<usize>) {
-        self.kept_first = tokens;
     }
 
     /// No drafts: the default.
@@ -439,20 +405,6 @@ impl Generation {
         }
     }
 
-    /// Where there is no room for `tokens`, and a sequence may drop some: those to take in, `tokens` at their end.
-    fn make_room<S: Sequence>(&mut self, sequence: &mut S, tokens: &[i32]) -> Result<Option<Vec<i32>>> {
-        let Some(keep) = self.kept_first.filter(|_| tokens.len() > sequence.room()) else { return Ok(None) };
-        let (mut all, dropped) = sequence.drop_oldest(keep, tokens.len())?;
-        // There is room for them.
-        all.extend_from_slice(tokens);
-        self.stats.dropped += dropped as u64;
-        // Drafts follow from what is there.
-        if self.text.len() >= keep + dropped {
-            self.text.drain(keep..keep + dropped);
-        }
-        Ok(Some(all))
-    }
-
     /// A token was chosen.
     fn chosen<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>>(
         &mut self,
@@ -544,5 +496,7 @@ impl<S: Sequence> Drop for DraftedPass<'_, S> {
     }
 }
 
+mod likely;
+mod room;
 #[cfg(test)]
 mod tests;
