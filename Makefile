@@ -1,6 +1,7 @@
 # Everything a fresh machine needs is Rust, a C compiler, make and Python 3.
 #
 #   make demo       fetch a small model and run it in a third of its size
+#   make serve      the same model behind OpenAI's HTTP interface, by the Go example; ADDRESS=127.0.0.1:8080
 #   make test       every test there is; what cannot run here is named at the end
 #   make shuttle    locks and wake-ups of the engine and the pool in many orders; not part of make test, which it would make long
 #   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
@@ -44,18 +45,26 @@ endif
 PROMPT ?= The three most important things to know about the sea are
 BUDGET ?= 33%
 TOKENS ?= 96
+ADDRESS ?= 127.0.0.1:8080
+GO ?= go
 
 PREFIX ?= /usr/local
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions fuzz torture lint clean
+.PHONY: all demo serve test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions fuzz torture lint clean
 all: lib examples
 
 demo: examples
 	@$(PYTHON) scripts/fetch_model.py > /dev/null
 	@echo "generate $(MODEL) --budget $(BUDGET)"
 	@$(BIN)/generate $(MODEL) "$(PROMPT)" --budget $(BUDGET) --tokens $(TOKENS)
+
+serve: lib
+	@$(PYTHON) scripts/fetch_model.py > /dev/null
+	@cd bindings/go && CGO_LDFLAGS="-L$(RELEASE) -Wl,-rpath,$(RELEASE)" GOFLAGS="-mod=mod -tags=layerline_checkout" \
+	    $(GO) build -o "$(abspath $(TARGET))/serve" ./examples/serve
+	@$(TARGET)/serve -listen $(ADDRESS) $(MODEL)
 
 test:
 	@CARGO="$(CARGO)" CC="$(CC)" PYTHON="$(PYTHON)" MAKE="$(MAKE)" scripts/test.sh

@@ -384,6 +384,22 @@ void generations_draft_and_stop(ll::model &model)
     CHECK(drafted == plain);
     throws(ll::status::invalid_argument, [&] { generation.draft_from_text(1000); });
     throws(ll::status::invalid_argument, [&] { generation.add_stop(""); });
+    std::vector<float> logprobs;
+    generation.draft_from_text(4).set_logprobs(2);
+    ll::session(model).generate_detailed(generation, sampler, PROMPT, [&](const ll::generated_token &made) {
+        logprobs.push_back(made.logprob);
+        CHECK(made.top_count == 2 && made.top[0].logprob >= made.top[1].logprob && made.sampled_logprob >= 0);
+        return logprobs.size() < 5;
+    });
+    CHECK(logprobs.size() == 5);
+    throws(ll::status::invalid_argument, [&] { generation.set_logprobs(1000); });
+    generation.set_logprobs({});
+    generation.set_kept_first(2).set_max_tokens(60);
+    ll::session small(model, 16);
+    CHECK(small.common_prefix(PROMPT) == 0 && small.reuse_prefix(PROMPT) == 0);
+    small.generate(generation, sampler, PROMPT, [](ll::token, std::string_view) {});
+    CHECK(generation.stats().dropped > 0 && generation.stats().tokens > 11);
+    generation.set_kept_first({});
     generation.add_stop("x").clear_stops();
 }
 

@@ -26,7 +26,7 @@ OFFSET(layerline_plan, unread_tensors, 80);
 OFFSET(layerline_plan, unread_bytes, 88);
 OFFSET(layerline_plan, expert_working_set_bytes, 96);
 
-SIZE(layerline_generation_stats, 48);
+SIZE(layerline_generation_stats, 56);
 OFFSET(layerline_generation_stats, struct_size, 0);
 OFFSET(layerline_generation_stats, end, 4);
 OFFSET(layerline_generation_stats, tokens, 8);
@@ -34,6 +34,23 @@ OFFSET(layerline_generation_stats, passes, 16);
 OFFSET(layerline_generation_stats, drafted, 24);
 OFFSET(layerline_generation_stats, accepted, 32);
 OFFSET(layerline_generation_stats, gained_ns, 40);
+OFFSET(layerline_generation_stats, dropped, 48);
+
+SIZE(layerline_token_logprob, 8);
+OFFSET(layerline_token_logprob, token, 0);
+OFFSET(layerline_token_logprob, logprob, 4);
+
+SIZE(layerline_generated, 64);
+OFFSET(layerline_generated, struct_size, 0);
+OFFSET(layerline_generated, token, 4);
+OFFSET(layerline_generated, piece, 8);
+OFFSET(layerline_generated, length, 16);
+OFFSET(layerline_generated, logprob, 24);
+OFFSET(layerline_generated, sampled_logprob, 28);
+OFFSET(layerline_generated, top, 32);
+OFFSET(layerline_generated, top_count, 40);
+OFFSET(layerline_generated, sampled_top, 48);
+OFFSET(layerline_generated, sampled_top_count, 56);
 
 SIZE(layerline_model_info, 56);
 OFFSET(layerline_model_info, struct_size, 0);
@@ -180,6 +197,9 @@ NUMBER(LAYERLINE_END_TOKEN, 1);
 NUMBER(LAYERLINE_END_LENGTH, 2);
 NUMBER(LAYERLINE_END_STOP, 3);
 NUMBER(LAYERLINE_END_CALLBACK, 4);
+NUMBER(LAYERLINE_END_CONTEXT, 6);
+NUMBER(LAYERLINE_CONTEXT_STOP, 0);
+NUMBER(LAYERLINE_CONTEXT_DROP_OLDEST, 1);
 
 int main(void)
 {

@@ -13,6 +13,12 @@
         REFUSED(call_with_err);                                                                                        \
     } while (0)
 
+static bool see(const layerline_generated *generated, void *user_data)
+{
+    (void)generated, (void)user_data;
+    return true;
+}
+
 static void freeing_nothing_is_nothing(void)
 {
     layerline_error_free(NULL);
@@ -314,6 +320,7 @@ static void sampler_functions(layerline_session *session, const layerline_model 
 
 static void generation_functions(layerline_model *model, layerline_session *session)
 {
+    size_t size;
     layerline_generation *generation = layerline_generation_new();
     layerline_sampler *sampler = layerline_sampler_new();
     layerline_generation_stats stats = { 0 };
@@ -322,6 +329,20 @@ static void generation_functions(layerline_model *model, layerline_session *sess
     stats.struct_size = sizeof stats;
     REFUSED(layerline_generation_set_max_tokens(NULL, 1));
     REFUSED(layerline_generation_set_draft_text(NULL, 1));
+    REFUSED(layerline_generation_set_logprobs(NULL, true, 1));
+    REFUSED(layerline_generation_set_context_policy(NULL, LAYERLINE_CONTEXT_STOP, 0));
+    REFUSED(layerline_generation_set_context_policy(generation, 2, 0));
+    REFUSED_ERR(layerline_session_reuse_prefix(NULL, &token, 1, &size, err));
+    REFUSED_ERR(layerline_session_reuse_prefix(session, NULL, 1, &size, err));
+    REFUSED_ERR(layerline_session_reuse_prefix(session, &token, 1, NULL, err));
+    REFUSED_ERR(layerline_session_common_prefix(NULL, &token, 1, &size, err));
+    REFUSED_ERR(layerline_session_common_prefix(session, NULL, 1, &size, err));
+    REFUSED_ERR(layerline_session_common_prefix(session, &token, 1, NULL, err));
+    REFUSED_ERR(layerline_session_generate_detailed(NULL, generation, sampler, &token, 1, see, NULL, err));
+    REFUSED_ERR(layerline_session_generate_detailed(session, NULL, sampler, &token, 1, see, NULL, err));
+    REFUSED_ERR(layerline_session_generate_detailed(session, generation, NULL, &token, 1, see, NULL, err));
+    REFUSED_ERR(layerline_session_generate_detailed(session, generation, sampler, NULL, 1, see, NULL, err));
+    REFUSED_ERR(layerline_session_generate_detailed(session, generation, sampler, &token, 1, NULL, NULL, err));
     REFUSED_ERR(layerline_generation_add_stop(NULL, "a", 1, err));
     REFUSED_ERR(layerline_generation_add_stop(generation, NULL, 1, err));
     REFUSED_ERR(layerline_generation_add_stop(generation, NULL, 0, err));

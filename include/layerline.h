@@ -989,6 +989,44 @@ layerline_status layerline_session_truncate(layerline_session *session,
                                             size_t tokens,
                                             layerline_error **err);
 
+/**
+ * Keeps what the session has in common with the beginning of a list of tokens, and forgets the rest, so that the next turn
+ * of a conversation costs its new tokens alone.
+ *
+ * `tokens`, `count`: all tokens of the conversation, of which the session may hold some.
+ * `kept`: set to how many stay; the next pass, or the prompt of a generation, is to take in those after them. It is less than
+ * `count`, so that a pass can leave the logits of the last one, unless the session holds just these tokens and the logits of
+ * the last: then nothing is left to take in, and an empty prompt goes on from there.
+ *
+ * A session keeps what its layers can go back to, as `layerline_session_truncate` does: where that is less than what is
+ * common, nothing stays and `kept` is 0. So a model with recurrent layers keeps all that it holds, or nothing: to go back to
+ * a part, make a checkpoint there and restore it where `layerline_session_common_prefix` is not less than its position.
+ * After loading a state that an earlier release has saved the session does not know its tokens, and nothing stays.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED: each pass of the model is a sequence of its own;
+ * LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time.
+ */
+layerline_status layerline_session_reuse_prefix(layerline_session *session,
+                                                const int32_t *tokens,
+                                                size_t count,
+                                                size_t *kept,
+                                                layerline_error **err);
+
+/**
+ * Tells how many tokens at the beginning of a list the session holds, whether or not it could go back to them: to choose
+ * among sessions, or a checkpoint. 0 where the session does not know its tokens.
+ *
+ * `tokens`, `count`: may be none.
+ * `common`: set to how many.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
+ */
+layerline_status layerline_session_common_prefix(const layerline_session *session,
+                                                 const int32_t *tokens,
+                                                 size_t count,
+                                                 size_t *common,
+                                                 layerline_error **err);
+
 /* -- batches: passes of several sessions in the same sweeps -------------------------------------------------------- */
 
 /** What a session takes in within a batch, and how that ended. */
@@ -1058,7 +1096,7 @@ layerline_status layerline_session_copy(const layerline_session *session,
 /**
  * Writes what a session holds to a file, so that `layerline_session_load` can go on from there at another time, in
  * another process: keys and values of its tokens, and the logits of the last one where the last pass left some. The
- * tokens themselves are not in it, nor embeddings, nor what samplers have seen.
+ * tokens themselves come along, embeddings do not, nor what samplers have seen.
  *
  * The file is written as `.layerline-*.tmp` beside its place, and gets its name when it is complete and on storage: what
  * had the name before is replaced whole, or stays. Only its owner can read it. It does not depend on the context length,
@@ -1848,6 +1886,15 @@ layerline_status layerline_sampler_set_steps(layerline_sampler *sampler,
 /** The callback returned false. */
 #define LAYERLINE_END_CALLBACK 4
 
+/** The context was full: the call returned LAYERLINE_ERROR_CONTEXT_FULL. */
+#define LAYERLINE_END_CONTEXT 6
+
+/** A full context ends a generation. */
+#define LAYERLINE_CONTEXT_STOP 0
+
+/** Where the context is full, the oldest tokens are dropped. */
+#define LAYERLINE_CONTEXT_DROP_OLDEST 1
+
 /**
  * How texts are generated: how long they become, what ends them, and who drafts tokens of them. It can be used for many
  * generations, one after the other, and belongs to no session.
@@ -1880,7 +1927,63 @@ typedef struct layerline_generation_stats {
     uint64_t accepted;
     /** Nanoseconds that drafts have saved, by estimate, less those they have cost. */
     int64_t gained_ns;
+    /** Tokens of the session that were dropped to make room: `layerline_generation_set_context_policy`. */
+    uint64_t dropped;
 } layerline_generation_stats;
+
+/** A token and how likely it was. */
+typedef struct layerline_token_logprob {
+    /** The token. */
+    int32_t token;
+    /** The natural logarithm of its probability. */
+    float logprob;
+} layerline_token_logprob;
+
+/**
+ * A token that was generated. The library fills it, and may know more members than the host: look at none that lies beyond
+ * `struct_size`. What it points to is valid during the call.
+ */
+typedef struct layerline_generated {
+    /** Bytes of the struct that the library has filled. */
+    uint32_t struct_size;
+    /** What was sampled. */
+    int32_t token;
+    /** The text that became whole with it, as `layerline_token_callback` gets it; not NUL-terminated. */
+    const char *piece;
+    /** Bytes of `piece`. */
+    size_t length;
+    /**
+     * The natural logarithm of the token's probability by the softmax of the model's logits. NaN where
+     * `layerline_generation_set_logprobs` has not asked for it.
+     */
+    float logprob;
+    /**
+     * The same by what the token was drawn from: what the sampler's chain left, divided by the temperature. A greedy choice
+     * is certain, 0. NaN where not asked for.
+     */
+    float sampled_logprob;
+    /**
+     * The likeliest tokens by the model's logits, the likeliest first, of equals the lowest; NULL where there are none.
+     * Tokens that are impossible are left out.
+     */
+    const layerline_token_logprob *top;
+    /** How many there are. */
+    size_t top_count;
+    /** The likeliest tokens of what was drawn from, in the same order; NULL where there are none. */
+    const layerline_token_logprob *sampled_top;
+    /** How many there are. */
+    size_t sampled_top_count;
+} layerline_generated;
+
+/**
+ * Gets each generated token, on the thread that called `layerline_session_generate_detailed`; false stops.
+ *
+ * `generated`: the token and what is known of it; valid during the call.
+ * `user_data`: as given to `layerline_session_generate_detailed`.
+ *
+ * What holds for `layerline_token_callback` holds for it.
+ */
+typedef bool (*layerline_generated_callback)(const struct layerline_generated *generated, void *user_data);
 
 /**
  * Makes a generation without limits, stop strings and drafts. The caller owns it: `layerline_generation_free`. NULL when
@@ -1956,6 +2059,41 @@ layerline_status layerline_generation_set_draft_model(layerline_generation *gene
                                                       layerline_error **err);
 
 /**
+ * Sets what happens when the context of a session is full, by a token of the text or by a prompt that does not fit behind
+ * what the session holds.
+ *
+ * With LAYERLINE_CONTEXT_DROP_OLDEST the first `keep_first` tokens of the session stay. Of those after them the older half is
+ * dropped, or as many as are needed, and the rest is taken in again at the positions it has from then on. So results are
+ * exact: the bits are those of a new session that was given the tokens that stay. It works for models of every kind, and
+ * costs a pass over the tokens that stay; of a model whose layers cannot go back to the first `keep_first` tokens, such as a
+ * recurrent one, over those too. Over a long text each token is taken in about once more. `dropped` of
+ * `layerline_generation_stats` tells how many went. A prompt that does not fit beside `keep_first` tokens ends with
+ * LAYERLINE_ERROR_CONTEXT_FULL as ever, and so does a session that does not know its tokens (`layerline_session_load`). Where
+ * the pass over the tokens that stay fails or is interrupted, the session holds fewer: its position tells.
+ *
+ * `policy`: LAYERLINE_CONTEXT_STOP, the default, or LAYERLINE_CONTEXT_DROP_OLDEST.
+ * `keep_first`: tokens that always stay, such as a system prompt; without dropping it does not count.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_generation_set_context_policy(layerline_generation *generation,
+                                                         int32_t policy,
+                                                         size_t keep_first);
+
+/**
+ * Asks for the log-probabilities of tokens, which the callback of `layerline_session_generate_detailed` gets. They take a
+ * time of their own, about that of a draw, and none where they are not asked for. Drafts do not change them.
+ *
+ * `logprobs`: false, the default: none.
+ * `top`: of how many of the likeliest tokens, at most 256; 0: of the token chosen alone.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_generation_set_logprobs(layerline_generation *generation,
+                                                   bool logprobs,
+                                                   uint32_t top);
+
+/**
  * Fills `stats` with figures of the last generation; set `stats->struct_size` before the call.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a generation runs. Any thread.
@@ -1983,6 +2121,23 @@ layerline_status layerline_session_generate_with(layerline_session *session,
                                                  layerline_token_callback callback,
                                                  void *user_data,
                                                  layerline_error **err);
+
+/**
+ * Runs and generates as `layerline_session_generate_with` does, with a callback that gets all that is known of each token:
+ * log-probabilities, where `layerline_generation_set_logprobs` asks for them.
+ *
+ * `callback`, `user_data`: see `layerline_generated_callback`. It gets the same tokens with the same pieces.
+ *
+ * Errors: as `layerline_session_generate_with`. One thread at a time.
+ */
+layerline_status layerline_session_generate_detailed(layerline_session *session,
+                                                     layerline_generation *generation,
+                                                     layerline_sampler *sampler,
+                                                     const int32_t *prompt,
+                                                     size_t count,
+                                                     layerline_generated_callback callback,
+                                                     void *user_data,
+                                                     layerline_error **err);
 
 #ifdef __cplusplus
 }

@@ -175,6 +175,8 @@ using model_info = layerline_model_info; /**< Facts of a model. */
 using session_info = layerline_session_info; /**< Facts of a session. */
 using progress = layerline_progress;         /**< How far a pass has come. */
 using generation_stats = layerline_generation_stats; /**< Figures of the last generation. */
+using token_logprob = layerline_token_logprob; /**< A token and how likely it was. */
+using generated_token = layerline_generated; /**< A token that was generated, and what is known of it. */
 using model_stats = layerline_stats;     /**< Counters since the model was opened; times in ns, sizes in bytes. */
 
 /** A view of `size` values in a row that somebody else owns, as std::span of C++20. Valid as long as they are. */
@@ -1007,6 +1009,17 @@ public:
             layerline_generation_set_draft_model(get(), drafter.get(), context_length, max_drafts, &err);
         return failure(status, err);
     }
+    /** layerline_generation_set_context_policy: a full context drops its oldest tokens after the first `kept`; nothing: it ends. */
+    result<void> try_set_kept_first(std::optional<std::size_t> kept) noexcept
+    {
+        const auto policy = kept ? LAYERLINE_CONTEXT_DROP_OLDEST : LAYERLINE_CONTEXT_STOP;
+        return failure(layerline_generation_set_context_policy(get(), policy, kept.value_or(0)));
+    }
+    /** layerline_generation_set_logprobs: of each token, and of the likeliest `top`; nothing: none. */
+    result<void> try_set_logprobs(std::optional<std::uint32_t> top) noexcept
+    {
+        return failure(layerline_generation_set_logprobs(get(), top.has_value(), top.value_or(0)));
+    }
     /** layerline_generation_get_stats: of the last generation. */
     result<generation_stats> try_stats() const noexcept
     {
@@ -1032,6 +1045,10 @@ public:
     {
         return try_draft_with(drafter, context_length, max_drafts).value(), *this;
     }
+    /** As `try_set_kept_first`. */
+    generation &set_kept_first(std::optional<std::size_t> kept) { return try_set_kept_first(kept).value(), *this; }
+    /** As `try_set_logprobs`. */
+    generation &set_logprobs(std::optional<std::uint32_t> top) { return try_set_logprobs(top).value(), *this; }
     /** As `try_stats`. */
     generation_stats stats() const { return try_stats().value(); }
 #endif
@@ -1420,6 +1437,24 @@ public:
         const layerline_status status = layerline_session_get_info(get(), &info, &err);
         return detail::made(status, static_cast<std::size_t>(info.position), err);
     }
+    /** layerline_session_reuse_prefix: keeps what it has in common with `tokens`, and says how many those are. */
+    result<std::size_t> try_reuse_prefix(span<const token> tokens) noexcept
+    {
+        std::size_t kept = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_reuse_prefix(get(), tokens.data(), tokens.size(), &kept, &err);
+        return detail::made(status, kept, err);
+    }
+    /** layerline_session_common_prefix: how many of the first of `tokens` it holds. */
+    result<std::size_t> try_common_prefix(span<const token> tokens) const noexcept
+    {
+        std::size_t common = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_common_prefix(get(), tokens.data(), tokens.size(), &common, &err);
+        return detail::made(status, common, err);
+    }
     /** layerline_session_truncate: forgets all after the first `tokens`. */
     result<void> try_truncate(std::size_t tokens) noexcept
     {
@@ -1451,6 +1486,22 @@ public:
         const layerline_status status =
             layerline_session_generate_with(get(), how.get(), with.get(), prompt.data(), prompt.size(), callback,
                                             const_cast<void *>(static_cast<const void *>(&on_token)), &err);
+        return failure(status, err);
+    }
+    /**
+     * layerline_session_generate_detailed: the same, and each token comes with its log-probabilities, as
+     * `on_token(const generated_token &)`.
+     */
+    template <class F>
+    result<void> try_generate_detailed(generation &how, sampler &with, span<const token> prompt, F &&on_token) noexcept
+    {
+        auto callback = [](const generated_token *given, void *data) noexcept -> bool {
+            return call(*static_cast<std::remove_reference_t<F> *>(data), *given);
+        };
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_generate_detailed(get(), how.get(), with.get(), prompt.data(), prompt.size(), callback,
+                                                const_cast<void *>(static_cast<const void *>(&on_token)), &err);
         return failure(status, err);
     }
 #if LAYERLINE_EXCEPTIONS
@@ -1503,6 +1554,10 @@ public:
     layerline::progress progress() const { return try_progress().value(); }
     /** As `try_position`. */
     std::size_t position() const { return try_position().value(); }
+    /** As `try_reuse_prefix`. */
+    std::size_t reuse_prefix(span<const token> tokens) { return try_reuse_prefix(tokens).value(); }
+    /** As `try_common_prefix`. */
+    std::size_t common_prefix(span<const token> tokens) const { return try_common_prefix(tokens).value(); }
     /** As `try_truncate`. */
     void truncate(std::size_t tokens) { try_truncate(tokens).value(); }
     /** As `try_generate`; an exception that leaves `on_token` stops the generation and then leaves this too. */
@@ -1517,6 +1572,12 @@ public:
     {
         rethrowing(on_token, [&](auto &guarded) { return try_generate(how, with, prompt, guarded); });
     }
+    /** As `try_generate_detailed`, likewise. */
+    template <class F>
+    void generate_detailed(generation &how, sampler &with, span<const token> prompt, F &&on_token)
+    {
+        rethrowing(on_token, [&](auto &guarded) { return try_generate_detailed(how, with, prompt, guarded); });
+    }
 #endif
 
 private:
@@ -1525,9 +1586,9 @@ private:
     static void rethrowing(F &on_token, G &&run)
     {
         std::exception_ptr thrown;
-        auto guarded = [&](token given, std::string_view piece) noexcept -> bool {
+        auto guarded = [&](const auto &...given) noexcept -> bool {
             try {
-                return call(on_token, given, piece);
+                return call(on_token, given...);
             } catch (...) {
                 thrown = std::current_exception();
                 return false;
@@ -1538,14 +1599,14 @@ private:
         ended.value();
     }
 #endif
-    template <class F>
-    static bool call(F &on_token, token given, std::string_view piece)
+    template <class F, class... A>
+    static bool call(F &on_token, const A &...given)
     {
-        if constexpr (std::is_void_v<std::invoke_result_t<F &, token, std::string_view>>) {
-            on_token(given, piece);
+        if constexpr (std::is_void_v<std::invoke_result_t<F &, const A &...>>) {
+            on_token(given...);
             return true;
         } else {
-            return on_token(given, piece);
+            return on_token(given...);
         }
     }
     result<void> run(sampler &with, span<const token> prompt, std::size_t max_tokens, layerline_token_callback callback,

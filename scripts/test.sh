@@ -348,6 +348,17 @@ go_example() {
     go_binding example "$target/release" "$small_model" "$target/go"
 }
 
+go_server() {
+    local tools=$target/openai-tools
+    [ -f "$small_model" ] || { skip "the model is not fetched"; return; }
+    have "$GO" || { skip "$GO is $(why_missing)"; return; }
+    [ -x "$tools/ready" ] || {
+        "$PYTHON" -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check openai &&
+            install -m 755 /dev/null "$tools/ready"
+    } > "$target/pip.log" 2>&1 || { skip "the package openai is not installed, and could not be; see $target/pip.log"; return; }
+    go_binding serve "$target/release" "$small_model" "$target/go" "$tools/bin/python"
+}
+
 budget_holds_in_a_cgroup() {
     local model=$root/models/tinyllama-1.1b-q4_k_m.gguf status
     scripts/cgroup_budget.sh 67108864 true 2> "$reason_file" || {
@@ -423,6 +434,7 @@ if step "libraries" libraries; then
     step "examples build" examples_build && {
         step "examples run" examples_run
         step "go example runs" go_example
+        step "go server, asked by the openai package" go_server
         step "budget holds in a memory cgroup" budget_holds_in_a_cgroup
         step "figures hold in a memory cgroup" figures_hold_in_a_cgroup
     }

@@ -4,6 +4,7 @@
 #   test_go.sh tests LIBRARIES                  gofmt, go vet, go test -race, against the library in the folder LIBRARIES
 #   test_go.sh leaks LIBRARIES OUT              10,000 times everything, opened and closed, under AddressSanitizer
 #   test_go.sh example LIBRARIES MODEL OUT      examples/generate under a budget, with a real model
+#   test_go.sh serve LIBRARIES MODEL OUT PYTHON    examples/serve in a third of a real model, asked by PYTHON's `openai`
 #   test_go.sh consumer shared|static PREFIX    the Go programs of all documents, in a module of their own, vendored, by
 #                                               pkg-config from what scripts/test_install.sh has installed
 #
@@ -50,6 +51,16 @@ example() {
     case "$text" in *Paris*) ;; *) fail "no Paris in the text" ;; esac
     ! "$out/generate" /no/such/model text && ! "$out/generate" -budget 1MiB "$model" text &&
         ! "$out/generate" -budget nonsense "$model" text && ! "$out/generate" 2> /dev/null || fail "what is wrong was a success"
+}
+
+serve() {
+    local libraries=$1 model=$2 out=$3 python=$4
+    mkdir -p "$out"
+    [ "$(cat "$module"/examples/serve/{api,main}.go | wc -l)" -le 500 ] || fail "the server has more than 500 lines"
+    in_checkout "$libraries" "$go" build -o "$out/serve" ./examples/serve
+    ! "$out/serve" /no/such/model 2> /dev/null && ! "$out/serve" 2> /dev/null || fail "what is wrong was a success"
+    "$python" scripts/serve_openai.py "$out/serve" "$model"
+    "$python" scripts/serve_openai.py "$out/serve" "$model" --random 8
 }
 
 # Each whole program between ```go and ``` goes into a folder of its own below OUT.
@@ -105,6 +116,6 @@ consumer() {
 }
 
 case "${1:-} $#" in
-    "tests 2" | "leaks 3" | "example 4" | "consumer 3") "$@" ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    "tests 2" | "leaks 3" | "example 4" | "serve 5" | "consumer 3") "$@" ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

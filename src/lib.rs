@@ -88,7 +88,10 @@ pub mod weights;
 #[doc(inline)]
 pub use error::{Error, Result, Status};
 #[doc(inline)]
-pub use generate::{DraftModel, DraftPredictor, End, Generation, GenerationStats, Sampler, generate};
+pub use generate::{
+    Distribution, DraftModel, DraftPredictor, End, Generated, Generation, GenerationStats, Logprobs, Sampler, TokenLogprob,
+    generate,
+};
 #[doc(inline)]
 pub use model::{
     Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,

@@ -1,5 +1,6 @@
 package layerline
 
+// #include <stdbool.h>
 // #include "layerline.h"
 import "C"
 
@@ -24,6 +25,7 @@ const (
 	EndLength   End = C.LAYERLINE_END_LENGTH   // the most tokens asked for are there
 	EndStop     End = C.LAYERLINE_END_STOP     // a stop string came
 	EndCallback End = C.LAYERLINE_END_CALLBACK // onToken returned false
+	EndContext  End = C.LAYERLINE_END_CONTEXT  // the context was full: the call returned ErrContextFull
 )
 
 // GenerationStats are figures of the last generation.
@@ -35,6 +37,27 @@ type GenerationStats struct {
 	Drafted, Accepted uint64
 	// Gained is what drafts have saved by estimate, less what they have cost.
 	Gained time.Duration
+	// Dropped is the tokens of the session that made room: SetKeptFirst.
+	Dropped uint64
+}
+
+// TokenLogprob is a token and how likely it was.
+type TokenLogprob struct {
+	Token Token
+	// Logprob is the natural logarithm of its probability.
+	Logprob float32
+}
+
+// Generated is a token that was generated, and what is known of it.
+type Generated struct {
+	Token Token
+	Piece string // the text that became whole with it
+	// Logprob is the natural logarithm of the token's probability by the softmax of the model's logits, SampledLogprob that
+	// by what it was drawn from: what the sampler's chain left, divided by the temperature; a greedy choice is certain. NaN
+	// unless SetLogprobs asks for them.
+	Logprob, SampledLogprob float32
+	// The likeliest tokens of both, the likeliest first.
+	Top, SampledTop []TokenLogprob
 }
 
 // NewGeneration makes one without limits, stop strings and drafts.
@@ -119,6 +142,34 @@ func (g *Generation) DraftWith(model *Model, contextLength, maxDrafts int) error
 	})
 }
 
+// SetKeptFirst lets a full context drop its oldest tokens after the first so many: the older half of them, or as many as are
+// needed. The rest is taken in again at its new positions, with the bits of a new session that was given what stays; that
+// costs a pass over those tokens. A negative number: a full context ends a generation with ErrContextFull, the default.
+func (g *Generation) SetKeptFirst(tokens int) error {
+	policy, kept := C.int32_t(C.LAYERLINE_CONTEXT_STOP), C.size_t(0)
+	if tokens >= 0 {
+		policy, kept = C.LAYERLINE_CONTEXT_DROP_OLDEST, C.size_t(tokens)
+	}
+	return g.set(func(own *C.layerline_generation) error {
+		return refused(C.layerline_generation_set_context_policy(own, policy, kept), "%d tokens kept", tokens)
+	})
+}
+
+// SetLogprobs lets GenerateDetailed tell the log-probabilities of tokens, and of the likeliest top, at most 256. A negative
+// number: none, and no time for them.
+func (g *Generation) SetLogprobs(top int) error {
+	most := C.uint32_t(0)
+	if top > 0 {
+		var err error
+		if most, err = u32(top, "top"); err != nil {
+			return err
+		}
+	}
+	return g.set(func(own *C.layerline_generation) error {
+		return refused(C.layerline_generation_set_logprobs(own, C.bool(top >= 0), most), "the %d likeliest tokens", top)
+	})
+}
+
 // Stats tells of the last generation.
 func (g *Generation) Stats() (stats GenerationStats, err error) {
 	err = g.set(func(own *C.layerline_generation) error {
@@ -134,6 +185,7 @@ func (g *Generation) Stats() (stats GenerationStats, err error) {
 			Drafted:  uint64(filled.drafted),
 			Accepted: uint64(filled.accepted),
 			Gained:   time.Duration(filled.gained_ns),
+			Dropped:  uint64(filled.dropped),
 		}
 		return nil
 	})

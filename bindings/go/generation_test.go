@@ -81,3 +81,70 @@ func TestTheModelsOwnLayerDrafts(t *testing.T) {
 		t.Fatalf("%q where %q came without drafts", text, plain)
 	}
 }
+
+func TestLogprobsComeWhereTheyAreAskedFor(t *testing.T) {
+	model := open(t, small)
+	generation, err := layerline.NewGeneration()
+	must(t, err)
+	closing(t, generation)
+	must(t, generation.SetMaxTokens(6))
+	run := func() (all []layerline.Generated) {
+		session := begin(t, model)
+		must(t, session.GenerateDetailed(context.Background(), prompt, generation, nil, func(made layerline.Generated) bool {
+			all = append(all, made)
+			return true
+		}))
+		return all
+	}
+	for _, made := range run() {
+		if made.Logprob == made.Logprob || made.Top != nil {
+			t.Fatalf("%v was not asked for", made)
+		}
+	}
+	must(t, generation.SetLogprobs(3))
+	asked := run()
+	for _, made := range asked {
+		// The greedy choice is the likeliest, and certain.
+		if len(made.Top) != 3 || made.Top[0] != (layerline.TokenLogprob{Token: made.Token, Logprob: made.Logprob}) ||
+			made.Logprob > 0 || made.SampledLogprob != 0 || len(made.SampledTop) != 1 {
+			t.Fatalf("%v", made)
+		}
+	}
+	must(t, generation.SetLogprobs(0))
+	for i, made := range run() {
+		if made.Logprob != asked[i].Logprob || made.Top != nil {
+			t.Fatalf("%v, not as %v", made, asked[i])
+		}
+	}
+	must(t, generation.SetLogprobs(-1))
+	refused(t, generation.SetLogprobs(1000), layerline.ErrInvalidArgument)
+}
+
+func TestATurnReusesWhatIsCommonAndAFullContextDropsWhatIsOldest(t *testing.T) {
+	model := open(t, small)
+	session, err := model.NewSession(16)
+	must(t, err)
+	closing(t, session)
+	generation, err := layerline.NewGeneration()
+	must(t, err)
+	closing(t, generation)
+	must(t, generation.SetMaxTokens(40))
+	refused(t, session.GenerateWith(context.Background(), prompt, generation, nil, nil), layerline.ErrContextFull)
+	if stats, err := generation.Stats(); err != nil || stats.End != layerline.EndContext {
+		t.Fatal(stats, err)
+	}
+	turn := append(append([]layerline.Token{}, prompt[:len(prompt)-1]...), 77, 78)
+	common, err := session.CommonPrefix(turn)
+	must(t, err)
+	kept, err := session.ReusePrefix(turn)
+	must(t, err)
+	if position, err := session.Position(); err != nil || common != len(prompt)-1 || kept != common || position != kept {
+		t.Fatal(common, kept, position, err)
+	}
+	must(t, generation.SetKeptFirst(2))
+	must(t, session.GenerateWith(context.Background(), turn[kept:], generation, nil, nil))
+	if stats, err := generation.Stats(); err != nil || stats.Dropped == 0 || stats.Tokens != 40 {
+		t.Fatal(stats, err)
+	}
+	must(t, generation.SetKeptFirst(-1))
+}

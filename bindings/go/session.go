@@ -137,7 +137,7 @@ func (s *Session) Generate(
 	if err != nil {
 		return err
 	}
-	return s.choose(ctx, sampler, onToken, func(session *C.layerline_session, chooser *C.layerline_sampler, p *pass) error {
+	return s.choose(ctx, sampler, plain(onToken), func(session *C.layerline_session, chooser *C.layerline_sampler, p *pass) error {
 		return p.generate(session, chooser, prompt, most)
 	})
 }
@@ -155,18 +155,41 @@ func (s *Session) GenerateWith(
 		return err
 	}
 	defer end()
-	return s.choose(ctx, sampler, onToken, func(session *C.layerline_session, chooser *C.layerline_sampler, p *pass) error {
+	return s.choose(ctx, sampler, plain(onToken), func(session *C.layerline_session, chooser *C.layerline_sampler, p *pass) error {
 		return p.generateWith(session, how, chooser, prompt)
 	})
 }
 
+// GenerateDetailed is GenerateWith with all that is known of each token: log-probabilities, where SetLogprobs of the
+// generation asks for them.
+func (s *Session) GenerateDetailed(
+	ctx context.Context, prompt []Token, generation *Generation, sampler *Sampler, onToken func(Generated) bool,
+) error {
+	how, end, err := generation.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	return s.choose(ctx, sampler, onToken, func(session *C.layerline_session, chooser *C.layerline_sampler, p *pass) error {
+		return p.generateDetailed(session, how, chooser, prompt)
+	})
+}
+
+// plain is what gets a token and its text alone.
+func plain(onToken func(Token, string) bool) func(Generated) bool {
+	if onToken == nil {
+		return nil
+	}
+	return func(made Generated) bool { return onToken(made.Token, made.Piece) }
+}
+
 // choose runs a call that needs a sampler, the likeliest token's where there is none.
 func (s *Session) choose(
-	ctx context.Context, sampler *Sampler, onToken func(Token, string) bool,
+	ctx context.Context, sampler *Sampler, onToken func(Generated) bool,
 	call func(*C.layerline_session, *C.layerline_sampler, *pass) error,
 ) error {
 	if onToken == nil {
-		onToken = func(Token, string) bool { return true }
+		onToken = func(Generated) bool { return true }
 	}
 	if sampler == nil {
 		own, err := NewSampler(SamplerOptions{})
@@ -318,6 +341,34 @@ func (s *Session) Position() (int, error) {
 	return info.Position, err
 }
 
+// ReusePrefix keeps what the session has in common with the beginning of tokens, forgets the rest, and says how many stay:
+// the next prompt is what follows them. That is less than all, unless the session holds just these tokens and the logits of
+// the last. Where the session cannot go back to as many (see Truncate), none stay: a model with recurrent layers keeps all it
+// holds or nothing.
+func (s *Session) ReusePrefix(tokens []Token) (int, error) {
+	session, end, err := s.begin()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	first, count := array(tokens)
+	var kept C.size_t
+	var told *C.layerline_error
+	err = check(C.layerline_session_reuse_prefix(session, first, count, &kept, &told), told)
+	return int(kept), err
+}
+
+// CommonPrefix is how many of the first of tokens the session holds, whether or not it could go back to them.
+func (s *Session) CommonPrefix(tokens []Token) (int, error) {
+	var common C.size_t
+	err := s.look(func(session *C.layerline_session) error {
+		first, count := array(tokens)
+		var told *C.layerline_error
+		return check(C.layerline_session_common_prefix(session, first, count, &common, &told), told)
+	})
+	return int(common), err
+}
+
 // Truncate forgets all tokens after the first so many, so that the sequence can go on differently from there.
 // ErrInvalidArgument when the session holds fewer, or when a layer with a sliding window has dropped what the next token
 // would see: SessionInfo.FewestTokens says how far back it goes, and Checkpoint keeps a point that is farther back.
@@ -369,7 +420,7 @@ func (s *Session) begin() (session *C.layerline_session, end func(), err error) 
 // The call is made on a goroutine of its own, so that this one can watch, and can run onToken: whatever that does never
 // unwinds through frames of C.
 func (s *Session) run(
-	ctx context.Context, onToken func(Token, string) bool, call func(*C.layerline_session, *pass) error,
+	ctx context.Context, onToken func(Generated) bool, call func(*C.layerline_session, *pass) error,
 ) error {
 	if err := ctx.Err(); err != nil {
 		return cancelled(err)
@@ -386,7 +437,7 @@ func (s *Session) run(
 		return err
 	}
 
-	p := &pass{tokens: make(chan generated), goOn: make(chan bool), ended: make(chan error, 1)}
+	p := &pass{tokens: make(chan Generated), goOn: make(chan bool), ended: make(chan error, 1)}
 	running := true
 	go func() { p.ended <- call(session, p) }()
 	defer func() {
@@ -413,7 +464,7 @@ func (s *Session) run(
 	for {
 		select {
 		case t := <-p.tokens:
-			goOn := onToken(t.token, t.piece)
+			goOn := onToken(t)
 			interrupt()
 			p.goOn <- goOn
 		case err := <-p.ended:

@@ -28,8 +28,8 @@ func (s *Session) Copy(contextLength int) (*Session, error) {
 }
 
 // Save writes what the session holds to a file: keys and values of its tokens, and the logits of the last one where the
-// last pass left some. Load goes on from there with the same bits, in another process too. The tokens themselves are
-// not in it.
+// last pass left some. Load goes on from there with the same bits, in another process too. The tokens themselves
+// are in it.
 //
 // The file gets its name when it is complete and on storage: what had the name before is replaced whole, or stays. Only
 // its owner can read it. ErrIO, also where the name belongs to something else than a regular file; ErrUnsupported for

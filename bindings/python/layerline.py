@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
+    "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generated", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
     "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
@@ -133,13 +133,15 @@ class EventKind(enum.IntEnum):
 
 class GenerationEnd(enum.IntEnum):
     """Why a generation ended. NONE: it has not, or by an error. TOKEN: by a token that ends the text. LENGTH: the most tokens
-    asked for are there. STOP: a stop string came. CALLBACK: `on_token` returned False, or raised."""
+    asked for are there. STOP: a stop string came. CALLBACK: `on_token` returned False, or raised. CONTEXT: the context was
+    full."""
 
     NONE = 0
     TOKEN = 1
     LENGTH = 2
     STOP = 3
     CALLBACK = 4
+    CONTEXT = 6
 
 
 class Error(Exception):
@@ -287,6 +289,7 @@ class Stats(_Versioned):
 class GenerationStats(_Versioned):
     """What the last generation was. tokens: chosen. passes: after those of the prompt. drafted, accepted: tokens drafted,
     and those of them that the sampler chose. gained_ns: nanoseconds that drafts have saved by estimate, less their cost.
+    dropped: tokens of the session that made room.
     `end` is one of `GenerationEnd`."""
 
     _fields_ = [
@@ -297,6 +300,7 @@ class GenerationStats(_Versioned):
         ("drafted", ctypes.c_uint64),
         ("accepted", ctypes.c_uint64),
         ("gained_ns", ctypes.c_int64),
+        ("dropped", ctypes.c_uint64),
     ]
 
 
@@ -353,6 +357,40 @@ class BatchInput:
 
 _STATUS, _HANDLE, _OUT, _TEXT = ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p
 _I32, _U32, _U64, _SIZE, _FLOAT = ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_float
+class _TokenLogprob(ctypes.Structure):
+    _fields_ = [("token", ctypes.c_int32), ("logprob", ctypes.c_float)]
+
+
+class _Generated(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("token", ctypes.c_int32),
+        ("piece", ctypes.c_void_p),
+        ("length", ctypes.c_size_t),
+        ("logprob", ctypes.c_float),
+        ("sampled_logprob", ctypes.c_float),
+        ("top", ctypes.POINTER(_TokenLogprob)),
+        ("top_count", ctypes.c_size_t),
+        ("sampled_top", ctypes.POINTER(_TokenLogprob)),
+        ("sampled_top_count", ctypes.c_size_t),
+    ]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A token that was generated, and how likely it was, as natural logarithms: logprob by the softmax of the model's
+    logits, sampled_logprob by what it was drawn from, where a greedy choice is certain; NaN unless the generation has
+    `logprobs`. top and sampled_top are the likeliest tokens of both with theirs, the likeliest first."""
+
+    token: int
+    piece: str
+    logprob: float = math.nan
+    sampled_logprob: float = math.nan
+    top: Tuple[Tuple[int, float], ...] = ()
+    sampled_top: Tuple[Tuple[int, float], ...] = ()
+
+
+_DETAILED = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Generated), ctypes.c_void_p)
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _I32, ctypes.c_void_p, _SIZE, ctypes.c_void_p)
 
 # Result and parameters of every function, as layerline.h declares them.
@@ -468,6 +506,14 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_generation_clear_stops": (_STATUS, [_HANDLE, _OUT]),
     "layerline_generation_set_draft_text": (_STATUS, [_HANDLE, _U32]),
     "layerline_generation_set_draft_model": (_STATUS, [_HANDLE, _HANDLE, _U32, _U32, _OUT]),
+    "layerline_generation_set_context_policy": (_STATUS, [_HANDLE, _I32, _SIZE]),
+    "layerline_session_reuse_prefix": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_session_common_prefix": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_generation_set_logprobs": (_STATUS, [_HANDLE, ctypes.c_bool, _U32]),
+    "layerline_session_generate_detailed": (
+        _STATUS,
+        [_HANDLE, _HANDLE, _HANDLE, _OUT, _SIZE, _DETAILED, ctypes.c_void_p, _OUT],
+    ),
     "layerline_generation_get_stats": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_session_generate_with": (
         _STATUS,
@@ -1113,6 +1159,9 @@ class Generation(_Handle):
     draft_text: up to so many tokens for a pass that followed the same tokens before, in prompts and texts; 0: none.
     draft_model: a smaller open model with the same tokens, or one opened with `Options(predictor=True)`, drafts up to
     `max_drafts` tokens for a pass, in a session of its own with room for `draft_context` tokens; 0: what its options say.
+    logprobs: `on_generated` of `Session.generate` gets the log-probabilities of each token, and of so many of the likeliest;
+    None: it does not. kept_first: where the context is full, tokens after the first so many are dropped, the oldest first,
+    and the rest is taken in again; None: it ends with Status.CONTEXT_FULL.
     """
 
     def __init__(
@@ -1124,9 +1173,16 @@ class Generation(_Handle):
         draft_model: Optional[Model] = None,
         draft_context: int = 0,
         max_drafts: int = 8,
+        logprobs: Optional[int] = None,
+        kept_first: Optional[int] = None,
     ) -> None:
         c = _c()
         self._own(c.layerline_generation_new(), c.layerline_generation_free)
+        if kept_first is not None:
+            kept = _size(kept_first, "kept_first")
+            _check(c.layerline_generation_set_context_policy(self._pointer, 1, kept))
+        if logprobs is not None:
+            _check(c.layerline_generation_set_logprobs(self._pointer, True, _u32(logprobs, "logprobs")))
         if max_tokens is not None:
             _check(c.layerline_generation_set_max_tokens(self._pointer, _size(max_tokens, "max_tokens")))
         for text in stop:
@@ -1200,7 +1256,7 @@ class Session(_Handle):
 
     def save(self, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
         """Writes what the session holds to a file, which replaces another of that name when it is complete: what `load`
-        needs to go on from here with the same bits. The tokens themselves are not in it."""
+        needs to go on from here with the same bits, the tokens among it."""
         name = _path(path)
         with self._use() as own:
             _call(_c().layerline_session_save, own, name)
@@ -1314,6 +1370,24 @@ class Session(_Handle):
         """How many tokens the session holds."""
         return int(self.info().position)
 
+    def reuse_prefix(self, tokens: Iterable[int]) -> int:
+        """Keeps what the session has in common with the beginning of `tokens`, forgets the rest, and says how many stay: the
+        next prompt is what follows them. That is less than all, unless the session holds just these and the logits of the
+        last. Where it cannot go back to as many, none stay: with recurrent layers all that it holds stays, or nothing."""
+        values, count = _tokens(tokens)
+        kept = ctypes.c_size_t()
+        with self._use() as own:
+            _call(_c().layerline_session_reuse_prefix, own, values, count, ctypes.byref(kept))
+        return kept.value
+
+    def common_prefix(self, tokens: Iterable[int]) -> int:
+        """How many of the first of `tokens` the session holds, whether or not it could go back to them."""
+        values, count = _tokens(tokens)
+        common = ctypes.c_size_t()
+        with self._use() as own:
+            _call(_c().layerline_session_common_prefix, own, values, count, ctypes.byref(common))
+        return common.value
+
     def truncate(self, tokens: int) -> None:
         """Forgets all tokens after the first `tokens`. Raises Error where a layer with a sliding window has dropped what the
         next token would see: `info().fewest_tokens` says how far back it goes."""
@@ -1328,6 +1402,7 @@ class Session(_Handle):
         generation: Optional[Generation] = None,
         sampler: Optional[Sampler] = None,
         on_token: Optional[Callable[[int, str], Optional[bool]]] = None,
+        on_generated: Optional[Callable[[Generated], Optional[bool]]] = None,
     ) -> str:
         """Runs a prompt, text or tokens, generates up to `max_tokens` or as `generation` says, and returns their text. An empty prompt goes on
         from the last pass. A text begins with the beginning token where the session holds none yet, and else goes on
@@ -1336,6 +1411,8 @@ class Session(_Handle):
         `on_token(token, piece)` gets each as it comes, on this thread; it may return False to stop. What it raises,
         KeyboardInterrupt too, ends the generation and comes out of here. Without a sampler the choice is greedy. The last
         token is not fed to the session: to go on later, begin the next prompt with it.
+
+        `on_generated` is the same with a `Generated`, and needs a generation.
         """
         if isinstance(prompt, str):
             held = self.position()
@@ -1353,17 +1430,37 @@ class Session(_Handle):
                 raised.append(error)
                 return False
 
+        def detailed(made: Any, _: Optional[int]) -> bool:
+            try:
+                g = made.contents
+                text = ctypes.string_at(g.piece, g.length).decode() if g.length else ""
+                pieces.append(text)
+                top = tuple((g.top[i].token, g.top[i].logprob) for i in range(g.top_count))
+                sampled = tuple((g.sampled_top[i].token, g.sampled_top[i].logprob) for i in range(g.sampled_top_count))
+                generated = Generated(g.token, text, g.logprob, g.sampled_logprob, top, sampled)
+                wanted = on_token is None or on_token(g.token, text) is not False
+                return (on_generated is None or on_generated(generated) is not False) and wanted
+            except BaseException as error:
+                raised.append(error)
+                return False
+
         if (max_tokens is None) == (generation is None):
             raise TypeError("generate needs max_tokens or a generation")
+        if on_generated is not None and generation is None:
+            raise TypeError("on_generated needs a generation")
         error = ctypes.c_void_p()
-        out = (_CALLBACK(called), None, ctypes.byref(error))
+        out: Tuple[Any, ...] = (_CALLBACK(called), None, ctypes.byref(error))
         with self._use() as own, (sampler or Sampler())._use() as chooser:
             if generation is None:
                 most = _size(max_tokens or 0, "max_tokens")
                 status = _c().layerline_session_generate(own, chooser, values, count, most, *out)
             else:
                 with generation._use() as how:
-                    status = _c().layerline_session_generate_with(own, how, chooser, values, count, *out)
+                    if on_generated is None:
+                        status = _c().layerline_session_generate_with(own, how, chooser, values, count, *out)
+                    else:
+                        out = (_DETAILED(detailed), *out[1:])
+                        status = _c().layerline_session_generate_detailed(own, how, chooser, values, count, *out)
         if raised:
             _c().layerline_error_free(error)
             raise raised[0]

@@ -6,6 +6,7 @@ import array
 import ctypes
 import gc
 import gzip
+import math
 import os
 import pathlib
 import re
@@ -59,7 +60,8 @@ class Interface(Case):
     def test_structs_are_those_of_the_header(self) -> None:
         # What ctests/layout.c and src/ffi/layout.rs hold the C and the Rust side to.
         text = (ROOT / "ctests/layout.c").read_text()
-        structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event),
+        structs = (("plan", Plan), ("model_info", Info), ("stats", Stats), ("event", layerline._Event), ("generated", layerline._Generated),
+                   ("token_logprob", layerline._TokenLogprob),
                    ("message", layerline._Message), ("session_info", layerline.SessionInfo),
                    ("progress", layerline.Progress))  # fmt: skip
         for name, layout in structs:
@@ -402,6 +404,39 @@ class WithModel(Case):
                     self.assertEqual(Session(model).generate(PROMPT, generation=generation), text)
                     self.assertEqual(generation.stats().tokens, 12)
                 self.refused(Status.UNSUPPORTED, Session(layer).forward, [1])
+
+    def test_log_probabilities_come_where_they_are_asked_for(self) -> None:
+        made: List[layerline.Generated] = []
+        plain = layerline.Generation(max_tokens=6)
+        text = Session(self.model).generate(PROMPT, generation=plain, on_generated=made.append)
+        self.assertTrue(all(math.isnan(g.logprob) and not g.top for g in made))
+        self.assertEqual(text, "".join(g.piece for g in made))
+        asked: List[layerline.Generated] = []
+        session = Session(self.model)
+        session.generate(PROMPT, generation=layerline.Generation(max_tokens=6, logprobs=3), on_generated=asked.append)
+        self.assertEqual([g.token for g in asked], [g.token for g in made])
+        for g in asked:
+            self.assertEqual((g.top[0], len(g.top), g.sampled_logprob), ((g.token, g.logprob), 3, 0.0))
+        # The last one, which was not fed, by the logits of the last pass.
+        logits = session.logits()
+        total = sum(math.exp(logit) for logit in logits)
+        self.assertAlmostEqual(asked[-1].logprob, math.log(math.exp(logits[asked[-1].token]) / total), places=5)
+        self.refused(Status.INVALID_ARGUMENT, layerline.Generation, logprobs=1000)
+        self.assertRaises(TypeError, Session(self.model).generate, PROMPT, max_tokens=1, on_generated=made.append)
+
+    def test_a_turn_reuses_what_is_common_and_a_full_context_drops_what_is_oldest(self) -> None:
+        session = Session(self.model, 16)
+        full = layerline.Generation(max_tokens=40)
+        self.refused(Status.CONTEXT_FULL, session.generate, PROMPT, generation=full)
+        self.assertEqual(full.stats().end, layerline.GenerationEnd.CONTEXT)
+        turn = [*PROMPT[:-1], 77, 78]
+        self.assertEqual(session.common_prefix(turn), len(PROMPT) - 1)
+        self.assertEqual(session.reuse_prefix(turn), len(PROMPT) - 1)
+        self.assertEqual(session.position(), len(PROMPT) - 1)
+        dropping = layerline.Generation(max_tokens=40, kept_first=2)
+        session.generate(turn[len(PROMPT) - 1 :], generation=dropping)
+        self.assertEqual(dropping.stats().tokens, 40)
+        self.assertGreater(dropping.stats().dropped, 0)
 
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []

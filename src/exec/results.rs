@@ -171,12 +171,13 @@ impl Rows {
 }
 
 /// Bytes that a session takes from the budget: its memory, a row of logits and an embedding, twice because those of the
-/// last pass stay until the next one has succeeded, what samplers compare its tokens in, the tokens of a pass, and the hidden
-/// states that it reads.
+/// last pass stay until the next one has succeeded, what samplers compare its tokens in, the tokens of a pass and those
+/// that it has taken in, and the hidden states that it reads.
 pub fn session_bytes(d: &Description, layout: &MemoryLayout, chunk: usize) -> u64 {
     let rows = (d.shape.vocab + d.shape.embedding) as u64 * size_of::<f32>() as u64;
     let tokens = (layout.context as u64).saturating_mul(size_of::<i32>() as u64);
     let candidates = if d.head.is_some() { Candidates::bytes(d.shape.vocab) } else { 0 };
+    let tokens = if d.causal { tokens.saturating_mul(2) } else { tokens };
     let hidden = hidden_rows(d, chunk).saturating_mul(d.shape.embedding).saturating_mul(size_of::<f32>()) as u64;
     let bytes = layout.bytes().saturating_add(2 * rows).saturating_add(candidates).saturating_add(tokens);
     bytes.saturating_add(hidden)

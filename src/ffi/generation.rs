@@ -1,17 +1,18 @@
 //! Generation with settings of its own: limits, stop strings, drafts.
 
 use std::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::boundary::{Handle, Poison, busy, caller, owned, versioned};
+use super::boundary::{Handle, Poison, busy, caller, outside, owned, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::sampler::{layerline_sampler, layerline_token_callback, passing_on};
 use super::session::layerline_session;
-use crate::error::Result;
-use crate::generate::{DraftModel, DraftPredictor, End, Generation};
+use crate::error::{Error, Result};
+use crate::generate::{Distribution, DraftModel, DraftPredictor, End, Generated, Generation, TokenLogprob};
 
 /// The generation has not ended, or by an error.
 pub const LAYERLINE_END_NONE: i32 = 0;
@@ -27,6 +28,15 @@ pub const LAYERLINE_END_STOP: i32 = 3;
 
 /// The callback returned false.
 pub const LAYERLINE_END_CALLBACK: i32 = 4;
+
+/// The context was full: the call returned LAYERLINE_ERROR_CONTEXT_FULL.
+pub const LAYERLINE_END_CONTEXT: i32 = 6;
+
+/// A full context ends a generation.
+pub const LAYERLINE_CONTEXT_STOP: i32 = 0;
+
+/// Where the context is full, the oldest tokens are dropped.
+pub const LAYERLINE_CONTEXT_DROP_OLDEST: i32 = 1;
 
 /// How texts are generated: how long they become, what ends them, and who drafts tokens of them. It can be used for many
 /// generations, one after the other, and belongs to no session.
@@ -184,6 +194,55 @@ pub unsafe extern "C" fn layerline_generation_set_draft_model(
     })
 }
 
+/// Sets what happens when the context of a session is full, by a token of the text or by a prompt that does not fit behind
+/// what the session holds.
+///
+/// With LAYERLINE_CONTEXT_DROP_OLDEST the first `keep_first` tokens of the session stay. Of those after them the older half is
+/// dropped, or as many as are needed, and the rest is taken in again at the positions it has from then on. So results are
+/// exact: the bits are those of a new session that was given the tokens that stay. It works for models of every kind, and
+/// costs a pass over the tokens that stay; of a model whose layers cannot go back to the first `keep_first` tokens, such as a
+/// recurrent one, over those too. Over a long text each token is taken in about once more. `dropped` of
+/// `layerline_generation_stats` tells how many went. A prompt that does not fit beside `keep_first` tokens ends with
+/// LAYERLINE_ERROR_CONTEXT_FULL as ever, and so does a session that does not know its tokens (`layerline_session_load`). Where
+/// the pass over the tokens that stay fails or is interrupted, the session holds fewer: its position tells.
+///
+/// `policy`: LAYERLINE_CONTEXT_STOP, the default, or LAYERLINE_CONTEXT_DROP_OLDEST.
+/// `keep_first`: tokens that always stay, such as a system prompt; without dropping it does not count.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_set_context_policy(
+    generation: *mut layerline_generation,
+    policy: i32,
+    keep_first: usize,
+) -> layerline_status {
+    caller!().status(|c| {
+        let kept_first = match policy {
+            LAYERLINE_CONTEXT_STOP => None,
+            LAYERLINE_CONTEXT_DROP_OLDEST => Some(keep_first),
+            _ => return Err(Error::invalid(format!("policy is {policy}, which is not one of LAYERLINE_CONTEXT_"))),
+        };
+        c.handle(generation)?.lock()?.set_kept_first(kept_first);
+        Ok(())
+    })
+}
+
+/// Asks for the log-probabilities of tokens, which the callback of `layerline_session_generate_detailed` gets. They take a
+/// time of their own, about that of a draw, and none where they are not asked for. Drafts do not change them.
+///
+/// `logprobs`: false, the default: none.
+/// `top`: of how many of the likeliest tokens, at most 256; 0: of the token chosen alone.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_set_logprobs(
+    generation: *mut layerline_generation,
+    logprobs: bool,
+    top: u32,
+) -> layerline_status {
+    caller!().status(|c| c.handle(generation)?.lock()?.set_logprobs(logprobs.then_some(top as usize)))
+}
+
 /// What the last generation was.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -202,6 +261,8 @@ pub struct layerline_generation_stats {
     pub accepted: u64,
     /// Nanoseconds that drafts have saved, by estimate, less those they have cost.
     pub gained_ns: i64,
+    /// Tokens of the session that were dropped to make room: `layerline_generation_set_context_policy`.
+    pub dropped: u64,
 }
 
 versioned!(layerline_generation_stats as "stats", up to gained_ns: i64);
@@ -226,12 +287,14 @@ pub unsafe extern "C" fn layerline_generation_get_stats(
                 End::Length => LAYERLINE_END_LENGTH,
                 End::StopString => LAYERLINE_END_STOP,
                 End::Callback => LAYERLINE_END_CALLBACK,
+                End::Context => LAYERLINE_END_CONTEXT,
             },
             tokens: stats.tokens,
             passes: stats.passes,
             drafted: stats.drafted,
             accepted: stats.accepted,
             gained_ns: (stats.gained_seconds * 1e9) as i64,
+            dropped: stats.dropped,
         });
         Ok(())
     })
@@ -265,4 +328,116 @@ pub unsafe extern "C" fn layerline_session_generate_with(
         let model = Arc::clone(session.model());
         generation.run(&mut *session, model.tokenizer()?, &mut sampler, prompt, on_token)
     })
+}
+
+/// A token and how likely it was.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_token_logprob {
+    /// The token.
+    pub token: i32,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+// Those of a generation are given out as they are.
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<layerline_token_logprob>() == size_of::<TokenLogprob>());
+    assert!(offset_of!(layerline_token_logprob, token) == offset_of!(TokenLogprob, token));
+    assert!(offset_of!(layerline_token_logprob, logprob) == offset_of!(TokenLogprob, logprob));
+};
+
+/// A token that was generated. The library fills it, and may know more members than the host: look at none that lies beyond
+/// `struct_size`. What it points to is valid during the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct layerline_generated {
+    /// Bytes of the struct that the library has filled.
+    pub struct_size: u32,
+    /// What was sampled.
+    pub token: i32,
+    /// The text that became whole with it, as `layerline_token_callback` gets it; not NUL-terminated.
+    pub piece: *const c_char,
+    /// Bytes of `piece`.
+    pub length: usize,
+    /// The natural logarithm of the token's probability by the softmax of the model's logits. NaN where
+    /// `layerline_generation_set_logprobs` has not asked for it.
+    pub logprob: f32,
+    /// The same by what the token was drawn from: what the sampler's chain left, divided by the temperature. A greedy choice
+    /// is certain, 0. NaN where not asked for.
+    pub sampled_logprob: f32,
+    /// The likeliest tokens by the model's logits, the likeliest first, of equals the lowest; NULL where there are none.
+    /// Tokens that are impossible are left out.
+    pub top: *const layerline_token_logprob,
+    /// How many there are.
+    pub top_count: usize,
+    /// The likeliest tokens of what was drawn from, in the same order; NULL where there are none.
+    pub sampled_top: *const layerline_token_logprob,
+    /// How many there are.
+    pub sampled_top_count: usize,
+}
+
+/// Gets each generated token, on the thread that called `layerline_session_generate_detailed`; false stops.
+///
+/// `generated`: the token and what is known of it; valid during the call.
+/// `user_data`: as given to `layerline_session_generate_detailed`.
+///
+/// What holds for `layerline_token_callback` holds for it.
+pub type layerline_generated_callback =
+    Option<unsafe extern "C" fn(generated: *const layerline_generated, user_data: *mut c_void) -> bool>;
+
+/// Runs and generates as `layerline_session_generate_with` does, with a callback that gets all that is known of each token:
+/// log-probabilities, where `layerline_generation_set_logprobs` asks for them.
+///
+/// `callback`, `user_data`: see `layerline_generated_callback`. It gets the same tokens with the same pieces.
+///
+/// Errors: as `layerline_session_generate_with`. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_generate_detailed(
+    session: *mut layerline_session,
+    generation: *mut layerline_generation,
+    sampler: *mut layerline_sampler,
+    prompt: *const i32,
+    count: usize,
+    callback: layerline_generated_callback,
+    user_data: *mut c_void,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, generation, sampler) = (c.handle(session)?, c.handle(generation)?, c.handle(sampler)?);
+        let prompt = c.array(prompt, count, "prompt")?;
+        let callback = callback.ok_or_else(|| Error::invalid("callback is NULL"))?;
+        let on_token = |made: Generated| {
+            let filled = layerline_generated::of(&made);
+            // SAFETY: the host gave the function, for the time of the call that this is made in.
+            let goes_on = || unsafe { callback(&filled, user_data) };
+            if outside(goes_on) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let (mut session, mut generation, mut sampler) = (session.write()?, generation.lock()?, sampler.lock()?);
+        let model = Arc::clone(session.model());
+        generation.run_detailed(&mut *session, model.tokenizer()?, &mut sampler, prompt, on_token)
+    })
+}
+
+impl layerline_generated {
+    fn of(made: &Generated) -> layerline_generated {
+        let top = |of: fn(&crate::generate::Logprobs) -> &Distribution| {
+            let top = made.logprobs.map_or(&[][..], |logprobs| &of(logprobs).top);
+            (if top.is_empty() { std::ptr::null() } else { top.as_ptr().cast() }, top.len())
+        };
+        let ((top, top_count), (sampled_top, sampled_top_count)) = (top(|l| &l.raw), top(|l| &l.sampled));
+        layerline_generated {
+            struct_size: size_of::<layerline_generated>() as u32,
+            token: made.token,
+            piece: made.piece.as_ptr().cast(),
+            length: made.piece.len(),
+            logprob: made.logprobs.map_or(f32::NAN, |l| l.raw.chosen),
+            sampled_logprob: made.logprobs.map_or(f32::NAN, |l| l.sampled.chosen),
+            top,
+            top_count,
+            sampled_top,
+            sampled_top_count,
+        }
+    }
 }

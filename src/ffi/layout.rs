@@ -58,7 +58,7 @@ layout!(layerline_plan: 104 {
 });
 
 #[cfg(target_pointer_width = "64")]
-layout!(layerline_generation_stats: 48 {
+layout!(layerline_generation_stats: 56 {
     struct_size: 0,
     end: 4,
     tokens: 8,
@@ -66,6 +66,27 @@ layout!(layerline_generation_stats: 48 {
     drafted: 24,
     accepted: 32,
     gained_ns: 40,
+    dropped: 48,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_token_logprob: 8 {
+    token: 0,
+    logprob: 4,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_generated: 64 {
+    struct_size: 0,
+    token: 4,
+    piece: 8,
+    length: 16,
+    logprob: 24,
+    sampled_logprob: 28,
+    top: 32,
+    top_count: 40,
+    sampled_top: 48,
+    sampled_top_count: 56,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -226,4 +247,7 @@ numbers!(
     LAYERLINE_END_LENGTH = 2,
     LAYERLINE_END_STOP = 3,
     LAYERLINE_END_CALLBACK = 4,
+    LAYERLINE_END_CONTEXT = 6,
+    LAYERLINE_CONTEXT_STOP = 0,
+    LAYERLINE_CONTEXT_DROP_OLDEST = 1,
 );

@@ -402,3 +402,57 @@ pub unsafe extern "C" fn layerline_session_truncate(
 ) -> layerline_status {
     caller!().run(err, |c| c.handle(session)?.write()?.truncate(tokens))
 }
+
+/// Keeps what the session has in common with the beginning of a list of tokens, and forgets the rest, so that the next turn
+/// of a conversation costs its new tokens alone.
+///
+/// `tokens`, `count`: all tokens of the conversation, of which the session may hold some.
+/// `kept`: set to how many stay; the next pass, or the prompt of a generation, is to take in those after them. It is less than
+/// `count`, so that a pass can leave the logits of the last one, unless the session holds just these tokens and the logits of
+/// the last: then nothing is left to take in, and an empty prompt goes on from there.
+///
+/// A session keeps what its layers can go back to, as `layerline_session_truncate` does: where that is less than what is
+/// common, nothing stays and `kept` is 0. So a model with recurrent layers keeps all that it holds, or nothing: to go back to
+/// a part, make a checkpoint there and restore it where `layerline_session_common_prefix` is not less than its position.
+/// After loading a state that an earlier release has saved the session does not know its tokens, and nothing stays.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED: each pass of the model is a sequence of its own;
+/// LAYERLINE_ERROR_BUSY while a pass runs or is submitted. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_reuse_prefix(
+    session: *mut layerline_session,
+    tokens: *const i32,
+    count: usize,
+    kept: *mut usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, tokens) = (c.handle(session)?, c.array(tokens, count, "tokens")?);
+        let kept = c.out(kept, "kept")?;
+        kept.set(session.write()?.reuse_prefix(tokens)?);
+        Ok(())
+    })
+}
+
+/// Tells how many tokens at the beginning of a list the session holds, whether or not it could go back to them: to choose
+/// among sessions, or a checkpoint. 0 where the session does not know its tokens.
+///
+/// `tokens`, `count`: may be none.
+/// `common`: set to how many.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_session_common_prefix(
+    session: *const layerline_session,
+    tokens: *const i32,
+    count: usize,
+    common: *mut usize,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (session, tokens) = (c.handle(session)?, c.array(tokens, count, "tokens")?);
+        let common = c.out(common, "common")?;
+        common.set(session.read()?.common_prefix(tokens));
+        Ok(())
+    })
+}

@@ -36,7 +36,7 @@ pub unsafe extern "C" fn layerline_session_copy(
 
 /// Writes what a session holds to a file, so that `layerline_session_load` can go on from there at another time, in
 /// another process: keys and values of its tokens, and the logits of the last one where the last pass left some. The
-/// tokens themselves are not in it, nor embeddings, nor what samplers have seen.
+/// tokens themselves come along, embeddings do not, nor what samplers have seen.
 ///
 /// The file is written as `.layerline-*.tmp` beside its place, and gets its name when it is complete and on storage: what
 /// had the name before is replaced whole, or stays. Only its owner can read it. It does not depend on the context length,

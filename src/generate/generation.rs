@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::draft_model::DraftModel;
+use super::logprobs::Logprobs;
 use super::pace::{Certainty, Pace};
 use super::predictor::DraftPredictor;
 use super::stop::Stops;
 use super::{Sampler, Sequence, Vocabulary, ngrams};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::model::Logits;
 use crate::text::Utf8Stream;
 
@@ -31,6 +32,8 @@ pub enum End {
     StopString,
     /// The callback asked for it.
     Callback,
+    /// The context was full. The generation ended with `CONTEXT_FULL`.
+    Context,
 }
 
 /// What the last generation was.
@@ -44,8 +47,20 @@ pub struct GenerationStats {
     /// Tokens drafted, and those of them that were chosen.
     pub drafted: u64,
     pub accepted: u64,
+    /// Tokens dropped to make room.
+    pub dropped: u64,
     /// Seconds that drafts have saved by estimate, less those they have cost.
     pub gained_seconds: f64,
+}
+
+/// A token that was chosen, as callbacks get it.
+#[derive(Clone, Copy)]
+pub struct Generated<'a> {
+    pub token: i32,
+    /// The text that became whole with it.
+    pub piece: &'a str,
+    /// Where [`Generation::set_logprobs`] asks for them.
+    pub logprobs: Option<&'a Logprobs>,
 }
 
 /// Who drafts.
@@ -64,6 +79,10 @@ enum Drafter {
 pub struct Generation {
     max_tokens: usize,
     stops: Stops,
+    /// The likeliest tokens to tell of, where log-probabilities are asked for.
+    logprobs: Option<usize>,
+    /// Where the context is full, tokens after so many are dropped; None: it ends.
+    kept_first: Option<usize>,
     drafter: Drafter,
     max_drafts: usize,
     /// What passes of the model cost, and how many drafts were right: kept over generations.
@@ -80,6 +99,8 @@ impl Default for Generation {
         Generation {
             max_tokens: usize::MAX,
             stops: Stops::default(),
+            logprobs: None,
+            kept_first: None,
             drafter: Drafter::None,
             max_drafts: 0,
             pace: Pace::default(),
@@ -101,9 +122,10 @@ struct Run<'a, V, F> {
     bytes: Vec<u8>,
     whole: String,
     piece: String,
+    logprobs: Option<Logprobs>,
 }
 
-impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
+impl<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>> Run<'_, V, F> {
     /// Passes a token that was chosen on. What it says ends the generation.
     fn token(&mut self, token: i32) -> Result<Option<End>> {
         self.whole.clear();
@@ -126,15 +148,19 @@ impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
         }
         if end || stopped {
             if !self.piece.is_empty() {
-                let _ = (self.on_token)(token, &self.piece);
+                let _ = self.pass_on(token);
             }
             return Ok(Some(if stopped { End::StopString } else { End::EndToken }));
         }
-        Ok(match (self.on_token)(token, &self.piece) {
+        Ok(match self.pass_on(token) {
             ControlFlow::Break(()) => Some(End::Callback),
             ControlFlow::Continue(()) if self.left == 0 => Some(End::Length),
             ControlFlow::Continue(()) => None,
         })
+    }
+
+    fn pass_on(&mut self, token: i32) -> ControlFlow<()> {
+        (self.on_token)(Generated { token, piece: &self.piece, logprobs: self.logprobs.as_ref() })
     }
 }
 
@@ -205,7 +231,8 @@ impl Generation {
     /// As [`generate`](super::generate), with these settings.
     ///
     /// With drafts the tokens, the sampler and what is left in the sequence are as without. An error may leave a sequence
-    /// with recurrent layers without tokens at its end that were passed on already: its position tells.
+    /// with recurrent layers without tokens at its end that were passed on already, and any without those that were to be
+    /// taken in again after others were dropped: its position tells.
     ///
     /// # Errors
     /// As [`generate`](super::generate); those of the passes of a model that drafts; `INVALID_ARGUMENT`: it has another
@@ -216,11 +243,29 @@ impl Generation {
         vocabulary: &V,
         sampler: &mut Sampler,
         prompt: &[i32],
-        on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+        mut on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.run_detailed(sequence, vocabulary, sampler, prompt, |made| on_token(made.token, made.piece))
+    }
+
+    /// As [`Generation::run`], with all that is known of each token.
+    ///
+    /// # Errors
+    /// As [`Generation::run`].
+    pub fn run_detailed<S: Sequence, V: Vocabulary>(
+        &mut self,
+        sequence: &mut S,
+        vocabulary: &V,
+        sampler: &mut Sampler,
+        prompt: &[i32],
+        on_token: impl FnMut(Generated) -> ControlFlow<()>,
     ) -> Result<()> {
         self.stats = GenerationStats::default();
         let gained = self.pace.gained();
         let result = self.run_from(sequence, vocabulary, sampler, prompt, on_token);
+        if result.as_ref().is_err_and(|e| e.status() == Status::ContextFull) {
+            self.stats.end = End::Context;
+        }
         self.stats.gained_seconds = self.pace.gained() - gained;
         self.position = sequence.position();
         sequence.end_drafts();
@@ -235,7 +280,7 @@ impl Generation {
         vocabulary: &V,
         sampler: &mut Sampler,
         prompt: &[i32],
-        on_token: impl FnMut(i32, &str) -> ControlFlow<()>,
+        on_token: impl FnMut(Generated) -> ControlFlow<()>,
     ) -> Result<()> {
         // One reading for the whole run: an interrupt between two passes then ends the next one before it begins.
         let since = sequence.interrupts();
@@ -246,12 +291,16 @@ impl Generation {
             let tokens = sequence.begin_hidden(predictor.model(), since)?;
             predictor.begin(sequence.position(), tokens)?;
         }
+        let logprobs = self.logprobs.map(Logprobs::new).transpose()?;
         if sequence.position() != self.position {
             // Another sequence, or one that went elsewhere meanwhile.
             self.text.clear();
         }
         if !prompt.is_empty() {
-            self.forward(sequence, prompt, since, true)?;
+            match self.make_room(sequence, prompt)? {
+                Some(all) => self.forward(sequence, &all, since, true)?,
+                None => self.forward(sequence, prompt, since, true)?,
+            }
             sampler.accept(prompt)?;
             self.remember(prompt)?;
         }
@@ -270,6 +319,7 @@ impl Generation {
             bytes: Vec::new(),
             whole: String::new(),
             piece: String::new(),
+            logprobs,
             stops: &mut stops,
         };
         let result = self.tokens(sequence, sampler, &mut run, since);
@@ -279,7 +329,7 @@ impl Generation {
     }
 
     /// Chooses token after token, until one ends the generation.
-    fn tokens<S: Sequence, V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>>(
+    fn tokens<S: Sequence, V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>>(
         &mut self,
         sequence: &mut S,
         sampler: &mut Sampler,
@@ -300,7 +350,7 @@ impl Generation {
         let memory = |_| Error::out_of_memory("tokens of a pass");
         unfed.try_reserve_exact(2 * rows + 2).map_err(memory)?;
         drafts.try_reserve_exact(2 * rows + 2).map_err(memory)?;
-        let token = sampler.sample_last(sequence)?;
+        let token = run.sample(sampler, sequence, sequence.last_logits()?)?;
         if let Some(end) = self.chosen(run, token)? {
             return Ok(end);
         }
@@ -312,7 +362,14 @@ impl Generation {
                 self.forward(sequence, &unfed[..last], since, false)?;
                 unfed.drain(..last);
             }
-            let most = rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1));
+            let roomier = self.make_room(sequence, &unfed)?;
+            let refilled = roomier.is_some();
+            if let Some(all) = roomier {
+                unfed.try_reserve(all.len()).map_err(memory)?;
+                unfed.clear();
+                unfed.extend_from_slice(&all);
+            }
+            let most = if refilled { 0 } else { rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1)) };
             let most = most.min(sequence.room().saturating_sub(unfed.len()));
             let (certainty, asked) = self.draft(sequence, most, &unfed, &mut drafts)?;
             let drafted = sequence.now();
@@ -320,10 +377,12 @@ impl Generation {
             self.stats.passes += 1;
             if drafts.is_empty() {
                 self.forward(sequence, &unfed, since, false)?;
-                self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
-                self.pace.abstained(drafting);
+                if !refilled {
+                    self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
+                    self.pace.abstained(drafting);
+                }
                 unfed.clear();
-                let token = sampler.sample_last(sequence)?;
+                let token = run.sample(sampler, sequence, sequence.last_logits()?)?;
                 if let Some(end) = self.chosen(run, token)? {
                     return Ok(end);
                 }
@@ -337,7 +396,7 @@ impl Generation {
             let mut pass = DraftedPass { sequence, kept: fed, settled: false };
             let end = loop {
                 let logits = pass.sequence.draft_logits(pass.kept - 1)?;
-                let token = pass.sequence.with_candidates(|memory| sampler.sample_in(memory, logits))?;
+                let token = run.sample(sampler, pass.sequence, logits)?;
                 let right = unfed.get(pass.kept) == Some(&token);
                 let end = self.chosen(run, token)?;
                 if end.is_some() || !right {
@@ -393,7 +452,7 @@ impl Generation {
     }
 
     /// A token was chosen.
-    fn chosen<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>>(
+    fn chosen<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>>(
         &mut self,
         run: &mut Run<V, F>,
         token: i32,
@@ -494,5 +553,7 @@ impl<S: Sequence> Drop for DraftedPass<'_, S> {
     }
 }
 
+mod likely;
+mod room;
 #[cfg(test)]
 mod tests;

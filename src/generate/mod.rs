@@ -6,11 +6,13 @@
 //! | `generation` | the loop: limits, stop strings, drafts |
 //! | `ngrams`, `draft_model`, `predictor` | where drafts come from |
 //! | `pace` | how many of them a pass is worth |
+//! | `logprobs` | how likely tokens were |
 //! | `stop` | stop strings |
 //! | `sampler` | from logits to a token |
 
 mod draft_model;
 mod generation;
+mod logprobs;
 mod ngrams;
 mod pace;
 mod predictor;
@@ -19,7 +21,8 @@ mod sampler;
 mod stop;
 
 pub use draft_model::DraftModel;
-pub use generation::{End, Generation, GenerationStats, MAX_DRAFTS};
+pub use generation::{End, Generated, Generation, GenerationStats, MAX_DRAFTS};
+pub use logprobs::{Distribution, Logprobs, MAX_TOP, TokenLogprob};
 pub use predictor::DraftPredictor;
 pub use run::{Sequence, Vocabulary, generate};
 pub use sampler::{Sampler, Step};

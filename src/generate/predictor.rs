@@ -133,6 +133,11 @@ impl DraftPredictor {
         self.session.hidden_inputs().copy_within(row * width..(row + 1) * width, 0);
     }
 
+    /// The model has taken tokens back as far as `position`, and goes on with others.
+    pub(super) fn start_over(&mut self, position: usize) -> Result<()> {
+        if self.is_active() { self.restart(position, false) } else { Ok(()) }
+    }
+
     /// Begins anew at a position of the model, whose hidden state before is the row that waits last, or is not known.
     fn restart(&mut self, position: usize, with_last: bool) -> Result<()> {
         let (last, width) = (self.rows().saturating_sub(1), self.width());

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::{Generation, Sampler};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::exec::Candidates;
 use crate::model::{Logits, Model};
 use crate::session::{See, Session};
@@ -31,6 +31,13 @@ pub trait Sequence {
     /// Whether a pass over more tokens may need more of the weights.
     fn has_experts(&self) -> bool {
         false
+    }
+
+    /// Makes room for `more` tokens by dropping the oldest after the first `keep`. Returns the tokens to take in again, and how
+    /// many were dropped.
+    fn drop_oldest(&mut self, keep: usize, more: usize) -> Result<(Vec<i32>, usize)> {
+        let _ = (keep, more);
+        Err(Error::new(Status::ContextFull, "this sequence cannot drop tokens"))
     }
     /// The time, by which passes are measured.
     fn now(&self) -> Instant {
@@ -124,6 +131,10 @@ impl Sequence for Session {
 
     fn has_experts(&self) -> bool {
         self.model().description().experts().is_some()
+    }
+
+    fn drop_oldest(&mut self, keep: usize, more: usize) -> Result<(Vec<i32>, usize)> {
+        Session::drop_oldest(self, keep, more)
     }
 
     fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {

@@ -9,11 +9,13 @@ mod steps;
 use std::collections::VecDeque;
 
 use super::Sequence;
+use super::logprobs::Distribution;
 use crate::error::{Error, Result};
 use crate::exec::Candidates;
 use crate::sys::heap;
 use crate::text::Tokenizer;
-use candidates::{Candidate, candidate, keep, logit_of, token_of};
+use candidates::keep;
+pub(super) use candidates::{Candidate, candidate, logit_of, token_of, weight};
 use random::SplitMix64;
 use repetition::{Dry, Penalties, counts};
 use steps::Mirostat;
@@ -357,11 +359,28 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::sample`].
     pub fn sample_in(&mut self, memory: &mut Candidates, logits: &[f32]) -> Result<i32> {
+        self.sample_from(memory, logits, None)
+    }
+
+    /// As [`Sampler::sample_in`]; `sampled` is to tell what the token was drawn from.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub(super) fn sample_from(
+        &mut self,
+        memory: &mut Candidates,
+        logits: &[f32],
+        sampled: Option<&mut Distribution>,
+    ) -> Result<i32> {
         let token = if self.takes_likeliest() {
-            likeliest(logits.iter().copied().enumerate())
+            let token = likeliest(logits.iter().copied().enumerate());
+            if let (Some(token), Some(sampled)) = (token, sampled) {
+                sampled.certain(token);
+            }
+            token
         } else {
             let (candidates, weights) = memory.numbers(logits.len())?;
-            self.choose(candidates, weights, logits)?
+            self.choose(candidates, weights, logits, sampled)?
         };
         let token = token.ok_or_else(|| {
             Error::format(format!("none of the {} logits is a number: the model's weights are damaged", logits.len()))
@@ -384,13 +403,26 @@ impl Sampler {
             && (self.typical_p == 1.0 || !has(Step::Typical))
     }
 
-    fn choose(&mut self, all: &mut [Candidate], weights: &mut [u64], logits: &[f32]) -> Result<Option<u32>> {
-        let (candidates, temperature) = self.narrow(all, weights, logits)?;
-        let chosen = match &mut self.mirostat {
-            Some(mirostat) => mirostat.draw(candidates, weights, temperature, &mut self.random),
-            None => steps::draw(candidates, weights, temperature, &mut self.random),
-        };
-        Ok(chosen.map(token_of))
+    fn choose(
+        &mut self,
+        all: &mut [Candidate],
+        weights: &mut [u64],
+        logits: &[f32],
+        sampled: Option<&mut Distribution>,
+    ) -> Result<Option<u32>> {
+        let (mut candidates, temperature) = self.narrow(all, weights, logits)?;
+        if let Some(mirostat) = &self.mirostat {
+            let Some(left) = mirostat.narrow(candidates, temperature) else { return Ok(None) };
+            candidates = left;
+        }
+        let Some(chosen) = steps::draw(candidates, weights, temperature, &mut self.random) else { return Ok(None) };
+        if let Some(mirostat) = &mut self.mirostat {
+            mirostat.moved_by(candidates, weights, chosen);
+        }
+        if let Some(sampled) = sampled {
+            sampled.of_candidates(candidates, weights, temperature, chosen);
+        }
+        Ok(Some(token_of(chosen)))
     }
 
     /// What the chain leaves of the tokens, and the temperature to draw with.

@@ -118,6 +118,7 @@ impl Session {
             self.marks.lose_beyond(tokens);
             self.memory.put_back(snapshot);
         }
+        self.tokens.truncate(tokens);
         self.position = tokens;
         Ok(())
     }

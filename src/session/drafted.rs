@@ -86,6 +86,7 @@ impl Session {
             tokens => self.memory.truncate(tokens)?,
         }
         self.position = start + kept;
+        self.tokens.truncate(self.position);
         Ok(kept)
     }
 }

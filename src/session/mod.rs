@@ -10,6 +10,7 @@ mod state;
 mod submit;
 #[cfg(all(test, feature = "prefetch"))]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::model::{Logits, Model, Outputs};
 use crate::sys::sync::Mutex;
 use checkpoint::Marks;
 use results::{Results, Spare, Wide};
+use tokens::Tokens;
 
 pub use crate::weights::Interrupt;
 pub use batch::{BatchInput, forward_batch};
@@ -35,6 +37,8 @@ pub struct Session {
     context: usize,
     position: usize,
     memory: SequenceMemory,
+    /// As many as `position` says, where they are known.
+    tokens: Tokens,
     /// Of the checkpoints that can be restored.
     marks: Marks,
     /// What the last pass left.
@@ -85,7 +89,9 @@ impl Session {
         let layout = MemoryLayout::new(model.description(), context, model.chunk_length(), model.kv_type())?;
         let reserved = session_bytes(model.description(), &layout, model.chunk_length());
         model.engine().reserve(reserved).map_err(|e| e.context(format!("a session of {context} tokens")))?;
-        let memory = SequenceMemory::new(layout).map_err(|e| {
+        let made = Tokens::new(if model.description().causal { context } else { 0 })
+            .and_then(|tokens| Ok((SequenceMemory::new(layout)?, tokens)));
+        let (memory, tokens) = made.map_err(|e| {
             model.engine().release(reserved);
             e.context(format!("a session of {context} tokens"))
         })?;
@@ -99,6 +105,7 @@ impl Session {
             context,
             position: 0,
             memory,
+            tokens,
             marks: Marks::default(),
             results: Results::none(model),
             spare: Spare::default(),
@@ -259,6 +266,7 @@ impl Session {
             self.forget_results();
             self.marks.lose_beyond(tokens);
         }
+        self.tokens.truncate(tokens);
         self.position = tokens;
         Ok(())
     }

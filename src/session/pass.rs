@@ -164,6 +164,10 @@ impl Session {
             return Ok(false);
         }
         self.memory.end_pass(true);
+        if self.model.description().causal {
+            let Session { member, tokens, .. } = self;
+            member.prepare(|loan| tokens.append(&loan.tokens));
+        }
         pass.fresh.finish(pass.outputs, pass.tokens);
         self.spare.keep(&mut self.results);
         self.results = replace(&mut pass.fresh, Results::none(&self.model));

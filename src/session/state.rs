@@ -7,7 +7,7 @@
 //! | offset | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | `LAYRSESS` |
-//! | 8 | 4 | version of the form: 2 |
+//! | 8 | 4 | version of the form: 3, or 2 where the tokens are not in it |
 //! | 12 | 4 | bit i: rotation i is that of sessions with room for more tokens than the usual one is for |
 //! | 16 | 16 | the model's [fingerprint](crate::model::Model) |
 //! | 32 | 4 × 5 | layers that keep something, heads of keys and values, elements of a key, elements of a value, vocabulary; heads as the model's keys say for the first layer, rows are each as its own layer has them |
@@ -20,11 +20,12 @@
 //! | | 2 | 0 |
 //! | | 4 | the window, of kind 1; the numbers of the state, of kind 3; else 0 |
 //! | | 8 | the first position that it has rows of; 0 but of kind 1 |
+//! | | 4 × tokens | of version 3: the tokens |
 //! | | | for each layer its keys, \[positions\]\[heads\]\[elements\], then its values, but of kind 2; a state is floats, in an order of its own, and left out where there are no tokens |
 //! | | | logits, floats |
 //! | | 16 | XXH3-128 of all that stands before |
 //!
-//! The tokens themselves are not in it: a session does not know them.
+//! Version 2 is that of earlier releases. A session that was loaded from it does not know its tokens, and is saved so again.
 
 mod form;
 mod stream;
@@ -39,6 +40,7 @@ use crate::error::{Error, Result, Status};
 use crate::exec::memory::{Held, Layer, Row, RowMut, Snapshot};
 use crate::model::Logits;
 use crate::sys::file::open_for_reading;
+use crate::sys::heap;
 use crate::sys::replace::replace;
 use form::{CHECKSUM_BYTES, HEADER_BYTES, Header, LAYER_BYTES, LayerEntry};
 use stream::{Reader, Writer};
@@ -66,7 +68,8 @@ impl Session {
         let header = self.header(u32::from(self.logit_rows() > 0))?;
         let rows = self.memory.layers().iter().map(|l| ((self.position - l.first) * l.position_words() * 2) as u64);
         let states = self.memory.state_layers().iter().filter(|_| self.position > 0).map(|l| 4 * l.0.len() as u64);
-        Ok(header.bytes_without_rows() + rows.sum::<u64>() + states.sum::<u64>())
+        let tokens = 4 * self.tokens().map_or(0, <[i32]>::len) as u64;
+        Ok(header.bytes_without_rows() + tokens + rows.sum::<u64>() + states.sum::<u64>())
     }
 
     /// Writes what a file of [`Session::save`] would hold.
@@ -90,6 +93,7 @@ impl Session {
         for entry in self.entries() {
             out.put(&entry.to_bytes(), |byte| [byte])?;
         }
+        out.put(self.tokens().unwrap_or_default(), i32::to_le_bytes)?;
         self.memory.save(self.position, |row| match row {
             Row::Halves(halves) => out.put(halves, u16::to_le_bytes),
             Row::Bytes(bytes) => out.put(bytes, |byte| [byte]),
@@ -137,22 +141,28 @@ impl Session {
         let length = length - CHECKSUM_BYTES as u64;
         let checksum = check(file, length)?;
         let firsts = self.firsts(file, &header)?;
+        check_tokens(file, &header)?;
 
         let mut results = Results::claim(&self.model, of_last(header.logit_rows > 0).into(), 1)?;
         results.allocate(&mut self.spare, &self.interrupt, self.interrupt.count())?;
         let backup = if may_fail && self.position > 0 { Some(self.backup()?) } else { None };
-        let tokens = header.tokens as usize;
-        let read = self.read_in(file, length, tokens, &firsts, results.logits.all_mut());
+        let read = self.read_in(file, length, &header, &firsts, results.logits.all_mut());
         let changed = match read {
             Ok(found) if found == checksum => None,
             Ok(_) => Some("its checksum is another".into()),
             Err(e) => Some(e.to_string()),
         };
-        let reserved = backup.as_ref().map_or(0, |(_, bytes)| *bytes);
+        let reserved = backup.as_ref().map_or(0, |backup| backup.bytes);
         if changed.is_some() {
             match &backup {
-                Some((snapshot, _)) => self.memory.put_back(snapshot),
-                None => self.memory.clear(),
+                Some(backup) => {
+                    self.memory.put_back(&backup.memory);
+                    self.tokens.replace(backup.tokens.as_deref());
+                }
+                None => {
+                    self.memory.clear();
+                    self.tokens.truncate(0);
+                }
             }
         }
         drop(backup);
@@ -163,25 +173,25 @@ impl Session {
         }
         self.spare.keep(&mut self.results);
         self.marks.lose_all();
-        self.position = tokens;
+        self.position = header.tokens as usize;
         self.results = results;
         Ok(())
     }
 
-    /// A copy of all that the session holds, and what was taken from the budget for it.
-    fn backup(&self) -> Result<(Snapshot, u64)> {
-        let bytes = self.memory.snapshot_bytes(Held::Everything, self.position);
+    /// A copy of all that the session holds.
+    fn backup(&self) -> Result<Backup> {
+        let tokens = self.tokens().map_or(0, size_of_val) as u64;
+        let bytes = self.memory.snapshot_bytes(Held::Everything, self.position) + tokens;
         let engine = self.model.engine();
         engine.reserve(bytes).map_err(|e| {
             e.context("a copy of what the session holds, for the case that reading fails (an empty session needs none)")
         })?;
-        match self.memory.snapshot(Held::Everything, self.position) {
-            Ok(snapshot) => Ok((snapshot, bytes)),
-            Err(e) => {
-                engine.release(bytes);
-                Err(e)
-            }
-        }
+        let copy = || {
+            let own = self.tokens().map(|tokens| heap::collected(tokens.iter().copied(), "a copy of tokens"));
+            let (memory, tokens) = (self.memory.snapshot(Held::Everything, self.position)?, own.transpose()?);
+            Ok(Backup { memory, tokens, bytes })
+        };
+        copy().inspect_err(|_| engine.release(bytes))
     }
 
     /// The header of a state that is as long as it says, and that this session can take.
@@ -198,7 +208,7 @@ impl Session {
         if length < least {
             return Err(Error::format(format!("{length} bytes; the state of {layers} layers takes {least} at least")));
         }
-        let mut want = Some(least);
+        let mut want = header.token_bytes().and_then(|tokens| least.checked_add(tokens));
         let own = self.header(header.logit_rows)?;
         for i in 0..layers {
             let same = if header.sizes == own.sizes { self.memory.layers().get(i as usize) } else { None };
@@ -253,7 +263,7 @@ impl Session {
         &mut self,
         file: &mut (impl Read + Seek),
         length: u64,
-        tokens: usize,
+        header: &Header,
         firsts: &[usize],
         logits: &mut [f32],
     ) -> io::Result<u128> {
@@ -262,6 +272,11 @@ impl Session {
         input.take(&mut [0; HEADER_BYTES], |[byte]| byte)?;
         for _ in self.entries() {
             input.take(&mut [0; LAYER_BYTES], |[byte]| byte)?;
+        }
+        let tokens = header.tokens as usize;
+        match header.has_tokens {
+            true => input.take(self.tokens.places(tokens), i32::from_le_bytes)?,
+            false => self.tokens.replace((tokens == 0).then_some(&[])),
         }
         self.memory.load(tokens, firsts, |row| match row {
             RowMut::Halves(halves) => input.take(halves, u16::from_le_bytes),
@@ -295,6 +310,7 @@ impl Session {
         results.logits.all_mut().copy_from_slice(self.last_logits());
         copy.results = results;
         copy.memory.copy_from(&self.memory, self.position);
+        copy.tokens.replace(self.tokens());
         copy.position = self.position;
         Ok(copy)
     }
@@ -315,6 +331,7 @@ impl Session {
         let d = self.model.description();
         let s = d.shape;
         Ok(Header {
+            has_tokens: self.tokens().is_some(),
             rotations: self.rotations(self.context),
             fingerprint: self.model.fingerprint()?,
             sizes: [self.entries().count(), s.kv_heads, s.key_dim, s.value_dim, s.vocab].map(|n| n as u32),
@@ -334,6 +351,14 @@ impl Session {
     fn last_logits(&self) -> &[f32] {
         self.logit_rows().checked_sub(1).and_then(|row| self.logits(row).ok()).unwrap_or(&[])
     }
+}
+
+/// A copy of what a session holds.
+struct Backup {
+    memory: Snapshot,
+    tokens: Option<Vec<i32>>,
+    /// What was taken from the budget for it.
+    bytes: u64,
 }
 
 /// What is kept of the logits.
@@ -360,6 +385,23 @@ fn read_entry(file: &mut impl Read, i: u32, header: &Header, own: Option<&Layer>
     let mut bytes = [0; LAYER_BYTES];
     file.read_exact(&mut bytes).map_err(unreadable)?;
     LayerEntry::from_bytes(&bytes, i, header, own)
+}
+
+/// Reads the tokens of a state, which stand where `file` is.
+fn check_tokens(file: &mut impl Read, header: &Header) -> Result<()> {
+    let [.., vocab] = header.sizes.map(i64::from);
+    let mut bytes = [0; 4096];
+    let mut left = header.token_bytes().unwrap_or_default();
+    while left > 0 {
+        let part = &mut bytes[..left.min(4096) as usize];
+        file.read_exact(part).map_err(unreadable)?;
+        left -= part.len() as u64;
+        let tokens = part.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().expect("four bytes")));
+        if let Some(token) = tokens.into_iter().find(|&token| !(0..vocab).contains(&i64::from(token))) {
+            return Err(Error::format(format!("it has token {token}; the vocabulary has {vocab}")));
+        }
+    }
+    Ok(())
 }
 
 /// The checksum of a state of `length` bytes, which ends with it.

@@ -59,6 +59,9 @@ impl Sequence for Timeless {
     fn now(&self) -> Instant {
         self.time.get()
     }
+    fn drop_oldest(&mut self, keep: usize, more: usize) -> Result<(Vec<i32>, usize)> {
+        Sequence::drop_oldest(&mut self.session, keep, more)
+    }
     fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {
         self.session.begin_drafts(rows, since)
     }

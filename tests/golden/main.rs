@@ -14,6 +14,7 @@ mod hostile;
 mod long;
 mod predictor;
 mod predictor_drafts;
+mod prefix;
 mod quant;
 mod real;
 mod recurrent;

@@ -294,7 +294,8 @@ fn forged_figures_are_refused_with_what_is_wrong() {
         assert!(error.message().contains(word), "{error}");
     };
     refused(8, &1u32.to_le_bytes(), Status::Unsupported, "written by an older version");
-    refused(8, &3u32.to_le_bytes(), Status::Unsupported, "version 3");
+    refused(8, &4u32.to_le_bytes(), Status::Unsupported, "version 4");
+    refused(8, &2u32.to_le_bytes(), Status::Format, "takes");
     refused(12, &1u32.to_le_bytes(), Status::InvalidArgument, "turns keys");
     refused(16, &[1, 2, 3], Status::InvalidArgument, "fingerprint");
     for at in [32, 36, 40, 44, 48] {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::Status;
 use crate::exec::Candidates;
+use crate::generate::{Distribution, MAX_TOP};
 use crate::text::Tokenizer;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ const VOCAB: usize = 24;
 /// A sequence whose logits follow from its last tokens, so that its text repeats itself in part, as a real one does.
 struct Toy {
     tokens: Vec<i32>,
+    /// The same, before it was truncated.
+    kept: Vec<i32>,
     context: usize,
     /// Cannot go back into a pass.
     recurrent: bool,
@@ -29,6 +32,7 @@ impl Toy {
     fn new(recurrent: bool) -> Toy {
         Toy {
             tokens: vec![],
+            kept: vec![],
             context: 10_000,
             recurrent,
             rows: 0,
@@ -59,6 +63,8 @@ impl Toy {
             return Err(Error::new(Status::ContextFull, "full"));
         }
         self.passes += 1;
+        self.kept = self.tokens.clone();
+        self.kept.extend_from_slice(tokens);
         self.time += Duration::from_millis(100 + 5 * tokens.len() as u64);
         self.logits.clear();
         for token in tokens {
@@ -97,6 +103,16 @@ impl Sequence for Toy {
     }
     fn now(&self) -> Instant {
         self.time
+    }
+    fn drop_oldest(&mut self, keep: usize, more: usize) -> Result<(Vec<i32>, usize)> {
+        let dropped = (self.tokens.len() - keep) / 2;
+        assert!(more <= self.room() + dropped);
+        let mut again = self.tokens.split_off(keep + dropped);
+        self.tokens.truncate(if self.recurrent { 0 } else { keep });
+        if self.recurrent {
+            again.splice(0..0, self.kept[..keep].iter().copied());
+        }
+        Ok((again, dropped))
     }
     fn begin_drafts(&mut self, rows: usize, _: u64) -> usize {
         self.rows = rows;
@@ -145,10 +161,21 @@ impl Vocabulary for Letters {
 #[derive(Debug, PartialEq)]
 struct Seen {
     pieces: Vec<(i32, String)>,
+    logprobs: Vec<Vec<u32>>,
     result: std::result::Result<End, Status>,
+    dropped: u64,
     tokens: Vec<i32>,
     logits: Vec<f32>,
     next_drawn: i32,
+}
+
+/// All numbers of both distributions.
+fn bits(logprobs: &Logprobs) -> Vec<u32> {
+    let of = |d: &Distribution| {
+        let top = d.top.iter().flat_map(|t| [t.token as u32, t.logprob.to_bits()]);
+        [d.chosen.to_bits()].into_iter().chain(top).collect::<Vec<_>>()
+    };
+    [of(&logprobs.raw), of(&logprobs.sampled)].concat()
 }
 
 struct Case {
@@ -157,6 +184,7 @@ struct Case {
     max_tokens: usize,
     stop_after: usize,
     context: usize,
+    kept_first: Option<usize>,
     stop: Option<&'static str>,
     ends: bool,
 }
@@ -177,16 +205,22 @@ impl Case {
         if let Some(stop) = self.stop {
             generation.add_stop(stop).unwrap();
         }
-        let mut pieces = vec![];
+        generation.set_logprobs(Some(3)).unwrap();
+        generation.set_kept_first(self.kept_first);
+        let (mut pieces, mut logprobs) = (vec![], vec![]);
         let prompt: Vec<i32> = (0..12).map(|i| (i + self.seed as i32) % 5).collect();
-        let result = generation.run(&mut toy, &Letters { ends: self.ends }, &mut sampler, &prompt, |token, piece| {
-            pieces.push((token, piece.to_string()));
+        let letters = Letters { ends: self.ends };
+        let result = generation.run_detailed(&mut toy, &letters, &mut sampler, &prompt, |made| {
+            pieces.push((made.token, made.piece.to_string()));
+            logprobs.push(bits(made.logprobs.unwrap()));
             if pieces.len() == self.stop_after { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let stats = generation.stats();
         let seen = Seen {
             pieces,
+            logprobs,
             result: result.map(|()| stats.end).map_err(|e| e.status()),
+            dropped: stats.dropped,
             logits: toy.last_logits().unwrap().to_vec(),
             tokens: toy.tokens,
             next_drawn: sampler.sample(&[1.0; 40]).unwrap(),
@@ -206,6 +240,7 @@ fn drafts_change_nothing_that_can_be_seen() {
                 max_tokens: 150,
                 stop_after: usize::MAX,
                 context: 10_000,
+                kept_first: None,
                 stop: None,
                 ends: false,
             };
@@ -214,6 +249,7 @@ fn drafts_change_nothing_that_can_be_seen() {
                 Case { max_tokens: 37, ..plain },
                 Case { stop_after: 23, ..plain },
                 Case { context: 60, ..plain },
+                Case { context: 60, kept_first: Some(7), ..plain },
                 Case { stop: Some("ab"), ..plain },
                 plain,
             ] {
@@ -244,6 +280,7 @@ fn the_end_is_told_and_what_was_drafted_counted() {
         max_tokens: 200,
         stop_after: usize::MAX,
         context: 10_000,
+        kept_first: None,
         stop: None,
         ends: false,
     };
@@ -297,4 +334,48 @@ fn numbers_of_drafts_out_of_range_are_refused() {
     for drafts in [0, MAX_DRAFTS + 1] {
         assert_eq!(Generation::new().draft_from_text(drafts).unwrap_err().status(), Status::InvalidArgument);
     }
+}
+
+#[test]
+fn log_probabilities_are_there_where_they_are_asked_for() {
+    let mut generation = Generation::new();
+    generation.set_max_tokens(20);
+    let run = |generation: &mut Generation| {
+        let mut all = vec![];
+        let mut toy = Toy::new(false);
+        let mut sampler = Sampler::new();
+        generation
+            .run_detailed(&mut toy, &Letters { ends: false }, &mut sampler, &[1, 2], |made| {
+                all.push(made.logprobs.map(|l| (made.token, l.raw.chosen, l.raw.top.clone(), l.sampled.chosen)));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        (all, toy.tokens)
+    };
+    assert!(run(&mut generation).0.iter().all(Option::is_none));
+    for top in [0, 1, 5, MAX_TOP] {
+        generation.set_logprobs(Some(top)).unwrap();
+        let (all, tokens) = run(&mut generation);
+        assert_eq!(all.len(), 20);
+        for (i, seen) in all.into_iter().enumerate() {
+            let (token, chosen, best, sampled) = seen.unwrap();
+            // The softmax, written out.
+            let logits = Toy::logits_of(&tokens[..tokens.len().min(2 + i)]);
+            let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+            let mut want: Vec<(f64, i32)> =
+                logits.iter().zip(0..).map(|(&l, t)| ((f64::from(l).exp() / total).ln(), t)).collect();
+            assert!((f64::from(chosen) - want[token as usize].0).abs() < 1e-6);
+            want.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            want.truncate(top);
+            assert_eq!(best.len(), top.min(VOCAB));
+            for (got, want) in best.iter().zip(want) {
+                assert!(got.token == want.1 && (f64::from(got.logprob) - want.0).abs() < 1e-6, "{got:?}, not {want:?}");
+            }
+            // A greedy choice is certain.
+            assert_eq!(sampled, 0.0);
+        }
+    }
+    generation.set_logprobs(None).unwrap();
+    assert!(run(&mut generation).0.iter().all(Option::is_none));
+    assert_eq!(generation.set_logprobs(Some(MAX_TOP + 1)).unwrap_err().status(), Status::InvalidArgument);
 }

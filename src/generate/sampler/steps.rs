@@ -234,21 +234,7 @@ impl Mirostat {
         Mirostat { tau, eta, mu: 2.0 * f64::from(tau) }
     }
 
-    /// `None`: there are no candidates.
-    pub fn draw(
-        &mut self,
-        candidates: &mut [Candidate],
-        weights: &mut [u64],
-        temperature: f64,
-        random: &mut SplitMix64,
-    ) -> Option<Candidate> {
-        let candidates = self.narrow(candidates, temperature)?;
-        let chosen = draw(candidates, weights, temperature, random)?;
-        self.moved_by(candidates, weights, chosen);
-        Some(chosen)
-    }
-
-    /// Those that are not too surprising, at least the likeliest.
+    /// Those that are not too surprising, at least the likeliest. `None`: there are none.
     pub fn narrow<'a>(&self, candidates: &'a mut [Candidate], temperature: f64) -> Option<&'a mut [Candidate]> {
         let likeliest = likeliest_of(candidates)?;
         let fits = |softmax: &Softmax, c: Candidate| -softmax.probability(c).log2() <= self.mu;

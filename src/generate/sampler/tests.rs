@@ -290,6 +290,8 @@ fn no_memory_is_taken_for_a_second_token() {
 /// What is left of the tokens and how probable each is, by name of the figure that an independent program has computed.
 mod cases {
     use super::*;
+    use crate::generate::MAX_TOP;
+    use crate::generate::logprobs::Logprobs;
     use serde_json::Value;
 
     const CASES: &str = include_str!("../../../tests/data/samplers.json");
@@ -338,6 +340,44 @@ mod cases {
         }
         sampler.accept(&numbers(&case["history"]).into_iter().map(|t| t as i32).collect::<Vec<_>>()).unwrap();
         sampler
+    }
+
+    /// By token.
+    fn probabilities(distribution: &Distribution) -> Vec<(u32, f64)> {
+        let mut all: Vec<(u32, f64)> =
+            distribution.top.iter().map(|t| (t.token as u32, f64::from(t.logprob).exp())).collect();
+        assert!(distribution.top.is_sorted_by(|a, b| a.logprob >= b.logprob));
+        all.sort_unstable_by_key(|&(token, _)| token);
+        all
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_an_independent_program() {
+        let cases: Value = serde_json::from_str(CASES).unwrap();
+        for case in cases.as_array().unwrap() {
+            let name = case["name"].as_str().unwrap();
+            let logits: Vec<f32> = numbers(&case["logits"]).into_iter().map(|logit| logit as f32).collect();
+            let want: Vec<(u32, f64)> =
+                case["expected"].as_array().unwrap().iter().map(|e| (numbers(e)[0] as u32, numbers(e)[1])).collect();
+            let mut logprobs = Logprobs::new(MAX_TOP).unwrap();
+            let check = |distribution: &Distribution, token: i32| {
+                let got = probabilities(distribution);
+                let near = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.max(1e-3);
+                let same = got.len() == want.len() && got.iter().zip(&want).all(|(a, b)| a.0 == b.0 && near(a.1, b.1));
+                assert!(same, "{name}:\n{got:?}, not\n{want:?}");
+                let of_chosen = want.iter().find(|e| e.0 == token as u32).unwrap().1;
+                assert!(near(f64::from(distribution.chosen).exp(), of_chosen), "{name}: {token}");
+            };
+            let mut memory = Candidates::default();
+            let token = made(case).sample_from(&mut memory, &logits, Some(&mut logprobs.sampled)).unwrap();
+            check(&logprobs.sampled, token);
+            // The same token as without.
+            assert_eq!(made(case).sample(&logits).unwrap(), token, "{name}");
+            if name.starts_with("nothing") {
+                logprobs.raw.of_logits(&logits, token);
+                check(&logprobs.raw, token);
+            }
+        }
     }
 
     #[test]

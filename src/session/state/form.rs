@@ -7,7 +7,10 @@ use crate::exec::memory::{Kind, KvType, Layer};
 use crate::kernel::attention::{Q8_0_BLOCK, Q8_0_BYTES};
 
 const MAGIC: &[u8; 8] = b"LAYRSESS";
-const VERSION: u32 = 2;
+/// With the tokens of the sequence.
+const VERSION: u32 = 3;
+/// Without: what is written too where they are not known.
+const VERSION_WITHOUT_TOKENS: u32 = 2;
 pub const HEADER_BYTES: usize = 72;
 pub const LAYER_BYTES: usize = 16;
 pub const CHECKSUM_BYTES: usize = 16;
@@ -15,6 +18,8 @@ pub const CHECKSUM_BYTES: usize = 16;
 /// What a state begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// The tokens of the sequence are there.
+    pub has_tokens: bool,
     pub rotations: u32,
     pub fingerprint: u128,
     /// Layers, heads, elements of a key, of a value, vocabulary.
@@ -27,7 +32,8 @@ impl Header {
     pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let version = if self.has_tokens { VERSION } else { VERSION_WITHOUT_TOKENS };
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.rotations.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.fingerprint.to_le_bytes());
         for (to, size) in bytes[32..52].chunks_exact_mut(4).zip(self.sizes) {
@@ -55,13 +61,14 @@ impl Header {
         }
         // Every version has the checksum at this place, so that a damaged one is not taken for another version.
         let version = number(8);
-        if version != VERSION {
+        if !matches!(version, VERSION | VERSION_WITHOUT_TOKENS) {
             let by = if version < VERSION { "an older" } else { "a newer" };
             return Err(Error::unsupported(format!(
-                "written by {by} version: the state of a session in version {version} of its form; this library reads version {VERSION}"
+                "written by {by} version: the state of a session in version {version} of its form; this library reads versions {VERSION_WITHOUT_TOKENS} and {VERSION}"
             )));
         }
         let header = Header {
+            has_tokens: version == VERSION,
             rotations: number(12),
             fingerprint: u128::from_le_bytes(bytes[16..32].try_into().expect("sixteen bytes")),
             sizes: [32, 36, 40, 44, 48].map(number),
@@ -74,7 +81,12 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of a state but its layers' rows.
+    /// Bytes of the tokens of the sequence. None: more than a file can have.
+    pub fn token_bytes(&self) -> Option<u64> {
+        if self.has_tokens { self.tokens.checked_mul(size_of::<i32>() as u64) } else { Some(0) }
+    }
+
+    /// Bytes of a state but its tokens and its layers' rows.
     pub fn bytes_without_rows(&self) -> u64 {
         let [layers, .., vocab] = self.sizes.map(u64::from);
         (HEADER_BYTES + CHECKSUM_BYTES) as u64

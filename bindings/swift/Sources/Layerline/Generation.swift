@@ -1,12 +1,32 @@
 import CLayerline
 import Dispatch
 
+/// A token and the natural logarithm of its probability.
+public struct TokenLogprob: Hashable, Sendable {
+    public let token: Token
+    public let logprob: Float
+}
+
+/// How likely a token was, as natural logarithms.
+public struct Logprobs: Hashable, Sendable {
+    /// By the softmax of the model's logits.
+    public let raw: Float
+    /// By what it was drawn from: what the sampler's chain left, divided by the temperature. A greedy choice is certain.
+    public let sampled: Float
+    /// The likeliest tokens by the model's logits, the likeliest first.
+    public let top: [TokenLogprob]
+    /// Those of what was drawn from.
+    public let sampledTop: [TokenLogprob]
+}
+
 /// A token that was generated, with the text that became whole with it.
 public struct GeneratedToken: Hashable, Sendable {
     /// What was sampled.
     public let token: Token
     /// Whole characters; empty where the token ends inside one, or has no text.
     public let text: String
+    /// Where ``TextGeneration/setLogprobs(top:)`` asks for them.
+    public let logprobs: Logprobs?
 }
 
 extension Session {
@@ -105,20 +125,26 @@ extension Session {
                 try handle.use { session in
                     try sampler.handle.use { sampler in
                         try prompt.withUnsafeBufferPointer { prompt in
-                            let (callback, data) = (Receiver.callback, Unmanaged.passUnretained(receiver).toOpaque())
+                            let data = Unmanaged.passUnretained(receiver).toOpaque()
                             switch extent {
                             case .tokens(let maxTokens):
                                 let most: UInt = try exact(maxTokens, "maxTokens")
                                 try checked {
                                     layerline_session_generate(
-                                        session, sampler, prompt.baseAddress, prompt.count, Int(most), callback, data, $0)
+                                        session, sampler, prompt.baseAddress, prompt.count, Int(most), Receiver.callback,
+                                        data, $0)
                                 }
                             case .settings(let generation):
+                                let detailed = generation.hasLogprobs
                                 try generation.handle.use { generation in
                                     try checked {
-                                        layerline_session_generate_with(
-                                            session, generation, sampler, prompt.baseAddress, prompt.count, callback, data,
-                                            $0)
+                                        detailed
+                                            ? layerline_session_generate_detailed(
+                                                session, generation, sampler, prompt.baseAddress, prompt.count,
+                                                Receiver.detailed, data, $0)
+                                            : layerline_session_generate_with(
+                                                session, generation, sampler, prompt.baseAddress, prompt.count,
+                                                Receiver.callback, data, $0)
                                     }
                                 }
                             }
@@ -152,12 +178,29 @@ private final class Receiver {
     }
 
     static let callback: layerline_token_callback = { token, piece, length, data in
-        let receiver = Unmanaged<Receiver>.fromOpaque(data!).takeUnretainedValue()
+        Unmanaged<Receiver>.fromOpaque(data!).takeUnretainedValue().receive(token, piece, length, nil)
+    }
+
+    static let detailed: layerline_generated_callback = { generated, data in
+        let made = generated!.pointee
+        func all(_ first: UnsafePointer<layerline_token_logprob>?, _ count: Int) -> [TokenLogprob] {
+            UnsafeBufferPointer(start: first, count: count).map { TokenLogprob(token: $0.token, logprob: $0.logprob) }
+        }
+        let logprobs = Logprobs(
+            raw: made.logprob, sampled: made.sampled_logprob, top: all(made.top, made.top_count),
+            sampledTop: all(made.sampled_top, made.sampled_top_count))
+        return Unmanaged<Receiver>.fromOpaque(data!).takeUnretainedValue().receive(
+            made.token, made.piece, made.length, logprobs)
+    }
+
+    private func receive(
+        _ token: Token, _ piece: UnsafePointer<CChar>?, _ length: Int, _ logprobs: Logprobs?
+    ) -> Bool {
         let text = String(decoding: UnsafeRawBufferPointer(start: piece, count: length), as: UTF8.self)
         do {
-            return try receiver.deliver(GeneratedToken(token: token, text: text))
+            return try deliver(GeneratedToken(token: token, text: text, logprobs: logprobs))
         } catch {
-            receiver.thrown = error
+            thrown = error
             return false
         }
     }

@@ -67,7 +67,7 @@ public final class Session: Sendable {
 
     /// Writes what the session holds to a file: keys and values of its tokens, and the logits of the last one where the
     /// last pass left some. ``load(from:)`` goes on from there with the same bits, in another process too. The tokens
-    /// themselves are not in it.
+    /// themselves are in it.
     ///
     /// The file gets its name when it is complete and on storage: what had the name before is replaced whole, or stays.
     /// Only its owner can read it. Throws ``Status/io``, and ``Status/unsupported`` for an encoder.
@@ -225,6 +225,26 @@ public final class Session: Sendable {
         get throws {
             try briefly { try facts(of: $0) }
         }
+    }
+
+    /// Keeps what the session has in common with the beginning of `tokens`, forgets the rest, and says how many stay: the next
+    /// prompt is what follows them. That is less than all, unless the session holds just these tokens and the logits of the
+    /// last. Where it cannot go back to as many, none stay: with recurrent layers all that it holds stays, or nothing.
+    public func reusePrefix(of tokens: [Token]) throws -> Int {
+        var kept = 0
+        try briefly { session in
+            try checked { layerline_session_reuse_prefix(session, tokens, tokens.count, &kept, $0) }
+        }
+        return kept
+    }
+
+    /// How many of the first of `tokens` the session holds, whether or not it could go back to them.
+    public func commonPrefix(with tokens: [Token]) throws -> Int {
+        var common = 0
+        try briefly { session in
+            try checked { layerline_session_common_prefix(session, tokens, tokens.count, &common, $0) }
+        }
+        return common
     }
 
     /// Forgets all tokens after the first `count`, so that the sequence can go on differently from there. Throws

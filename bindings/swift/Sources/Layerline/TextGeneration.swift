@@ -1,4 +1,5 @@
 import CLayerline
+import Foundation
 
 /// Why a generation ended.
 public struct GenerationEnd: RawRepresentable, Hashable, Sendable {
@@ -18,6 +19,8 @@ public struct GenerationEnd: RawRepresentable, Hashable, Sendable {
     public static let stop = GenerationEnd(rawValue: LAYERLINE_END_STOP)
     /// Nobody wanted more.
     public static let callback = GenerationEnd(rawValue: LAYERLINE_END_CALLBACK)
+    /// The context was full: the call threw ``Status/contextFull``.
+    public static let context = GenerationEnd(rawValue: LAYERLINE_END_CONTEXT)
 }
 
 /// Figures of the last generation.
@@ -33,13 +36,25 @@ public struct GenerationStats: Hashable, Sendable {
     public let accepted: UInt64
     /// Nanoseconds that drafts have saved by estimate, less those they have cost.
     public let gainedNanoseconds: Int64
+    /// Tokens of the session that were dropped to make room.
+    public let dropped: UInt64
 }
 
 /// Settings of generations: their length, what ends them, and who drafts tokens. It can be used for many, one after the
 /// other; a call that finds it in use throws ``Status/busy``. Drafts change no token, and save readings of the weights where
 /// these are streamed.
-public final class TextGeneration: Sendable {
+public final class TextGeneration: @unchecked Sendable {
     let handle: Handle
+    private let lock = NSLock()
+    // Under the lock.
+    private var logprobs = false
+
+    /// Whether tokens come with log-probabilities.
+    var hasLogprobs: Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        return logprobs
+    }
 
     /// - Parameters:
     ///   - maxTokens: at most so many are generated; nil: until the text ends or the session is full.
@@ -95,6 +110,24 @@ public final class TextGeneration: Sendable {
         }
     }
 
+    /// Lets a full context drop its oldest tokens after the first `keptFirst`: the older half of them, or as many as are
+    /// needed. The rest is taken in again at its new positions, with the bits of a new session that was given what stays; that
+    /// costs a pass over those tokens. nil, the default: a full context ends a generation with ``Status/contextFull``.
+    public func setContextPolicy(keptFirst: Int?) throws {
+        let kept: UInt = try exact(keptFirst ?? 0, "keptFirst")
+        let policy = keptFirst == nil ? LAYERLINE_CONTEXT_STOP : LAYERLINE_CONTEXT_DROP_OLDEST
+        try handle.use { try check(layerline_generation_set_context_policy($0, policy, Int(kept))) }
+    }
+
+    /// Lets tokens come with their log-probabilities, and those of the likeliest `top`, at most 256; nil: without.
+    public func setLogprobs(top: Int?) throws {
+        let most: UInt32 = try exact(top ?? 0, "top")
+        try handle.use { try check(layerline_generation_set_logprobs($0, top != nil, most)) }
+        lock.lock()
+        defer { lock.unlock() }
+        logprobs = top != nil
+    }
+
     /// Tells of the last generation.
     public var stats: GenerationStats {
         get throws {
@@ -107,7 +140,8 @@ public final class TextGeneration: Sendable {
                 passes: stats.passes,
                 drafted: stats.drafted,
                 accepted: stats.accepted,
-                gainedNanoseconds: stats.gained_ns)
+                gainedNanoseconds: stats.gained_ns,
+                dropped: stats.dropped)
         }
     }
 }

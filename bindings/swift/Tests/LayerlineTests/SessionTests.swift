@@ -90,6 +90,26 @@ final class SessionTests: XCTestCase {
             XCTAssertEqual(stats.end, .length)
             XCTAssertEqual(stats.tokens, 8)
         }
+        try generation.setLogprobs(top: 2)
+        for try await piece in try Session(model).generate(prompt, with: generation) {
+            let logprobs = try XCTUnwrap(piece.logprobs)
+            XCTAssertEqual(logprobs.top.first?.token, piece.token)
+            XCTAssertEqual(logprobs.top.first?.logprob, logprobs.raw)
+            XCTAssertEqual(logprobs.top.count, 2)
+            XCTAssertEqual(logprobs.sampled, 0)
+        }
+        try generation.setLogprobs(top: nil)
+        let small = try Session(model, contextLength: 16)
+        try generation.setContextPolicy(keptFirst: 2)
+        for try await _ in try small.generate(prompt, with: TextGeneration(maxTokens: 4)) {}
+        XCTAssertEqual(try small.commonPrefix(with: prompt + [7]), prompt.count)
+        XCTAssertEqual(try small.reusePrefix(of: prompt), prompt.count - 1)
+        for _ in 0..<4 {
+            for try await _ in small.generate([9], with: generation) {}
+        }
+        XCTAssertGreaterThan(try generation.stats.dropped, 0)
+        try generation.setContextPolicy(keptFirst: nil)
+        assertThrows(.invalidArgument) { try generation.setLogprobs(top: 1000) }
         let text = plain.map(\.text).joined()
         try generation.addStop(String(text.prefix(1)))
         for try await piece in try Session(model).generate(prompt, with: generation) {
