@@ -162,6 +162,31 @@ fn where_it_is_always_right_its_drafts_are_accepted_and_a_full_context_begins_an
 }
 
 #[test]
+fn where_the_oldest_tokens_are_dropped_its_drafts_change_no_token() {
+    for model in ["deepseek2-v3", "qwen35moe"] {
+        let tiny = Tiny::of(model).nearly_still(0.2, 0.05);
+        let written = tiny.write("dropped");
+        let options = Options { context_length: 40, chunk_length: 16, ..options() };
+        let trunk = open(&written.0, &options);
+        let predictor = open(&written.0, &predicting(options.clone()));
+        let text = |mut generation: Generation| {
+            let mut session = Timeless::new(Session::new(&trunk, 0).unwrap());
+            let mut text = vec![];
+            generation.set_kept_first(Some(2));
+            let on_token = |token, _: &str| {
+                text.push(token);
+                ControlFlow::Continue(())
+            };
+            generation.run(&mut session, &Numbers, &mut sampler(3, 0.5), &prompt(&tiny, 12), on_token).unwrap();
+            (text, generation.stats())
+        };
+        let ((want, plain), (got, stats)) = (text(plain(90)), text(drafted_by(&predictor, 0, 3, 90)));
+        assert_eq!((got, stats.dropped), (want, plain.dropped), "{model}");
+        assert!(stats.drafted > 0 && stats.dropped > 40, "{model}: {stats:?}");
+    }
+}
+
+#[test]
 fn a_text_that_goes_on_in_further_generations_is_the_one_without_drafts() {
     for model in ["deepseek2-v3", "qwen35moe"] {
         let tiny = Tiny::of(model).nearly_still(0.2, 0.05);
