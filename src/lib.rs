@@ -96,6 +96,9 @@ pub use model::{
 #[doc(inline)]
 pub use session::{Checkpoint, Session, SharedSession};
 #[doc(inline)]
-pub use text::{Chat, Conversation, DetokenizeOptions, Detokenizer, TokenizeOptions, Tokenizer};
+pub use text::{
+    Chat, Conversation, DetokenizeOptions, Detokenizer, MessageParser, MessagePart, PartKind, TokenizeOptions,
+    Tokenizer,
+};
 #[doc(inline)]
 pub use weights::{Interrupt, ProgressReport, SharedBudget};
