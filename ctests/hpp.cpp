@@ -169,6 +169,17 @@ void conversations_become_text_and_tokens()
     CHECK(model.format_chat(said) == text + "assistant:" && model.format_chat(said, false) == text);
     const std::string json = R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]})";
     CHECK(model.format_chat_json(json, false) == R"(<s>user:x</s>[{"name": "f"}])");
+    ll::message_parser parser("hermes");
+    parser.begin("<think>");
+    parser.feed("Hm.</think>So:<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>");
+    parser.finish();
+    std::string parts;
+    for (ll::message_part part; parser.next(part);) parts += std::to_string(static_cast<int>(part.kind)) + std::string(part.text);
+    CHECK(parts == "1Hm.0So:2f3{}4" && std::string(parser.format()) == "hermes");
+    CHECK(parser.message().find("reasoning_content") != std::string::npos);
+    throws(ll::status::invalid_argument, [&] { parser.feed("x"); });
+    throws(ll::status::not_found, [] { ll::message_parser("none such"); });
+    CHECK(std::string(ll::message_parser(model).format()) == "plain");
     const std::vector<ll::token> tokens = model.tokenize_chat(said, false);
     const auto ends = [&](const std::vector<ll::token> &in) { return std::count(in.begin(), in.end(), model.info().eos_token); };
     CHECK(tokens.front() == model.info().bos_token && ends(tokens) == 2);

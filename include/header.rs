@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 18] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -18,6 +18,7 @@ const SECTIONS: [(&str, &str); 17] = [
     ("text", "text"),
     ("detokenizer", "tokens to text as they come"),
     ("chat", "chat templates"),
+    ("message", "what models write: answers, reasoning, tool calls"),
     ("sampler", "sampling and generation"),
     ("chain", "more of a sampler's chain"),
     ("generation", "generation with stop strings and drafts"),

@@ -15,6 +15,7 @@ pub mod detokenizer;
 pub mod error;
 pub mod generation;
 mod layout;
+pub mod message;
 pub mod model;
 pub mod options;
 pub mod plan;
