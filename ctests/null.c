@@ -24,6 +24,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_generation_free(NULL);
     layerline_detokenizer_free(NULL);
     layerline_message_parser_free(NULL);
+    layerline_adapter_free(NULL);
     layerline_session_interrupt(NULL);
     layerline_session_clear_interrupt(NULL);
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 18] = [
+const SECTIONS: [(&str, &str); 19] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -12,6 +12,7 @@ const SECTIONS: [(&str, &str); 18] = [
     ("model", "model"),
     ("prefetch", "prefetch and completion: only layerline_model_wait waits"),
     ("session", "session: one sequence, its KV cache, its passes"),
+    ("adapter", "adapters: low-rank changes of a model"),
     ("batch", "batches: passes of several sessions in the same sweeps"),
     ("state", "copying, saving and loading what a session holds"),
     ("checkpoint", "checkpoints: going back where truncation cannot"),

@@ -1388,6 +1388,31 @@ public:
     std::uint64_t memory_bytes() const noexcept { return layerline_checkpoint_memory_bytes(get()); }
 };
 
+/** A low-rank adapter (LoRA) of a model, in memory: layerline_adapter. It may be freed before sessions that have it. */
+class adapter : public detail::handle<layerline_adapter, layerline_adapter_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static adapter adopt(layerline_adapter *owned) noexcept { return adapter(owned); }
+    /** layerline_adapter_open: reads one of a model from a GGUF file. */
+    static result<adapter> try_open(const model &of, std::string_view path) noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_adapter *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_adapter_open(of.get(), name.get(), &made, &err);
+        return detail::made(status, adapter(made), err);
+    }
+    /** layerline_adapter_memory_bytes: what it takes from the model's budget; 0 for an empty one. */
+    std::uint64_t memory_bytes() const noexcept { return layerline_adapter_memory_bytes(get()); }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_open`. */
+    adapter(const model &of, std::string_view path) : adapter(try_open(of, path).value()) {}
+#endif
+};
+
 /** One sequence of tokens on a model: layerline_session. One thread at a time, but for `interrupt`. */
 class session : public detail::handle<layerline_session, layerline_session_free> {
     using handle::handle;
@@ -1536,6 +1561,15 @@ public:
         const layerline_status status = layerline_session_truncate(get(), tokens, &err);
         return failure(status, err);
     }
+    /** layerline_session_set_adapters: those of further passes with their scales, as many of both; none: the model alone. */
+    result<void> try_set_adapters(span<const layerline_adapter *const> adapters, span<const float> scales) noexcept
+    {
+        if (adapters.size() != scales.size()) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_set_adapters(get(), adapters.data(), scales.data(), adapters.size(), &err);
+        return failure(status, err);
+    }
     /**
      * layerline_session_generate: runs a prompt and gives each token to `on_token(token,
                                                                                    std::string_view piece)`, which
@@ -1614,6 +1648,11 @@ public:
     std::size_t position() const { return try_position().value(); }
     /** As `try_truncate`. */
     void truncate(std::size_t tokens) { try_truncate(tokens).value(); }
+    /** As `try_set_adapters`. */
+    void set_adapters(span<const layerline_adapter *const> adapters, span<const float> scales)
+    {
+        try_set_adapters(adapters, scales).value();
+    }
     /** As `try_generate`; an exception that leaves `on_token` stops the generation and then leaves this too. */
     template <class F>
     void generate(sampler &with, span<const token> prompt, std::size_t max_tokens, F &&on_token)

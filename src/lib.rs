@@ -91,7 +91,7 @@ pub use error::{Error, Result, Status};
 pub use generate::{DraftModel, End, Generation, GenerationStats, Sampler, generate};
 #[doc(inline)]
 pub use model::{
-    Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,
+    Adapter, Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,
 };
 #[doc(inline)]
 pub use session::{Checkpoint, Session, SharedSession};

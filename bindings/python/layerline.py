@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
+    "Adapter", "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
     "Message", "MessageParser", "MessagePart", "Model", "Options", "PartKind", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
@@ -431,6 +431,10 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_model_format_chat_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_tokenize_chat": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_tokenize_chat_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_adapter_open": (_STATUS, [_HANDLE, _TEXT, _OUT, _OUT]),
+    "layerline_adapter_free": (None, [_HANDLE]),
+    "layerline_adapter_memory_bytes": (_U64, [_HANDLE]),
+    "layerline_session_set_adapters": (_STATUS, [_HANDLE, _OUT, _OUT, _SIZE, _OUT]),
     "layerline_message_parser_new": (_STATUS, [_HANDLE, _TEXT, _TEXT, _SIZE, _OUT, _OUT]),
     "layerline_message_parser_free": (None, [_HANDLE]),
     "layerline_message_parser_format": (_TEXT, [_HANDLE]),
@@ -1256,6 +1260,25 @@ class Generation(_Handle):
         return stats
 
 
+class Adapter(_Handle):
+    """A low-rank adapter (LoRA) of a model, in memory: a GGUF file, as llama.cpp's convert_lora_to_gguf.py makes it. It keeps
+    the model alive, takes its memory from the model's budget, and may be closed before the sessions that have it.
+
+    Errors name the tensor that is not the model's, or that adapters cannot change here, such as experts.
+    """
+
+    def __init__(self, model: Model, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        made = ctypes.c_void_p()
+        with model._use() as of:
+            _call(_c().layerline_adapter_open, of, os.fsencode(path), ctypes.byref(made))
+        self._own(made.value, _c().layerline_adapter_free)
+
+    def memory_bytes(self) -> int:
+        """What it takes from the model's budget."""
+        with self._use() as own:
+            return int(_c().layerline_adapter_memory_bytes(own))
+
+
 class Checkpoint(_Handle):
     """A point of a session that it can go back to: `Session.checkpoint` makes one. It keeps the model alive, not the
     session, and gives its memory back to the model's budget when it is closed."""
@@ -1418,6 +1441,17 @@ class Session(_Handle):
         next token would see: `info().fewest_tokens` says how far back it goes."""
         with self._use() as own:
             _call(_c().layerline_session_truncate, own, _size(tokens, "tokens"))
+
+    def set_adapters(self, adapters: Iterable[Tuple[Adapter, float]]) -> None:
+        """Sets the adapters with their scales, in place of those that the session has; none: the model alone. A scale of 1
+        is what an adapter was trained for. What the session holds stays as it was computed. A copy has the same adapters, a
+        state has none."""
+        pairs = list(adapters)
+        with ExitStack() as uses, self._use() as own:
+            pointers = [uses.enter_context(adapter._use()) for adapter, _ in pairs]
+            values = (ctypes.c_void_p * len(pairs))(*pointers)
+            scales = (ctypes.c_float * len(pairs))(*(scale for _, scale in pairs))
+            _call(_c().layerline_session_set_adapters, own, values, scales, len(pairs))
 
     def generate(
         self,

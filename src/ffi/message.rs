@@ -193,14 +193,16 @@ pub unsafe extern "C" fn layerline_message_parser_next(
             PartKind::Arguments => LAYERLINE_PART_ARGUMENTS,
             PartKind::CallEnd => LAYERLINE_PART_CALL_END,
         };
+        // What is empty has an address too, that nothing is read from.
+        let start = |text: &str| if text.is_empty() { c"".as_ptr() } else { text.as_ptr().cast() };
         out.set(layerline_message_part {
             struct_size: 0,
             kind,
             call: next.call,
             reserved: 0,
-            text: next.text.as_ptr().cast(),
+            text: start(next.text),
             length: next.text.len(),
-            id: next.id.as_ptr().cast(),
+            id: start(next.id),
             id_length: next.id.len(),
         });
         Ok(true)

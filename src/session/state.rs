@@ -296,6 +296,7 @@ impl Session {
         copy.results = results;
         copy.memory.copy_from(&self.memory, self.position);
         copy.position = self.position;
+        copy.copy_adapters(self)?;
         Ok(copy)
     }
 
