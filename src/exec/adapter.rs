@@ -142,17 +142,15 @@ impl AdapterSet {
         self.adapters.iter().any(|(weights, _)| weights.pair(matrix).is_some())
     }
 
-    /// What is added to the products of a matrix, in order, each with its factor; and the memory to make it in.
+    /// What is added to the products of a matrix, in order, each with its factor.
     pub fn of(&self, matrix: MatrixId) -> impl Iterator<Item = (&AdapterWeights, &Pair, f32)> {
-        let pair = move |(weights, scale): &'_ (Arc<AdapterWeights>, f32)| {
-            weights.pair(matrix).map(|pair| (pair.matrix, scale * pair.factor))
-        };
-        self.adapters.iter().filter_map(move |entry| {
-            let (_, factor) = pair(entry)?;
-            Some((&*entry.0, entry.0.pair(matrix)?, factor))
+        self.adapters.iter().filter_map(move |(weights, scale)| {
+            let pair = weights.pair(matrix)?;
+            Some((&**weights, pair, scale * pair.factor))
         })
     }
 
+    /// The memory to make products in.
     pub fn work(&self) -> &Mutex<Memory> {
         &self.work
     }

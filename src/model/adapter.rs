@@ -111,8 +111,8 @@ fn check_metadata(model: &Model, directory: &Directory) -> Result<f32> {
 }
 
 /// The tensors A and B of each tensor of the model.
-fn pairs(directory: &Directory) -> Result<BTreeMap<String, [&Tensor; 2]>> {
-    let mut halves: BTreeMap<&str, [Option<&Tensor>; 2]> = BTreeMap::new();
+fn pairs<'d>(directory: &'d Directory) -> Result<BTreeMap<String, [&'d Tensor; 2]>> {
+    let mut halves: BTreeMap<&str, [Option<&'d Tensor>; 2]> = BTreeMap::new();
     for tensor in directory.tensors() {
         let half = [".lora_a", ".lora_b"].iter().position(|suffix| tensor.name.ends_with(suffix));
         let Some(half) = half else {
@@ -123,19 +123,12 @@ fn pairs(directory: &Directory) -> Result<BTreeMap<String, [&Tensor; 2]>> {
         };
         halves.entry(&tensor.name[..tensor.name.len() - ".lora_a".len()]).or_default()[half] = Some(tensor);
     }
-    let whole = |(name, [a, b]): (&str, [Option<&'_ Tensor>; 2])| match (a, b) {
-        (Some(_), Some(_)) => Ok(name.to_string()),
-        (None, _) => Err(Error::format(format!("tensor \"{name}.lora_a\" is missing beside \"{name}.lora_b\""))),
-        (_, None) => Err(Error::format(format!("tensor \"{name}.lora_b\" is missing beside \"{name}.lora_a\""))),
+    let whole = |(name, pair): (&str, [Option<&'d Tensor>; 2])| match pair {
+        [Some(a), Some(b)] => Ok((name.to_string(), [a, b])),
+        [None, _] => Err(Error::format(format!("tensor \"{name}.lora_a\" is missing beside \"{name}.lora_b\""))),
+        [_, None] => Err(Error::format(format!("tensor \"{name}.lora_b\" is missing beside \"{name}.lora_a\""))),
     };
-    let mut all = BTreeMap::new();
-    for (name, pair) in halves {
-        let key = whole((name, pair))?;
-        if let [Some(a), Some(b)] = pair {
-            all.insert(key, [a, b]);
-        }
-    }
-    Ok(all)
+    halves.into_iter().map(whole).collect()
 }
 
 /// What is read of a file, and where it goes.

@@ -63,7 +63,7 @@ impl Source {
 
     /// The first of `marks` in the rest. Where the text ends with the beginning of one, it may still become one.
     pub fn find(&mut self, marks: &[&str]) -> Found {
-        let rest = self.text[self.at..].as_bytes();
+        let rest = &self.text.as_bytes()[self.at..];
         let mut i = self.searched;
         while i < rest.len() {
             self.work += 1;
