@@ -37,24 +37,23 @@ public final class MessageParser: Sendable {
 
     private static func made(_ model: OpaquePointer?, _ format: UnsafePointer<CChar>?, _ tools: String) throws -> Handle {
         var made: OpaquePointer?
-        try tools.withCString { tools in
-            try checked { layerline_message_parser_new(model, format, tools, tools.utf8.count, &made, $0) }
+        try tools.withCString { first in
+            try checked { layerline_message_parser_new(model, format, first, tools.utf8.count, &made, $0) }
         }
         return try Handle(made, free: { layerline_message_parser_free($0) })
     }
 
     /// The name of the format.
     public var format: String {
-        let name = try? handle.use { own in String(cString: layerline_message_parser_format(own)) }
-        return name ?? ""
+        handle.use { own in String(cString: layerline_message_parser_format(own)) }
     }
 
     /// Begins another message, and forgets the last. `prompt`: the text that it answers, as ``Model/formatChat(_:addAssistant:)``
     /// gives it, or its last characters, or nothing: some templates end it inside the reasoning.
     public func begin(prompt: String = "") throws {
         try handle.use { own in
-            try prompt.withCString { prompt in
-                try checked { layerline_message_parser_begin(own, prompt, prompt.utf8.count, $0) }
+            try prompt.withCString { first in
+                try checked { layerline_message_parser_begin(own, first, prompt.utf8.count, $0) }
             }
         }
     }
