@@ -88,6 +88,9 @@ const ENDS: &[&str] = &[
     "<eos>",
     "<|eot|>",
     "<|end_of_text|>",
+    "<|role_end|>",
+    "</assistant>",
+    "<sep>",
 ];
 
 fn rendered(template: &str, conversation: &Value, add_assistant: bool) -> layerline::Result<String> {
