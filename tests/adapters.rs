@@ -242,6 +242,64 @@ fn an_adapter_gives_what_merged_weights_give() {
     }
 }
 
+/// The same model with all tensors in single precision.
+fn dequantised(model: &[u8]) -> Vec<u8> {
+    let file = read_file(&model.to_vec(), "model").unwrap();
+    let mut made = Writer::new();
+    for (key, value) in file.metadata.entries.iter().filter(|(key, _)| key != "general.alignment") {
+        made.set(key.as_str(), value.clone());
+    }
+    for tensor in &file.tensors {
+        made.tensor(tensor.name.as_str(), tensor.shape(), Format::F32).unwrap();
+    }
+    let mut out = Vec::new();
+    made.write(&mut out, |declared, out| {
+        let tensor = file.tensors.iter().find(|t| t.name == declared.name).unwrap();
+        let columns = tensor.dims[0] as usize;
+        let mut row = vec![0.0f32; columns];
+        let bytes = &model[tensor.offset as usize..][..tensor.bytes as usize];
+        bytes.chunks(tensor.format.row_bytes(columns).unwrap()).try_for_each(|bytes| {
+            decode_row(tensor.format, bytes, &mut row);
+            row.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))
+        })
+    })
+    .unwrap();
+    out
+}
+
+/// Products of quantised matrices take their inputs rounded, and so do adapters.
+#[test]
+fn adapters_of_quantised_models_are_near_what_merged_weights_give() {
+    let folder = Folder::new("quantised");
+    for (number, name) in ["quant/Q4_K_M.gguf", "quant/Q8_0.gguf", "quant/Q4_0.gguf"].into_iter().enumerate() {
+        let bytes = std::fs::read(drawn::golden(name)).unwrap();
+        let single = dequantised(&bytes);
+        let mut lora = Lora::of(&single, ALL, 8, Format::F16, 1);
+        lora.alpha = 1.0;
+        let [own, file, merged, flat] =
+            ["model", "lora", "merged", "flat"].map(|w| folder.file(&format!("{number}-{w}")));
+        std::fs::write(&own, &bytes).unwrap();
+        std::fs::write(&flat, &single).unwrap();
+        lora.write(&file);
+        std::fs::write(&merged, lora.merged(&single, 0.5)).unwrap();
+        let model = open(&own, &options());
+        let adapter = Adapter::open(&model, &file).unwrap();
+        let found = logits(&mut adapted(&model, &[(&adapter, 0.5)]), &TOKENS);
+        let of = |path: &Path| logits(&mut Session::new(&open(path, &options()), 0).unwrap(), &TOKENS);
+        let (wanted, flat, plain) = (of(&merged), of(&flat), of(&own));
+        // As far apart as rounded inputs make the model without an adapter.
+        let (rounding, error, change) = (far(&plain, &flat), far(&found, &wanted), far(&plain, &wanted));
+        assert!(error < 4.0 * rounding && change > 4.0 * error, "{name}: {error}, {rounding} without, change {change}");
+        // At the floor, where matrices come page by page.
+        let floor = Model::plan(&own, &Options { prefetch: false, ..options() }).unwrap().floor_bytes;
+        let budget = floor + adapter.memory_bytes() + (3 << 20);
+        let model =
+            open(&own, &Options { memory_budget: budget, threads: 1, chunk_length: 2, prefetch: false, ..options() });
+        let adapter = Adapter::open(&model, &file).unwrap();
+        assert_eq!(bits(&logits(&mut adapted(&model, &[(&adapter, 0.5)]), &TOKENS)), bits(&found), "{name}");
+    }
+}
+
 #[test]
 fn bits_do_not_depend_on_budget_threads_chunks_and_company() {
     let folder = Folder::new("bits");
