@@ -237,3 +237,104 @@ fn templates_of_a_folder_are_parsed_back() {
     }
     println!("{}", failures.join("\n"));
 }
+
+/// Texts of marks, pieces of JSON and words in any order, which no model writes: the message is the same however the text is
+/// cut, and the work is linear.
+#[test]
+fn texts_of_marks_in_any_order_are_the_same_however_they_are_cut() {
+    const PIECES: &[&str] = &[
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "{\"name\": \"f\", ",
+        "\"arguments\": ",
+        "{\"a\": 1}",
+        "}",
+        "{",
+        "[",
+        "]",
+        "\"",
+        "\\",
+        ",",
+        ":",
+        " ",
+        "\n",
+        "<",
+        "word",
+        "é",
+        "[TOOL_CALLS]",
+        "f",
+        "[ARGS]",
+        "[CALL_ID]",
+        "[THINK]",
+        "[/THINK]",
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁call▁begin｜>",
+        "function",
+        "<｜tool▁sep｜>",
+        "```json\n",
+        "\n```",
+        "<｜tool▁call▁end｜>",
+        "<｜tool▁calls▁end｜>",
+        "<|start|>",
+        "assistant",
+        "<|channel|>",
+        "analysis",
+        "final",
+        " to=functions.f",
+        "<|message|>",
+        "<|end|>",
+        "<|call|>",
+        "<arg_key>",
+        "</arg_key>",
+        "<arg_value>",
+        "</arg_value>",
+        "<function=",
+        ">",
+        "<parameter=",
+        "</parameter>",
+        "</function>",
+        "<|tool_calls_section_begin|>",
+        "<|tool_call_begin|>",
+        "functions.f:0",
+        "<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+        "<|tool_calls_section_end|>",
+        "<minimax:tool_call>",
+        "</minimax:tool_call>",
+        "<invoke name=\"",
+        "\">",
+        "<parameter name=\"",
+        "</invoke>",
+        "<|python_tag|>",
+        "<|eom_id|>",
+        "\"parameters\": ",
+        "\"id\": \"x\"",
+        "\"function\": ",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut below = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % n
+    };
+    for format in
+        ["hermes", "qwen3-coder", "llama3", "mistral", "deepseek", "harmony", "glm", "kimi", "minimax", "plain"]
+    {
+        let mut parser = MessageParser::new(format, "").unwrap();
+        for _ in 0..1500 {
+            let count = 1 + below(14);
+            let text: String = (0..count).map(|_| PIECES[below(PIECES.len())]).collect();
+            let whole = |message: Value| json!([message["content"], message["reasoning_content"], essence(&message)]);
+            let before = parser.work();
+            let wanted = whole(parsed(&mut parser, "", &text, usize::MAX));
+            assert!(parser.work() - before <= 80 * text.len() as u64 + 80, "{format}: {text}");
+            for piece in [1, 2, 3, 5 + below(9)] {
+                let found = whole(parsed(&mut parser, "", &text, piece));
+                assert_eq!(found, wanted, "{format} in pieces of {piece}: {text}");
+            }
+        }
+    }
+}
