@@ -203,6 +203,49 @@ static void bad_templates_harm_nobody(void)
     }
 }
 
+/* All parts of a text, one by a line, cut into pieces. */
+static void parts_of(layerline_message_parser *parser, const char *text, size_t piece, char *out, size_t cap)
+{
+    const size_t length = strlen(text);
+    size_t at, used = 0;
+    uint32_t last = 99;
+    layerline_message_part part = { .struct_size = sizeof part };
+    for (at = 0; at <= length; at += piece) {
+        const size_t bytes = length - at < piece ? length - at : piece;
+        CHECK_STATUS(LAYERLINE_OK, layerline_message_parser_feed(parser, text + at, bytes, NULL));
+        if (bytes < piece) CHECK_STATUS(LAYERLINE_OK, layerline_message_parser_finish(parser, NULL));
+        while (layerline_message_parser_next(parser, &part)) {
+            CHECK((part.id_length == 9) == (part.kind >= LAYERLINE_PART_CALL));
+            if (part.kind != last) used += (size_t)snprintf(out + used, cap - used, "\n%u:", part.kind);
+            used += (size_t)snprintf(out + used, cap - used, "%.*s", (int)part.length, part.text);
+            last = part.kind;
+        }
+    }
+}
+
+static void what_models_write_becomes_messages(void)
+{
+    static const char text[] = "<think>\nHm.\n</think>\n\nSo:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+    layerline_model *model = open_chat("<tool_call></tool_call>{% for m in messages %}{{ m.tool_calls[0].function.name }}{% endfor %}");
+    layerline_message_parser *parser = NULL;
+    char parts[256], message[512], json[600], again[64];
+    size_t needed = 0, piece;
+    CHECK_STATUS(LAYERLINE_OK, layerline_message_parser_new(model, NULL, NULL, 0, &parser, NULL));
+    CHECK(strcmp(layerline_message_parser_format(parser), "hermes") == 0);
+    for (piece = 1; piece <= sizeof text; piece++) {
+        CHECK_STATUS(LAYERLINE_OK, layerline_message_parser_begin(parser, NULL, 0, NULL));
+        parts_of(parser, text, piece, parts, sizeof parts);
+        CHECK(strcmp(parts, "\n1:Hm.\n0:So:\n2:f\n3:{\"a\": 1}\n4:") == 0);
+    }
+    /* The message goes on a conversation. */
+    CHECK_STATUS(LAYERLINE_OK, layerline_message_parser_message(parser, message, sizeof message, &needed, NULL));
+    snprintf(json, sizeof json, "{\"messages\": [%s]}", message);
+    CHECK_STATUS(LAYERLINE_OK, layerline_model_format_chat_json(model, json, strlen(json), false, again, sizeof again, &needed, NULL));
+    CHECK(strcmp(again, "<tool_call></tool_call>f") == 0);
+    layerline_message_parser_free(parser);
+    layerline_model_free(model);
+}
+
 int main(void)
 {
     layerline_model *model = open_chat(ROLES);
@@ -213,5 +256,6 @@ int main(void)
     bad_messages_are_refused(model);
     layerline_model_free(model);
     bad_templates_harm_nobody();
+    what_models_write_becomes_messages();
     return check_result();
 }

@@ -156,6 +156,32 @@ void text_of_any_length(const ll::model &model)
     CHECK(!model.is_end(40));
 }
 
+void sessions_have_adapters()
+{
+    const ll::model model(data_path(TINY_MODEL), small_options());
+    ll::session session(model, 64);
+    const std::array<ll::token, 2> tokens{{1, 40}};
+    const auto last = [&] {
+        session.truncate(0);
+        session.forward(tokens);
+        const auto logits = session.logits(0);
+        return std::vector<float>(logits.begin(), logits.end());
+    };
+    const std::vector<float> plain = last();
+    {
+        const ll::adapter adapter(model, LAYERLINE_ADAPTER);
+        CHECK(adapter.memory_bytes() > 768);
+        const layerline_adapter *const one[] = {adapter.get()};
+        const float scales[] = {1.0f};
+        session.set_adapters(one, scales);
+        CHECK(!session.try_set_adapters(one, {}));
+    }
+    CHECK(last() != plain);
+    session.set_adapters({}, {});
+    CHECK(last() == plain);
+    throws(ll::status::io, [&] { ll::adapter(model, "/no/such/adapter"); });
+}
+
 void conversations_become_text_and_tokens()
 {
     char path[PATH_SIZE];
@@ -169,6 +195,17 @@ void conversations_become_text_and_tokens()
     CHECK(model.format_chat(said) == text + "assistant:" && model.format_chat(said, false) == text);
     const std::string json = R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]})";
     CHECK(model.format_chat_json(json, false) == R"(<s>user:x</s>[{"name": "f"}])");
+    ll::message_parser parser("hermes");
+    parser.begin("<think>");
+    parser.feed("Hm.</think>So:<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>");
+    parser.finish();
+    std::string parts;
+    for (ll::message_part part; parser.next(part);) parts += std::to_string(static_cast<int>(part.kind)) + std::string(part.text);
+    CHECK(parts == "1Hm.0So:2f3{}4" && std::string(parser.format()) == "hermes");
+    CHECK(parser.message().find("reasoning_content") != std::string::npos);
+    throws(ll::status::invalid_argument, [&] { parser.feed("x"); });
+    throws(ll::status::not_found, [] { ll::message_parser("none such"); });
+    CHECK(std::string(ll::message_parser(model).format()) == "plain");
     const std::vector<ll::token> tokens = model.tokenize_chat(said, false);
     const auto ends = [&](const std::vector<ll::token> &in) { return std::count(in.begin(), in.end(), model.info().eos_token); };
     CHECK(tokens.front() == model.info().bos_token && ends(tokens) == 2);
@@ -430,6 +467,7 @@ int main()
     handles_move_and_are_given_away(model);
     a_model_says_what_it_is(model);
     text_of_any_length(model);
+    sessions_have_adapters();
     conversations_become_text_and_tokens();
     events_are_polled_and_waited_for(model);
     sessions_share_a_batch(model);

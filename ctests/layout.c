@@ -26,6 +26,16 @@ OFFSET(layerline_plan, unread_tensors, 80);
 OFFSET(layerline_plan, unread_bytes, 88);
 OFFSET(layerline_plan, expert_working_set_bytes, 96);
 
+SIZE(layerline_message_part, 48);
+OFFSET(layerline_message_part, struct_size, 0);
+OFFSET(layerline_message_part, kind, 4);
+OFFSET(layerline_message_part, call, 8);
+OFFSET(layerline_message_part, reserved, 12);
+OFFSET(layerline_message_part, text, 16);
+OFFSET(layerline_message_part, length, 24);
+OFFSET(layerline_message_part, id, 32);
+OFFSET(layerline_message_part, id_length, 40);
+
 SIZE(layerline_generation_stats, 56);
 OFFSET(layerline_generation_stats, struct_size, 0);
 OFFSET(layerline_generation_stats, end, 4);
@@ -186,6 +196,11 @@ NUMBER(LAYERLINE_TOKENIZE_EOS, 4);
 NUMBER(LAYERLINE_TOKENIZE_CONTINUE, 8);
 NUMBER(LAYERLINE_DETOKENIZE_CONTROL, 1);
 NUMBER(LAYERLINE_DETOKENIZE_CONTINUE, 2);
+NUMBER(LAYERLINE_PART_CONTENT, 0);
+NUMBER(LAYERLINE_PART_REASONING, 1);
+NUMBER(LAYERLINE_PART_CALL, 2);
+NUMBER(LAYERLINE_PART_ARGUMENTS, 3);
+NUMBER(LAYERLINE_PART_CALL_END, 4);
 NUMBER(LAYERLINE_TOKEN_CONTROL, 1);
 NUMBER(LAYERLINE_TOKEN_END, 2);
 NUMBER(LAYERLINE_TOKEN_BYTE, 4);

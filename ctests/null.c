@@ -29,6 +29,8 @@ static void freeing_nothing_is_nothing(void)
     layerline_sampler_free(NULL);
     layerline_generation_free(NULL);
     layerline_detokenizer_free(NULL);
+    layerline_message_parser_free(NULL);
+    layerline_adapter_free(NULL);
     layerline_session_interrupt(NULL);
     layerline_session_clear_interrupt(NULL);
 }
@@ -171,6 +173,33 @@ static void text_functions(const layerline_model *model)
     REFUSED_ERR(layerline_model_token_text(model, 1, buf, 8, &needed, NULL, err));
     REFUSED_ERR(layerline_model_token_is_end(NULL, 1, &end, err));
     REFUSED_ERR(layerline_model_token_is_end(model, 1, NULL, err));
+}
+
+static void message_functions(const layerline_model *model)
+{
+    layerline_message_parser *parser = NULL;
+    layerline_message_part part = { .struct_size = sizeof part };
+    char buf[8];
+    size_t needed = 0;
+    REFUSED_ERR(layerline_message_parser_new(NULL, NULL, NULL, 0, &parser, err));
+    REFUSED_ERR(layerline_message_parser_new(NULL, "plain", NULL, 0, NULL, err));
+    REFUSED_ERR(layerline_message_parser_new(NULL, "plain", NULL, 1, &parser, err));
+    CHECK_STATUS(LAYERLINE_ERROR_NOT_FOUND, layerline_message_parser_new(model, NULL, NULL, 0, &parser, NULL));
+    CHECK(strcmp(layerline_message_parser_format(NULL), "") == 0);
+    REFUSED_ERR(layerline_message_parser_begin(NULL, "", 0, err));
+    REFUSED_ERR(layerline_message_parser_feed(NULL, "", 0, err));
+    REFUSED_ERR(layerline_message_parser_finish(NULL, err));
+    REFUSED_ERR(layerline_message_parser_message(NULL, buf, 8, &needed, err));
+    CHECK(!layerline_message_parser_next(NULL, &part));
+    CHECK_STATUS(LAYERLINE_OK, layerline_message_parser_new(NULL, "plain", NULL, 0, &parser, NULL));
+    REFUSED_ERR(layerline_message_parser_begin(parser, NULL, 1, err));
+    REFUSED_ERR(layerline_message_parser_feed(parser, NULL, 1, err));
+    REFUSED_ERR(layerline_message_parser_message(parser, NULL, 8, &needed, err));
+    REFUSED_ERR(layerline_message_parser_message(parser, buf, 8, NULL, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_message_parser_feed(parser, "a", 1, NULL));
+    CHECK(!layerline_message_parser_next(parser, NULL));
+    CHECK(layerline_message_parser_next(parser, &part) && part.length == 1);
+    layerline_message_parser_free(parser);
 }
 
 static void chat_functions(const layerline_model *model)
@@ -378,6 +407,7 @@ int main(void)
     model_functions(model);
     text_functions(model);
     chat_functions(model);
+    message_functions(model);
     session = new_session(model, 0);
     session_functions(session);
     sampler_functions(session, model);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 19] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -12,12 +12,14 @@ const SECTIONS: [(&str, &str); 17] = [
     ("model", "model"),
     ("prefetch", "prefetch and completion: only layerline_model_wait waits"),
     ("session", "session: one sequence, its KV cache, its passes"),
+    ("adapter", "adapters: low-rank changes of a model"),
     ("batch", "batches: passes of several sessions in the same sweeps"),
     ("state", "copying, saving and loading what a session holds"),
     ("checkpoint", "checkpoints: going back where truncation cannot"),
     ("text", "text"),
     ("detokenizer", "tokens to text as they come"),
     ("chat", "chat templates"),
+    ("message", "what models write: answers, reasoning, tool calls"),
     ("sampler", "sampling and generation"),
     ("chain", "more of a sampler's chain"),
     ("generation", "generation with stop strings and drafts"),

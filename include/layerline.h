@@ -1027,6 +1027,71 @@ layerline_status layerline_session_common_prefix(const layerline_session *sessio
                                                  size_t *common,
                                                  layerline_error **err);
 
+/* -- adapters: low-rank changes of a model ------------------------------------------------------------------------- */
+
+/**
+ * A low-rank adapter (LoRA) of a model, in memory. It keeps the model alive. Sessions that have it keep what they need of
+ * it, so that it may be freed before them; its memory is given back when the last one is gone.
+ */
+typedef struct layerline_adapter layerline_adapter;
+
+/**
+ * Reads an adapter of a model from a GGUF file, as llama.cpp's convert_lora_to_gguf.py makes it: `general.type` is
+ * "adapter", `adapter.type` "lora", and each matrix X of the model that it changes has tensors X.lora_a and X.lora_b. They
+ * stay in the file's formats.
+ *
+ * Adapted can be the matrices of attention, feed-forward and recurrent blocks, the output head, and the embeddings where
+ * they are not the head as well; not experts, latent attention and norms: the error names the tensor.
+ *
+ * `path`: NUL-terminated; one file.
+ * `adapter`: set to an adapter that the caller owns: `layerline_adapter_free`. Its memory is taken from the model's budget:
+ * `layerline_adapter_memory_bytes`. The plan of a model does not know of it: leave so much more.
+ *
+ * It waits for storage, and for frames that must go for it, at most one page's time of a running pass.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT: no adapter, or one of another model or architecture, or of other shapes;
+ * LAYERLINE_ERROR_NOT_FOUND: the model has no such matrix; LAYERLINE_ERROR_UNSUPPORTED; LAYERLINE_ERROR_FORMAT: malformed,
+ * half of a pair is missing, or alpha is not a number; LAYERLINE_ERROR_MEMORY_BUDGET: it does not fit;
+ * LAYERLINE_ERROR_IO; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_adapter_open(const layerline_model *model,
+                                        const char *path,
+                                        layerline_adapter **adapter,
+                                        layerline_error **err);
+
+/** Frees an adapter; NULL is a no-op. Sessions that have it go on with it. Any thread, once. */
+void layerline_adapter_free(layerline_adapter *adapter);
+
+/** Returns the bytes that an adapter takes from the model's budget; 0 for NULL. Any thread. */
+uint64_t layerline_adapter_memory_bytes(const layerline_adapter *adapter);
+
+/**
+ * Sets the adapters of a session, in place of those that it has. In all further passes the product of a matrix W that an
+ * adapter changes becomes W·x + scale·(alpha / rank)·B·(A·x), x being what the product of W sees of its input, one adapter
+ * after the other. Sessions that share a sweep may have different ones. The results are the same, bit for bit, whatever
+ * the budget, the threads, the chunks and the company; without adapters they are those of the model alone.
+ *
+ * What the session holds stays as it was computed: tokens taken in before keep their keys and values. To have them anew,
+ * `layerline_session_truncate` to 0. A copy of the session has the same adapters. A state does not contain them: set them
+ * again after loading it.
+ *
+ * `adapters`: of the session's model. They may be freed afterwards.
+ * `scales`: of each; 1 is what it was trained for, 0 leaves it out.
+ * `count`: 0 takes all away.
+ *
+ * The products are made in memory from the model's budget, a few hundred KiB to a few MiB, for as long as the session has
+ * adapters. Drafts of a model of their own come from that model, without adapters.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT: an adapter of another model, or a scale that is not a number;
+ * LAYERLINE_ERROR_MEMORY_BUDGET; LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_BUSY while a pass runs or is submitted. The
+ * session then has the adapters that it had. One thread at a time.
+ */
+layerline_status layerline_session_set_adapters(layerline_session *session,
+                                                const layerline_adapter *const *adapters,
+                                                const float *scales,
+                                                size_t count,
+                                                layerline_error **err);
+
 /* -- batches: passes of several sessions in the same sweeps -------------------------------------------------------- */
 
 /** What a session takes in within a batch, and how that ended. */
@@ -1523,6 +1588,144 @@ layerline_status layerline_model_tokenize_chat_json(const layerline_model *model
                                                     size_t cap,
                                                     size_t *needed,
                                                     layerline_error **err);
+
+/* -- what models write: answers, reasoning, tool calls ------------------------------------------------------------- */
+
+/** More of the answer. */
+#define LAYERLINE_PART_CONTENT 0
+
+/** More of what the model thinks before it answers. */
+#define LAYERLINE_PART_REASONING 1
+
+/** A tool call begins: `text` is its name. */
+#define LAYERLINE_PART_CALL 2
+
+/** More of the arguments of a call: JSON, where the model makes no mistake. */
+#define LAYERLINE_PART_ARGUMENTS 3
+
+/** A tool call is complete. */
+#define LAYERLINE_PART_CALL_END 4
+
+/**
+ * Turns what a model writes into messages: what it says, what it thinks, and the tools it calls. It belongs to one
+ * message at a time. Its memory, a few times that of the message, is outside every budget.
+ *
+ * The text may be cut anywhere: the parts are the same. Nothing is refused: what is not a call after all is content,
+ * arguments that are not JSON stay as they are written, and what is open at the end ends there. White space around marks
+ * is left out, and so are members of a call that have no meaning here. Time and memory grow with the text and no faster.
+ *
+ * Some formats mark calls by control tokens: deepseek, harmony, kimi and mistral, and llama3 in part. The text must have
+ * them: `layerline_sampler_set_show_control`, LAYERLINE_DETOKENIZE_CONTROL.
+ */
+typedef struct layerline_message_parser layerline_message_parser;
+
+/** A part of a message. */
+typedef struct layerline_message_part {
+    /** Set by the caller to sizeof(layerline_message_part) before the call. */
+    uint32_t struct_size;
+    /** A LAYERLINE_PART_ value. */
+    uint32_t kind;
+    /** Which call of the message, from 0; 0 for other parts. */
+    uint32_t call;
+    /** Always 0. */
+    uint32_t reserved;
+    /** UTF-8 of `length` bytes, without a NUL: text, a name, or nothing. Valid until the next call on the parser. */
+    const char *text;
+    /** Bytes of `text`. */
+    size_t length;
+    /** Of a call: what its result names it by, the model's own or one of nine letters and digits. As `text`. */
+    const char *id;
+    /** Bytes of `id`; 0 for what is no call. */
+    size_t id_length;
+} layerline_message_part;
+
+/**
+ * Makes a parser for what a model writes.
+ *
+ * `model`: its chat template tells the format; NULL where `format` names it. It is not kept.
+ * `format`: NULL, or one of "hermes" (also Qwen 2.5 and 3), "qwen3-coder" (also Qwen 3.5), "llama3", "mistral", "deepseek",
+ * "harmony" (gpt-oss), "glm", "kimi", "minimax", and "plain", which has reasoning alone. A template that is of none of
+ * these families makes it "plain".
+ * `tools`, `length`: the JSON array "tools" of the conversation, or NULL and 0. "qwen3-coder", "glm" and "minimax" write
+ * strings without quotes: from the schemas the parser knows which arguments are strings. Without them "12" is a number.
+ * `parser`: set to a parser that the caller owns: `layerline_message_parser_free`. It is ready for a message.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also where `tools` is not a JSON array, and where neither a model nor a format
+ * is given; LAYERLINE_ERROR_NOT_FOUND: no format has the name; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_message_parser_new(const layerline_model *model,
+                                              const char *format,
+                                              const char *tools,
+                                              size_t length,
+                                              layerline_message_parser **parser,
+                                              layerline_error **err);
+
+/** Frees a parser; NULL is a no-op. Any thread, once. */
+void layerline_message_parser_free(layerline_message_parser *parser);
+
+/** Returns the name of the format; "" for NULL. Any thread. */
+const char *layerline_message_parser_format(const layerline_message_parser *parser);
+
+/**
+ * Begins another message, and forgets the last.
+ *
+ * `prompt`, `length`: the text that the message answers, as `layerline_model_format_chat` gives it, or its last bytes, or
+ * NULL and 0: some templates end it inside the reasoning, which the parser must know.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the parser runs. One thread at a
+ * time.
+ */
+layerline_status layerline_message_parser_begin(layerline_message_parser *parser,
+                                                const char *prompt,
+                                                size_t length,
+                                                layerline_error **err);
+
+/**
+ * Takes more of the text. Then `layerline_message_parser_next` gives the parts.
+ *
+ * `text`, `length`: cut anywhere, also inside a character. Bytes that can never become one become U+FFFD.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also when the message has ended; LAYERLINE_ERROR_OUT_OF_MEMORY: begin another
+ * message; LAYERLINE_ERROR_BUSY while another call on the parser runs. One thread at a time.
+ */
+layerline_status layerline_message_parser_feed(layerline_message_parser *parser,
+                                               const char *text,
+                                               size_t length,
+                                               layerline_error **err);
+
+/**
+ * Ends the message: what was kept back becomes parts.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY; LAYERLINE_ERROR_BUSY while another call on the
+ * parser runs. One thread at a time.
+ */
+layerline_status layerline_message_parser_finish(layerline_message_parser *parser,
+                                                 layerline_error **err);
+
+/**
+ * Gives the next part of what has been fed.
+ *
+ * `part`: filled; its texts are valid until the next call on the parser.
+ *
+ * Returns whether there was one: false until more is fed, and for NULL. One thread at a time.
+ */
+bool layerline_message_parser_next(layerline_message_parser *parser, layerline_message_part *part);
+
+/**
+ * Gives the message so far as JSON: {"role": "assistant", "content": …, "reasoning_content": …, "tool_calls": [{"id": …,
+ * "type": "function", "function": {"name": …, "arguments": …}}]}, the last two members where there are any. Arguments
+ * are an object, or text where they are not one. So it goes on the "messages" of `layerline_model_format_chat_json`.
+ *
+ * `buf`, `cap`, `needed`: the text, as described for strings at the top.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_BUSY while another call on
+ * the parser runs. One thread at a time.
+ */
+layerline_status layerline_message_parser_message(const layerline_message_parser *parser,
+                                                  char *buf,
+                                                  size_t cap,
+                                                  size_t *needed,
+                                                  layerline_error **err);
 
 /* -- sampling and generation --------------------------------------------------------------------------------------- */
 

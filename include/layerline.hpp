@@ -867,6 +867,7 @@ public:
 
 private:
     friend class detokenizer;
+    friend class message_parser;
     result<span<event>> wait_ms(std::int32_t timeout, span<event> room) noexcept
     {
         std::size_t count = 0;
@@ -957,6 +958,122 @@ public:
         return model::grown<std::string>([&](span<char> room) { return try_finish(room); }, 16);
     }
 #endif
+};
+
+/** What a part of a message is. */
+enum class part_kind : std::uint32_t {
+    content = LAYERLINE_PART_CONTENT,     /**< More of the answer. */
+    reasoning = LAYERLINE_PART_REASONING, /**< More of what the model thinks before it answers. */
+    call = LAYERLINE_PART_CALL,           /**< A tool call begins: its name. */
+    arguments = LAYERLINE_PART_ARGUMENTS, /**< More of the arguments of a call. */
+    call_end = LAYERLINE_PART_CALL_END,   /**< A tool call is complete. */
+};
+
+/** A part of a message. The texts are valid until the next call on its parser. */
+struct message_part {
+    part_kind kind = part_kind::content;
+    std::uint32_t call = 0; /**< Which call of the message, from 0. */
+    std::string_view text;
+    std::string_view id; /**< What the result of a call names it by. */
+};
+
+/**
+ * Turns what a model writes into messages: what it says, what it thinks, and the tools it calls: layerline_message_parser.
+ * The text may be cut anywhere. One thread at a time.
+ */
+class message_parser : public detail::handle<layerline_message_parser, layerline_message_parser_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static message_parser adopt(layerline_message_parser *owned) noexcept { return message_parser(owned); }
+    /** layerline_message_parser_new: for what a model writes. `tools`: the JSON array of the conversation, or empty. */
+    static result<message_parser> try_make(const model &of, std::string_view tools = {}) noexcept
+    {
+        return made_for(of.get(), nullptr, tools);
+    }
+    /** layerline_message_parser_new: for a format by its name, such as "hermes". */
+    static result<message_parser> try_make(const char *format, std::string_view tools = {}) noexcept
+    {
+        return made_for(nullptr, format, tools);
+    }
+    /** layerline_message_parser_format: the name of the format. */
+    const char *format() const noexcept { return layerline_message_parser_format(get()); }
+    /** layerline_message_parser_begin: another message, after a prompt or the end of one. */
+    result<void> try_begin(std::string_view prompt = {}) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_message_parser_begin(get(), prompt.data(), prompt.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_message_parser_feed: takes more of the text. */
+    result<void> try_feed(std::string_view text) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_message_parser_feed(get(), text.data(), text.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_message_parser_finish: ends the message. */
+    result<void> try_finish() noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_message_parser_finish(get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_message_parser_next: the next part; false where there is none. */
+    bool next(message_part &part) noexcept
+    {
+        layerline_message_part filled{};
+        filled.struct_size = sizeof filled;
+        if (!layerline_message_parser_next(get(), &filled)) return false;
+        part.kind = static_cast<part_kind>(filled.kind);
+        part.call = filled.call;
+        part.text = std::string_view(filled.text, filled.length);
+        part.id = std::string_view(filled.id, filled.id_length);
+        return true;
+    }
+    /** layerline_message_parser_message: the message so far as JSON, into `buffer` with a NUL. */
+    result<std::string_view> try_message(span<char> buffer) const noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_message_parser_message(get(), buffer.data(), buffer.size(), &needed, &err);
+        return model::text_in(buffer, status, needed, err);
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    explicit message_parser(const model &of, std::string_view tools = {}) : message_parser(try_make(of, tools).value())
+    {
+    }
+    /** As `try_make`. */
+    explicit message_parser(const char *format, std::string_view tools = {})
+        : message_parser(try_make(format, tools).value())
+    {
+    }
+    /** As `try_begin`. */
+    void begin(std::string_view prompt = {}) { try_begin(prompt).value(); }
+    /** As `try_feed`. */
+    void feed(std::string_view text) { try_feed(text).value(); }
+    /** As `try_finish`. */
+    void finish() { try_finish().value(); }
+    /** As `try_message`, of any length. */
+    std::string message() const
+    {
+        return model::grown<std::string>([&](span<char> room) { return try_message(room); }, 1024);
+    }
+#endif
+
+private:
+    static result<message_parser> made_for(const layerline_model *of, const char *format,
+                                           std::string_view tools) noexcept
+    {
+        layerline_message_parser *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_message_parser_new(of, format, tools.data(), tools.size(), &made, &err);
+        return detail::made(status, message_parser(made), err);
+    }
 };
 
 /**
@@ -1296,6 +1413,31 @@ public:
     std::uint64_t memory_bytes() const noexcept { return layerline_checkpoint_memory_bytes(get()); }
 };
 
+/** A low-rank adapter (LoRA) of a model, in memory: layerline_adapter. It may be freed before sessions that have it. */
+class adapter : public detail::handle<layerline_adapter, layerline_adapter_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static adapter adopt(layerline_adapter *owned) noexcept { return adapter(owned); }
+    /** layerline_adapter_open: reads one of a model from a GGUF file. */
+    static result<adapter> try_open(const model &of, std::string_view path) noexcept
+    {
+        const detail::terminated name(path);
+        if (name.status() != LAYERLINE_OK) return failure(name.status());
+        layerline_adapter *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_adapter_open(of.get(), name.get(), &made, &err);
+        return detail::made(status, adapter(made), err);
+    }
+    /** layerline_adapter_memory_bytes: what it takes from the model's budget; 0 for an empty one. */
+    std::uint64_t memory_bytes() const noexcept { return layerline_adapter_memory_bytes(get()); }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_open`. */
+    adapter(const model &of, std::string_view path) : adapter(try_open(of, path).value()) {}
+#endif
+};
+
 /** One sequence of tokens on a model: layerline_session. One thread at a time, but for `interrupt`. */
 class session : public detail::handle<layerline_session, layerline_session_free> {
     using handle::handle;
@@ -1462,6 +1604,15 @@ public:
         const layerline_status status = layerline_session_truncate(get(), tokens, &err);
         return failure(status, err);
     }
+    /** layerline_session_set_adapters: those of further passes with their scales, as many of both; none: the model alone. */
+    result<void> try_set_adapters(span<const layerline_adapter *const> adapters, span<const float> scales) noexcept
+    {
+        if (adapters.size() != scales.size()) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_session_set_adapters(get(), adapters.data(), scales.data(), adapters.size(), &err);
+        return failure(status, err);
+    }
     /**
      * layerline_session_generate: runs a prompt and gives each token to `on_token(token,
                                                                                    std::string_view piece)`, which
@@ -1560,6 +1711,11 @@ public:
     std::size_t common_prefix(span<const token> tokens) const { return try_common_prefix(tokens).value(); }
     /** As `try_truncate`. */
     void truncate(std::size_t tokens) { try_truncate(tokens).value(); }
+    /** As `try_set_adapters`. */
+    void set_adapters(span<const layerline_adapter *const> adapters, span<const float> scales)
+    {
+        try_set_adapters(adapters, scales).value();
+    }
     /** As `try_generate`; an exception that leaves `on_token` stops the generation and then leaves this too. */
     template <class F>
     void generate(sampler &with, span<const token> prompt, std::size_t max_tokens, F &&on_token)

@@ -94,11 +94,14 @@ pub use generate::{
 };
 #[doc(inline)]
 pub use model::{
-    Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,
+    Adapter, Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,
 };
 #[doc(inline)]
 pub use session::{Checkpoint, Session, SharedSession};
 #[doc(inline)]
-pub use text::{Chat, Conversation, DetokenizeOptions, Detokenizer, TokenizeOptions, Tokenizer};
+pub use text::{
+    Chat, Conversation, DetokenizeOptions, Detokenizer, MessageParser, MessagePart, PartKind, TokenizeOptions,
+    Tokenizer,
+};
 #[doc(inline)]
 pub use weights::{Interrupt, ProgressReport, SharedBudget};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use layerline::gguf::Strings;
 use layerline::gguf::write::Writer;
 use layerline::quant::Format;
-use layerline::{Logits, Model, Options, Result, Sampler, Session, Status};
+use layerline::{Adapter, Logits, Model, Options, Result, Sampler, Session, Status};
 
 /// Smaller allocations always succeed: what is small and of a fixed size may end the process.
 const LARGE: usize = 64 << 10;
@@ -133,10 +133,24 @@ fn number(i: u64) -> f32 {
     (i * 7919 % 2003) as f32 / 1000.0 - 1.0
 }
 
+/// An adapter of the model with much metadata.
+fn write_adapter(path: &Path) {
+    let mut file = Writer::new();
+    file.set("general.architecture", "llama").set("general.type", "adapter").set("adapter.type", "lora");
+    file.set("adapter.lora.alpha", 1.0f32).set("test.text", "long ".repeat(LARGE / 4).as_str());
+    file.tensor("blk.0.attn_q.weight.lora_a", &[WIDTH, 1024], Format::F32).unwrap();
+    file.tensor("blk.0.attn_q.weight.lora_b", &[1024, WIDTH], Format::F32).unwrap();
+    let out = BufWriter::new(File::create(path).unwrap());
+    file.write(out, |tensor, out| (0..tensor.bytes / 4).try_for_each(|i| out.write_all(&number(i).to_le_bytes())))
+        .unwrap();
+}
+
 /// What a host does, up to a state that is saved and loaded again.
-fn run(model: &Path, state: &Path, history: &[i32]) -> Result<()> {
+fn run(model: &Path, adapter: &Path, state: &Path, history: &[i32]) -> Result<()> {
     let model = Model::open(model, &Options { context_length: 16, ..Options::default() })?;
     let mut session = Session::new(&model, 16)?;
+    let adapter = Adapter::open(&model, adapter)?;
+    session.set_adapters(&[(&adapter, 1.0)])?;
     session.forward(&[3, 700, 5000], Logits::All)?;
     let mut sampler = Sampler::new();
     sampler.set_temperature(0.8)?;
@@ -155,14 +169,15 @@ fn run(model: &Path, state: &Path, history: &[i32]) -> Result<()> {
 fn whichever_large_allocation_fails_the_call_says_so_and_the_process_goes_on() {
     let folder: PathBuf = std::env::temp_dir().join(format!("layerline-allocation-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let (model, state) = (folder.join("model.gguf"), folder.join("state"));
+    let [model, adapter, state] = ["model.gguf", "adapter.gguf", "state"].map(|name| folder.join(name));
+    write_adapter(&adapter);
     let history: Vec<i32> = (0..40_000).map(|i| i % 1000).collect();
     for tokenizer in ["llama", "gpt2", "t5", "bert"] {
         write_model(&model, tokenizer);
         let mut refused = 0;
         loop {
             BEFORE_FAILURE.store(refused, Ordering::Relaxed);
-            let result = run(&model, &state, &history);
+            let result = run(&model, &adapter, &state, &history);
             let failed = BEFORE_FAILURE.swap(i64::MAX, Ordering::Relaxed) < 0;
             match result {
                 Ok(()) if !failed => break,

@@ -35,8 +35,8 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generated", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
-    "Message", "Model", "Options", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
+    "Adapter", "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generated", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
+    "Message", "MessageParser", "MessagePart", "Model", "Options", "PartKind", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
 
@@ -473,6 +473,18 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_model_format_chat_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_tokenize_chat": (_STATUS, [_HANDLE, _OUT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_model_tokenize_chat_json": (_STATUS, [_HANDLE, _TEXT, _SIZE, ctypes.c_bool, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_adapter_open": (_STATUS, [_HANDLE, _TEXT, _OUT, _OUT]),
+    "layerline_adapter_free": (None, [_HANDLE]),
+    "layerline_adapter_memory_bytes": (_U64, [_HANDLE]),
+    "layerline_session_set_adapters": (_STATUS, [_HANDLE, _OUT, _OUT, _SIZE, _OUT]),
+    "layerline_message_parser_new": (_STATUS, [_HANDLE, _TEXT, _TEXT, _SIZE, _OUT, _OUT]),
+    "layerline_message_parser_free": (None, [_HANDLE]),
+    "layerline_message_parser_format": (_TEXT, [_HANDLE]),
+    "layerline_message_parser_begin": (_STATUS, [_HANDLE, _TEXT, _SIZE, _OUT]),
+    "layerline_message_parser_feed": (_STATUS, [_HANDLE, _TEXT, _SIZE, _OUT]),
+    "layerline_message_parser_finish": (_STATUS, [_HANDLE, _OUT]),
+    "layerline_message_parser_next": (ctypes.c_bool, [_HANDLE, _OUT]),
+    "layerline_message_parser_message": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_sampler_new": (_HANDLE, []),
     "layerline_sampler_free": (None, [_HANDLE]),
     "layerline_sampler_set_temperature": (_STATUS, [_HANDLE, _FLOAT]),
@@ -1026,6 +1038,102 @@ class Detokenizer(_Handle):
             return _text(lambda *out: _c().layerline_detokenizer_finish(own, *out)).decode()
 
 
+class PartKind(enum.IntEnum):
+    """What a part of a message is: more of the answer, more of what the model thinks before it, the beginning of a tool
+    call with its name, more of a call's arguments, and its end."""
+
+    CONTENT = 0
+    REASONING = 1
+    CALL = 2
+    ARGUMENTS = 3
+    CALL_END = 4
+
+
+@dataclass(frozen=True)
+class MessagePart:
+    """A part of a message. call: which call of the message, from 0; id: what the result of a call names it by."""
+
+    kind: Union[PartKind, int]
+    text: str
+    call: int = 0
+    id: str = ""
+
+
+class _Part(_Versioned):
+    _fields_ = [(name, ctypes.c_uint32) for name in "struct_size kind call reserved".split()] + [
+        ("text", ctypes.c_void_p),
+        ("length", ctypes.c_size_t),
+        ("id", ctypes.c_void_p),
+        ("id_length", ctypes.c_size_t),
+    ]
+
+
+class MessageParser(_Handle):
+    """Turns what a model writes into messages: what it says, what it thinks, and the tools it calls. The text may be cut
+    anywhere, and nothing of it is refused. One thread at a time.
+
+    of: a model, whose chat template tells the format, or the name of one: "hermes" (also Qwen 2.5 and 3), "qwen3-coder"
+    (also Qwen 3.5), "llama3", "mistral", "deepseek", "harmony" (gpt-oss), "glm", "kimi", "minimax", or "plain", which has
+    reasoning alone. tools: the tools of the conversation: "qwen3-coder", "glm" and "minimax" write strings without quotes,
+    and the schemas say which are some.
+
+    The formats deepseek, harmony, kimi and mistral, and llama3 in part, mark calls by control tokens: the text must have
+    them, by `show_control` of the sampler or `control` of the detokenizer.
+    """
+
+    def __init__(self, of: Union[Model, str], tools: Optional[Sequence[Mapping[str, Any]]] = None) -> None:
+        made = ctypes.c_void_p()
+        said = json.dumps(tools).encode() if tools is not None else b""
+        new = _c().layerline_message_parser_new
+        if isinstance(of, str):
+            _call(new, None, of.encode(), said, len(said), ctypes.byref(made))
+        else:
+            with of._use() as model:
+                _call(new, model, None, said, len(said), ctypes.byref(made))
+        self._own(made.value, _c().layerline_message_parser_free)
+
+    @property
+    def format(self) -> str:
+        """The name of the format."""
+        with self._use() as own:
+            return str(_c().layerline_message_parser_format(own).decode())
+
+    def begin(self, prompt: str = "") -> None:
+        """Begins another message, and forgets the last. prompt: the text that it answers, as `format_chat` gives it, or
+        its end: some templates end it inside the reasoning."""
+        said = prompt.encode()
+        with self._use() as own:
+            _call(_c().layerline_message_parser_begin, own, said, len(said))
+
+    def feed(self, text: Union[str, bytes]) -> List[MessagePart]:
+        """Takes more of the text and returns the parts that it makes. Bytes may end inside a character."""
+        said = text.encode() if isinstance(text, str) else text
+        with self._use() as own:
+            _call(_c().layerline_message_parser_feed, own, said, len(said))
+            return self._parts(own)
+
+    def finish(self) -> List[MessagePart]:
+        """Ends the message and returns the parts of what was kept back."""
+        with self._use() as own:
+            _call(_c().layerline_message_parser_finish, own)
+            return self._parts(own)
+
+    def message(self) -> Dict[str, Any]:
+        """The message so far, to go on the messages of a conversation: role, content, and where there are any
+        reasoning_content and tool_calls, whose arguments are a dict, or text where they are not one."""
+        with self._use() as own:
+            said = _text(lambda *out: _c().layerline_message_parser_message(own, *out))
+        return dict(json.loads(said))
+
+    @staticmethod
+    def _parts(own: int) -> List[MessagePart]:
+        parts, part = [], _Part()
+        while _c().layerline_message_parser_next(own, ctypes.byref(part)):
+            text, name = (ctypes.string_at(at, length).decode() for at, length in ((part.text, part.length), (part.id, part.id_length)))
+            parts.append(MessagePart(_named(PartKind, part.kind), text, part.call, name))
+        return parts
+
+
 class Step(enum.IntEnum):
     """Steps of a sampler's chain, in their default order."""
 
@@ -1213,6 +1321,25 @@ class Generation(_Handle):
         return stats
 
 
+class Adapter(_Handle):
+    """A low-rank adapter (LoRA) of a model, in memory: a GGUF file, as llama.cpp's convert_lora_to_gguf.py makes it. It keeps
+    the model alive, takes its memory from the model's budget, and may be closed before the sessions that have it.
+
+    Errors name the tensor that is not the model's, or that adapters cannot change here, such as experts.
+    """
+
+    def __init__(self, model: Model, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+        made = ctypes.c_void_p()
+        with model._use() as of:
+            _call(_c().layerline_adapter_open, of, os.fsencode(path), ctypes.byref(made))
+        self._own(made.value, _c().layerline_adapter_free)
+
+    def memory_bytes(self) -> int:
+        """What it takes from the model's budget."""
+        with self._use() as own:
+            return int(_c().layerline_adapter_memory_bytes(own))
+
+
 class Checkpoint(_Handle):
     """A point of a session that it can go back to: `Session.checkpoint` makes one. It keeps the model alive, not the
     session, and gives its memory back to the model's budget when it is closed."""
@@ -1393,6 +1520,17 @@ class Session(_Handle):
         next token would see: `info().fewest_tokens` says how far back it goes."""
         with self._use() as own:
             _call(_c().layerline_session_truncate, own, _size(tokens, "tokens"))
+
+    def set_adapters(self, adapters: Iterable[Tuple[Adapter, float]]) -> None:
+        """Sets the adapters with their scales, in place of those that the session has; none: the model alone. A scale of 1
+        is what an adapter was trained for. What the session holds stays as it was computed. A copy has the same adapters, a
+        state has none."""
+        pairs = list(adapters)
+        with ExitStack() as uses, self._use() as own:
+            pointers = [uses.enter_context(adapter._use()) for adapter, _ in pairs]
+            values = (ctypes.c_void_p * len(pairs))(*pointers)
+            scales = (ctypes.c_float * len(pairs))(*(scale for _, scale in pairs))
+            _call(_c().layerline_session_set_adapters, own, values, scales, len(pairs))
 
     def generate(
         self,

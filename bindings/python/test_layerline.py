@@ -217,6 +217,41 @@ class WithModel(Case):
         self.assertEqual((sampler.sample_logits(row), broken.sample_logits(row)), (51, 50))
         broken.clear_dry_breakers()
 
+    def test_adapters(self) -> None:
+        with layerline.Session(self.model) as session, layerline.Session(self.model) as other:
+
+            def last(of: layerline.Session) -> List[float]:
+                of.truncate(0)
+                of.forward(PROMPT)
+                return list(of.logits())
+
+            plain = last(session)
+            with layerline.Adapter(self.model, ROOT / "tests/data/lora.gguf") as adapter:
+                self.assertGreater(adapter.memory_bytes(), 768)
+                session.set_adapters([(adapter, 0.5), (adapter, 0.5)])
+                self.refused(Status.INVALID_ARGUMENT, session.set_adapters, [(adapter, float("nan"))])
+            self.assertNotEqual(last(session), plain)
+            self.assertEqual(last(other), plain)
+            session.set_adapters([])
+            self.assertEqual(last(session), plain)
+        self.refused(Status.INVALID_ARGUMENT, layerline.Adapter, self.model, MODEL)
+
+    def test_messages_are_parsed(self) -> None:
+        tools = [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}}]
+        said = "Hé.\n</think>\n\nSo:<tool_call><function=f><parameter=a>\n12\n</parameter></function></tool_call>"
+        with layerline.MessageParser("qwen3-coder", tools) as parser:
+            parser.begin("<think>\n")
+            parts = [part for byte in said.encode() for part in parser.feed(bytes([byte]))] + parser.finish()
+            joined = {kind: "".join(part.text for part in parts if part.kind == kind) for kind in layerline.PartKind}
+            self.assertEqual(list(joined.values()), ["So:", "Hé.", "f", '{"a":"12"}', ""])
+            self.assertEqual({len(part.id) for part in parts if part.kind >= layerline.PartKind.CALL}, {9})
+            message = parser.message()
+            self.assertEqual(message["reasoning_content"], "Hé.")
+            self.assertEqual(message["tool_calls"][0]["function"]["arguments"], {"a": "12"})
+            self.refused(Status.INVALID_ARGUMENT, parser.feed, "x")
+        self.refused(Status.NOT_FOUND, layerline.MessageParser, "none such")
+        self.refused(Status.NOT_FOUND, layerline.MessageParser, self.model)
+
     def test_conversations_become_text_and_tokens(self) -> None:
         self.refused(Status.NOT_FOUND, self.model.format_chat, [("user", "hi")])
         with tempfile.NamedTemporaryFile(suffix=".gguf") as file:

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::adapter::AdapterSet;
 use super::memory::{MemoryLayout, SequenceMemory};
 use super::results::{Outputs, Rows};
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ pub struct Loan {
     pub memory: SequenceMemory,
     /// Tokens that the session has room for.
     pub context: usize,
+    /// What is added to the products of its rows.
+    pub adapters: Option<Arc<AdapterSet>>,
     /// Of the first token of the sweep.
     pub position: usize,
     /// All tokens of the pass.
@@ -86,6 +89,7 @@ impl Member {
         let loan = Loan {
             memory: SequenceMemory::new(MemoryLayout::none())?,
             context: 0,
+            adapters: None,
             position: 0,
             tokens: Vec::new(),
             taken: 0,

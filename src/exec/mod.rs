@@ -7,6 +7,7 @@
 //! | `scratch` | the memory that the buffers lie in |
 //! | `run` | executes the steps of a sweep, for all sequences that share it |
 //! | `results` | what a chunk leaves |
+//! | `adapter` | what sessions add to the products of matrices |
 //! | `memory` | what a sequence remembers: keys and values, of all kinds, and recurrent states |
 //! | `candidates` | what a sampler compares tokens in |
 //! | `member` | a sequence as sweeps see it |
@@ -19,6 +20,7 @@
 //! those with keys and values and [`program::Step::Recur`] among the recurrent ones, and finds its state in the sequence's
 //! memory.
 
+pub mod adapter;
 pub mod candidates;
 pub mod loaded;
 mod member;

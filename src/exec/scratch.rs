@@ -1,8 +1,10 @@
 //! The memory of a running pass: the buffers of one chunk, laid out by when they are in use.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Wanted;
+use super::adapter::AdapterSet;
 use super::program::{Buffer, Contents, Program, Step, liveness};
 use crate::error::Result;
 use crate::sys::heap;
@@ -104,6 +106,7 @@ pub(super) struct Place {
     pub position: usize,
     /// Tokens that its session has room for.
     pub context: usize,
+    pub adapters: Option<Arc<AdapterSet>>,
     pub wanted: Wanted,
 }
 

@@ -11,6 +11,7 @@ use super::chain::*;
 use super::chat::*;
 use super::error::*;
 use super::generation::*;
+use super::message::*;
 use super::model::*;
 use super::options::*;
 use super::plan::*;
@@ -55,6 +56,18 @@ layout!(layerline_plan: 104 {
     unread_tensors: 80,
     unread_bytes: 88,
     expert_working_set_bytes: 96,
+});
+
+#[cfg(target_pointer_width = "64")]
+layout!(layerline_message_part: 48 {
+    struct_size: 0,
+    kind: 4,
+    call: 8,
+    reserved: 12,
+    text: 16,
+    length: 24,
+    id: 32,
+    id_length: 40,
 });
 
 #[cfg(target_pointer_width = "64")]
@@ -236,6 +249,11 @@ numbers!(
     LAYERLINE_TOKENIZE_CONTINUE = 8,
     LAYERLINE_DETOKENIZE_CONTROL = 1,
     LAYERLINE_DETOKENIZE_CONTINUE = 2,
+    LAYERLINE_PART_CONTENT = 0,
+    LAYERLINE_PART_REASONING = 1,
+    LAYERLINE_PART_CALL = 2,
+    LAYERLINE_PART_ARGUMENTS = 3,
+    LAYERLINE_PART_CALL_END = 4,
     LAYERLINE_TOKEN_CONTROL = 1,
     LAYERLINE_TOKEN_END = 2,
     LAYERLINE_TOKEN_BYTE = 4,

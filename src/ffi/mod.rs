@@ -5,6 +5,7 @@
 // C's names; and what a pointer must be is said in the header, for C's readers.
 #![allow(non_camel_case_types, clippy::missing_safety_doc)]
 
+pub mod adapter;
 pub mod batch;
 mod boundary;
 pub mod budget;
@@ -15,6 +16,7 @@ pub mod detokenizer;
 pub mod error;
 pub mod generation;
 mod layout;
+pub mod message;
 pub mod model;
 pub mod options;
 pub mod plan;

@@ -41,6 +41,17 @@ pub fn quantize<'a>(
     quantizer.finish()
 }
 
+/// The numbers in bytes, as many as there are whole ones.
+///
+/// # Panics
+/// If the bytes do not begin where a number may.
+pub fn numbers_mut(bytes: &mut [u8]) -> &mut [f32] {
+    // SAFETY: every bit pattern is valid as a float and as bytes.
+    let (before, numbers, _) = unsafe { bytes.align_to_mut::<f32>() };
+    assert!(before.is_empty(), "numbers begin at multiples of four bytes");
+    numbers
+}
+
 /// The bytes of numbers, for activations in other forms.
 pub fn bytes_mut(numbers: &mut [f32]) -> &mut [u8] {
     // SAFETY: the same memory, borrowed as exclusively; every bit pattern is valid as a float and as bytes.

@@ -1,5 +1,6 @@
 //! A model: its description, its tokeniser, its weights, and the budget they share.
 
+mod adapter;
 mod fingerprint;
 mod memory;
 mod open;
@@ -24,6 +25,7 @@ use crate::weights::source::Source;
 
 pub use crate::exec::{Embeddings, Logits, Outputs};
 pub use crate::weights::{Event, EventKind, Io, LayerState, Stats};
+pub use adapter::Adapter;
 use fingerprint::Fingerprint;
 use profile::Profile;
 pub use types::{Info, KvType, Options, Plan};

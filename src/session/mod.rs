@@ -1,5 +1,6 @@
 //! One sequence: its key-value cache, its position, and its passes over the schedule.
 
+mod adapted;
 mod batch;
 mod checkpoint;
 mod drafted;
@@ -19,6 +20,7 @@ use crate::exec::memory::{KvType, MemoryLayout, SequenceMemory};
 use crate::exec::{Candidates, Member, Rows, hidden_rows, session_bytes};
 use crate::model::{Logits, Model, Outputs};
 use crate::sys::sync::Mutex;
+use adapted::Adapted;
 use checkpoint::Marks;
 use results::{Results, Spare, Wide};
 use tokens::Tokens;
@@ -53,6 +55,8 @@ pub struct Session {
     given: usize,
     /// Tokens of the last pass, where it was one of drafts that are not kept yet.
     drafted: usize,
+    /// What is added to the products of its passes.
+    adapted: Option<Adapted>,
     /// Lent to the sampler that chooses by the last pass's logits.
     candidates: Mutex<Candidates>,
     interrupt: Arc<Interrupt>,
@@ -114,6 +118,7 @@ impl Session {
             hidden,
             given: 0,
             drafted: 0,
+            adapted: None,
             candidates: Mutex::default(),
             interrupt,
             member,
@@ -138,7 +143,7 @@ impl Session {
 
     /// Bytes that the session has taken from the model's budget, beside rows of results after the first.
     pub fn memory_bytes(&self) -> u64 {
-        self.reserved
+        self.reserved + self.adapted.as_ref().map_or(0, Adapted::reserved)
     }
 
     /// The part of it that its keys and values take.
@@ -288,6 +293,7 @@ impl Drop for Session {
         self.results = Results::none(&self.model);
         (self.wide, self.seen) = (None, None);
         self.hidden = Rows::default();
+        self.drop_adapters();
         *self.candidates.get_mut() = Candidates::default();
         // Where this fails, the memory is given back a moment after it was accounted for.
         let _ = self.memory.free();

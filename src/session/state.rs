@@ -312,6 +312,7 @@ impl Session {
         copy.memory.copy_from(&self.memory, self.position);
         copy.tokens.replace(self.tokens());
         copy.position = self.position;
+        copy.copy_adapters(self)?;
         Ok(copy)
     }
 

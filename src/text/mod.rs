@@ -12,6 +12,7 @@ mod escape;
 mod load;
 mod long;
 mod merge;
+mod message;
 mod pretokenize;
 mod special;
 mod spm;
@@ -30,6 +31,7 @@ pub use chat::{Chat, Conversation};
 pub use detokenizer::{DetokenizeOptions, Detokenizer};
 #[doc(hidden)]
 pub use load::MODELS;
+pub use message::{MessageParser, MessagePart, PartKind};
 #[doc(hidden)]
 pub use pretokenize::{pretokenize, pretokenizers};
 pub use tokenizer::{TokenAttributes, TokenizeOptions, Tokenizer};

@@ -20,6 +20,7 @@ const REGION_BYTES: usize = 64 << 20;
 /// A matrix, the factor of its products, and its bias.
 #[derive(Clone, Copy)]
 pub(super) struct Biased<'a> {
+    pub id: MatrixId,
     pub matrix: &'a Matrix,
     pub scale: Option<f32>,
     pub bias: Option<&'a [f32]>,
@@ -35,7 +36,8 @@ impl<'a> Run<'a> {
 
     pub(super) fn biased(&self, linear: Linear) -> Biased<'a> {
         let scale = linear.scale.map(|s| self.loaded.vector(s)[0]);
-        Biased { matrix: self.matrix(linear.weight), scale, bias: linear.bias.map(|b| self.loaded.vector(b)) }
+        let (id, bias) = (linear.weight, linear.bias.map(|b| self.loaded.vector(b)));
+        Biased { id, matrix: self.matrix(id), scale, bias }
     }
 
     fn weight(&self, weight: Weight) -> Biased<'a> {
@@ -43,10 +45,11 @@ impl<'a> Run<'a> {
             Weight::Fixed(linear) => self.biased(linear),
             Weight::OfExpert(part) => {
                 let chosen = self.expert.expect("an expert's matrices are used for an expert");
-                let matrix = self.matrix(chosen.experts.matrices(chosen.number)[part]);
+                let id = chosen.experts.matrices(chosen.number)[part];
+                let matrix = self.matrix(id);
                 let of_all = chosen.experts.biases[part].map(|b| self.loaded.vector(b));
                 let scale = chosen.experts.scales[part].map(|s| self.loaded.vector(s)[chosen.number]);
-                Biased { matrix, scale, bias: of_all.map(|b| &b[chosen.number * matrix.rows..][..matrix.rows]) }
+                Biased { id, matrix, scale, bias: of_all.map(|b| &b[chosen.number * matrix.rows..][..matrix.rows]) }
             }
         }
     }
@@ -96,7 +99,7 @@ impl<'a> Run<'a> {
         self.multiply_with(self.weight(weight), &self.made(contents, input), to, epilogue, sweep)
     }
 
-    /// out = W·acts + b.
+    /// out = W·acts + b, without what adapters add.
     pub(super) fn multiply(
         &self,
         linear: Linear,
@@ -104,7 +107,7 @@ impl<'a> Run<'a> {
         out: &mut [f32],
         sweep: &mut Sweep,
     ) -> Result<()> {
-        self.multiply_with(self.biased(linear), acts, out, Epilogue::Keep, sweep)
+        self.multiply_pages(self.biased(linear), acts, out, Epilogue::Keep, sweep)
     }
 
     fn multiply_with(
@@ -112,10 +115,27 @@ impl<'a> Run<'a> {
         weight: Biased,
         acts: &Activations,
         out: &mut [f32],
+        epilogue: Epilogue,
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        if !self.adapts(weight.id) {
+            return self.multiply_pages(weight, acts, out, epilogue, sweep);
+        }
+        self.multiply_pages(weight, acts, out, Epilogue::Keep, sweep)?;
+        self.adapt(weight.id, acts, out, weight.matrix.rows);
+        self.conclude(out, weight.matrix.rows, epilogue);
+        Ok(())
+    }
+
+    fn multiply_pages(
+        &self,
+        weight: Biased,
+        acts: &Activations,
+        out: &mut [f32],
         mut epilogue: Epilogue,
         sweep: &mut Sweep,
     ) -> Result<()> {
-        let Biased { matrix, scale, bias } = weight;
+        let Biased { matrix, scale, bias, .. } = weight;
         let stride = matrix.rows;
         if let Some(held) = self.acquire_all([matrix], sweep)? {
             let pages = &rows_of_all(matrix, &held);
@@ -143,7 +163,7 @@ impl<'a> Run<'a> {
 
     /// out = W·acts + b, with all pages of W at hand.
     pub(super) fn multiply_held(&self, linear: Linear, acts: &Activations, out: &mut [f32], held: &[PageGuard]) {
-        let Biased { matrix, scale, bias } = self.biased(linear);
+        let Biased { matrix, scale, bias, .. } = self.biased(linear);
         let (pages, stride, epilogue) = (&rows_of_all(matrix, held), matrix.rows, Epilogue::Keep);
         page::multiply(self.pool, self.isa, [Product { pages, acts, scale, bias, out, stride, column: 0, epilogue }]);
     }
@@ -163,7 +183,7 @@ impl<'a> Run<'a> {
         let [i, j, k, x, y, z] = arena.slices_of(self.rows, [i, j, k, x, y, z]);
         let acts = &self.forms(contents, [i, j, k]);
         let weights = linears.map(|linear| self.biased(linear));
-        let Some(held) = self.acquire_all(weights.map(|w| w.matrix), sweep)? else {
+        let Some(held) = self.acquire_plain(weights, sweep)? else {
             let mut pairs = weights.into_iter().zip([x, y, z]);
             return pairs
                 .try_for_each(|(w, out)| self.multiply_with(w, form_for(w.matrix, acts), out, Epilogue::Keep, sweep));
@@ -198,7 +218,7 @@ impl<'a> Run<'a> {
         let [i, j, k, gates, to] = arena.slices_of(self.rows, [i, j, k, Some(gates), Some(to)]);
         let acts = &self.forms(contents, [i, j, k]);
         let [gate, up] = linears.map(|linear| self.biased(linear));
-        let Some(held) = self.acquire_all([gate.matrix, up.matrix], sweep)? else {
+        let Some(held) = self.acquire_plain([gate, up], sweep)? else {
             self.multiply_with(gate, form_for(gate.matrix, acts), gates, Epilogue::Keep, sweep)?;
             return self.multiply_with(up, form_for(up.matrix, acts), to, Epilogue::Gate(f, gates), sweep);
         };
@@ -212,6 +232,18 @@ impl<'a> Run<'a> {
     fn forms<'b>(&self, contents: [Option<Contents>; 3], buffers: [&'b mut [f32]; 3]) -> Forms<'b> {
         let mut contents = contents.into_iter();
         buffers.map(|buffer| contents.next().flatten().map(|contents| self.made(contents, buffer)))
+    }
+
+    /// The same of weights to whose products nothing is added.
+    fn acquire_plain<'s, const N: usize>(
+        &self,
+        weights: [Biased; N],
+        sweep: &mut Sweep<'s>,
+    ) -> Result<Option<Vec<PageGuard<'s>>>> {
+        if weights.iter().any(|weight| self.adapts(weight.id)) {
+            return Ok(None);
+        }
+        self.acquire_all(weights.map(|weight| weight.matrix), sweep)
     }
 
     /// All pages of matrices that follow each other, where they stay and a pass over them together is short.
@@ -230,7 +262,7 @@ impl<'a> Run<'a> {
 
 /// The product of a matrix of which all pages are at hand.
 fn whole<'b>(weight: Biased<'b>, pages: &'b [Rows<'b>], acts: &'b Forms<'b>, out: &'b mut [f32]) -> Product<'b> {
-    let Biased { matrix, scale, bias } = weight;
+    let Biased { matrix, scale, bias, .. } = weight;
     let acts = form_for(matrix, acts);
     Product { pages, acts, scale, bias, out, stride: matrix.rows, column: 0, epilogue: Epilogue::Keep }
 }

@@ -3,6 +3,7 @@
 //! leave its results, go from sequence to sequence. No row depends on the others' number, so a sequence has the bits that it
 //! has alone.
 
+mod adapters;
 mod attention;
 mod beside;
 mod experts;
@@ -33,10 +34,13 @@ impl Loaded {
         let mut scratch = self.scratch.lock();
         let (arena, lists, batch) = scratch.parts(&self.program);
         batch.fill(seats);
-        let batch = &*batch;
-        let rows = batch.tokens.len();
-        let run = Run { loaded: self, pool: &self.pool, isa: self.isa, batch, seats, rows, expert: None };
-        run.steps(&self.program.steps, &mut Work { arena, lists }, sweep)
+        let all = &*batch;
+        let (rows, adapted) = (all.tokens.len(), all.places.iter().any(|place| place.adapters.is_some()));
+        let run = Run { loaded: self, pool: &self.pool, isa: self.isa, batch: all, seats, rows, adapted, expert: None };
+        let result = run.steps(&self.program.steps, &mut Work { arena, lists }, sweep);
+        // Adapters are their sessions', which may be gone.
+        batch.places.clear();
+        result
     }
 }
 
@@ -50,13 +54,13 @@ impl Batch {
             let rows = tokens.len()..tokens.len() + seat.tokens;
             let lent = seat.with(|loan| {
                 tokens.extend_from_slice(&loan.tokens[loan.taken..][..seat.tokens]);
-                (loan.position, loan.context)
+                (loan.position, loan.context, loan.adapters.clone())
             });
             // Of one that has left before the sweep began, any tokens will do.
             tokens.resize(rows.end, 0);
-            let (position, context) = lent.unwrap_or_default();
+            let (position, context, adapters) = lent.unwrap_or_default();
             positions.extend((position..position + seat.tokens).map(|position| position as u32));
-            places.push(Place { rows, position, context, wanted: seat.wanted.clone() });
+            places.push(Place { rows, position, context, adapters, wanted: seat.wanted.clone() });
         }
     }
 }
@@ -72,6 +76,8 @@ struct Run<'a> {
     seats: &'a [Seat],
     /// Rows of the buffers: the chunk's tokens, or those that are routed to the expert at hand.
     rows: usize,
+    /// Some sequence of the sweep has adapters.
+    adapted: bool,
     expert: Option<Chosen<'a>>,
 }
 
@@ -205,8 +211,12 @@ impl Run<'_> {
         };
         let width = arena.width(e.to);
         let [to, learned] = arena.slices_of(self.rows, [Some(e.to), e.positions.map(|(_, row)| row)]);
-        for ((&token, &at), row) in tokens.iter().zip(at).zip(to.chunks_exact_mut(width)) {
+        let adapts = self.adapts(e.table);
+        for (t, ((&token, &at), row)) in tokens.iter().zip(at).zip(to.chunks_exact_mut(width)).enumerate() {
             take(e.table, token as usize, row)?;
+            if adapts {
+                self.adapt_row(e.table, t, row);
+            }
             if e.scale != 1.0 {
                 vector::scale(self.isa, row, e.scale);
             }

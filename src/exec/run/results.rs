@@ -80,6 +80,17 @@ impl Run<'_> {
             }
             _ => run.head_of_several(head, &acts, products, sweep)?,
         }
+        if self.adapts(head.linear.weight) {
+            let mut first = 0;
+            self.for_each_sequence(|place, loan| {
+                let rows = first..first + place.wanted.logits.len();
+                if let Some(set) = &place.adapters {
+                    let logits = loan.logits.rows_mut(place.wanted.logits.clone());
+                    run.adapt_rows(set, head.linear.weight, (&acts, rows.clone()), logits);
+                }
+                first = rows.end;
+            });
+        }
         if head.scale != 1.0 || head.softcap.is_some() {
             self.for_each_sequence(|place, loan| {
                 let logits = loan.logits.rows_mut(place.wanted.logits.clone());

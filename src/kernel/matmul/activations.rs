@@ -220,6 +220,28 @@ impl<'a> Activations<'a> {
         self.tokens
     }
 
+    /// The activations of a token as products see them.
+    ///
+    /// # Panics
+    /// If there is no such token, or `row` has not `k` elements.
+    pub fn decode(&self, token: usize, row: &mut [f32]) {
+        assert!(token < self.tokens && row.len() == self.k, "activations of another shape");
+        for (block, row) in row.chunks_mut(COLUMNS).enumerate() {
+            let at = block * self.tokens + token;
+            match self.form {
+                Form::F32 => row.copy_from_slice(&self.floats()[at].x[..row.len()]),
+                Form::Q8x32 => {
+                    let codes = &self.codes32()[at];
+                    row.iter_mut().zip(codes.q).enumerate().for_each(|(j, (x, q))| *x = codes.d[j / 32] * q as f32);
+                }
+                Form::Q8x256 => {
+                    let codes = &self.codes256()[at];
+                    row.iter_mut().zip(codes.q).for_each(|(x, q)| *x = codes.d * q as f32);
+                }
+            }
+        }
+    }
+
     /// Blocks of the F32 form, `[column block][token]`.
     pub(super) fn floats(&self) -> &'a [Floats] {
         self.blocks(Form::F32)

@@ -15,6 +15,7 @@ mod written;
 
 use std::ops::Range;
 
+use super::message::MessageParser;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result, Status};
 use crate::gguf::Metadata;
@@ -73,6 +74,16 @@ impl<'a> Chat<'a> {
             |conversation: &Conversation, share| self.render_tagged(tokenizer, template, conversation, share);
         let (text, own) = first_rendered(conversation, rendered)?;
         Ok(tokenizer.encode_own(&text, &own))
+    }
+
+    /// A parser for what the model answers to conversations of this template: that for tools, where there is one.
+    ///
+    /// `tools`: the tools of the conversation as JSON, or empty.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`: the model has no template. `INVALID_ARGUMENT`: the tools are not a JSON array.
+    pub fn message_parser(&self, tools: &str) -> Result<MessageParser> {
+        MessageParser::for_template(self.template(true)?, tools)
     }
 
     /// The text of a conversation, and which bytes of it are the template's own.

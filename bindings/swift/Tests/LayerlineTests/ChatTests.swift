@@ -41,6 +41,33 @@ final class ChatTests: XCTestCase {
         XCTAssertEqual(try model.formatChat(json: withTools.utf8, addAssistant: false), text + #"[{"name": "f"}]"#)
     }
 
+    func testMessagesAreParsed() throws {
+        let schema = #"[{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}}]"#
+        let parser = try MessageParser(format: "qwen3-coder", tools: schema)
+        try parser.begin(prompt: "<think>\n")
+        let text = "Hé.\n</think>\n\nSo:<tool_call><function=f><parameter=a>\n12\n</parameter></function></tool_call>"
+        var (reasoning, content, name, arguments) = ("", "", "", "")
+        var parts = try text.utf8.flatMap { try parser.feed([$0]) }
+        parts += try parser.finish()
+        for part in parts {
+            switch part {
+            case .content(let more): content += more
+            case .reasoning(let more): reasoning += more
+            case .call(0, let called, let id):
+                name = called
+                XCTAssertEqual(id.utf8.count, 9)
+            case .arguments(0, let more): arguments += more
+            case .callEnd(let index): XCTAssertEqual(index, 0)
+            default: XCTFail("\(part)")
+            }
+        }
+        XCTAssertEqual([reasoning, content, name, arguments], ["Hé.", "So:", "f", #"{"a":"12"}"#])
+        XCTAssertTrue(try parser.message().contains(#""reasoning_content":"Hé.""#))
+        XCTAssertThrowsError(try parser.feed("x"))
+        XCTAssertThrowsError(try MessageParser(format: "none such"))
+        XCTAssertEqual(try MessageParser(openChat("<tool_call></tool_call>")).format, "hermes")
+    }
+
     func testControlTokensInMessagesStayText() throws {
         let model = try openChat(template)
         func ends(_ tokens: [Token]) -> Int { tokens.filter { $0 == model.info.endToken }.count }
