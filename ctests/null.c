@@ -22,6 +22,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_session_free(NULL);
     layerline_sampler_free(NULL);
     layerline_generation_free(NULL);
+    layerline_constraint_free(NULL);
     layerline_detokenizer_free(NULL);
     layerline_session_interrupt(NULL);
     layerline_session_clear_interrupt(NULL);
@@ -324,6 +325,40 @@ static void generation_functions(layerline_model *model, layerline_session *sess
     layerline_generation_free(generation);
 }
 
+static void constraint_functions(const layerline_model *model)
+{
+    layerline_constraint *constraint = NULL, *copy = NULL;
+    layerline_generation *generation = layerline_generation_new();
+    uint32_t words[16];
+    int32_t tokens[16], state = 0, token = 5;
+    size_t needed = 0;
+    REQUIRE(generation != NULL);
+    REFUSED_ERR(layerline_constraint_new(NULL, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, NULL, 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, NULL, err));
+    REFUSED_ERR(layerline_generation_set_constraint(NULL, NULL, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_constraint(generation, NULL, NULL));
+    REFUSED_ERR(layerline_constraint_copy(NULL, &copy, err));
+    REFUSED_ERR(layerline_constraint_mask(NULL, words, 16, &needed, err));
+    REFUSED_ERR(layerline_constraint_accept(NULL, &token, 1, err));
+    REFUSED_ERR(layerline_constraint_forced(NULL, tokens, 16, &needed, err));
+    REFUSED_ERR(layerline_constraint_get_state(NULL, &state, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, NULL));
+    if (constraint) {
+        REFUSED_ERR(layerline_constraint_copy(constraint, NULL, err));
+        REFUSED_ERR(layerline_constraint_mask(constraint, NULL, 16, &needed, err));
+        REFUSED_ERR(layerline_constraint_mask(constraint, words, 16, NULL, err));
+        REFUSED_ERR(layerline_constraint_accept(constraint, NULL, 1, err));
+        REFUSED_ERR(layerline_constraint_forced(constraint, NULL, 16, &needed, err));
+        REFUSED_ERR(layerline_constraint_forced(constraint, tokens, 16, NULL, err));
+        REFUSED_ERR(layerline_constraint_get_state(constraint, NULL, err));
+        CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_constraint_mask(constraint, NULL, 0, &needed, NULL));
+        CHECK(needed > 0);
+    }
+    layerline_constraint_free(constraint);
+    layerline_generation_free(generation);
+}
+
 int main(void)
 {
     settings s = { 0 };
@@ -343,6 +378,7 @@ int main(void)
     session_functions(session);
     sampler_functions(session);
     generation_functions(model, session);
+    constraint_functions(model);
     layerline_session_free(session);
     layerline_model_free(model);
     return check_result();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 16] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -19,7 +19,8 @@ const SECTIONS: [(&str, &str); 16] = [
     ("detokenizer", "tokens to text as they come"),
     ("chat", "chat templates"),
     ("sampler", "sampling and generation"),
-    ("generation", "generation with stop strings and drafts"),
+    ("constraint", "constraints: schemas, grammars, regular expressions"),
+    ("generation", "generation with stop strings, constraints and drafts"),
 ];
 
 const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory budget, however large the model is. Weights that do not fit are

@@ -87,7 +87,9 @@ pub mod weights;
 #[doc(inline)]
 pub use error::{Error, Result, Status};
 #[doc(inline)]
-pub use generate::{DraftModel, End, Generation, GenerationStats, Sampler, generate};
+pub use generate::{
+    Constraint, ConstraintKind, ConstraintState, DraftModel, End, Generation, GenerationStats, Sampler, generate,
+};
 #[doc(inline)]
 pub use model::{
     Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,

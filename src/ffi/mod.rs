@@ -10,6 +10,7 @@ mod boundary;
 pub mod budget;
 pub mod chat;
 pub mod checkpoint;
+pub mod constraint;
 pub mod detokenizer;
 pub mod error;
 pub mod generation;

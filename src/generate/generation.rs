@@ -5,9 +5,10 @@
 use std::ops::ControlFlow;
 
 use super::draft_model::DraftModel;
+use super::guided::{Guided, MAX_FORCED};
 use super::pace::{Certainty, Pace};
 use super::stop::Stops;
-use super::{Sampler, Sequence, Vocabulary, ngrams};
+use super::{Constraint, Sampler, Sequence, Vocabulary, ngrams};
 use crate::error::{Error, Result};
 use crate::model::Logits;
 use crate::text::Utf8Stream;
@@ -29,6 +30,8 @@ pub enum End {
     StopString,
     /// The callback asked for it.
     Callback,
+    /// The text is complete by its constraint, which lets nothing follow.
+    Constraint,
 }
 
 /// What the last generation was.
@@ -60,6 +63,7 @@ enum Drafter {
 pub struct Generation {
     max_tokens: usize,
     stops: Stops,
+    constraint: Option<Constraint>,
     drafter: Drafter,
     max_drafts: usize,
     /// What passes of the model cost, and how many drafts were right: kept over generations.
@@ -76,6 +80,7 @@ impl Default for Generation {
         Generation {
             max_tokens: usize::MAX,
             stops: Stops::default(),
+            constraint: None,
             drafter: Drafter::None,
             max_drafts: 0,
             pace: Pace::default(),
@@ -97,11 +102,12 @@ struct Run<'a, V, F> {
     bytes: Vec<u8>,
     whole: String,
     piece: String,
+    guided: Option<Guided>,
 }
 
 impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
-    /// Passes a token that was chosen on. What it says ends the generation.
-    fn token(&mut self, token: i32) -> Result<Option<End>> {
+    /// Passes a token that was chosen on, with which the text may be `complete`. What it says ends the generation.
+    fn token(&mut self, token: i32, complete: bool) -> Result<Option<End>> {
         self.whole.clear();
         self.piece.clear();
         let end = self.vocabulary.is_end(token)?;
@@ -112,12 +118,12 @@ impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
             self.bytes.clear();
             self.vocabulary.append_bytes(token, self.control, &mut self.bytes)?;
             self.stream.push(&self.bytes, &mut self.whole);
-            if self.left == 0 {
+            if self.left == 0 || complete {
                 self.stream.finish(&mut self.whole);
             }
         }
         let stopped = self.stops.push(&self.whole, &mut self.piece);
-        if !stopped && (end || self.left == 0) {
+        if !stopped && (end || complete || self.left == 0) {
             self.stops.finish(&mut self.piece);
         }
         if end || stopped {
@@ -128,9 +134,28 @@ impl<V: Vocabulary, F: FnMut(i32, &str) -> ControlFlow<()>> Run<'_, V, F> {
         }
         Ok(match (self.on_token)(token, &self.piece) {
             ControlFlow::Break(()) => Some(End::Callback),
+            ControlFlow::Continue(()) if complete => Some(End::Constraint),
             ControlFlow::Continue(()) if self.left == 0 => Some(End::Length),
             ControlFlow::Continue(()) => None,
         })
+    }
+}
+
+impl<V, F> Run<'_, V, F> {
+    /// Chooses by the logits of the last pass.
+    fn sample_last<S: Sequence>(&mut self, sampler: &mut Sampler, sequence: &S) -> Result<i32> {
+        let Some(guided) = &mut self.guided else { return sampler.sample_last(sequence) };
+        guided.end_pass()?;
+        let logits = guided.allowed(sequence.last_logits()?, 0)?;
+        sequence.with_candidates(|memory| sampler.sample_in(memory, logits))
+    }
+
+    /// Logits of what may be chosen after the first `drafts` drafts of the pass.
+    fn allowed<'a>(&'a mut self, logits: &'a [f32], drafts: usize) -> Result<&'a [f32]> {
+        match &mut self.guided {
+            Some(guided) => guided.allowed(logits, drafts),
+            None => Ok(logits),
+        }
     }
 }
 
@@ -155,6 +180,14 @@ impl Generation {
     /// Removes all stop strings.
     pub fn clear_stops(&mut self) {
         self.stops.clear();
+    }
+
+    /// Lets texts follow a constraint, from where it is now: each generation begins there. None: they are free.
+    ///
+    /// What the constraint leaves no choice about is put into a pass as drafts are, up to 16 tokens at once, so that it costs
+    /// no passes of its own.
+    pub fn set_constraint(&mut self, constraint: Option<&Constraint>) {
+        self.constraint = constraint.map(Constraint::copy);
     }
 
     /// No drafts: the default.
@@ -193,8 +226,8 @@ impl Generation {
     /// with recurrent layers without tokens at its end that were passed on already: its position tells.
     ///
     /// # Errors
-    /// As [`generate`](super::generate); those of the passes of a model that drafts; `INVALID_ARGUMENT`: it has another
-    /// vocabulary.
+    /// As [`generate`](super::generate); those of the passes of a model that drafts; `INVALID_ARGUMENT`: it, or the
+    /// constraint, has another vocabulary; those of [`Constraint::mask`].
     pub fn run<S: Sequence, V: Vocabulary>(
         &mut self,
         sequence: &mut S,
@@ -226,17 +259,28 @@ impl Generation {
         if let Drafter::Model(model) = &self.drafter {
             vocabulary.check_same(model.vocabulary()?)?;
         }
+        let mut guided = None;
+        if let Some(constraint) = &self.constraint {
+            let same = vocabulary.check_same(constraint.model().tokenizer()?);
+            same.map_err(|_| Error::invalid("the constraint is about the tokens of another model"))?;
+            guided = Some(Guided::begin(constraint));
+        }
         if sequence.position() != self.position {
             // Another sequence, or one that went elsewhere meanwhile.
             self.text.clear();
+        }
+        let mut complete = false;
+        if let Some(guided) = &mut guided {
+            complete = guided.is_complete()?;
+            guided.begin_pass(&[]);
         }
         if !prompt.is_empty() {
             sequence.forward(prompt, Logits::Last, since)?;
             sampler.accept(prompt)?;
             self.remember(prompt)?;
         }
-        if self.max_tokens == 0 {
-            self.stats.end = End::Length;
+        if self.max_tokens == 0 || complete {
+            self.stats.end = if complete { End::Constraint } else { End::Length };
             return Ok(());
         }
         let mut stops = std::mem::take(&mut self.stops);
@@ -251,6 +295,7 @@ impl Generation {
             whole: String::new(),
             piece: String::new(),
             stops: &mut stops,
+            guided,
         };
         let result = self.tokens(sequence, sampler, &mut run, since);
         self.stops = stops;
@@ -266,7 +311,8 @@ impl Generation {
         run: &mut Run<V, F>,
         since: u64,
     ) -> Result<End> {
-        let rows = match self.max_drafts {
+        let forced = if run.guided.is_some() { MAX_FORCED } else { 0 };
+        let rows = match self.max_drafts.max(forced) {
             0 => 0,
             drafts => sequence.begin_drafts(drafts + 1, since),
         };
@@ -276,7 +322,7 @@ impl Generation {
         let memory = |_| Error::out_of_memory("tokens of a pass");
         unfed.try_reserve_exact(2 * rows + 2).map_err(memory)?;
         drafts.try_reserve_exact(2 * rows + 2).map_err(memory)?;
-        let token = sampler.sample_last(sequence)?;
+        let token = run.sample_last(sampler, sequence)?;
         if let Some(end) = self.chosen(run, token)? {
             return Ok(end);
         }
@@ -291,14 +337,17 @@ impl Generation {
             let most = rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1));
             let most = most.min(sequence.room().saturating_sub(unfed.len()));
             let began = sequence.now();
-            let certainty = self.draft(most, unfed.len(), &mut drafts)?;
+            let certainty = self.draft(run, most, unfed.len(), &mut drafts)?;
             let drafted = sequence.now();
             self.stats.passes += 1;
+            if let Some(guided) = &mut run.guided {
+                guided.begin_pass(&drafts);
+            }
             if drafts.is_empty() {
                 sequence.forward(&unfed, Logits::Last, since)?;
                 self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
                 unfed.clear();
-                let token = sampler.sample_last(sequence)?;
+                let token = run.sample_last(sampler, sequence)?;
                 if let Some(end) = self.chosen(run, token)? {
                     return Ok(end);
                 }
@@ -309,9 +358,12 @@ impl Generation {
             unfed.extend_from_slice(&drafts);
             sequence.forward_drafts(&unfed, since)?;
             let took = sequence.now() - drafted;
+            let guided = run.guided.as_mut().map_or(Ok(()), Guided::end_pass);
             let mut pass = DraftedPass { sequence, kept: fed, settled: false };
+            guided?;
             let end = loop {
                 let logits = pass.sequence.draft_logits(pass.kept - 1)?;
+                let logits = run.allowed(logits, pass.kept - fed)?;
                 let token = pass.sequence.with_candidates(|memory| sampler.sample_in(memory, logits))?;
                 let right = unfed.get(pass.kept) == Some(&token);
                 let end = self.chosen(run, token)?;
@@ -325,7 +377,9 @@ impl Generation {
             let accepted = kept - fed;
             self.stats.drafted += drafts.len() as u64;
             self.stats.accepted += accepted as u64;
-            self.pace.drafted((fed, drafts.len(), accepted), certainty, took, drafted - began);
+            if let Some(certainty) = certainty {
+                self.pace.drafted((fed, drafts.len(), accepted), certainty, took, drafted - began);
+            }
             unfed.truncate(kept);
             if stays == kept {
                 unfed.clear();
@@ -352,7 +406,8 @@ impl Generation {
     ) -> Result<Option<End>> {
         self.stats.tokens += 1;
         self.remember(&[token])?;
-        run.token(token)
+        let complete = run.guided.as_mut().map_or(Ok(false), |guided| guided.accept(token))?;
+        run.token(token, complete)
     }
 
     fn remember(&mut self, tokens: &[i32]) -> Result<()> {
@@ -365,8 +420,27 @@ impl Generation {
         Ok(())
     }
 
-    /// Drafts for the next pass, which takes in `fed` tokens anyway: none, or up to `most`.
-    fn draft(&mut self, most: usize, fed: usize, out: &mut Vec<i32>) -> Result<Certainty> {
+    /// Drafts for the next pass, which takes in `fed` tokens anyway: none, or up to `most`, and how certain they are. What
+    /// the constraint leaves no choice about has no such figure.
+    fn draft<V, F>(
+        &mut self,
+        run: &mut Run<V, F>,
+        most: usize,
+        fed: usize,
+        out: &mut Vec<i32>,
+    ) -> Result<Option<Certainty>> {
+        let Some(guided) = &mut run.guided else { return self.guess(most, fed, out).map(Some) };
+        guided.forced(most, out)?;
+        if !out.is_empty() {
+            return Ok(None);
+        }
+        let certainty = self.guess(most.min(self.max_drafts), fed, out)?;
+        guided.keep_allowed(out)?;
+        Ok(Some(certainty))
+    }
+
+    /// What the drafter says.
+    fn guess(&mut self, most: usize, fed: usize, out: &mut Vec<i32>) -> Result<Certainty> {
         out.clear();
         if most == 0 {
             return Ok(Certainty::Low);

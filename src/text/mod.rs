@@ -9,6 +9,8 @@ mod chat;
 mod detokenizer;
 mod ends;
 mod escape;
+#[cfg(feature = "constraints")]
+mod guide;
 mod load;
 mod long;
 mod merge;
@@ -28,6 +30,8 @@ mod tests;
 
 pub use chat::{Chat, Conversation};
 pub use detokenizer::{DetokenizeOptions, Detokenizer};
+#[cfg(feature = "constraints")]
+pub(crate) use guide::{Guide, GuidePlan, plain};
 #[doc(hidden)]
 pub use load::MODELS;
 #[doc(hidden)]

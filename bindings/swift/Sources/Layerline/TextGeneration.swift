@@ -18,6 +18,8 @@ public struct GenerationEnd: RawRepresentable, Hashable, Sendable {
     public static let stop = GenerationEnd(rawValue: LAYERLINE_END_STOP)
     /// Nobody wanted more.
     public static let callback = GenerationEnd(rawValue: LAYERLINE_END_CALLBACK)
+    /// The text is complete by its constraint.
+    public static let constraint = GenerationEnd(rawValue: LAYERLINE_END_CONSTRAINT)
 }
 
 /// Figures of the last generation.
@@ -91,6 +93,18 @@ public final class TextGeneration: Sendable {
             }
             try model.handle.use { model in
                 try checked { layerline_generation_set_draft_model(own, model, context, most, $0) }
+            }
+        }
+    }
+
+    /// Lets texts follow a copy of a constraint, from where it is now. nil: they are free.
+    public func setConstraint(_ constraint: Constraint?) throws {
+        try handle.use { own in
+            guard let constraint else {
+                return try checked { layerline_generation_set_constraint(own, nil, $0) }
+            }
+            try constraint.handle.use { constraint in
+                try checked { layerline_generation_set_constraint(own, constraint, $0) }
             }
         }
     }
