@@ -16,6 +16,16 @@ use crate::text::plain;
 /// A longer text is refused.
 const MAX_TEXT: usize = 1 << 20;
 
+/// Schemas in schemas, at most.
+const MAX_DEPTH: usize = 100;
+
+/// Rules of a grammar, and references of a schema, at most: each may lead to the next one, and the parser takes 2 to 5 KiB of
+/// stack for each.
+const MAX_REFERENCES: usize = if cfg!(feature = "prefetch") { 4000 } else { 64 };
+
+/// The stack of the thread that reads a text. Memory comes as it is used.
+const STACK_BYTES: usize = 64 << 20;
+
 pub struct Follower {
     matcher: Matcher,
     ends: Arc<[i32]>,
@@ -36,7 +46,18 @@ impl Follower {
             ConstraintKind::Lark => TopLevelGrammar::from_lark(text.to_string()),
             ConstraintKind::Regex => TopLevelGrammar::from_regex(text),
         };
-        let parser = model.guide()?.parser(grammar)?;
+        let references = match kind {
+            ConstraintKind::JsonSchema => text.matches("Ref\"").count() + text.matches("$ref").count(),
+            ConstraintKind::Gbnf => text.matches("::=").count(),
+            ConstraintKind::Lark => text.matches(':').count(),
+            ConstraintKind::Regex => 0,
+        };
+        if references > MAX_REFERENCES {
+            let message = format!("{references} rules or references: a constraint may have {MAX_REFERENCES}");
+            return Err(Error::invalid(message));
+        }
+        let guide = model.guide()?;
+        let parser = on_large_stack(|| guide.parser(grammar))?;
         let ends = (0..tokenizer.vocab_size() as i32).filter(|&token| tokenizer.is_end(token).unwrap_or(false));
         Ok(Follower {
             matcher: Matcher::new(Ok(parser)),
@@ -127,10 +148,36 @@ fn fault(message: &str, reason: StopReason) -> Error {
     }
 }
 
+/// Runs on a thread with a large stack, where the library may start threads.
+fn on_large_stack<T: Send>(task: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    if !cfg!(feature = "prefetch") {
+        return task();
+    }
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("layerline-grammar".into()).stack_size(STACK_BYTES);
+        let thread = builder.spawn_scoped(scope, task);
+        let thread = thread.map_err(|e| Error::out_of_memory(format!("a thread to read a constraint on: {e}")))?;
+        thread.join().unwrap_or_else(|_| Err(Error::new(Status::Internal, "a fault while a constraint was read")))
+    })
+}
+
+/// How deep values lie in each other.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// A schema, with the spaces between members that models know best.
 fn schema(text: &str) -> Result<Value> {
     let mut schema: Value =
         serde_json::from_str(text).map_err(|e| Error::invalid(format!("the schema is not JSON: {e}")))?;
+    let depth = depth(&schema);
+    if depth > MAX_DEPTH {
+        return Err(Error::invalid(format!("the schema is {depth} levels deep: it may be {MAX_DEPTH}")));
+    }
     if let Value::Object(members) = &mut schema {
         members
             .entry("x-guidance")

@@ -8,22 +8,22 @@ use llguidance::toktrie::{SimpleVob, TokTrie, TokenId, TokenizerEnv};
 
 use super::{Words, trie, trie_bytes};
 
-/// Characters of the first and the second slice's tokens, at most.
-const LENGTHS: [usize; 2] = [10, 30];
+/// Characters of a slice's tokens, at most. The last slice has longer ones. Where a string may have few more characters,
+/// a short slice is allowed as a whole, and of the others little more than as many characters is looked at.
+const LENGTHS: [usize; 9] = [1, 2, 3, 4, 6, 8, 10, 16, 30];
+
+const COUNT: usize = LENGTHS.len() + 1;
 
 /// How hard it is tried to show that a slice is allowed, in steps of derivation.
 const EFFORT: u64 = 1000;
 
-/// Tokens of characters that a string of JSON has as they are, of up to 10, up to 30, or more of them.
+/// Which slice a token is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slice {
-    Short = 0,
-    Middle = 1,
-    Long = 2,
-}
+pub struct Slice(u8);
 
 impl Slice {
-    /// The slice of a token; none where it has other characters, or none, or parts of some.
+    /// The slice of a token; none where it has characters that a string of JSON has not as they are, or none, or parts of
+    /// some.
     pub fn of(word: &[u8]) -> Option<Slice> {
         let text = std::str::from_utf8(word).ok()?;
         let is_plain = |c: char| !matches!(c, '"' | '\\' | '\0'..='\x1f' | '\x7f');
@@ -31,25 +31,22 @@ impl Slice {
             return None;
         }
         let length = text.chars().count();
-        Some(match length {
-            _ if length <= LENGTHS[0] => Slice::Short,
-            _ if length <= LENGTHS[1] => Slice::Middle,
-            _ => Slice::Long,
-        })
+        Some(Slice(LENGTHS.iter().filter(|&&most| length > most).count() as u8))
     }
 }
 
 /// The slices as regular expressions: each has those before it.
 pub fn expressions() -> Vec<String> {
     let plain = r#"[^"\\\x00-\x1F\x7F]"#;
-    vec![format!("{plain}{{1,{}}}", LENGTHS[0]), format!("{plain}{{1,{}}}", LENGTHS[1]), format!("{plain}+")]
+    let bounded = LENGTHS.iter().map(|most| format!("{plain}{{1,{most}}}"));
+    bounded.chain([format!("{plain}+")]).collect()
 }
 
 pub struct Slices {
     /// The tokens of each slice.
-    masks: [SimpleVob; 3],
-    /// Tokens of the second and the third slice, and those of none.
-    rests: [Rest; 3],
+    masks: Vec<SimpleVob>,
+    /// Tokens of each slice but the first, and those of none.
+    rests: Vec<Rest>,
 }
 
 /// Some tokens in a trie of their own, where they have other numbers.
@@ -63,7 +60,7 @@ impl Slices {
         let of = |slice: Option<Slice>| (0..words.len()).filter(move |&token| slices[token] == slice);
         let mask = |slice| {
             let mut mask = SimpleVob::alloc(words.len());
-            of(Some(slice)).for_each(|token| mask.allow_token(token as TokenId));
+            of(Some(Slice(slice))).for_each(|token| mask.allow_token(token as TokenId));
             mask
         };
         let rest = |slice| {
@@ -72,28 +69,25 @@ impl Slices {
             let own: Vec<Vec<u8>> = tokens.iter().map(|&token| words[token as usize].clone()).collect();
             Rest { trie: trie(&own, None), tokens }
         };
-        Slices {
-            masks: [mask(Slice::Short), mask(Slice::Middle), mask(Slice::Long)],
-            rests: [rest(Some(Slice::Middle)), rest(Some(Slice::Long)), rest(None)],
-        }
+        let rests = (1..COUNT as u8).map(|slice| Some(Slice(slice))).chain([None]);
+        Slices { masks: (0..COUNT as u8).map(mask).collect(), rests: rests.map(rest).collect() }
     }
 
     /// What slices of these tokens hold, at most.
     pub fn memory_bytes(slices: &[Option<Slice>], length: impl Fn(u32) -> usize) -> u64 {
-        let (mut tokens, mut bytes) = ([0; 3], [0; 3]);
+        let (mut tokens, mut bytes) = ([0; COUNT], [0; COUNT]);
         for (token, slice) in slices.iter().enumerate() {
             let rest = match slice {
-                Some(Slice::Short) => continue,
-                Some(Slice::Middle) => 0,
-                Some(Slice::Long) => 1,
-                None => 2,
+                Some(Slice(0)) => continue,
+                Some(Slice(number)) => *number as usize - 1,
+                None => COUNT - 1,
             };
             tokens[rest] += 1;
             bytes[rest] += length(token as u32);
         }
         let rests = tokens.iter().zip(&bytes).map(|(&tokens, &bytes)| trie_bytes(tokens, bytes, bytes + 1));
-        let numbers: usize = tokens.iter().map(|tokens| tokens.next_power_of_two() * size_of::<TokenId>()).sum();
-        rests.sum::<u64>() + (numbers + 3 * slices.len().div_ceil(8)) as u64
+        let numbers: usize = tokens.iter().map(|tokens: &usize| tokens.next_power_of_two() * size_of::<TokenId>()).sum();
+        rests.sum::<u64>() + (numbers + COUNT * slices.len().div_ceil(8)) as u64
     }
 }
 
@@ -108,9 +102,15 @@ impl BiasComputer for Computer {
         let mut allowed = self.trie().alloc_token_set();
         let state = recognizer.lexer_state();
         let widest = if start.is_empty() && recognizer.lexer_mut().subsume_possible(state) {
-            let is_allowed =
-                |&slice: &usize| recognizer.lexer_mut().check_subsume(state, slice, EFFORT, None).unwrap_or(false);
-            (0..3).rev().find(is_allowed)
+            let mut is_allowed =
+                |slice: usize| recognizer.lexer_mut().check_subsume(state, slice, EFFORT, None).unwrap_or(false);
+            // Each slice has those before it: most often all of them are allowed, or else it is searched for the last.
+            let (mut from, mut to) = if is_allowed(COUNT - 1) { (COUNT, COUNT) } else { (0, COUNT - 1) };
+            while from < to {
+                let middle = from + (to - from) / 2;
+                if is_allowed(middle) { from = middle + 1 } else { to = middle }
+            }
+            from.checked_sub(1)
         } else {
             None
         };
