@@ -18,7 +18,7 @@
 #   make bench-decisions   what deciding about a page costs, from 1,000 to 100,000 pages
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
 #   make fuzz       every fuzz target for 60 s each; SECONDS_EACH=600, TARGETS="chat text"; needs cargo-fuzz
-#   make torture    the long forms of what make test does in short ones: half an hour
+#   make torture    the long forms of what make test does in short ones: an hour
 #   make lint       formatting and clippy
 #   make clean
 

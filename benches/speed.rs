@@ -40,6 +40,8 @@ usage: cargo bench --bench speed -- [OPTIONS]      (or make bench-speed ARGS='OP
                        are in models/, and the 1.1B shape in Q4_K_M, Q4_0 and Q8_0, made there
   --tasks LIST         of prompt, decode and deep (decoding at 4096 tokens); default: all
   --tokens N           tokens decoded; default 64
+  --before N           tokens before those that are decoded; default 8. A model with experts needs some hundred, which
+                       bring its experts to memory
   --repeats N          default 3
   --skip-peer          default: compared where LAYERLINE_PEER_PYTHON names a Python that has llama_cpp
   --json FILE          the figures of every run";
@@ -57,6 +59,7 @@ struct Wanted {
     models: Vec<PathBuf>,
     tasks: Vec<String>,
     tokens: usize,
+    before: usize,
     repeats: usize,
     skip_peer: bool,
     json: Option<PathBuf>,
@@ -91,7 +94,8 @@ fn main() -> ExitCode {
 /// `None`: help was asked for.
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Wanted>> {
     let tasks = TASKS.iter().map(|task| task.0.to_string()).collect();
-    let mut wanted = Wanted { models: Vec::new(), tasks, tokens: 64, repeats: 3, skip_peer: false, json: None };
+    let (models, before) = (Vec::new(), worker::SHORT);
+    let mut wanted = Wanted { models, tasks, tokens: 64, before, repeats: 3, skip_peer: false, json: None };
     while let Some(flag) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{flag} needs a value"));
         let count = |text: String| text.parse().ok().filter(|n| *n > 0).ok_or(format!("{flag}: {text:?} is no count"));
@@ -99,6 +103,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Wanted>> 
             "--model" => wanted.models.push(value()?.into()),
             "--tasks" => wanted.tasks = value()?.split(',').map(String::from).collect(),
             "--tokens" => wanted.tokens = count(value()?)?,
+            "--before" => wanted.before = count(value()?)?,
             "--repeats" => wanted.repeats = count(value()?)?,
             "--skip-peer" => wanted.skip_peer = true,
             "--json" => wanted.json = Some(value()?.into()),
@@ -129,6 +134,7 @@ fn bench(wanted: &Wanted) -> Result<()> {
     for model in &wanted.models {
         let bytes = std::fs::metadata(model).map_err(|e| format!("{}: {e}", model.display()))?.len();
         for (task, before, figure) in TASKS.into_iter().filter(|task| wanted.tasks.iter().any(|name| name == task.0)) {
+            let before = if task == "decode" { wanted.before } else { before };
             if before <= 512 || bytes <= DEEP_BYTES {
                 rows.push(measure(wanted, model, task, before, figure)?);
             }

@@ -82,15 +82,17 @@ fn bench(options: &Options) -> Result<()> {
         return drafts::compare(options, options.draft_model.as_ref());
     }
     if !options.batches.is_empty() {
-        return batch::compare(options);
+        return match &options.render {
+            Some(path) => batch::render(options, &read(path)?),
+            None => batch::compare(options),
+        };
     }
     if !options.chunks.is_empty() {
         return compare_chunks(options);
     }
     let record = match &options.render {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            let mut record = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+            let mut record = read(path)?;
             report::summarise(&mut record);
             record
         }
@@ -112,6 +114,12 @@ fn bench(options: &Options) -> Result<()> {
 /// Where results go unless told otherwise.
 fn output(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join(name)
+}
+
+/// Figures that were written before.
+fn read(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -230,6 +230,20 @@ void sessions_share_a_batch(ll::model &model)
     CHECK(first.position() == 2 * PROMPT.size());
 }
 
+void the_rest_of_the_chain_can_be_set(ll::model &model)
+{
+    const float logits[] = { 1, 3, 2, 0 }, biases[] = { -1e9f, 0.5f };
+    const ll::token biased[] = { 1, 0 };
+    const std::int32_t steps[] = { LAYERLINE_STEP_TOP_K };
+    ll::sampler sampler;
+    sampler.set_logit_biases(ll::span(biased, 2), ll::span(biases, 2)).set_dry(1, 1.75f, 2, 64).add_dry_breaker(model, "a");
+    CHECK(sampler.sample(ll::span(logits, 4)) == 2);
+    sampler.set_xtc(0.5f, 0.1f).set_mirostat(5, 0.1f).set_dynamic_temperature(0.1f, 1).set_typical_p(0.9f).set_top_n_sigma(1);
+    sampler.set_frequency_penalty(0.1f).set_presence_penalty(0.1f).clear_dry_breakers().set_steps(ll::span(steps, 1));
+    throws(ll::status::invalid_argument, [&] { sampler.set_logit_biases(ll::span(biased, 2), ll::span(biases, 1)); });
+    throws(ll::status::invalid_argument, [&] { sampler.set_typical_p(2); });
+}
+
 void a_session_runs_passes(ll::model &model)
 {
     ll::session session(model, 32);
@@ -423,6 +437,7 @@ int main()
     conversations_become_text_and_tokens();
     events_are_polled_and_waited_for(model);
     sessions_share_a_batch(model);
+    the_rest_of_the_chain_can_be_set(model);
     a_session_runs_passes(model);
     a_session_is_copied_saved_and_loaded(model);
     a_session_goes_to_memory_and_back_to_a_checkpoint(model);

@@ -261,7 +261,7 @@ static void session_functions(layerline_session *session)
     CHECK(position_of(session) == 3);
 }
 
-static void sampler_functions(layerline_session *session)
+static void sampler_functions(layerline_session *session, const layerline_model *model)
 {
     layerline_sampler *sampler = layerline_sampler_new(), *copy = NULL;
     int32_t token = 5;
@@ -274,6 +274,23 @@ static void sampler_functions(layerline_session *session)
     REFUSED(layerline_sampler_set_repeat_penalty(NULL, 1.0f, 1));
     REFUSED(layerline_sampler_set_seed(NULL, 1));
     REFUSED(layerline_sampler_set_show_control(NULL, true));
+    REFUSED(layerline_sampler_set_typical_p(NULL, 1.0f));
+    REFUSED(layerline_sampler_set_top_n_sigma(NULL, 0.0f));
+    REFUSED(layerline_sampler_set_xtc(NULL, 0.0f, 0.1f));
+    REFUSED(layerline_sampler_set_dynamic_temperature(NULL, 0.0f, 1.0f));
+    REFUSED(layerline_sampler_set_mirostat(NULL, 0.0f, 0.1f));
+    REFUSED(layerline_sampler_set_frequency_penalty(NULL, 0.0f));
+    REFUSED(layerline_sampler_set_presence_penalty(NULL, 0.0f));
+    REFUSED(layerline_sampler_set_dry(NULL, 0.0f, 1.0f, 2, 64));
+    REFUSED_ERR(layerline_sampler_add_dry_breaker(NULL, model, "a", 1, err));
+    REFUSED_ERR(layerline_sampler_add_dry_breaker(sampler, NULL, "a", 1, err));
+    REFUSED_ERR(layerline_sampler_add_dry_breaker(sampler, model, NULL, 1, err));
+    REFUSED_ERR(layerline_sampler_clear_dry_breakers(NULL, err));
+    REFUSED_ERR(layerline_sampler_set_logit_biases(NULL, &token, &logit, 1, err));
+    REFUSED_ERR(layerline_sampler_set_logit_biases(sampler, NULL, &logit, 1, err));
+    REFUSED_ERR(layerline_sampler_set_logit_biases(sampler, &token, NULL, 1, err));
+    REFUSED_ERR(layerline_sampler_set_steps(NULL, &token, 1, err));
+    REFUSED_ERR(layerline_sampler_set_steps(sampler, NULL, 1, err));
     REFUSED_ERR(layerline_sampler_copy(NULL, &copy, err));
     REFUSED_ERR(layerline_sampler_copy(sampler, NULL, err));
     REFUSED_ERR(layerline_sampler_reset(NULL, err));
@@ -376,7 +393,7 @@ int main(void)
     chat_functions(model);
     session = new_session(model, 0);
     session_functions(session);
-    sampler_functions(session);
+    sampler_functions(session, model);
     generation_functions(model, session);
     constraint_functions(model);
     layerline_session_free(session);

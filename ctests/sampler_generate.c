@@ -45,10 +45,68 @@ static void every_setter_knows_its_bounds(void)
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_repeat_penalty(s, -1.0f, 64));
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_repeat_penalty(s, nan, 64));
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_repeat_penalty(s, INFINITY, 64));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_typical_p(s, 0.5f));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_typical_p(s, 1.5f));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_top_n_sigma(s, 1.5f));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_top_n_sigma(s, -1.0f));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_xtc(s, 0.5f, 0.1f));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_xtc(s, 0.5f, nan));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_dynamic_temperature(s, 0.5f, 1.0f));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_dynamic_temperature(s, nan, 1.0f));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_mirostat(s, 5.0f, 0.1f));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_mirostat(s, -5.0f, 0.1f));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_frequency_penalty(s, -0.5f));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_frequency_penalty(s, nan));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_presence_penalty(s, 0.5f));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_presence_penalty(s, INFINITY));
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_dry(s, 0.8f, 1.75f, 2, 1024));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_dry(s, 0.8f, 0.5f, 2, 1024));
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(s, 0));
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(s, UINT64_MAX));
     layerline_sampler_free(s);
     layerline_sampler_free(NULL);
+}
+
+/* Each does something, and what does not exist is refused by name. */
+static void the_rest_of_the_chain_can_be_set(layerline_model *model)
+{
+    static const float logits[4] = { 1.0f, 3.0f, 2.0f, 0.0f };
+    static const int32_t banned[2] = { 1, 0 }, twice[2] = { LAYERLINE_STEP_TOP_K, LAYERLINE_STEP_TOP_K };
+    static const int32_t chain[2] = { LAYERLINE_STEP_DRY, LAYERLINE_STEP_TEMPERATURE }, unknown = 9;
+    const float biases[2] = { -INFINITY, 0.5f }, nan = nanf("");
+    layerline_sampler *s = new_sampler();
+    layerline_error *err;
+    int32_t token = -1, seen[7] = { 3, 1, 2, 0, 3, 1, 2 };
+    CHECK_OK(err, layerline_sampler_set_logit_biases(s, banned, biases, 2, &err));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_logit_biases(s, banned, &nan, 1, NULL));
+    CHECK_OK(err, layerline_sampler_sample_logits(s, logits, 4, &token, &err));
+    CHECK(token == 2);
+    CHECK_OK(err, layerline_sampler_set_logit_biases(s, NULL, NULL, 0, &err));
+    CHECK_OK(err, layerline_sampler_set_steps(s, chain, 2, &err));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_steps(s, twice, 2, NULL));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_set_steps(s, &unknown, 1, NULL));
+    /* After 3 1 2 came 0, which would be repeated, unless a breaker stands in between. */
+    CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_dry(s, 100.0f, 1.0f, 3, 64));
+    CHECK_OK(err, layerline_sampler_accept(s, seen, 7, &err));
+    {
+        const float sure[4] = { 9.0f, 0.0f, 0.0f, 1.0f };
+        layerline_sampler *copy = NULL;
+        char text[64];
+        size_t length = 0;
+        CHECK_OK(err, layerline_sampler_copy(s, &copy, &err));
+        CHECK_OK(err, layerline_sampler_sample_logits(s, sure, 4, &token, &err));
+        CHECK(token == 3);
+        CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_sampler_add_dry_breaker(copy, model, "", 0, NULL));
+        CHECK_STATUS(LAYERLINE_OK, layerline_model_detokenize(model, &seen[2], 1, text, sizeof text, &length, NULL));
+        if (length > 0) {
+            CHECK_OK(err, layerline_sampler_add_dry_breaker(copy, model, text, length, &err));
+            CHECK_OK(err, layerline_sampler_sample_logits(copy, sure, 4, &token, &err));
+            CHECK(token == 0);
+            CHECK_OK(err, layerline_sampler_clear_dry_breakers(copy, &err));
+        }
+        layerline_sampler_free(copy);
+    }
+    layerline_sampler_free(s);
 }
 
 static int32_t argmax_of(const layerline_session *session)
@@ -448,6 +506,7 @@ int main(void)
 {
     layerline_model *model = small_model();
     every_setter_knows_its_bounds();
+    the_rest_of_the_chain_can_be_set(model);
     what_leaves_one_choice_takes_the_argmax(model);
     a_seed_is_a_sequence(model);
     generation_is_forward_and_sample_again_and_again(model);

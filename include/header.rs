@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 18] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -19,6 +19,7 @@ const SECTIONS: [(&str, &str); 17] = [
     ("detokenizer", "tokens to text as they come"),
     ("chat", "chat templates"),
     ("sampler", "sampling and generation"),
+    ("chain", "more of a sampler's chain"),
     ("constraint", "constraints: schemas, grammars, regular expressions"),
     ("generation", "generation with stop strings, constraints and drafts"),
 ];

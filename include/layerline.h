@@ -1480,15 +1480,16 @@ layerline_status layerline_model_tokenize_chat_json(const layerline_model *model
 /**
  * Chooses tokens for one sequence: greedy by default, and of equal logits the lowest token.
  *
- * The chain is llama.cpp's default order, each step on what the one before left: repeat penalty, top-k, top-p, min-p,
- * temperature, draw. Top-p and min-p look at probabilities before the temperature is applied. Logits that are NaN are
+ * Its steps and their order are llama.cpp's, each on what the one before left: logit biases, penalties, DRY, top-n-sigma,
+ * top-k, typical, top-p, min-p, XTC, temperature, draw; `layerline_sampler_set_steps` changes the order. Those before the
+ * temperature look at probabilities without it. All but the draw do nothing until they are set. Logits that are NaN are
  * never chosen. The same seed, settings and logits give the same tokens on one platform.
  *
- * The repeat penalty looks at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
+ * Penalties look at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
  * at what `layerline_sampler_accept` shows; not at what was given to `layerline_session_forward`.
  *
  * What it needs to choose by a session's logits is part of the session's memory. Its own memory belongs to no model and is
- * outside every budget: a few hundred bytes, 4 for each token that the repeat penalty looks at, and 16 for each logit once
+ * outside every budget: a few hundred bytes, 4 for each token that penalties look at, and 16 for each logit once
  * `layerline_sampler_sample_logits` has made a choice that is not greedy.
  */
 typedef struct layerline_sampler layerline_sampler;
@@ -1658,6 +1659,166 @@ layerline_status layerline_session_generate(layerline_session *session,
                                             layerline_token_callback callback,
                                             void *user_data,
                                             layerline_error **err);
+
+/* -- more of a sampler's chain ------------------------------------------------------------------------------------- */
+
+/** A step of the chain: repeat, frequency and presence penalty. */
+#define LAYERLINE_STEP_PENALTIES 0
+
+/** A step of the chain: `layerline_sampler_set_dry`. */
+#define LAYERLINE_STEP_DRY 1
+
+/** A step of the chain: `layerline_sampler_set_top_n_sigma`. */
+#define LAYERLINE_STEP_TOP_N_SIGMA 2
+
+/** A step of the chain: `layerline_sampler_set_top_k`. */
+#define LAYERLINE_STEP_TOP_K 3
+
+/** A step of the chain: `layerline_sampler_set_typical_p`. */
+#define LAYERLINE_STEP_TYPICAL_P 4
+
+/** A step of the chain: `layerline_sampler_set_top_p`. */
+#define LAYERLINE_STEP_TOP_P 5
+
+/** A step of the chain: `layerline_sampler_set_min_p`. */
+#define LAYERLINE_STEP_MIN_P 6
+
+/** A step of the chain: `layerline_sampler_set_xtc`. */
+#define LAYERLINE_STEP_XTC 7
+
+/** A step of the chain: `layerline_sampler_set_temperature` and `layerline_sampler_set_dynamic_temperature`. */
+#define LAYERLINE_STEP_TEMPERATURE 8
+
+/**
+ * Keeps the fewest tokens whose probabilities sum to more than `p`, beginning with those whose information is nearest to the
+ * entropy of all. 1, the default: all.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not from 0 to 1. One thread at a time.
+ */
+layerline_status layerline_sampler_set_typical_p(layerline_sampler *sampler,
+                                                 float p);
+
+/**
+ * Keeps tokens whose logits are at most `n` standard deviations of all logits below the greatest. 0, the default: all.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is negative or not finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_top_n_sigma(layerline_sampler *sampler, float n);
+
+/**
+ * Leaves out, with this probability, the tokens at least as probable as `threshold` but for the least probable of them, where
+ * there are two or more. Probability 0, the default: never; so with a threshold above 0.5.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when one is not from 0 to 1. One thread at a time.
+ */
+layerline_status layerline_sampler_set_xtc(layerline_sampler *sampler,
+                                           float probability,
+                                           float threshold);
+
+/**
+ * Lets the temperature go as far as `range` below and above what is set, never below 0: low where the model is certain, high
+ * where it is not. Range 0, the default: it stays. `exponent`, 1 by default: above 1 it stays low for longer.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when one is negative or not finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_dynamic_temperature(layerline_sampler *sampler,
+                                                           float range,
+                                                           float exponent);
+
+/**
+ * Chooses by Mirostat 2: tokens that would be too surprising are left out, so that what is chosen comes to a surprise of `tau`
+ * bits, by steps of `eta` of what is missing. Of the chain only logit biases and the temperature count then. `tau` 0, the default: off;
+ * usual are 5 and 0.1.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when one is negative or not finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_mirostat(layerline_sampler *sampler,
+                                                float tau,
+                                                float eta);
+
+/**
+ * Takes `penalty` off the logit of a token for each time that it is among the last ones, as many as
+ * `layerline_sampler_set_repeat_penalty` says, 64 by default. 0, the default: nothing; below 0 it is added.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_frequency_penalty(layerline_sampler *sampler, float penalty);
+
+/**
+ * Takes `penalty` off the logit of a token that is among the last ones, once. 0, the default: nothing; below 0 it is added.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when it is not finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_presence_penalty(layerline_sampler *sampler,
+                                                        float penalty);
+
+/**
+ * Sets DRY: a token that would go on with a sequence of `allowed_length` tokens or more that stands before, among the last
+ * `last_n`, loses `multiplier` times `base` to the power of the sequence's length less `allowed_length`. Multiplier 0, the default:
+ * off; usual are 0.8, 1.75 and 2. The sampler keeps 4 bytes for each of the `last_n`, and takes some 24 more while it chooses.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT when `multiplier` is negative or not finite, or `base` is
+ * below 1 or not finite. One thread at a time.
+ */
+layerline_status layerline_sampler_set_dry(layerline_sampler *sampler,
+                                           float multiplier,
+                                           float base,
+                                           uint32_t allowed_length,
+                                           uint32_t last_n);
+
+/**
+ * Adds a text that no sequence that DRY looks for goes across, wherever it begins and ends in tokens: usual are a line's end,
+ * a colon, a quotation mark and an asterisk. There are none by default.
+ *
+ * `model`: of whose tokens; `text`, `length`: UTF-8, not empty.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_UNSUPPORTED when the model has no tokeniser that is built in;
+ * LAYERLINE_ERROR_BUSY while another call on the sampler runs; LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_sampler_add_dry_breaker(layerline_sampler *sampler,
+                                                   const layerline_model *model,
+                                                   const char *text,
+                                                   size_t length,
+                                                   layerline_error **err);
+
+/**
+ * Removes all texts that `layerline_sampler_add_dry_breaker` has added.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
+ * time.
+ */
+layerline_status layerline_sampler_clear_dry_breakers(layerline_sampler *sampler,
+                                                      layerline_error **err);
+
+/**
+ * Sets what is added to logits before the chain, in place of what was set before; there is nothing by default.
+ *
+ * `tokens`, `biases`, `count`: a bias for each token; minus infinity bans it. None may be NaN, or infinite above 0. Where a
+ * token comes twice, both are added.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_sampler_set_logit_biases(layerline_sampler *sampler,
+                                                    const int32_t *tokens,
+                                                    const float *biases,
+                                                    size_t count,
+                                                    layerline_error **err);
+
+/**
+ * Sets which steps the chain has, and their order; LAYERLINE_STEP_PENALTIES to LAYERLINE_STEP_TEMPERATURE, in the order of
+ * their numbers, by default. A step that is left out does nothing, whatever its setting; without the last one the
+ * temperature is 1. Each step's own setting says whether it does something.
+ *
+ * `steps`, `count`: numbers LAYERLINE_STEP_, each at most once; may be none.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the sampler runs. One thread at a
+ * time.
+ */
+layerline_status layerline_sampler_set_steps(layerline_sampler *sampler,
+                                             const int32_t *steps,
+                                             size_t count,
+                                             layerline_error **err);
 
 /* -- constraints: schemas, grammars, regular expressions ----------------------------------------------------------- */
 

@@ -1165,6 +1165,79 @@ public:
     {
         return failure(layerline_sampler_set_repeat_penalty(get(), penalty, last_n));
     }
+    /** layerline_sampler_set_typical_p: the fewest of `p` whose information is nearest to the entropy stay; 1: all. */
+    result<void> try_set_typical_p(float p) noexcept
+    {
+        return failure(layerline_sampler_set_typical_p(get(), p));
+    }
+    /** layerline_sampler_set_top_n_sigma: only logits at most `n` standard deviations below the greatest stay; 0: all. */
+    result<void> try_set_top_n_sigma(float n) noexcept
+    {
+        return failure(layerline_sampler_set_top_n_sigma(get(), n));
+    }
+    /** layerline_sampler_set_xtc: of those at least as probable as `threshold` only the last stays, that often. */
+    result<void> try_set_xtc(float probability, float threshold) noexcept
+    {
+        return failure(layerline_sampler_set_xtc(get(), probability, threshold));
+    }
+    /** layerline_sampler_set_dynamic_temperature: the temperature goes as far up and down; 0: it stays. */
+    result<void> try_set_dynamic_temperature(float range, float exponent) noexcept
+    {
+        return failure(layerline_sampler_set_dynamic_temperature(get(), range, exponent));
+    }
+    /** layerline_sampler_set_mirostat: Mirostat 2 with a surprise of `tau` bits; 0: off. */
+    result<void> try_set_mirostat(float tau, float eta) noexcept
+    {
+        return failure(layerline_sampler_set_mirostat(get(), tau, eta));
+    }
+    /** layerline_sampler_set_frequency_penalty: off a logit for each time among the last tokens; 0: nothing. */
+    result<void> try_set_frequency_penalty(float penalty) noexcept
+    {
+        return failure(layerline_sampler_set_frequency_penalty(get(), penalty));
+    }
+    /** layerline_sampler_set_presence_penalty: off a logit once; 0: nothing. */
+    result<void> try_set_presence_penalty(float penalty) noexcept
+    {
+        return failure(layerline_sampler_set_presence_penalty(get(), penalty));
+    }
+    /** layerline_sampler_set_dry: against sequences that were there before; 0: off. */
+    result<void> try_set_dry(float multiplier, float base, std::uint32_t allowed_length, std::uint32_t last_n) noexcept
+    {
+        return failure(layerline_sampler_set_dry(get(), multiplier, base, allowed_length, last_n));
+    }
+    /** layerline_sampler_add_dry_breaker: a text that no sequence of DRY goes across, in tokens of `of`. */
+    result<void> try_add_dry_breaker(const model &of, std::string_view text) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_sampler_add_dry_breaker(get(), of.get(), text.data(), text.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_sampler_clear_dry_breakers: removes all of these texts. */
+    result<void> try_clear_dry_breakers() noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_sampler_clear_dry_breakers(get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_sampler_set_logit_biases: what is added to logits of `tokens`; as many `biases`. */
+    result<void> try_set_logit_biases(span<const token> tokens, span<const float> biases) noexcept
+    {
+        if (tokens.size() != biases.size()) {
+            return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
+        }
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_sampler_set_logit_biases(get(), tokens.data(), biases.data(), tokens.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_sampler_set_steps: which steps the chain has, LAYERLINE_STEP_, and their order. */
+    result<void> try_set_steps(span<const std::int32_t> steps) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_sampler_set_steps(get(), steps.data(), steps.size(), &err);
+        return failure(status, err);
+    }
     /** layerline_sampler_set_show_control: whether `generate` gives the text of control tokens. */
     result<void> try_set_show_control(bool show) noexcept
     {
@@ -1187,7 +1260,7 @@ public:
         const layerline_status status = layerline_sampler_reset(get(), &err);
         return failure(status, err);
     }
-    /** layerline_sampler_accept: shows it tokens that it did not choose, for the repeat penalty. */
+    /** layerline_sampler_accept: shows it tokens that it did not choose, for penalties. */
     result<void> try_accept(span<const token> tokens) noexcept
     {
         layerline_error *err = nullptr;
@@ -1221,6 +1294,60 @@ public:
     {
         return try_set_repeat_penalty(penalty, last_n).value(), *this;
     }
+    /** As `try_set_typical_p`. */
+    sampler &set_typical_p(float p)
+    {
+        return try_set_typical_p(p).value(), *this;
+    }
+    /** As `try_set_top_n_sigma`. */
+    sampler &set_top_n_sigma(float n)
+    {
+        return try_set_top_n_sigma(n).value(), *this;
+    }
+    /** As `try_set_xtc`. */
+    sampler &set_xtc(float probability, float threshold)
+    {
+        return try_set_xtc(probability, threshold).value(), *this;
+    }
+    /** As `try_set_dynamic_temperature`. */
+    sampler &set_dynamic_temperature(float range, float exponent)
+    {
+        return try_set_dynamic_temperature(range, exponent).value(), *this;
+    }
+    /** As `try_set_mirostat`. */
+    sampler &set_mirostat(float tau, float eta)
+    {
+        return try_set_mirostat(tau, eta).value(), *this;
+    }
+    /** As `try_set_frequency_penalty`. */
+    sampler &set_frequency_penalty(float penalty)
+    {
+        return try_set_frequency_penalty(penalty).value(), *this;
+    }
+    /** As `try_set_presence_penalty`. */
+    sampler &set_presence_penalty(float penalty)
+    {
+        return try_set_presence_penalty(penalty).value(), *this;
+    }
+    /** As `try_set_dry`. */
+    sampler &set_dry(float multiplier, float base, std::uint32_t allowed_length, std::uint32_t last_n)
+    {
+        return try_set_dry(multiplier, base, allowed_length, last_n).value(), *this;
+    }
+    /** As `try_add_dry_breaker`. */
+    sampler &add_dry_breaker(const model &of, std::string_view text)
+    {
+        return try_add_dry_breaker(of, text).value(), *this;
+    }
+    /** As `try_clear_dry_breakers`. */
+    sampler &clear_dry_breakers() { return try_clear_dry_breakers().value(), *this; }
+    /** As `try_set_logit_biases`. */
+    sampler &set_logit_biases(span<const token> tokens, span<const float> biases)
+    {
+        return try_set_logit_biases(tokens, biases).value(), *this;
+    }
+    /** As `try_set_steps`. */
+    sampler &set_steps(span<const std::int32_t> steps) { return try_set_steps(steps).value(), *this; }
     /** As `try_set_show_control`. */
     sampler &set_show_control(bool show) { return try_set_show_control(show).value(), *this; }
     /** As `try_set_seed`. */

@@ -29,10 +29,11 @@ use families::{Family, SHAPES, Shape};
 use trace::{FIRST_TOKEN, Trace, code};
 
 const USAGE: &str = "\
-usage: make_model --shape SHAPE --type TYPE --out FILE [--layers N] [--split N] [--seed N] [--trace TRACE]
+usage: make_model --shape SHAPE --type TYPE --out FILE [--layers N] [--split N] [--seed N] [--trace TRACE [--codes N]]
   SHAPE   tiny, tinyllama-1.1b, llama2-7b, qwen3.5-4b, lfm2-1.2b, qwen3-30b-layers (six of the layers), or with --trace:
           experts-tiny, experts-small or experts
   TRACE   routing that a model with experts is to follow; it says how many layers and experts there are
+  N       of --codes: how large the codes of tokens are beside what a layer adds; default 256, where routers see little else
   TYPE    q4_k_m or q5_k_m (mixes), or one for all matrices: f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k
           q5_k q6_k iq4_nl iq4_xs mxfp4 nvfp4 iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s tq1_0 tq2_0 q1_0 q2_0
           (the output matrix is then q6_k at least)
@@ -107,11 +108,13 @@ struct Options {
     split: u32,
     seed: u64,
     trace: Option<Trace>,
+    codes: f32,
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut shape, mut kind, mut out, mut layers, mut split, mut seed, mut trace) =
         (None, None, None, None, 1, 1, None);
+    let mut codes = 256.0;
     let mut arguments = arguments;
     while let Some(flag) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{flag} needs a value"));
@@ -125,6 +128,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
             "--split" => split = small(number(value()?)?)?,
             "--seed" => seed = number(value()?)?,
             "--trace" => trace = Some(Trace::read(&value()?)?),
+            "--codes" => codes = small(number(value()?)?)? as f32,
             _ => return Err(format!("{flag:?} is not an option")),
         }
     }
@@ -148,7 +152,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     } else if shape.layers == 0 {
         return Err(format!("shape {:?} needs a trace", shape.name));
     }
-    Ok(Options { shape, layers: layers.unwrap_or(shape.layers), type_name, mix, out, split, seed, trace })
+    Ok(Options { shape, layers: layers.unwrap_or(shape.layers), type_name, mix, out, split, seed, trace, codes })
 }
 
 fn main() -> ExitCode {
@@ -179,7 +183,7 @@ fn make(options: &Options) -> layerline::Result<u64> {
     tensors(&mut writer, options)?;
     let create = |name: &str| File::create(name).map(|file| BufWriter::with_capacity(1 << 20, file));
     let fill = |tensor: &Declared, out: &mut dyn Write| match &options.trace {
-        Some(trace) if follows(trace, tensor, out)? => Ok(()),
+        Some(trace) if follows(trace, options.codes, tensor, out)? => Ok(()),
         _ => fill(tensor, options.seed, out),
     };
     if options.split > 1 {
@@ -332,9 +336,7 @@ impl Random {
 }
 
 /// Writes the tensors that make a model follow a trace; false: it is not one of them.
-fn follows(trace: &Trace, tensor: &Declared, out: &mut dyn Write) -> io::Result<bool> {
-    /// Of embeddings: what all layers add stays small beside it.
-    const LARGE: f32 = 256.0;
+fn follows(trace: &Trace, codes: f32, tensor: &Declared, out: &mut dyn Write) -> io::Result<bool> {
     /// The score of an expert that a token chose.
     const SCORE: f32 = 16.0;
     let width = tensor.dims[0] as u32;
@@ -342,7 +344,7 @@ fn follows(trace: &Trace, tensor: &Declared, out: &mut dyn Write) -> io::Result<
         (0..width).try_for_each(|_| out.write_all(&1f32.to_le_bytes()))?;
     } else if tensor.name == "token_embd.weight" {
         for token in 0..tensor.dims[1] as u32 {
-            let row = (0..width).map(|i| f16::from_f32(LARGE * code(token, i)));
+            let row = (0..width).map(|i| f16::from_f32(codes * code(token, i)));
             row.into_iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?;
         }
     } else if tensor.name.ends_with("ffn_gate_inp.weight") {

@@ -2,12 +2,14 @@
 """Times llama.cpp at what the benches of this library time: one token at a time after a prompt.
 
     peer_decode.py MODEL --threads N --context N --chunk N --tokens N --seconds N [--before N] [--first TOKEN] [--repack]
+                         [--sequences N]
     peer_decode.py --describe
 
 Needs the package llama-cpp-python. The model is mapped. --repack leaves its "extra buffers" on, as they are by
 default: weights are then copied into a layout of their own. Without it they are used where they are mapped.
---before: tokens of the prompt, 8 unless told; one of more is timed too, once a pass has brought the weights.
+--before: tokens of the prompt, 8 unless told; one of more is timed too, once its beginning has brought the weights.
 --first: tokens are this one and those that follow it, in place of scattered ones.
+--sequences: so many sequences, each with a prompt of its own and the context told, take a token each in every pass.
 The last line of the output is JSON. --describe: the package's version, and how much memory the interpreter has
 taken before there is any model, which is not llama.cpp's fault and therefore granted beside its limit.
 """
@@ -22,6 +24,7 @@ import llama_cpp
 
 SHORT = 8
 WARM_UP = 2
+WARM_UP_PROMPT = 512
 
 
 def status(name):
@@ -48,6 +51,49 @@ def quiet(level, text, data):
     del level, text, data
 
 
+def decode_together(context, vocabulary, arguments):
+    """Times passes over one token of each of several sequences."""
+    sequences, before = arguments.sequences, arguments.before
+    batch = llama_cpp.llama_batch_init(max(arguments.chunk, sequences), 0, 1)
+
+    def decode(rows):
+        """`rows`: a sequence, a position, and whether its logits are wanted, for each token of a pass."""
+        batch.n_tokens = len(rows)
+        for i, (sequence, position, wanted) in enumerate(rows):
+            batch.token[i] = (sequence * 31 + position) * 7919 % vocabulary
+            batch.pos[i] = position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+            batch.logits[i] = wanted
+        if llama_cpp.llama_decode(context, batch) != 0:
+            sys.exit("a pass failed")
+        llama_cpp.llama_synchronize(context)
+        if not llama_cpp.llama_get_logits_ith(context, -1):
+            sys.exit("a pass left no logits")
+
+    for sequence in range(sequences):
+        for at in range(0, before, arguments.chunk):
+            places = range(at, min(at + arguments.chunk, before))
+            decode([(sequence, place, place == places[-1]) for place in places])
+
+    def step(i):
+        decode([(sequence, before + i, True) for sequence in range(sequences)])
+
+    for i in range(WARM_UP):
+        step(i)
+    read_before = read_bytes()
+    started = time.perf_counter()
+    done = 0
+    while done < arguments.tokens and (done == 0 or time.perf_counter() - started < arguments.seconds):
+        step(WARM_UP + done)
+        done += 1
+    seconds = time.perf_counter() - started
+    result = {"tokens": done * sequences, "seconds": seconds, "tokens_per_second": done * sequences / seconds}
+    if read_before is not None:
+        result["read_bytes_per_step"] = (read_bytes() - read_before) / done
+    return result
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?")
@@ -56,6 +102,7 @@ def main():
     for name in ("threads", "context", "chunk", "tokens", "seconds", "first"):
         parser.add_argument("--" + name, type=int)
     parser.add_argument("--before", type=int, default=SHORT)
+    parser.add_argument("--sequences", type=int, default=0)
     arguments = parser.parse_args()
 
     keep = llama_cpp.llama_log_callback(quiet)
@@ -78,7 +125,8 @@ def main():
     if not model:
         sys.exit("the model was not loaded")
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = arguments.context
+    params.n_seq_max = max(arguments.sequences, 1)
+    params.n_ctx = arguments.context * params.n_seq_max
     params.n_batch = params.n_ubatch = arguments.chunk
     params.n_threads = params.n_threads_batch = arguments.threads
     context = llama_cpp.llama_init_from_model(model, params)
@@ -97,13 +145,17 @@ def main():
         if not llama_cpp.llama_get_logits_ith(context, -1):
             sys.exit("a pass left no logits")
 
+    if arguments.sequences > 0:
+        print(json.dumps(decode_together(context, vocabulary, arguments)))
+        return
+
     def prompt(first, count):
         for at in range(first, first + count, arguments.chunk):
             decode(at, min(arguments.chunk, first + count - at))
 
     before = arguments.before
     if before > SHORT:
-        decode(1, 1)
+        prompt(1, min(before, WARM_UP_PROMPT))
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
     started = time.perf_counter()
     prompt(1, before)

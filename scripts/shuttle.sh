@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Locks, wake-ups and fences of the engine and of the compute pool in many orders: the modules `interleaved` under shuttle.
+# Locks, wake-ups and fences of the engine, of the turns of its sweeps and of the compute pool in many orders: the modules `interleaved` under shuttle.
 #
 #   LAYERLINE_SHUTTLE_RUNS   orders tried in each test, 2000 unless told
 #   CARGO                    the program to use

@@ -110,7 +110,7 @@ fetch_model() { "$PYTHON" scripts/fetch_model.py --model "$1"; }
 cargo_test() {
     local log=$target/$1.log part status
     shift
-    (set -o pipefail && "$CARGO" test --release --no-fail-fast "$@" 2>&1 | tee "$log")
+    (set -o pipefail && "$CARGO" test --profile tests --no-fail-fast "$@" 2>&1 | tee "$log")
     status=$?
     while read -r part; do
         skips+=("$part${*:+, $*}")
@@ -126,14 +126,14 @@ rust_tests_without_prefetch() {
 }
 
 # The tiny models, whose weights are drawn again.
-golden_models() { "$CARGO" run --release --quiet --example golden -- "$target/golden"; }
+golden_models() { "$CARGO" run --profile tests --quiet --example golden -- "$target/golden"; }
 
 # The same logits with and without the feature, byte by byte.
 same_bits_without_prefetch() {
     local out=$target/logits models=("$target"/golden/arch/*.gguf "$target"/golden/quant/*.gguf)
     [ ! -f "$small_model" ] || models+=("$small_model")
-    "$CARGO" run --release --quiet --example logits -- "$out-default" "${models[@]}" &&
-        CARGO_TARGET_DIR=$without_prefetch "$CARGO" run --release --quiet --no-default-features --example logits -- \
+    "$CARGO" run --profile tests --quiet --example logits -- "$out-default" "${models[@]}" &&
+        CARGO_TARGET_DIR=$without_prefetch "$CARGO" run --profile tests --quiet --no-default-features --example logits -- \
             "$out-without-prefetch" "${models[@]}" &&
         cmp "$out-default" "$out-without-prefetch"
 }
@@ -154,6 +154,18 @@ header_is_fresh() {
 
 shared_library() {
     if [ "$system" = Darwin ]; then echo "$target/release/liblayerline.dylib"; else echo "$target/release/liblayerline.so"; fi
+}
+
+# What output that is held to a grammar takes comes from another crate, and may be left out: the limit is that of the rest.
+library_is_small() {
+    have strip || { skip "strip is $(why_missing)"; return; }
+    local libraries=("$(shared_library)")
+    if grep -q '^constraints = ' Cargo.toml; then
+        CARGO_TARGET_DIR=$target/without-constraints \
+            "$CARGO" build --release --quiet --lib --no-default-features --features prefetch || return 1
+        libraries+=("$target/without-constraints/release/$(basename "$(shared_library)")")
+    fi
+    scripts/size.sh "${libraries[@]}"
 }
 
 symbols_are_listed() {
@@ -203,7 +215,7 @@ c_suite() {
     cmake -S ctests -B "$folder" -DLAYERLINE_LIB_DIR="$target/release" -DLAYERLINE_NATIVE_LIBS="$native" -DLAYERLINE_TEST_DATA="$target/golden" "$@" > "$folder.log" 2>&1 &&
         cmake --build "$folder" -j "$jobs" >> "$folder.log" 2>&1 || { tail -40 "$folder.log"; return 1; }
     local part status
-    (set -o pipefail && cd "$folder" && ctest --output-on-failure --no-tests=error | tee "$folder.log")
+    (set -o pipefail && cd "$folder" && ctest -j "$jobs" --output-on-failure --no-tests=error | tee "$folder.log")
     status=$?
     # A part that CTest skipped is a skipped thing here too.
     while read -r part; do
@@ -259,23 +271,23 @@ tokenizers_agree() {
             "$tools/bin/pip" install --quiet --disable-pip-version-check tokenizers sentencepiece protobuf gguf &&
             install -m 755 /dev/null "$tools/ready"
     } > "$target/pip.log" 2>&1 || { skip "the packages to compare with are not installed, and could not be; see $target/pip.log"; return; }
-    "$CARGO" build --release --quiet --example tokenize || return 1
+    "$CARGO" build --profile tests --quiet --example tokenize || return 1
     mkdir -p "$target/vocabularies"
     for file in tests/data/vocab/*.gguf.gz; do
         out=$target/vocabularies/$(basename "$file" .gz)
         gzip -dc "$file" > "$out" || return 1
         vocabularies+=("$out")
     done
-    "$tools/bin/python" scripts/compare_tokenizers.py "$target/release/examples/tokenize" words --characters 20000 &&
-        "$tools/bin/python" scripts/compare_tokenizers.py "$target/release/examples/tokenize" ids "${vocabularies[@]}" --characters 50000
+    "$tools/bin/python" scripts/compare_tokenizers.py "$target/tests/examples/tokenize" words --characters 20000 &&
+        "$tools/bin/python" scripts/compare_tokenizers.py "$target/tests/examples/tokenize" ids "${vocabularies[@]}" --characters 50000
 }
 
 # Recurrent layers and per-layer inputs beside numpy in float64; with the packages of the step above.
 float64_agrees() {
     local tools=$target/tokenizer-tools
     [ -x "$tools/ready" ] || { skip "the packages to compare with are not installed"; return; }
-    "$CARGO" build --release --quiet --example logits &&
-        "$tools/bin/python" scripts/float64_reference.py --program "$target/release/examples/logits" \
+    "$CARGO" build --profile tests --quiet --example logits &&
+        "$tools/bin/python" scripts/float64_reference.py --program "$target/tests/examples/logits" \
             "$target"/golden/arch2/qwen35{,-mtp}.gguf "$target"/golden/{arch2,family}/mamba2.gguf \
             "$target"/golden/family/qwen35.gguf "$target"/golden/peer/gemma4.gguf
 }
@@ -359,7 +371,7 @@ budget_holds_in_a_cgroup() {
     }
     if [ ! -f "$model" ]; then
         mkdir -p models
-        "$CARGO" run --release --quiet --example make_model -- \
+        "$CARGO" run --profile tests --quiet --example make_model -- \
             --shape tinyllama-1.1b --type q4_k_m --out "${model%.gguf}.part.gguf" && mv "${model%.gguf}.part.gguf" "$model" || return 1
     fi
     scripts/prove_budget.sh "$target/c-examples/generate" "$model"
@@ -397,6 +409,7 @@ step "what would break it is noticed" interface_keeps_its_promise test
 if step "libraries" libraries; then
     native=$(native_libs)
     step "exported symbols" symbols_are_listed
+    step "size of the library" library_is_small
     step "soname" soname_is_set
     step "C programs, shared and static" c_suite_plain
     step "C programs under AddressSanitizer" c_suite_sanitized

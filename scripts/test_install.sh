@@ -40,7 +40,8 @@ by_make() {
 by_cargo_c() {
     local prefix=$1
     rm -rf "$prefix"
-    "${CARGO:-cargo}" cinstall --release --prefix "$prefix" --manifest-path Cargo.toml
+    # Compiled in parallel: what is looked at is what is installed, not how fast it is.
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 "${CARGO:-cargo}" cinstall --release --prefix "$prefix" --manifest-path Cargo.toml
     is_complete "$prefix"
 }
 

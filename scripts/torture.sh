@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The long forms of what `make test` does in short ones: system calls that fail, processes that are killed, signals, forged
-# control tokens, memory against the kernel's figures. About half an hour on two cores.
+# control tokens, memory against the kernel's figures, texts with drafts and in company. About an hour on two cores.
 #
 #   torture.sh [LIBRARIES]   LIBRARIES: the folder of the built libraries, target/release unless told
 #
@@ -8,6 +8,7 @@
 #   KILLS          how many processes are killed while they save, 500 unless told
 #   FORGERIES      how many conversations try to make a control token, 1000000 unless told
 #   TURNS          operations of each budget test, 600 unless told
+#   TEXT_TOKENS    tokens of real models that each way of generating them must agree on, 10000 unless told
 #   SEEDS          "1 2 3" unless told: which orders of operations
 set -u
 cd "$(dirname "$0")/.."
@@ -34,11 +35,13 @@ run "hostile files" env LAYERLINE_HOSTILE_CUTS=2000 LAYERLINE_HOSTILE_FLIPS=1500
 for model in models/SmolLM2-135M-Instruct.Q4_1.gguf models/gemma-3-270m-Q4_K_M.gguf; do
     [ -f "$model" ] || { echo "skipped: $model is not fetched"; continue; }
     for seed in ${SEEDS:-1 2 3}; do
-        limit=$(($("$out/budget_shared" "$model" --limit) + 24 * 1024 * 1024))
+        limit=$(($(LAYERLINE_WAYS=all "$out/budget_shared" "$model" --limit) + 24 * 1024 * 1024))
         run "memory of $model, order $seed" \
-            env LAYERLINE_WAYS=all LAYERLINE_TOLERANCE_MIB=1 LAYERLINE_TURNS="${TURNS:-600}" LAYERLINE_SEED="$seed" scripts/cgroup_budget.sh $limit "$out/budget_shared" "$model"
+            env LAYERLINE_WAYS=all LAYERLINE_TURNS="${TURNS:-600}" LAYERLINE_SEED="$seed" scripts/cgroup_budget.sh $limit "$out/budget_shared" "$model"
     done
 done
 run "forged control tokens" env LAYERLINE_FORGERIES="${FORGERIES:-1000000}" \
     "${CARGO:-cargo}" test --release --test forgery -- --nocapture
+run "texts with drafts and in company" env LAYERLINE_EQUAL_TOKENS="${TEXT_TOKENS:-10000}" \
+    "${CARGO:-cargo}" test --release --test golden -- --ignored --nocapture ten_thousand_tokens
 [ $failed = 0 ]

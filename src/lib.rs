@@ -74,6 +74,7 @@ pub mod kernel;
 pub mod model;
 #[doc(hidden)]
 pub mod operations;
+mod order;
 #[doc(hidden)]
 pub mod quant;
 #[doc(hidden)]

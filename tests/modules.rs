@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module uses only those below it.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "ffi",
     "generate",
     "session",
@@ -18,6 +18,7 @@ const ORDER: [&str; 14] = [
     "gguf",
     "quant",
     "sys",
+    "order",
     "error",
 ];
 

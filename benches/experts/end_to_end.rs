@@ -240,10 +240,12 @@ pub fn work(arguments: &[String]) -> Result<()> {
     let (seconds, after) = (started.elapsed().as_secs_f64(), model.stats());
     let tokens = (trace.tokens.len() - half) as f64;
     let (hits, misses) = (after.expert_hits - before.expert_hits, after.expert_misses - before.expert_misses);
+    let foreseen = after.expert_misses_foreseen - before.expert_misses_foreseen;
     let result = json!({
         "tokens_per_second": tokens / seconds,
         "experts_found_percent": 100.0 * hits as f64 / (hits + misses).max(1) as f64,
         "uses": hits + misses,
+        "misses_foreseen_percent": 100.0 * foreseen as f64 / misses.max(1) as f64,
         "missed_bytes_per_token": (after.expert_missed_bytes - before.expert_missed_bytes) as f64 / tokens,
         "read_bytes_per_token": (after.read_bytes - before.read_bytes) as f64 / tokens,
         "stall_seconds_per_token": (after.stall_ns - before.stall_ns) as f64 * 1e-9 / tokens,

@@ -122,7 +122,7 @@ pub fn compare(options: &Options, drafter: Option<&PathBuf>) -> Result<()> {
             tokens: options.tokens.max(96),
         };
         let mut cases = Vec::new();
-        for (task, prompt, repeats_itself) in tasks() {
+        for (task, prompt, repeats_itself) in tasks().into_iter().filter(|task| task.0.contains(&options.task)) {
             let (mut plain, mut drafted, mut last) = (Vec::new(), Vec::new(), GenerationStats::default());
             for _ in 0..options.repeats {
                 let (want, speed, _) = case.run(&prompt, false).map_err(text)?;

@@ -21,6 +21,7 @@ usage: cargo bench --bench streaming -- [OPTIONS]      (or make bench-streaming 
   --draft              instead: real texts with and without drafts from the text, in turns; default the small model that
                        scripts/fetch_model.py fetches, budgets full,50,33
   --draft-model FILE   instead: the same with drafts of this model, which is all in memory
+  --task WORDS         with drafts: only the tasks whose name has these words
   --chunks LIST        instead: a prompt of 512 tokens at a quarter of the file, in chunks of these lengths
   --json FILE          figures; default target/bench/streaming.json
   --svg FILE           chart; default target/bench/streaming.svg
@@ -74,6 +75,8 @@ pub struct Options {
     pub draft: bool,
     /// The model that drafts; None: the text.
     pub draft_model: Option<PathBuf>,
+    /// Only tasks whose name has this in it are measured.
+    pub task: String,
     /// Chunk lengths to be compared; empty: that is not what is asked.
     pub chunks: Vec<u32>,
     pub json: Option<PathBuf>,
@@ -115,6 +118,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
         batches: Vec::new(),
         draft: false,
         draft_model: None,
+        task: String::new(),
         chunks: Vec::new(),
         json: None,
         svg: None,
@@ -145,6 +149,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>>
             }
             "--draft" => options.draft = true,
             "--draft-model" => (options.draft, options.draft_model) = (true, Some(value()?.into())),
+            "--task" => options.task = value()?,
             "--chunks" => {
                 options.chunks = value()?.split(',').map(|n| count(n.trim().into())).collect::<Result<_>>()?
             }

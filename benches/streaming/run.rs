@@ -107,7 +107,7 @@ impl<'a> Runner<'a> {
             return Ok(Value::Null);
         };
         let mut results = json!({});
-        for (name, flag) in [("mapped", None), ("repacked", Some("--repack"))] {
+        for (name, flag) in [("mapped", &[][..]), ("repacked", &["--repack".to_string()])] {
             let earlier = before.map_or(&Value::Null, |run| &run["peer"][name]);
             results[name] = match earlier.get("ended") {
                 Some(ended) => json!({ "ended": ended, "not_tried_again": true }),
@@ -117,7 +117,20 @@ impl<'a> Runner<'a> {
         Ok(results)
     }
 
-    fn peer(&self, python: &Path, limit: Option<u64>, flag: Option<&str>) -> Result<Value> {
+    /// The peer's passes over a token of each of `count` sequences, with its weights where they are mapped; as
+    /// [`Runner::peers`].
+    #[allow(dead_code)] // One bench batches nothing.
+    pub fn peer_batch(&self, limit: Option<u64>, grouped: bool, count: u32, before: Option<&Value>) -> Result<Value> {
+        let Some(python) = self.options.peer_python.as_ref().filter(|_| !grouped || limit.is_some()) else {
+            return Ok(Value::Null);
+        };
+        match before.and_then(|run| run.get("ended")) {
+            Some(ended) => Ok(json!({ "ended": ended, "not_tried_again": true })),
+            None => self.peer(python, limit, &["--sequences".into(), count.to_string()]),
+        }
+    }
+
+    fn peer(&self, python: &Path, limit: Option<u64>, flags: &[String]) -> Result<Value> {
         let kept = self.forget()?;
         let o = self.options;
         let interpreter = self.peer["interpreter_bytes"].as_u64().unwrap_or(0);
@@ -132,7 +145,7 @@ impl<'a> Runner<'a> {
         ] {
             arguments.extend([name.into(), value.to_string()]);
         }
-        arguments.extend(flag.map(String::from));
+        arguments.extend_from_slice(flags);
         let out = self.spawn(limit.map(|l| l + interpreter), python, &arguments)?;
         let ended = match (out.status.code(), last_line(&out)) {
             (Some(0), Some(mut result)) => {

@@ -27,6 +27,8 @@ const READERS: usize = 4;
 const READ_BYTES: u64 = 2 << 20;
 /// Passes after the prompt that are not counted.
 const WARM_UP: usize = 2;
+/// Tokens of a prompt that are enough to bring all weights, nearly all experts among them.
+const WARM_UP_PROMPT: usize = 512;
 /// A storage probe reads for at least this long.
 const PROBE: Duration = Duration::from_millis(600);
 
@@ -197,7 +199,7 @@ fn together(path: &Path, options: &Options, tokens: usize) -> Result<Value> {
 }
 
 /// Decodes one token at a time after a prompt of `before` tokens. The prompt is timed too, once a pass has brought the
-/// weights: a pass of one token before a prompt of more than [`SHORT`], the prompt's own before a shorter one.
+/// weights: the beginning of the same prompt where it has more than [`SHORT`] tokens, the whole of a shorter one.
 fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration, before: usize) -> Result<Value> {
     let text = |e: layerline::Error| e.to_string();
     let opened = Instant::now();
@@ -207,7 +209,7 @@ fn decode(path: &Path, options: &Options, tokens: usize, limit: Duration, before
     let prompt_tokens: Vec<i32> = (1..=before).map(&token).collect();
     let last = layerline::model::Logits::Last;
     if before > SHORT {
-        session.forward(&prompt_tokens[..1], last).map_err(text)?;
+        session.forward(&prompt_tokens[..before.min(WARM_UP_PROMPT)], last).map_err(text)?;
         session.truncate(0).map_err(text)?;
     }
     let started = Instant::now();

@@ -6,7 +6,6 @@ import "C"
 import (
 	"sync"
 	"time"
-	"unsafe"
 )
 
 // Generation holds settings of generations: their length, what ends them, and who drafts tokens. It can be used for many,
@@ -72,11 +71,8 @@ func (g *Generation) SetMaxTokens(tokens int) error {
 // AddStop adds a text that ends a generation where it comes. Neither it nor a part of it is passed on.
 func (g *Generation) AddStop(text string) error {
 	return g.set(func(own *C.layerline_generation) error {
-		// Not empty, as C takes no NULL here; and of bytes that C only reads.
-		bytes := append([]byte(text), 0)
 		var told *C.layerline_error
-		first := (*C.char)(unsafe.Pointer(&bytes[0]))
-		return check(C.layerline_generation_add_stop(own, first, C.size_t(len(text)), &told), told)
+		return check(C.layerline_generation_add_stop(own, chars(text), C.size_t(len(text)), &told), told)
 	})
 }
 

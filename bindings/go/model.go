@@ -317,14 +317,13 @@ func (m *Model) Tokenize(text string, flags TokenizeFlags) ([]Token, error) {
 		return nil, err
 	}
 	defer m.h.done()
-	// Not empty, as C takes no NULL here; and of bytes that C only reads.
-	bytes := append([]byte(text), 0)
+	of := chars(text)
 	tokens := make([]Token, len(text)/3+8)
 	for {
 		first, cap := array(tokens)
 		var needed C.size_t
 		var told *C.layerline_error
-		status := C.layerline_model_tokenize(model, (*C.char)(unsafe.Pointer(&bytes[0])), C.size_t(len(text)),
+		status := C.layerline_model_tokenize(model, of, C.size_t(len(text)),
 			C.uint32_t(flags), first, cap, &needed, &told)
 		err := check(status, told)
 		if status != C.LAYERLINE_ERROR_BUFFER_TOO_SMALL {
@@ -424,6 +423,11 @@ func array(tokens []Token) (*C.int32_t, C.size_t) {
 		return nil, 0
 	}
 	return (*C.int32_t)(unsafe.Pointer(&tokens[0])), C.size_t(len(tokens))
+}
+
+// chars is a text as C takes it: never NULL, of bytes that C only reads.
+func chars(text string) *C.char {
+	return (*C.char)(unsafe.Pointer(&append([]byte(text), 0)[0]))
 }
 
 // text is what a function writes into a buffer, of any length.

@@ -461,6 +461,18 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_sampler_set_repeat_penalty": (_STATUS, [_HANDLE, _FLOAT, _U32]),
     "layerline_sampler_set_seed": (_STATUS, [_HANDLE, _U64]),
     "layerline_sampler_set_show_control": (_STATUS, [_HANDLE, ctypes.c_bool]),
+    "layerline_sampler_set_typical_p": (_STATUS, [_HANDLE, _FLOAT]),
+    "layerline_sampler_set_top_n_sigma": (_STATUS, [_HANDLE, _FLOAT]),
+    "layerline_sampler_set_xtc": (_STATUS, [_HANDLE, _FLOAT, _FLOAT]),
+    "layerline_sampler_set_dynamic_temperature": (_STATUS, [_HANDLE, _FLOAT, _FLOAT]),
+    "layerline_sampler_set_mirostat": (_STATUS, [_HANDLE, _FLOAT, _FLOAT]),
+    "layerline_sampler_set_frequency_penalty": (_STATUS, [_HANDLE, _FLOAT]),
+    "layerline_sampler_set_presence_penalty": (_STATUS, [_HANDLE, _FLOAT]),
+    "layerline_sampler_set_dry": (_STATUS, [_HANDLE, _FLOAT, _FLOAT, _U32, _U32]),
+    "layerline_sampler_add_dry_breaker": (_STATUS, [_HANDLE, _HANDLE, _TEXT, _SIZE, _OUT]),
+    "layerline_sampler_clear_dry_breakers": (_STATUS, [_HANDLE, _OUT]),
+    "layerline_sampler_set_logit_biases": (_STATUS, [_HANDLE, _OUT, _OUT, _SIZE, _OUT]),
+    "layerline_sampler_set_steps": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
     "layerline_sampler_copy": (_STATUS, [_HANDLE, _OUT, _OUT]),
     "layerline_sampler_reset": (_STATUS, [_HANDLE, _OUT]),
     "layerline_sampler_accept": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
@@ -992,6 +1004,20 @@ class Detokenizer(_Handle):
             return _text(lambda *out: _c().layerline_detokenizer_finish(own, *out)).decode()
 
 
+class Step(enum.IntEnum):
+    """Steps of a sampler's chain, in their default order."""
+
+    PENALTIES = 0
+    DRY = 1
+    TOP_N_SIGMA = 2
+    TOP_K = 3
+    TYPICAL_P = 4
+    TOP_P = 5
+    MIN_P = 6
+    XTC = 7
+    TEMPERATURE = 8
+
+
 class Sampler(_Handle):
     """Chooses tokens for one sequence; greedy unless told otherwise. One thread at a time.
 
@@ -999,6 +1025,11 @@ class Sampler(_Handle):
     that sum to p stay; 1: all. min_p: only those at least p times as probable as the likeliest stay; 0: all.
     repeat_penalty, last_n: makes the last last_n tokens less likely; 1: not. seed: of the random sequence. show_control:
     `Session.generate` gives the text of control tokens, which else have none.
+
+    As in llama.cpp: frequency_penalty, presence_penalty: off the logits of the last last_n tokens, for each time and once.
+    typical_p, top_n_sigma, xtc: (probability, threshold), dynamic_temperature: (range, exponent), mirostat: (tau, eta).
+    dry: (multiplier, base, allowed length, last n); its breakers come by `add_dry_breaker`. logit_bias: by token; minus
+    infinity bans it. steps: which the chain has, and their order; members of `Step`.
     """
 
     def __init__(
@@ -1012,6 +1043,16 @@ class Sampler(_Handle):
         last_n: int = 64,
         seed: int = 0,
         show_control: bool = False,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        typical_p: float = 1.0,
+        top_n_sigma: float = 0.0,
+        xtc: Tuple[float, float] = (0.0, 0.1),
+        dynamic_temperature: Tuple[float, float] = (0.0, 1.0),
+        mirostat: Tuple[float, float] = (0.0, 0.1),
+        dry: Optional[Tuple[float, float, int, int]] = None,
+        logit_bias: Optional[Mapping[int, float]] = None,
+        steps: Optional[Iterable[Step]] = None,
     ) -> None:
         c = _c()
         self._own(c.layerline_sampler_new(), c.layerline_sampler_free)
@@ -1023,6 +1064,34 @@ class Sampler(_Handle):
         _check(c.layerline_sampler_set_repeat_penalty(own, repeat_penalty, _u32(last_n, "last_n")))
         _check(c.layerline_sampler_set_seed(own, _u64(seed, "seed")))
         _check(c.layerline_sampler_set_show_control(own, show_control))
+        _check(c.layerline_sampler_set_frequency_penalty(own, frequency_penalty))
+        _check(c.layerline_sampler_set_presence_penalty(own, presence_penalty))
+        _check(c.layerline_sampler_set_typical_p(own, typical_p))
+        _check(c.layerline_sampler_set_top_n_sigma(own, top_n_sigma))
+        _check(c.layerline_sampler_set_xtc(own, *xtc))
+        _check(c.layerline_sampler_set_dynamic_temperature(own, *dynamic_temperature))
+        _check(c.layerline_sampler_set_mirostat(own, *mirostat))
+        if dry is not None:
+            multiplier, base, allowed, last = dry
+            _check(c.layerline_sampler_set_dry(own, multiplier, base, _u32(allowed, "allowed length"), _u32(last, "last n")))
+        if logit_bias:
+            tokens, count = _tokens(logit_bias.keys())
+            biases = (ctypes.c_float * count)(*logit_bias.values())
+            _call(c.layerline_sampler_set_logit_biases, own, tokens, biases, count)
+        if steps is not None:
+            chain, count = _tokens(int(step) for step in steps)
+            _call(c.layerline_sampler_set_steps, own, chain, count)
+
+    def add_dry_breaker(self, model: Model, text: str) -> None:
+        """Adds a text that no sequence that DRY looks for goes across, in tokens of the model."""
+        encoded = text.encode()
+        with self._use() as own, model._use() as of:
+            _call(_c().layerline_sampler_add_dry_breaker, own, of, encoded, len(encoded))
+
+    def clear_dry_breakers(self) -> None:
+        """Removes all of these texts."""
+        with self._use() as own:
+            _call(_c().layerline_sampler_clear_dry_breakers, own)
 
     def copy(self) -> Sampler:
         """A second sampler with the settings of this one and all that it has seen."""
@@ -1039,7 +1108,7 @@ class Sampler(_Handle):
             _call(_c().layerline_sampler_reset, own)
 
     def accept(self, tokens: Iterable[int]) -> None:
-        """Shows the sampler tokens of its sequence that it did not choose, for the repeat penalty."""
+        """Shows the sampler tokens of its sequence that it did not choose, for penalties."""
         values, count = _tokens(tokens)
         with self._use() as own:
             _call(_c().layerline_sampler_accept, own, values, count)

@@ -20,7 +20,7 @@ from typing import Any, List
 
 import layerline
 from layerline import BatchInput, Budget, Embeddings, Error, EventKind, Info, KvType, LayerState, Logits, Model, Options, Plan, Sampler, Session
-from layerline import Stats, Status
+from layerline import Stats, Status, Step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests/data/golden/arch/llama.gguf"
@@ -195,6 +195,25 @@ class WithModel(Case):
         )  # fmt: skip
         self.assertTrue(pieces)
         self.assertEqual(error.text, "".join(pieces))
+
+    def test_the_rest_of_the_chain_can_be_set(self) -> None:
+        logits, never = [1.0, 3.0, 2.0, 0.0], float("-inf")
+        self.assertEqual(Sampler(logit_bias={1: never, 0: 0.5}).sample_logits(logits), 2)
+        self.assertEqual(Sampler(temperature=1.0, top_n_sigma=0.1).sample_logits(logits), 1)
+        self.assertEqual(Sampler(xtc=(1.0, 0.2)).sample_logits(logits), 2)
+        self.assertEqual(Sampler(xtc=(1.0, 0.2), steps=[Step.TOP_K]).sample_logits(logits), 1)
+        self.assertEqual(Sampler(temperature=1e-6, mirostat=(1.0, 0.1)).sample_logits(logits), 1)
+        for wrong in [{"typical_p": 2.0}, {"dry": (1.0, 0.5, 2, 64)}, {"steps": [9]}, {"dynamic_temperature": (-1.0, 1.0)},
+                      {"frequency_penalty": float("nan")}, {"logit_bias": {-1: 0.0}}]:  # fmt: skip
+            self.refused(Status.INVALID_ARGUMENT, lambda wrong=wrong: Sampler(**wrong))
+        seen, row = [40, 41, 42, 50, 40, 41, 42], [0.0] * 64
+        row[50], row[51] = 9.0, 1.0
+        sampler = Sampler(dry=(100.0, 1.0, 3, 64))
+        sampler.accept(seen)
+        broken = sampler.copy()
+        broken.add_dry_breaker(self.model, self.model.detokenize([42]).decode())
+        self.assertEqual((sampler.sample_logits(row), broken.sample_logits(row)), (51, 50))
+        broken.clear_dry_breakers()
 
     def test_conversations_become_text_and_tokens(self) -> None:
         self.refused(Status.NOT_FOUND, self.model.format_chat, [("user", "hi")])

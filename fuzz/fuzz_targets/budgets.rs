@@ -56,6 +56,7 @@ fn allowed<T>(result: layerline::Result<T>) -> Option<T> {
 
 struct Run {
     model: Arc<Model>,
+    prefetch: bool,
     sessions: [Option<Session>; SESSIONS],
     checkpoint: Option<Checkpoint>,
     state: Vec<u8>,
@@ -66,7 +67,7 @@ impl Run {
         let known = known();
         let which = usize::from(value) % SESSIONS;
         let amount = usize::from(value) / SESSIONS;
-        let Run { model, sessions, checkpoint, state } = self;
+        let Run { model, prefetch, sessions, checkpoint, state } = self;
         match operation % 12 {
             0 => sessions[which] = allowed(Session::new(model, 0)),
             1 => sessions[which] = None,
@@ -75,7 +76,12 @@ impl Run {
                 allowed(model.set_memory_budget(budget));
             }
             3 => {
-                allowed(model.prefetch(amount as u32 % known.layers, 1));
+                let asked = model.prefetch(amount as u32 % known.layers, 1);
+                if *prefetch {
+                    allowed(asked);
+                } else {
+                    assert_eq!(asked.expect_err("there is no loader").status(), Status::Unsupported);
+                }
             }
             4 => model.poll(&mut Vec::new(), 1 + amount),
             operation => {
@@ -132,9 +138,10 @@ fuzz_target!(|data: &[u8]| {
     let [io, prefetch, operations @ ..] = data else { return };
     let io = [Io::Auto, Io::Direct, Io::Buffered, Io::Mmap][usize::from(io % 4)];
     let known = known();
-    let options = Options { memory_budget: known.floor, io, prefetch: prefetch % 2 == 0, ..options() };
+    let prefetch = prefetch % 2 == 0;
+    let options = Options { memory_budget: known.floor, io, prefetch, ..options() };
     let Some(model) = Model::open(&known.path, &options).ok() else { return };
-    let mut run = Run { model, sessions: Default::default(), checkpoint: None, state: Vec::new() };
+    let mut run = Run { model, prefetch, sessions: Default::default(), checkpoint: None, state: Vec::new() };
     for step in operations.chunks_exact(2).take(64) {
         run.step(step[0], step[1]);
         let stats = run.model.stats();

@@ -1,6 +1,6 @@
 //! Memory for choosing a token among those of a vocabulary.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::weights::frames::Memory;
 
 /// Memory in which a sampler compares tokens. It is made when it is first needed, and then kept: memory of its own, not
@@ -20,11 +20,10 @@ impl Candidates {
     /// # Errors
     /// `OUT_OF_MEMORY`.
     pub fn numbers(&mut self, tokens: usize) -> Result<(&mut [u64], &mut [u64])> {
-        let refused = || Error::out_of_memory(format!("memory to choose among {tokens} tokens"));
-        let bytes = usize::try_from(Candidates::bytes(tokens)).map_err(|_| refused())?;
-        let memory = match self.0.take().filter(|memory| memory.len() >= bytes) {
+        let bytes = Candidates::bytes(tokens);
+        let memory = match self.0.take().filter(|memory| memory.len() as u64 >= bytes) {
             Some(memory) => memory,
-            None => Memory::new(bytes).map_err(|_| refused())?,
+            None => Memory::of(bytes, format_args!("choosing among {tokens} tokens"))?,
         };
         let numbers = self.0.insert(memory).as_slice_mut::<u64>();
         Ok(numbers[..2 * tokens].split_at_mut(tokens))

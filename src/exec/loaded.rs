@@ -1,11 +1,10 @@
 //! What passes need of an open model.
 
-use parking_lot::Mutex;
-
 use super::{Program, Rotation, Scratch, Turns};
 use crate::arch::VectorId;
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
+use crate::sys::sync::Mutex;
 use crate::weights::Engine;
 
 /// A program with all that it runs on.

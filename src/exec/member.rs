@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use super::memory::{MemoryLayout, SequenceMemory};
 use super::results::{Outputs, Rows};
 use crate::error::{Error, Result};
+use crate::sys::sync::Mutex;
+use crate::sys::sync::thread::ThreadId;
 use crate::weights::Interrupt;
 
 /// A session's place in sweeps, one at a time.

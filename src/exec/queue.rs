@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::Weak;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::Member;
 use crate::error::{Error, Result};
+use crate::sys::sync::{Condvar, Mutex};
 use crate::sys::thread::HomeProcess;
 
 /// A pass needs what a worker of the compute pool needs, and a little for the way there.

@@ -150,8 +150,7 @@ impl Rows {
         }
         self.values = spare.take().filter(|spare| spare.len() == bytes);
         if self.values.is_none() {
-            let memory = Memory::new(bytes)
-                .map_err(|e| Error::out_of_memory(format!("{what} of {} positions: {e}", self.count)))?;
+            let memory = Memory::of(bytes as u64, format_args!("{what} of {} positions", self.count))?;
             self.values = Some(memory);
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Wanted;
 use super::program::{Buffer, Contents, Program, Step, liveness};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sys::heap;
 use crate::weights::engine::Engine;
 use crate::weights::frames::Memory;
@@ -59,11 +59,17 @@ impl Layout {
         }
     }
 
+    /// Most ways of tokens to experts that are foreseen.
+    fn foreseen(&self) -> usize {
+        self.routes / self.tokens.max(1) * APART_TOKENS.min(self.tokens)
+    }
+
     /// Bytes that [`Scratch::new`] takes, with the layout itself.
     pub fn memory_bytes(&self) -> u64 {
         let batch = self.tokens.saturating_mul(size_of::<u32>() + size_of::<i32>() + size_of::<Place>());
-        let routes = self.routes.saturating_mul(size_of::<Route>());
-        let experts = self.experts * (size_of::<u32>() + size_of::<RoutedExpert>());
+        let foreseen = self.foreseen();
+        let routes = self.routes.saturating_add(foreseen).saturating_mul(size_of::<Route>());
+        let experts = self.experts.max(foreseen) * (size_of::<u32>() + size_of::<RoutedExpert>());
         let lists = [batch, routes, experts, self.offsets.len() * size_of::<usize>()];
         // Mappings are whole pages.
         let mappings = [self.bytes, self.row, self.apart].map(|n| n as u64 + 4096);
@@ -123,7 +129,9 @@ pub(super) struct Lists {
     pub row: Memory,
     /// By expert, then by token.
     pub routes: Vec<Route>,
-    /// Experts in the order of a token's scores.
+    /// What is foreseen of the next layer, the greatest weight first.
+    pub foreseen: Vec<Route>,
+    /// Experts in the order of a token's scores, or of what is foreseen.
     pub ranking: Vec<u32>,
     /// Experts in the order in which they are taken, each with its first route.
     pub order: Vec<RoutedExpert>,
@@ -135,19 +143,18 @@ impl Scratch {
     /// # Errors
     /// `OUT_OF_MEMORY`
     pub fn new(layout: Layout) -> Result<Scratch> {
-        let map = |bytes| {
-            Memory::new(bytes).map_err(|e| Error::out_of_memory(format!("{bytes} bytes of scratch memory: {e}")))
-        };
+        let map = |bytes| Memory::of(bytes as u64, "scratch");
         let (mut batch, mut routes) = (Batch::default(), Vec::new());
         heap::reserve(&mut batch.tokens, layout.tokens, "tokens")?;
         heap::reserve(&mut batch.positions, layout.tokens, "positions")?;
         heap::reserve(&mut batch.places, layout.tokens, "sequences of a sweep")?;
         heap::reserve(&mut routes, layout.routes, "ways to experts")?;
-        let (mut ranking, mut order) = (Vec::new(), Vec::new());
-        heap::reserve(&mut ranking, layout.experts, "experts")?;
+        let (mut ranking, mut order, mut foreseen) = (Vec::new(), Vec::new(), Vec::new());
+        heap::reserve(&mut foreseen, layout.foreseen(), "ways to experts")?;
+        heap::reserve(&mut ranking, layout.experts.max(layout.foreseen()), "experts")?;
         heap::reserve(&mut order, layout.experts, "experts")?;
         let (row, apart) = (map(layout.row)?, map(layout.apart)?);
-        let lists = Lists { row, routes, ranking, order, apart };
+        let lists = Lists { row, routes, foreseen, ranking, order, apart };
         Ok(Scratch { memory: map(layout.bytes)?, layout, lists, batch })
     }
 

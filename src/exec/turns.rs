@@ -9,20 +9,23 @@
 //! the next sweep waits for those who took part in the last one, for a part of the time that one took. Storage does not
 //! stand still meanwhile: the ring fills for the next sweep. Who comes later than that is not waited for the next time.
 
+use crate::order;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use super::Loaded;
 use super::member::{Loan, Member};
 use super::program::Step;
 use super::results::{Embeddings, Wanted};
 use crate::error::{Error, Result, Status};
-use crate::weights::{Look, SweepCaller};
+use crate::sys::sync::Mutex;
+use crate::sys::sync::thread::{self, ThreadId};
+use crate::weights::{Gate, Look, SweepCaller};
+
+#[cfg(all(test, shuttle, feature = "prefetch"))]
+mod interleaved;
 
 /// The next sweep waits for members of the last one for at most its time divided by this.
 const PATIENCE_SHARE: u32 = 4;
@@ -94,7 +97,59 @@ impl Turns {
         self.shares
     }
 
-    fn enter(&self, members: &[Arc<Member>], thread: Option<ThreadId>) {
+    /// As [`Loaded::enter`]. `gate`: where all who wait for sweeps wait.
+    fn enter(&self, gate: &Gate, members: &[Arc<Member>], thread: Option<ThreadId>) {
+        self.put(members, thread);
+        // Somebody may wait for them.
+        gate.ring();
+    }
+
+    /// As [`Loaded::advance`]. `run` runs the steps of a sweep; what it returns is how that ended, and what was read.
+    fn advance(
+        &self,
+        gate: &Gate,
+        own: &[Arc<Member>],
+        wake: impl Fn() -> bool,
+        run: impl Fn(&[Seat]) -> (Result<()>, u64),
+    ) {
+        loop {
+            let look = || if wake() { Look::Done(Next::Return) } else { self.look(own) };
+            match gate.wait(look) {
+                Next::Return => {
+                    // Who has left the queue may have been the first in it.
+                    gate.ring();
+                    return;
+                }
+                Next::Sweep(seats) => self.sweep(gate, &seats, &run),
+            }
+        }
+    }
+
+    /// Runs a sweep for its members, and tells each how it ended.
+    fn sweep(&self, gate: &Gate, seats: &[Seat], run: impl Fn(&[Seat]) -> (Result<()>, u64)) {
+        let started = Instant::now();
+        let swept = catch_unwind(AssertUnwindSafe(|| run(seats)));
+        let (result, read_bytes, payload) = match swept {
+            Ok((result, read_bytes)) => (result, read_bytes, None),
+            Err(payload) => {
+                let fault = Error::new(Status::Internal, "a fault inside the library ended the pass");
+                (Err(fault), 0, Some(payload))
+            }
+        };
+        for seat in seats {
+            // Alone, a pass that was interrupted too late has succeeded. Here it may have been interrupted long before.
+            let late = seats.len() > 1 && seat.member.is_interrupted();
+            let result = if late { Err(Error::cancelled()) } else { result.clone() };
+            seat.member.end(result.map(|()| seat.tokens), read_bytes, payload.is_some());
+        }
+        self.sweep_ended(seats, started);
+        gate.ring();
+        if let Some(payload) = payload {
+            resume_unwind(payload);
+        }
+    }
+
+    fn put(&self, members: &[Arc<Member>], thread: Option<ThreadId>) {
         let mut queue = self.queue.lock();
         queue.last_group += 1;
         let (group, patience) = (queue.last_group, queue.patience);
@@ -168,7 +223,7 @@ impl Turns {
         }
         queue.waiting = others;
         let mut long: Vec<usize> = (0..chosen.len()).filter(|&i| chosen[i].0.divisible).collect();
-        long.sort_by_key(|&i| chosen[i].0.tokens);
+        order::sort_indices(&mut long, &mut |a, b| chosen[a].0.tokens.cmp(&chosen[b].0.tokens));
         for (i, &at) in long.iter().enumerate() {
             let (waiting, tokens) = &mut chosen[at];
             let more = (room / (long.len() - i)).min(waiting.tokens - *tokens);
@@ -210,9 +265,7 @@ impl Loaded {
     /// Puts members in the queue of sweeps, each with a loan, as one group: they share a sweep in any case, as far as they
     /// fit into one. `thread`: that of the host which calls; none for passes that were submitted.
     pub fn enter(&self, members: &[Arc<Member>], thread: Option<ThreadId>) {
-        self.turns.enter(members, thread);
-        // Somebody may wait for them.
-        self.engine.gate().ring();
+        self.turns.enter(self.engine.gate(), members, thread);
     }
 
     /// Waits until a sweep has ended for one of `own`, which are in the queue and belong to this thread alone, and runs
@@ -222,47 +275,14 @@ impl Loaded {
     /// `UNSUPPORTED`: in a child of the process that opened the model.
     pub fn advance(&self, own: &[Arc<Member>], wake: impl Fn() -> bool) -> Result<()> {
         self.engine.check_process()?;
-        loop {
-            let look = || if wake() { Look::Done(Next::Return) } else { self.turns.look(own) };
-            match self.engine.gate().wait(look) {
-                Next::Return => {
-                    // Who has left the queue may have been the first in it.
-                    self.engine.gate().ring();
-                    return Ok(());
-                }
-                Next::Sweep(seats) => self.sweep(&seats),
-            }
-        }
+        self.turns.advance(self.engine.gate(), own, wake, |seats| self.try_sweep(seats));
+        Ok(())
     }
 
     /// The session of this member does not come back soon, so that no sweep waits for it.
     pub fn forget_member(&self, member: &Arc<Member>) {
         if self.engine.check_process().is_ok() && self.turns.forget(member) {
             self.engine.gate().ring();
-        }
-    }
-
-    /// Runs a sweep for its members, and tells each how it ended.
-    fn sweep(&self, seats: &[Seat]) {
-        let started = Instant::now();
-        let swept = catch_unwind(AssertUnwindSafe(|| self.try_sweep(seats)));
-        let (result, read_bytes, payload) = match swept {
-            Ok((result, read_bytes)) => (result, read_bytes, None),
-            Err(payload) => {
-                let fault = Error::new(Status::Internal, "a fault inside the library ended the pass");
-                (Err(fault), 0, Some(payload))
-            }
-        };
-        for seat in seats {
-            // Alone, a pass that was interrupted too late has succeeded. Here it may have been interrupted long before.
-            let late = seats.len() > 1 && seat.member.is_interrupted();
-            let result = if late { Err(Error::cancelled()) } else { result.clone() };
-            seat.member.end(result.map(|()| seat.tokens), read_bytes, payload.is_some());
-        }
-        self.turns.sweep_ended(seats, started);
-        self.engine.gate().ring();
-        if let Some(payload) = payload {
-            resume_unwind(payload);
         }
     }
 

@@ -7,6 +7,7 @@
 use std::mem::offset_of;
 
 use super::batch::*;
+use super::chain::*;
 use super::chat::*;
 use super::constraint::*;
 use super::error::*;
@@ -200,6 +201,15 @@ numbers!(
     LAYERLINE_EMBEDDINGS_MEAN = 3,
     LAYERLINE_EMBEDDINGS_FIRST = 4,
     LAYERLINE_EMBEDDINGS_SCORE = 5,
+    LAYERLINE_STEP_PENALTIES = 0,
+    LAYERLINE_STEP_DRY = 1,
+    LAYERLINE_STEP_TOP_N_SIGMA = 2,
+    LAYERLINE_STEP_TOP_K = 3,
+    LAYERLINE_STEP_TYPICAL_P = 4,
+    LAYERLINE_STEP_TOP_P = 5,
+    LAYERLINE_STEP_MIN_P = 6,
+    LAYERLINE_STEP_XTC = 7,
+    LAYERLINE_STEP_TEMPERATURE = 8,
     LAYERLINE_TOKENIZE_SPECIAL = 1,
     LAYERLINE_TOKENIZE_BOS = 2,
     LAYERLINE_TOKENIZE_EOS = 4,

@@ -8,6 +8,7 @@
 pub mod batch;
 mod boundary;
 pub mod budget;
+pub mod chain;
 pub mod chat;
 pub mod checkpoint;
 pub mod constraint;

@@ -14,15 +14,16 @@ use crate::generate::{Sampler, generate};
 
 /// Chooses tokens for one sequence: greedy by default, and of equal logits the lowest token.
 ///
-/// The chain is llama.cpp's default order, each step on what the one before left: repeat penalty, top-k, top-p, min-p,
-/// temperature, draw. Top-p and min-p look at probabilities before the temperature is applied. Logits that are NaN are
+/// Its steps and their order are llama.cpp's, each on what the one before left: logit biases, penalties, DRY, top-n-sigma,
+/// top-k, typical, top-p, min-p, XTC, temperature, draw; `layerline_sampler_set_steps` changes the order. Those before the
+/// temperature look at probabilities without it. All but the draw do nothing until they are set. Logits that are NaN are
 /// never chosen. The same seed, settings and logits give the same tokens on one platform.
 ///
-/// The repeat penalty looks at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
+/// Penalties look at the tokens that this sampler chose, at the prompts given to `layerline_session_generate`, and
 /// at what `layerline_sampler_accept` shows; not at what was given to `layerline_session_forward`.
 ///
 /// What it needs to choose by a session's logits is part of the session's memory. Its own memory belongs to no model and is
-/// outside every budget: a few hundred bytes, 4 for each token that the repeat penalty looks at, and 16 for each logit once
+/// outside every budget: a few hundred bytes, 4 for each token that penalties look at, and 16 for each logit once
 /// `layerline_sampler_sample_logits` has made a choice that is not greedy.
 pub struct layerline_sampler {
     poison: Poison,
@@ -48,7 +49,7 @@ impl layerline_sampler {
 }
 
 /// Changes a sampler.
-fn change(
+pub(super) fn change(
     c: &Caller,
     sampler: *const layerline_sampler,
     change: impl FnOnce(&mut Sampler) -> Result<()>,
@@ -165,7 +166,7 @@ pub unsafe extern "C" fn layerline_sampler_copy(
 ) -> layerline_status {
     caller!().run(err, |c| {
         let (sampler, copy) = (c.handle(sampler)?, c.out(copy, "copy")?);
-        let sampler = sampler.sampler.try_read().ok_or_else(busy::<layerline_sampler>)?.clone();
+        let sampler = sampler.sampler.try_read().ok_or_else(busy::<layerline_sampler>)?.copy()?;
         copy.set(layerline_sampler::boxed(sampler)?);
         Ok(())
     })

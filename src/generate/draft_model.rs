@@ -8,15 +8,16 @@ use crate::model::{Logits, Model};
 use crate::session::Session;
 use crate::text::Tokenizer;
 
-/// A draft that is less likely than this, by the model that makes it, is none: unless told otherwise.
-const LEAST_CHANCE: f32 = 0.4;
+/// Where more tokens than this are missing, they are taken in before drafting, as [`DraftModel::prepare`] does.
+const MOST_MISSING: usize = 16;
 
 /// A model that drafts, with a session of its own.
 pub struct DraftModel {
     session: Session,
     /// What the session has taken in.
     taken: Vec<i32>,
-    least_chance: f32,
+    /// Told by the host.
+    least_chance: Option<f32>,
 }
 
 impl DraftModel {
@@ -31,12 +32,13 @@ impl DraftModel {
         if description.head.is_none() || !description.causal {
             return Err(Error::unsupported("the model generates no text, so that it cannot draft"));
         }
-        Ok(DraftModel { session: Session::new(model, context_length)?, taken: Vec::new(), least_chance: LEAST_CHANCE })
+        Ok(DraftModel { session: Session::new(model, context_length)?, taken: Vec::new(), least_chance: None })
     }
 
-    /// What is less likely than this is not drafted; 0: the likeliest token always is.
+    /// What is less likely than this, by the model that drafts, is not drafted; 0: the likeliest token always is. Unless told,
+    /// it follows from what drafts cost and from how many were right.
     pub fn set_least_chance(&mut self, chance: f32) {
-        self.least_chance = chance;
+        self.least_chance = Some(chance);
     }
 
     /// The tokeniser of its model.
@@ -47,26 +49,53 @@ impl DraftModel {
         self.session.model().tokenizer()
     }
 
-    /// Puts up to `most` tokens that may follow `text` into `out`, which has room for them.
+    /// Takes in all of `text` but its last token where much of it is missing: a prompt. Whether it did.
     ///
     /// # Errors
     /// Those of the passes.
-    pub fn draft(&mut self, text: &[i32], most: usize, out: &mut Vec<i32>) -> Result<()> {
-        if most == 0 || text.is_empty() {
-            return Ok(());
+    pub fn prepare(&mut self, text: &[i32]) -> Result<bool> {
+        let Some((_, before)) = text.split_last() else { return Ok(false) };
+        self.keep_what_is_in(text, 0)?;
+        let missing = &before[self.taken.len()..];
+        if missing.len() <= MOST_MISSING {
+            return Ok(false);
         }
-        let session = &mut self.session;
+        match self.session.forward(missing, Logits::None) {
+            Ok(()) => self.taken.extend_from_slice(missing),
+            // There are no drafts then.
+            Err(e) if e.status() == Status::ContextFull => return Ok(false),
+            Err(e) => return Err(e.context("the model that drafts")),
+        }
+        Ok(true)
+    }
+
+    /// Forgets what is not in `text`, and its last token, whose logits are needed; makes room for all of it and `more` tokens.
+    fn keep_what_is_in(&mut self, text: &[i32], more: usize) -> Result<()> {
         let same = self.taken.iter().zip(text).take_while(|(a, b)| a == b).count();
-        // The last token is taken in again where all are there already: its logits are needed.
         let same = same.min(text.len() - 1);
         if same < self.taken.len() {
-            let kept = if session.truncate(same).is_ok() { same } else { 0 };
-            session.truncate(kept)?;
+            let kept = if self.session.truncate(same).is_ok() { same } else { 0 };
+            self.session.truncate(kept)?;
             self.taken.truncate(kept);
         }
         let refused = |_| Error::out_of_memory("tokens of a model that drafts");
-        self.taken.try_reserve(text.len() + most - self.taken.len()).map_err(refused)?;
+        self.taken.try_reserve(text.len() + more - self.taken.len()).map_err(refused)
+    }
+
+    /// Puts up to `most` tokens that may follow `text` into `out`, which has room for them, as long as all of them together
+    /// are as likely as `least_chance`, where the host has told none.
+    ///
+    /// # Errors
+    /// Those of the passes.
+    pub fn draft(&mut self, text: &[i32], most: usize, least_chance: f32, out: &mut Vec<i32>) -> Result<()> {
+        if most == 0 || text.is_empty() {
+            return Ok(());
+        }
+        self.keep_what_is_in(text, most)?;
+        let session = &mut self.session;
         let tokens = session.model().tokenizer()?.vocab_size();
+        let least_chance = self.least_chance.unwrap_or(least_chance);
+        let mut chance = 1.0;
         let mut next = text[self.taken.len()..].to_vec();
         while out.len() < most {
             match session.forward(&next, Logits::Last) {
@@ -75,7 +104,9 @@ impl DraftModel {
                 Err(e) => return Err(e.context("the model that drafts")),
             }
             let logits = session.logits(0)?;
-            let Some(token) = likely(&logits[..tokens.min(logits.len())], self.least_chance) else { return Ok(()) };
+            let likely = likely(&logits[..tokens.min(logits.len())], least_chance / chance);
+            let Some((token, own_chance)) = likely else { return Ok(()) };
+            chance *= own_chance;
             out.push(token);
             next.clear();
             next.push(token);
@@ -84,20 +115,22 @@ impl DraftModel {
     }
 }
 
-/// The token of the greatest logit, where it is as likely as `least_chance`.
-fn likely(logits: &[f32], least_chance: f32) -> Option<i32> {
+/// The token of the greatest logit and how likely it is, where that is as likely as `least_chance`.
+fn likely(logits: &[f32], least_chance: f32) -> Option<(i32, f32)> {
     let (token, max) = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1))?;
     // Stops as soon as the others outweigh it.
     let mut others = 0.0;
+    let limit = 1.0 / least_chance;
     for logit in logits {
         if logit > &(max - 16.0) {
             others += (logit - max).exp();
-            if others > 1.0 / least_chance {
+            if others > limit {
                 return None;
             }
         }
     }
-    i32::try_from(token).ok().filter(|_| max.is_finite())
+    let token = i32::try_from(token).ok().filter(|_| max.is_finite())?;
+    Some((token, 1.0 / others))
 }
 
 #[cfg(test)]
@@ -106,11 +139,12 @@ mod tests {
 
     #[test]
     fn a_token_is_drafted_where_it_is_likely() {
-        assert_eq!(likely(&[0.0, 5.0, 1.0], 0.4), Some(1));
-        assert_eq!(likely(&[1.0, 1.0, 1.0], 0.4), None);
-        assert_eq!(likely(&[1.0, 1.0], 0.4), Some(1));
-        assert_eq!(likely(&[f32::NAN, 1.0], 0.4), None);
-        assert_eq!(likely(&[], 0.4), None);
-        assert_eq!(likely(&[1.0; 9], 0.0), Some(8));
+        let token = |logits: &[f32], least| likely(logits, least).map(|(token, _)| token);
+        assert_eq!(token(&[0.0, 5.0, 1.0], 0.4), Some(1));
+        assert_eq!(token(&[1.0, 1.0, 1.0], 0.4), None);
+        assert_eq!(token(&[f32::NAN, 1.0], 0.4), None);
+        assert_eq!(token(&[], 0.4), None);
+        assert_eq!(likely(&[1.0, 1.0], 0.4), Some((1, 0.5)));
+        assert_eq!(likely(&[1.0; 8], 0.0), Some((7, 0.125)));
     }
 }

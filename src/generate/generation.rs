@@ -3,6 +3,7 @@
 //! of single passes, and what follows a wrong draft is taken back.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use super::draft_model::DraftModel;
 use super::guided::{Guided, MAX_FORCED};
@@ -336,9 +337,9 @@ impl Generation {
             }
             let most = rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1));
             let most = most.min(sequence.room().saturating_sub(unfed.len()));
-            let began = sequence.now();
-            let certainty = self.draft(run, most, unfed.len(), &mut drafts)?;
+            let (certainty, asked) = self.draft(sequence, run, most, unfed.len(), &mut drafts)?;
             let drafted = sequence.now();
+            let drafting = drafted - asked.unwrap_or(drafted);
             self.stats.passes += 1;
             if let Some(guided) = &mut run.guided {
                 guided.begin_pass(&drafts);
@@ -346,6 +347,7 @@ impl Generation {
             if drafts.is_empty() {
                 sequence.forward(&unfed, Logits::Last, since)?;
                 self.pace.plain(unfed.len(), sequence.now() - drafted, sequence.pass_bytes());
+                self.pace.abstained(drafting);
                 unfed.clear();
                 let token = run.sample_last(sampler, sequence)?;
                 if let Some(end) = self.chosen(run, token)? {
@@ -378,7 +380,7 @@ impl Generation {
             self.stats.drafted += drafts.len() as u64;
             self.stats.accepted += accepted as u64;
             if let Some(certainty) = certainty {
-                self.pace.drafted((fed, drafts.len(), accepted), certainty, took, drafted - began);
+                self.pace.drafted((fed, drafts.len(), accepted), certainty, took, drafting);
             }
             unfed.truncate(kept);
             if stays == kept {
@@ -420,43 +422,62 @@ impl Generation {
         Ok(())
     }
 
-    /// Drafts for the next pass, which takes in `fed` tokens anyway: none, or up to `most`, and how certain they are. What
-    /// the constraint leaves no choice about has no such figure.
-    fn draft<V, F>(
+    /// Drafts for the next pass, which takes in `fed` tokens anyway: none, or up to `most`. How sure they are, where the
+    /// constraint leaves a choice, and since when the drafter was at work on them, if it was.
+    fn draft<S: Sequence, V, F>(
         &mut self,
+        sequence: &S,
         run: &mut Run<V, F>,
         most: usize,
         fed: usize,
         out: &mut Vec<i32>,
-    ) -> Result<Option<Certainty>> {
-        let Some(guided) = &mut run.guided else { return self.guess(most, fed, out).map(Some) };
+    ) -> Result<(Option<Certainty>, Option<Instant>)> {
+        let Some(guided) = &mut run.guided else {
+            let (certainty, asked) = self.guess(sequence, most, fed, out)?;
+            return Ok((Some(certainty), asked));
+        };
         guided.forced(most, out)?;
         if !out.is_empty() {
-            return Ok(None);
+            return Ok((None, None));
         }
-        let certainty = self.guess(most.min(self.max_drafts), fed, out)?;
+        let (certainty, asked) = self.guess(sequence, most.min(self.max_drafts), fed, out)?;
         guided.keep_allowed(out)?;
-        Ok(Some(certainty))
+        Ok((Some(certainty), asked))
     }
 
     /// What the drafter says.
-    fn guess(&mut self, most: usize, fed: usize, out: &mut Vec<i32>) -> Result<Certainty> {
+    fn guess<S: Sequence>(
+        &mut self,
+        sequence: &S,
+        most: usize,
+        fed: usize,
+        out: &mut Vec<i32>,
+    ) -> Result<(Certainty, Option<Instant>)> {
         out.clear();
         if most == 0 {
-            return Ok(Certainty::Low);
+            return Ok((Certainty::Low, None));
         }
         match &mut self.drafter {
-            Drafter::None => Ok(Certainty::Low),
+            Drafter::None => Ok((Certainty::Low, None)),
             Drafter::Text => {
-                let Some(certainty) = ngrams::draft(&self.text, most, out) else { return Ok(Certainty::Low) };
+                let certainty = ngrams::draft(&self.text, most, out).unwrap_or(Certainty::Low);
                 out.truncate(self.pace.drafts(out.len(), fed, certainty));
-                Ok(certainty)
+                // Microseconds.
+                Ok((certainty, None))
             }
             Drafter::Model(model) => {
                 // How sure the model is, is not known before it drafts.
                 let most = self.pace.drafts(most, fed, Certainty::Fair);
-                model.draft(&self.text, most, out)?;
-                Ok(Certainty::Fair)
+                if most == 0 {
+                    return Ok((Certainty::Fair, None));
+                }
+                let mut asked = sequence.now();
+                if model.prepare(&self.text)? {
+                    let began = std::mem::replace(&mut asked, sequence.now());
+                    self.pace.prepared(asked - began);
+                }
+                model.draft(&self.text, most, self.pace.least_chance(Certainty::Fair), out)?;
+                Ok((Certainty::Fair, Some(asked)))
             }
         }
     }

@@ -27,4 +27,4 @@ pub use constraint::{Constraint, ConstraintKind, ConstraintState};
 pub use draft_model::DraftModel;
 pub use generation::{End, Generation, GenerationStats, MAX_DRAFTS};
 pub use run::{Sequence, Vocabulary, generate};
-pub use sampler::Sampler;
+pub use sampler::{Sampler, Step};

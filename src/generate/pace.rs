@@ -4,8 +4,9 @@
 //! if most are wrong; where all is in memory b is nearly all there is. Both are measured as passes run, by least squares
 //! over the latest ones. With experts each token may add reading, which b then has in it.
 //!
-//! Every pass with drafts is held against what the same tokens would have taken one by one. As long as drafting has lost
-//! more than a small share of the whole time, there is none.
+//! Every pass with drafts is held against what the same tokens would have taken one by one, and so is drafting for nothing.
+//! As long as that has lost more than a small share of the whole time, there is none. Text that a drafting model takes in
+//! before its first draft is no such loss: it is spent once, and says nothing about the drafts that follow.
 
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const BEFORE_TRIAL: u32 = 24;
 
 /// Drafts of the first trial.
 const TRIAL: usize = 2;
+
+/// The least chance of a draft before passes were measured.
+const UNMEASURED_CHANCE: f32 = 0.4;
 
 /// Passes without drafts after which one is tried again although too few were right lately: texts change.
 const BEFORE_RETRIAL: u32 = 32;
@@ -54,8 +58,12 @@ pub struct Pace {
     streaming: bool,
     /// Of each certainty: drafts that were right, and those that were looked at.
     right: [(f64, f64); 3],
+    /// Seconds that making a draft takes.
+    each: f64,
     /// Seconds that drafting has saved, less those it has lost.
     gained: f64,
+    /// Seconds that a drafter has spent on taking in text, which `gained` leaves out.
+    prepared: f64,
     /// Seconds of all passes.
     spent: f64,
 }
@@ -71,7 +79,9 @@ impl Default for Pace {
             since_drafts: 0,
             streaming: false,
             right: [unknown; 3],
+            each: 0.0,
             gained: 0.0,
+            prepared: 0.0,
             spent: 0.0,
         }
     }
@@ -93,12 +103,21 @@ impl Pace {
         for n in 1..=most {
             chance *= right;
             tokens += chance;
-            let rate = tokens / (self.seconds(fed) + further * n as f64);
+            let rate = tokens / (self.seconds(fed) + (further + self.each) * n as f64);
             if rate > best_rate {
                 (best, best_rate) = (n, rate);
             }
         }
         if best == 0 && self.since_drafts >= BEFORE_RETRIAL { most.min(1) } else { best }
+    }
+
+    /// How likely a draft must be, by the model that makes it, to be worth what it costs. Where such drafts were nearly all
+    /// right lately, less likely ones are tried too: a model is surer of its choice by greed than its probabilities say.
+    pub fn least_chance(&self, certainty: Certainty) -> f32 {
+        let Some(further) = self.further else { return UNMEASURED_CHANCE };
+        let (right, seen) = self.right[certainty as usize];
+        let cost = (further + self.each) / self.seconds(1);
+        (cost * 2.0 * (1.0 - right / seen)).clamp(0.0, 0.9) as f32
     }
 
     /// A pass over `tokens` tokens without drafts, which read `bytes` from storage.
@@ -125,13 +144,26 @@ impl Pace {
         *right = *right * DECAY + accepted as f64;
         *seen = *seen * DECAY + drafted.min(accepted + 1) as f64;
         let drafting = drafting.as_secs_f64();
+        let each = drafting / drafted as f64;
+        self.each = if self.each == 0.0 { each } else { DECAY * self.each + (1.0 - DECAY) * each };
         self.spent += drafting;
         self.gained += (accepted + 1) as f64 * self.seconds(1) - took - drafting;
     }
 
+    /// A drafter was asked and drafted nothing.
+    pub fn abstained(&mut self, drafting: Duration) {
+        self.spent += drafting.as_secs_f64();
+        self.gained -= drafting.as_secs_f64();
+    }
+
+    /// A drafter has taken in text that was there before it drafted.
+    pub fn prepared(&mut self, took: Duration) {
+        self.prepared += took.as_secs_f64();
+    }
+
     /// Seconds saved so far; negative where drafting cost more than it brought.
     pub fn gained(&self) -> f64 {
-        self.gained
+        self.gained - self.prepared
     }
 
     fn add(&mut self, tokens: usize, seconds: f64) {
@@ -212,6 +244,50 @@ mod tests {
         let changing = |i: usize| (i / 300).is_multiple_of(2);
         let speedup = speedup(100.0, 10.0, 1, 3000, changing);
         assert!(speedup > 1.4, "{speedup}");
+    }
+
+    #[test]
+    fn what_making_a_draft_takes_is_counted() {
+        // A further token costs little, a draft as much as a pass.
+        let mut pace = Pace::default();
+        let seconds = Duration::from_secs_f64;
+        for _ in 0..8 {
+            pace.plain(1, seconds(0.1), 1);
+            pace.drafted((1, 4, 4), Certainty::Fair, seconds(0.104), seconds(0.2));
+        }
+        assert!(pace.drafts(16, 1, Certainty::Fair) > 4);
+        for _ in 0..20 {
+            pace.drafted((1, 4, 4), Certainty::Fair, seconds(0.104), seconds(0.6));
+        }
+        assert_eq!(pace.drafts(16, 1, Certainty::Fair), 0);
+    }
+
+    #[test]
+    fn unlikely_drafts_are_made_where_they_cost_little_or_are_right_all_the_same() {
+        let seconds = Duration::from_secs_f64;
+        let least = |each: f64, accepted: usize| {
+            let mut pace = Pace::default();
+            for _ in 0..20 {
+                pace.plain(1, seconds(0.1), 1);
+                pace.drafted((1, 4, accepted), Certainty::Fair, seconds(0.104), seconds(4.0 * each));
+            }
+            pace.least_chance(Certainty::Fair)
+        };
+        assert!(least(0.01, 1) < 0.15 && least(0.05, 1) > 0.4, "{} {}", least(0.01, 1), least(0.05, 1));
+        assert!(least(0.05, 4) < 0.1, "{}", least(0.05, 4));
+    }
+
+    #[test]
+    fn text_that_a_drafter_takes_in_first_does_not_stop_it() {
+        let mut pace = Pace::default();
+        let seconds = Duration::from_secs_f64;
+        pace.plain(1, seconds(0.1), 1);
+        pace.prepared(seconds(2.0));
+        pace.drafted((1, 2, 2), Certainty::Fair, seconds(0.11), seconds(0.01));
+        assert!(pace.drafts(16, 1, Certainty::Fair) >= 2 && pace.gained() < -1.0);
+        // Drafting for nothing does.
+        pace.abstained(seconds(0.4));
+        assert_eq!(pace.drafts(16, 1, Certainty::Fair), 0);
     }
 
     #[test]

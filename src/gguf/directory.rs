@@ -2,6 +2,7 @@
 
 use super::{Metadata, Tensor};
 use crate::error::{Error, Result};
+use crate::order;
 
 /// One file of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Directory {
     pub(super) fn new(metadata: Metadata, parts: Vec<Part>, tensors: Vec<Tensor>) -> Result<Self> {
         let count = u32::try_from(tensors.len()).map_err(|_| Error::format("more than 2^32 tensors"))?;
         let mut by_name: Vec<u32> = (0..count).collect();
-        by_name.sort_unstable_by_key(|&i| &tensors[i as usize].name);
+        order::sort(&mut by_name, &mut |a, b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
         for pair in by_name.windows(2) {
             let [a, b] = [&tensors[pair[0] as usize], &tensors[pair[1] as usize]];
             if a.name == b.name {

@@ -4,6 +4,7 @@ use super::cursor::Cursor;
 use super::value::{Array, Strings, Value};
 use super::{Input, Metadata, Tensor};
 use crate::error::{Error, Result};
+use crate::order;
 use crate::quant::Format;
 use crate::quant::layout::type_name;
 use crate::sys::heap;
@@ -393,6 +394,6 @@ fn sorted<K: Ord>(cursor: &mut Cursor, count: usize, key: impl Fn(usize) -> K) -
     let mut order = Vec::new();
     cursor.reserve(&mut order, count as usize)?;
     order.extend(0..count);
-    order.sort_unstable_by_key(|&i| key(i as usize));
+    order::sort(&mut order, &mut |a, b| key(a as usize).cmp(&key(b as usize)));
     Ok(order)
 }

@@ -9,7 +9,7 @@
 use crate::error::{Error, Result, Status};
 use crate::sys::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::sync::thread::{self, JoinHandle};
-use crate::sys::sync::{Condvar, Mutex, MutexGuard, thread_local};
+use crate::sys::sync::{Condvar, Mutex, thread_local};
 use crate::sys::thread::HomeProcess;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -116,10 +116,43 @@ thread_local! {
     static WORKING_FOR: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
+/// Who may give the threads work, in order of arrival.
+#[derive(Default)]
+struct Turns {
+    /// Turns that were asked for, and that have ended.
+    counts: Mutex<(u64, u64)>,
+    ended: Condvar,
+}
+
+/// Ends when it is dropped.
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    fn next(&self) -> Turn<'_> {
+        let mut counts = self.counts.lock();
+        let mine = counts.0;
+        counts.0 += 1;
+        while counts.1 != mine {
+            self.ended.wait(&mut counts);
+        }
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.0.counts.lock();
+        counts.1 += 1;
+        if counts.0 != counts.1 {
+            self.0.ended.notify_all();
+        }
+    }
+}
+
 /// A fixed set of compute threads. May be shared by any number of threads: they take turns.
 pub struct Pool {
     shared: Arc<Shared>,
-    turn: Mutex<()>,
+    turns: Turns,
     workers: Vec<JoinHandle<()>>,
     home: HomeProcess,
 }
@@ -148,7 +181,7 @@ impl Pool {
             panic: Mutex::new(None),
         });
         let workers = Vec::with_capacity(threads - 1);
-        let mut pool = Pool { shared, turn: Mutex::new(()), workers, home: HomeProcess::default() };
+        let mut pool = Pool { shared, turns: Turns::default(), workers, home: HomeProcess::default() };
         for index in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new()
@@ -203,7 +236,7 @@ impl Pool {
         if units == 1 || self.threads() == 1 || WORKING_FOR.with(Cell::get) == ptr::from_ref(shared) {
             return work(0..total);
         }
-        let turn = self.turn.lock();
+        let turn = self.turns.next();
         // SAFETY: only the lifetime is changed; `Shared::finish` below does not return before every thread that saw
         // the pointer has left the job, and nobody joins after it.
         let work = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
@@ -219,7 +252,7 @@ impl Pool {
         shared.finish();
         let panic = shared.panic.lock().take();
         // In order of arrival: a session that waits is not starved by one that returns at once.
-        MutexGuard::unlock_fair(turn);
+        drop(turn);
         if let Some(panic) = panic {
             resume_unwind(panic);
         }

@@ -1,6 +1,7 @@
 //! What tells a model from others: whether a sequence that was begun with one can go on with another.
 
-use parking_lot::Mutex;
+use crate::order;
+use crate::sys::sync::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
@@ -47,15 +48,18 @@ impl Fingerprint {
                 || key.starts_with("tokenizer.ggml.")
                 || key.strip_prefix(architecture).is_some_and(|rest| rest.starts_with('.'))
         };
-        let mut entries: Vec<_> = directory.metadata.entries.iter().filter(|(key, _)| counts(key)).collect();
-        entries.sort_unstable_by_key(|(key, _)| key);
-        for (key, value) in entries {
+        let entries: Vec<_> = directory.metadata.entries.iter().filter(|(key, _)| counts(key)).collect();
+        let mut by_key: Vec<usize> = (0..entries.len()).collect();
+        order::sort_indices(&mut by_key, &mut |a, b| entries[a].0.cmp(&entries[b].0));
+        for (key, value) in by_key.into_iter().map(|i| entries[i]) {
             text(&mut hash, key);
             hash.update(&value.type_id().to_le_bytes());
             write_value(&mut hash, value).map_err(|e| Error::format(format!("metadata key {key:?}: {e}")))?;
         }
-        let mut tensors: Vec<&Tensor> = directory.tensors().iter().collect();
-        tensors.sort_unstable_by_key(|t| &t.name);
+        let all = directory.tensors();
+        let mut by_name: Vec<usize> = (0..all.len()).collect();
+        order::sort_indices(&mut by_name, &mut |a, b| all[a].name.cmp(&all[b].name));
+        let tensors: Vec<&Tensor> = by_name.into_iter().map(|i| &all[i]).collect();
         for tensor in &tensors {
             text(&mut hash, &tensor.name);
             hash.update(&tensor.format.id().to_le_bytes());
@@ -84,8 +88,7 @@ impl Fingerprint {
         }
         let mut hash = Xxh3::new();
         hash.update(&self.directory.to_le_bytes());
-        let mut buffer = Memory::new(Engine::row_buffer_bytes(SAMPLE_BYTES as usize))
-            .map_err(|e| Error::out_of_memory(format!("a sample of the weights: {e}")))?;
+        let mut buffer = Memory::of(Engine::row_buffer_bytes(SAMPLE_BYTES as usize) as u64, "a sample of the weights")?;
         for s in &self.samples {
             let bytes = engine.read_stretch(s.file, s.offset, s.bytes, &mut buffer);
             hash.update(bytes.map_err(|e| e.context(&s.name))?);

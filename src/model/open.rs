@@ -4,8 +4,6 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::fingerprint::Fingerprint;
 use super::profile::Profile;
 use super::types::{Options, Plan};
@@ -20,6 +18,7 @@ use crate::kernel::pool::Pool;
 use crate::quant;
 use crate::sys::file::with_suffix;
 use crate::sys::heap::{self, Trimmed};
+use crate::sys::sync::Mutex;
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};

@@ -2,13 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::thread;
 
 use super::pass::Pass;
 use super::results::Results;
 use super::{Member, Session};
 use crate::error::{Error, Result};
 use crate::model::Outputs;
+use crate::sys::sync::thread;
 
 /// What a session takes in within a batch.
 pub struct BatchInput<'a> {

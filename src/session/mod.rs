@@ -12,12 +12,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, Result, Status};
 use crate::exec::memory::{KvType, MemoryLayout, SequenceMemory};
 use crate::exec::{Candidates, Member, session_bytes};
 use crate::model::{Logits, Model, Outputs};
+use crate::sys::sync::Mutex;
 use checkpoint::Marks;
 use results::{Results, Spare, Wide};
 

@@ -3,7 +3,6 @@
 
 use std::mem::{replace, swap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::thread;
 
 use super::Session;
 use super::results::Results;
@@ -11,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::exec::memory::{Held, Snapshot};
 use crate::exec::{Embeddings, Outcome};
 use crate::model::Outputs;
+use crate::sys::sync::thread;
 
 /// A pass that has begun.
 pub(super) struct Pass {

@@ -112,8 +112,7 @@ impl Wide {
         // From here on dropping it gives back what was claimed.
         let mut wide = Wide { model: model.clone(), memory: None, rows, claimed: bytes as u64 };
         model.engine().await_room(interrupt, since)?;
-        let memory = Memory::new(bytes).map_err(|e| Error::out_of_memory(format!("{rows} rows of logits: {e}")))?;
-        wide.memory = Some(memory);
+        wide.memory = Some(Memory::of(bytes as u64, format_args!("{rows} rows of logits"))?);
         Ok(wide)
     }
 

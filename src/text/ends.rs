@@ -3,6 +3,7 @@
 use super::vocabulary::{Kind, TextTable, Vocabulary};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Value};
+use crate::order;
 
 /// Keys that name such a token, without `tokenizer.ggml.` and `_token_id`: ends of a text, a turn and a message, and in
 /// models of code what stands between files and repositories.
@@ -91,7 +92,7 @@ pub(super) fn find(
         ends.retain(|&end| vocabulary.text(end) != b"<|end|>" || Some(end) == eos);
     }
     // What has the text of an end is one too, and no text makes it.
-    ends.sort_unstable();
+    order::sort(&mut ends, &mut |a, b| a.cmp(&b));
     let mut more = Vec::new();
     for &double in &vocabulary.doubled {
         let taken = texts.get(&vocabulary.texts, vocabulary.text(double));
@@ -101,7 +102,7 @@ pub(super) fn find(
         }
     }
     ends.extend(more);
-    ends.sort_unstable();
+    order::sort(&mut ends, &mut |a, b| a.cmp(&b));
     ends.dedup();
     ends.shrink_to_fit();
     Ok(ends)

@@ -11,6 +11,7 @@ use super::vocabulary::{Kind, TextTable, Vocabulary};
 use super::wordpiece::WordPiece;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, Metadata, Strings, Value, value_as_text};
+use crate::order;
 use crate::sys::heap;
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -251,7 +252,7 @@ fn table_of_all(vocabulary: &mut Vocabulary) -> Result<TextTable> {
             }
         }
     }
-    doubled.sort_unstable();
+    order::sort(&mut doubled, &mut |a, b| a.cmp(&b));
     doubled.shrink_to_fit();
     vocabulary.doubled = doubled;
     Ok(table)

@@ -1,5 +1,6 @@
 //! Tokens found in the text as they are written, before anything else looks at it.
 
+use crate::order;
 use std::borrow::Cow;
 
 use super::escape::SPACE;
@@ -29,7 +30,7 @@ impl Specials {
             .filter(|&token| (1..=LONGEST).contains(&vocabulary.text(token).len()))
             .filter(|&token| std::str::from_utf8(vocabulary.text(token)).is_ok());
         let mut tokens = heap::collected(tokens, "special tokens")?;
-        tokens.sort_unstable_by_key(|&token| vocabulary.text(token));
+        order::sort(&mut tokens, &mut |a, b| vocabulary.text(a).cmp(vocabulary.text(b)));
         tokens.shrink_to_fit();
         let mut starts = Box::new([false; 256]);
         let mut has_space_mark = false;

@@ -1,5 +1,6 @@
 //! The tokens that a text begins with.
 
+use crate::order;
 use std::collections::VecDeque;
 
 use super::vocabulary::{NONE, Vocabulary};
@@ -27,7 +28,7 @@ impl Trie {
     /// Of tokens with different texts, none empty.
     pub fn new(vocabulary: &Vocabulary, mut entries: Vec<u32>) -> Result<Trie> {
         const WHAT: &str = "a tree of tokens";
-        entries.sort_unstable_by_key(|&token| vocabulary.text(token));
+        order::sort(&mut entries, &mut |a, b| vocabulary.text(a).cmp(vocabulary.text(b)));
         let (mut bytes, mut children, mut tokens) = (vec![0], vec![], vec![]);
         // The entries below each node that is still to be entered, and how many bytes they share.
         let mut below = VecDeque::from([(0, entries.len(), 0)]);

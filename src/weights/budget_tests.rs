@@ -65,6 +65,27 @@ fn a_page_of_an_ended_sweep_is_evicted_where_the_plan_has_become_smaller() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn the_ring_gives_back_what_lies_beyond_it_whatever_the_figures_of_budgets() {
+    let s = uneven();
+    let frames = 2 * (Engine::min_frames(&s) + 2 * s.largest_layer_bytes() + s.largest_extent());
+    let floor = Engine::min_frames(&s);
+    for odd in [0, 1, 4095, 4096, 70_001] {
+        let b = open(uneven(), frames, true, |_| {});
+        for _ in 0..3 {
+            b.engine.settle();
+            let ticket = b.engine.prefetch(4, 4).unwrap();
+            b.until_done(ticket);
+            b.engine.set_budget(floor + odd).unwrap();
+            b.engine.settle();
+            let beyond = b.engine.shared().state.lock().bytes_beyond_ring();
+            assert_eq!(beyond, 0, "a budget of the floor and {odd} bytes");
+            b.engine.set_budget(frames - odd).unwrap();
+        }
+    }
+}
+
+#[test]
 fn prefetched_layers_go_where_the_plan_has_become_smaller() {
     let s = uneven();
     // The ring may take half of the frames: room for whole layers above the passes' own part.

@@ -140,6 +140,12 @@ impl Cache {
         self.layers[layer as usize].uses[expert as usize].resident
     }
 
+    /// Whether the running token has chosen the expert.
+    pub fn is_in_use(&self, (layer, expert): Expert) -> bool {
+        let u = &self.layers[layer as usize].uses[expert as usize];
+        u.token == self.token && self.token > 0
+    }
+
     pub fn resident(&self) -> usize {
         self.resident
     }

@@ -98,6 +98,13 @@ fn dismiss(readers: &Sender<Job>, count: usize) {
 
 /// Hands to the readers what should be read now. False: the model is being closed.
 fn start_reads(shared: &Shared, readers: &Sender<Job>) -> bool {
+    let hand_over = |request| {
+        let _ = readers.send(Job::Read(request));
+    };
+    start_reads_with(shared, hand_over)
+}
+
+fn start_reads_with(shared: &Shared, mut start: impl FnMut(Request)) -> bool {
     loop {
         let state = shared.state.lock();
         if state.closing() {
@@ -110,17 +117,25 @@ fn start_reads(shared: &Shared, readers: &Sender<Job>) -> bool {
         }
         drop(state);
         let Some(requests) = next else { return true };
-        for request in requests {
-            let _ = readers.send(Job::Read(request));
-        }
+        requests.into_iter().for_each(&mut start);
     }
 }
 
 fn read(shared: &Shared, jobs: &Receiver<Job>, readers: &Sender<Job>) {
     while let Ok(Job::Read(request)) = jobs.recv() {
-        // Of a model that is being closed nothing more is read, but every request is answered for.
-        let closing = shared.state.lock().closing();
-        shared.perform(request, closing);
-        start_reads(shared, readers);
+        let mut next = Some(request);
+        while let Some(request) = next.take() {
+            // Of a model that is being closed nothing more is read, but every request is answered for.
+            let closing = shared.state.lock().closing();
+            shared.perform(request, closing);
+            // One request this reader takes itself, unless earlier ones wait: nobody need be woken for it.
+            start_reads_with(shared, |request| {
+                if next.is_none() && jobs.is_empty() {
+                    next = Some(request);
+                } else {
+                    let _ = readers.send(Job::Read(request));
+                }
+            });
+        }
     }
 }

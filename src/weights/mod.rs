@@ -28,7 +28,7 @@ mod types;
 mod tests;
 
 pub use budget::SharedBudget;
-pub use engine::{Config, Engine, Interrupt, Look, PageGuard, Progress, ProgressReport, Sweep, SweepCaller};
+pub use engine::{Config, Engine, Gate, Interrupt, Look, PageGuard, Progress, ProgressReport, Sweep, SweepCaller};
 pub use experts::Rarity;
 pub use residency::KeptExperts;
 pub use schedule::{Builder, Matrix, MatrixId, Page, Schedule, Use};

@@ -3,6 +3,7 @@
 //! so that every stretch of reading has arithmetic to hide behind. Of experts a pass needs a few, and which ones is learned:
 //! what the cyclic part leaves holds a cache of them.
 
+use crate::order;
 use std::ops::Range;
 
 use super::schedule::Schedule;
@@ -16,6 +17,8 @@ pub struct Residency {
     pub pinned_bytes: u64,
     /// How many experts of each of [`Schedule::expert_groups`] the cache holds.
     pub cached: Vec<u32>,
+    /// How many frames there are beside these for experts that are read early, or for one use.
+    pub passing: Vec<u32>,
     /// Frames that the other pages pass through; 0 where all stay.
     pub ring_bytes: u64,
     /// Bytes a full pass of one token reads; of experts that do not stay, the share that a token is routed to.
@@ -55,11 +58,24 @@ pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64, kept_exper
         let tables = capacity - streamable >= schedule.table_bytes();
         let end = if tables { schedule.pages.len() } else { schedule.routed_end };
         kept.keep_evenly(0..end, u64::MAX);
-        let cached = vec![0; schedule.expert_groups.len()];
-        return Residency { pinned: kept.pinned, pinned_bytes: kept.bytes, cached, ring_bytes: 0, streamed_bytes: 0 };
+        let none = vec![0; schedule.expert_groups.len()];
+        return Residency {
+            pinned: kept.pinned,
+            pinned_bytes: kept.bytes,
+            cached: none.clone(),
+            passing: none,
+            ring_bytes: 0,
+            streamed_bytes: 0,
+        };
     }
     let least = min_ring(schedule);
-    let ring_bytes = (capacity / 2).clamp(least, good_ring(schedule, in_flight_bytes).max(least)).min(capacity);
+    let good = good_ring(schedule, in_flight_bytes).max(least);
+    // Where all that every pass reads stays and experts have frames to pass through, hardly anything uses the ring.
+    let frames: u64 = schedule.expert_groups.iter().map(|g| g.frame_bytes).sum();
+    let idle = kept_experts == KeptExperts::Cached
+        && frames > 0
+        && capacity >= schedule.sweep_bytes() + good + PASSING_SHARE * frames;
+    let ring_bytes = if idle { least } else { (capacity / 2).clamp(least, good).min(capacity) };
     let room = capacity - ring_bytes;
     kept.keep_evenly(0..schedule.sweep_len, room);
     let swept = kept.bytes;
@@ -78,7 +94,14 @@ pub fn plan(schedule: &Schedule, capacity: u64, in_flight_bytes: u64, kept_exper
     let missed = (u128::from(missed) * u128::from(used) / u128::from(of.max(1))) as u64;
     let streamed_bytes = schedule.sweep_bytes() - swept + missed;
     let pinned_bytes = kept.bytes + cache.frame_bytes;
-    Residency { pinned: kept.pinned, pinned_bytes, cached: cache.counts, ring_bytes, streamed_bytes }
+    Residency {
+        pinned: kept.pinned,
+        pinned_bytes,
+        cached: cache.counts,
+        passing: cache.passing,
+        ring_bytes,
+        streamed_bytes,
+    }
 }
 
 /// Which experts stay in memory.
@@ -91,13 +114,18 @@ pub enum KeptExperts {
     FixedShare,
 }
 
+/// Of the frames of experts no more than one in so many is for those that pass through. They are as many as a token uses of
+/// a layer: twice as many read no less early, and keep fewer.
+const PASSING_SHARE: u64 = 8;
+
 /// Frames of a cache of experts.
 #[derive(Default)]
 struct ExpertFrames {
-    /// For each group how many.
+    /// For each group how many experts stay, and how many pass through.
     counts: Vec<u32>,
+    passing: Vec<u32>,
     frame_bytes: u64,
-    /// What the experts in them take on average.
+    /// What the experts that stay take on average.
     extent_bytes: u64,
 }
 
@@ -117,6 +145,10 @@ impl ExpertFrames {
             let more = ((room - self.frame_bytes) / g.frame_bytes.max(1)).min(g.count() as u64 - u64::from(*count));
             *count += more as u32;
             self.frame_bytes += more * g.frame_bytes;
+            let most = u64::from(*count) / PASSING_SHARE;
+            let passing = if *count as usize == g.count() { 0 } else { most.min(schedule.routed_share.0) as u32 };
+            *count -= passing;
+            self.passing.push(passing);
             self.extent_bytes += u64::from(*count) * g.extent_bytes / g.count().max(1) as u64;
         }
     }
@@ -148,7 +180,7 @@ impl Kept<'_> {
         }
         // What is left over keeps any page that fits, largest first.
         let mut rest: Vec<usize> = range.filter(|&i| !self.pinned[i]).collect();
-        rest.sort_by_key(|&i| std::cmp::Reverse(pages[i].extent_bytes));
+        order::sort_indices(&mut rest, &mut |a, b| pages[b].extent_bytes.cmp(&pages[a].extent_bytes));
         for i in rest {
             if self.bytes + pages[i].extent_bytes <= end {
                 self.keep(i);
@@ -231,19 +263,23 @@ mod tests {
         for step in 0..=64 {
             let capacity = least + (full - least) * step / 64;
             let r = plan(&s, capacity, 0, KeptExperts::Cached);
-            let cached: u64 = s.expert_groups.iter().zip(&r.cached).map(|(g, &n)| u64::from(n) * g.frame_bytes).sum();
+            let frames = |counts: &[u32]| -> u64 {
+                s.expert_groups.iter().zip(counts).map(|(g, &n)| u64::from(n) * g.frame_bytes).sum()
+            };
+            let (cached, passing) = (frames(&r.cached), frames(&r.passing));
             let pinned: u64 = s.pages.iter().zip(&r.pinned).filter(|(_, p)| **p).map(|(p, _)| p.extent_bytes).sum();
-            assert_eq!(cached + pinned, r.pinned_bytes);
+            assert_eq!(cached + passing + pinned, r.pinned_bytes);
+            assert!(8 * passing <= cached + passing);
             assert!(r.pinned_bytes + r.ring_bytes <= capacity);
             let whole = r.pinned[..s.sweep_len].iter().all(|&p| p);
             assert!(cached == 0 || whole, "pages of every pass come first");
-            assert!(cached >= before || step == 64);
+            assert!(cached + passing >= before || step == 64);
             if step < 64 && whole {
                 let largest = s.expert_groups.iter().map(|g| g.frame_bytes).max().unwrap();
                 let all = s.expert_groups.iter().zip(&r.cached).all(|(g, &n)| n as usize == g.count());
                 assert!(all || capacity - r.pinned_bytes - r.ring_bytes < largest, "{step}: room is left over");
             }
-            before = cached;
+            before = cached + passing;
         }
         let fixed = plan(&s, (least + full) / 2, 0, KeptExperts::FixedShare);
         assert_eq!(fixed.cached, [0, 0]);

@@ -5,6 +5,7 @@
 //! that its tokens are routed to, at the route point of their layer. Table pages (a token embedding of its own) come last: no pass
 //! sweeps over them, rows are taken from them singly.
 
+use crate::order;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -354,7 +355,7 @@ impl Builder {
         let mut expert = None;
         // Each kind stays in the order of use.
         let mut order = heap::collected(0..uses.len(), WHAT)?;
-        order.sort_unstable_by_key(|&i| (uses[i].1.rank(), i));
+        order::sort_indices(&mut order, &mut |a, b| uses[a].1.rank().cmp(&uses[b].1.rank()));
         for (id, when) in order.into_iter().map(|i| uses[i]) {
             let m = &mut schedule.matrices[id.0 as usize];
             assert!(m.pages.is_empty(), "a schedule has every matrix once: {}", m.name);

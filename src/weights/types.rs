@@ -77,6 +77,8 @@ pub struct Stats {
     pub expert_misses: u64,
     /// Bytes of these pages.
     pub expert_missed_bytes: u64,
+    /// Of the misses those that were foreseen: which were being read, or had been, when their layer chose them.
+    pub expert_misses_foreseen: u64,
     /// Experts whose frames others took, or that a smaller budget evicted.
     pub expert_evictions: u64,
     /// Bytes of the experts that one token uses.

@@ -13,13 +13,24 @@ use layerline::{Result, Sampler, Status, Tokenizer};
 use crate::support::*;
 
 /// A session for which every pass takes as long as any other, so that drafts always seem worth it.
-struct Timeless {
-    session: Session,
+pub struct Timeless {
+    pub session: Session,
     time: std::cell::Cell<Instant>,
+}
+
+impl Timeless {
+    pub fn new(session: Session) -> Timeless {
+        Timeless { session, time: Instant::now().into() }
+    }
+
+    fn pass(&self) {
+        self.time.set(self.time.get() + Duration::from_millis(1));
+    }
 }
 
 impl Sequence for Timeless {
     fn forward(&mut self, tokens: &[i32], logits: Logits, since: u64) -> Result<()> {
+        self.pass();
         Sequence::forward(&mut self.session, tokens, logits, since)
     }
     fn last_logits(&self) -> Result<&[f32]> {
@@ -44,7 +55,6 @@ impl Sequence for Timeless {
         1
     }
     fn now(&self) -> Instant {
-        self.time.set(self.time.get() + Duration::from_millis(1));
         self.time.get()
     }
     fn begin_drafts(&mut self, rows: usize, since: u64) -> usize {
@@ -54,6 +64,7 @@ impl Sequence for Timeless {
         self.session.end_drafts();
     }
     fn forward_drafts(&mut self, tokens: &[i32], since: u64) -> Result<()> {
+        self.pass();
         self.session.forward_drafts(tokens, since)
     }
     fn draft_logits(&self, row: usize) -> Result<&[f32]> {
@@ -65,7 +76,7 @@ impl Sequence for Timeless {
 }
 
 /// Tokens without texts, of which none ends.
-struct Numbers;
+pub struct Numbers;
 
 impl Vocabulary for Numbers {
     fn check_same(&self, _: &Tokenizer) -> Result<()> {
@@ -88,8 +99,7 @@ fn generated(
     sampler: &mut Sampler,
     prompt: &[i32],
 ) -> (Generated, GenerationStats) {
-    let session = Session::new(model, 0).unwrap();
-    let mut timeless = Timeless { session, time: Instant::now().into() };
+    let mut timeless = Timeless::new(Session::new(model, 0).unwrap());
     let mut tokens = vec![];
     let result = generation.run(&mut timeless, &Numbers, sampler, prompt, |token, _| {
         tokens.push(token);

@@ -35,8 +35,10 @@ impl Parts {
         self
     }
 
+    /// Bytes of a tensor; of one that was given more rows than it has, those that follow it too, or fewer.
     fn data(&self, tensor: &gguf::Tensor) -> &[u8] {
-        &self.bytes[tensor.offset as usize..][..tensor.bytes as usize]
+        let from = &self.bytes[tensor.offset as usize..];
+        &from[..from.len().min(tensor.bytes as usize)]
     }
 
     /// Writes the model, with the rows of some tensors in another order, and further tensors of 32 zeroes each.
@@ -62,7 +64,7 @@ impl Parts {
             // Of a vector the elements are put in order.
             let row = if tensor.dim_count == 1 { 4 } else { tensor.row_bytes() as usize };
             let rows: Vec<&[u8]> = self.data(tensor).chunks(row).collect();
-            (0..rows.len()).try_for_each(|i| out.write_all(rows[order(&tensor.name, i)]))
+            (0..tensor.bytes as usize / row).try_for_each(|i| out.write_all(rows[order(&tensor.name, i)]))
         };
         writer.write(&mut out, fill).unwrap();
         out.flush().unwrap();
@@ -224,6 +226,53 @@ fn a_base_of_its_own_turns_the_windows_of_gemma2_and_gpt_oss_otherwise() {
             relative_error(&parts.logits(&parts.plain("own-base")).0, &got) > 0.01,
             "{model}: the base is not read"
         );
+    }
+}
+
+/// Its files from before the key `expert_gating_func` are told by 47 blocks and 154,880 tokens: here a small model's first
+/// block 46 times, its last one, and its rows of tokens again and again.
+#[test]
+fn glm_4_7_flash_without_a_gating_function_has_sigmoids() {
+    const BLOCKS: u32 = 47;
+    let logits = |blocks: u32, vocab: u64, gating: Option<u32>| {
+        let mut parts = Parts::of("arch2/deepseek2-v3.gguf")
+            .without("deepseek2.expert_gating_func")
+            .set("deepseek2.block_count", blocks)
+            .set("deepseek2.leading_dense_block_count", blocks - 1);
+        if let Some(gating) = gating {
+            parts = parts.set("deepseek2.expert_gating_func", gating);
+        }
+        let tensors = std::mem::take(&mut parts.file.tensors);
+        let mut rows = 0;
+        for tensor in tensors {
+            let of_block = |from: &str, to: u32| {
+                let part = tensor.name.strip_prefix(&format!("blk.{from}."))?;
+                Some(gguf::Tensor { name: format!("blk.{to}.{part}"), ..tensor.clone() })
+            };
+            parts.file.tensors.extend((0..blocks - 1).filter_map(|block| of_block("0", block)));
+            parts.file.tensors.extend(of_block("2", blocks - 1));
+            if matches!(&*tensor.name, "token_embd.weight" | "output.weight") {
+                rows = tensor.dims[1] as usize;
+                let bytes = vocab * tensor.row_bytes();
+                let dims = [tensor.dims[0], vocab, 1, 1];
+                parts.file.tensors.push(gguf::Tensor { dims, bytes, ..tensor });
+            } else if !tensor.name.starts_with("blk.") {
+                parts.file.tensors.push(tensor);
+            }
+        }
+        let again =
+            |name: &str, row| if matches!(name, "token_embd.weight" | "output.weight") { row % rows } else { row };
+        let written = parts.write("glm-lite", again, &[]);
+        let model = open(&written.0, &options());
+        logits_of(&model, &[1, 2, 3, 4], 4)
+    };
+    let lite = logits(BLOCKS, 154_880, None);
+    assert_same_bits(&lite, &logits(BLOCKS, 154_880, Some(2)), "sigmoids");
+    assert!(relative_error(&logits(BLOCKS, 154_880, Some(1)), &lite) > 1e-3, "the gating makes no difference here");
+    // Another model that lacks the key keeps the family's softmax.
+    for (blocks, vocab) in [(BLOCKS, 154_879), (BLOCKS - 1, 154_880)] {
+        let other = logits(blocks, vocab, None);
+        assert_same_bits(&other, &logits(blocks, vocab, Some(1)), "softmax");
     }
 }
 

@@ -7,6 +7,7 @@ mod drafts;
 #[path = "../data/drawn.rs"]
 mod drawn;
 mod embeddings;
+mod equality;
 mod files;
 mod forms;
 mod hostile;

@@ -139,13 +139,13 @@ fn every_token_count_gives_each_token_the_bits_it_has_alone() {
     }
 }
 
-/// From 64 tokens on some kernels take 16 tokens and 32 rows at a time: more than whole ones of both.
+/// From 64 tokens on some kernels take 16 tokens and 64 rows at a time: more than whole ones of both.
 #[test]
 fn prompts_have_the_bits_of_the_scalar_kernels() {
     for format in ALL {
         let mut random = Random::new(format.id() as u64 + 31);
         for blocks in Blocks::ALL {
-            for (k, count, tokens) in [(768, 35, 70), (256, 17, 64)] {
+            for (k, count, tokens) in [(768, 67, 70), (256, 17, 64), (256, 33, 65)] {
                 let rows = weights(&mut random, format, k, count, blocks);
                 let mut x = activations(&mut random, tokens * k);
                 // The largest sums there are, both ways.
@@ -161,7 +161,7 @@ fn prompts_have_the_bits_of_the_scalar_kernels() {
     }
 }
 
-/// Kernels keep the results of 512 tokens at hand.
+/// Kernels keep the results of 256 or 512 tokens at hand.
 #[test]
 fn tokens_beyond_a_panel_have_the_bits_they_have_alone() {
     for isa in Isa::available() {
@@ -171,7 +171,7 @@ fn tokens_beyond_a_panel_have_the_bits_they_have_alone() {
             let rows = weights(&mut random, format, k, count, Blocks::Ordinary);
             let x = activations(&mut random, tokens * k);
             let together = product(isa, format, &rows, k, &x);
-            for t in [0, 255, 511, 512, 514] {
+            for t in [0, 255, 256, 511, 512, 514] {
                 let alone = product(isa, format, &rows, k, &x[t * k..][..k]);
                 let what = format!("{} {} token {t}", isa.name(), format.name());
                 assert_same_bits(&alone, &together[t * count..][..count], &what);

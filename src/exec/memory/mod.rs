@@ -43,11 +43,8 @@ impl SequenceMemory {
     /// # Errors
     /// `OUT_OF_MEMORY`.
     pub fn new(layout: MemoryLayout) -> Result<SequenceMemory> {
-        let bytes = usize::try_from(layout.words.saturating_mul(2)).ok();
-        match bytes.map(Memory::new) {
-            Some(Ok(cells)) => Ok(SequenceMemory { states: States::new(&layout.states)?, layout, cells }),
-            _ => Err(Error::out_of_memory(format!("{} bytes of sequence memory", layout.bytes()))),
-        }
+        let cells = Memory::of(layout.words.saturating_mul(2), "keys and values")?;
+        Ok(SequenceMemory { states: States::new(&layout.states)?, layout, cells })
     }
 
     /// What it takes from the budget.
@@ -204,7 +201,7 @@ impl SequenceMemory {
     pub fn free(&mut self) -> Result<()> {
         self.layout.states.clear();
         self.states = States::new(&[])?;
-        self.cells = Memory::new(0).map_err(|e| Error::out_of_memory(e.to_string()))?;
+        self.cells = Memory::of(0, "keys and values")?;
         self.layout.layers.clear();
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::recurrent::Before;
 use crate::weights::frames::Memory;
 
@@ -28,11 +28,8 @@ impl States {
     /// `OUT_OF_MEMORY`.
     pub fn new(layers: &[StateLayer]) -> Result<States> {
         let len = layers.last().map_or(0, |layer| layer.0.end);
-        let bytes = len.checked_mul(2 * size_of::<f32>());
-        match bytes.map(Memory::new) {
-            Some(Ok(memory)) => Ok(States { memory, len, present: 0, begun: false }),
-            _ => Err(Error::out_of_memory(format!("two times {len} numbers of recurrent states"))),
-        }
+        let memory = Memory::of(States::bytes(layers), "recurrent states")?;
+        Ok(States { memory, len, present: 0, begun: false })
     }
 
     /// Bytes of both banks.

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::{Layer, SequenceMemory};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::sys::heap;
 use crate::weights::frames::Memory;
 
 /// What a snapshot holds.
@@ -58,15 +59,14 @@ impl SequenceMemory {
     /// # Errors
     /// `OUT_OF_MEMORY`.
     pub fn snapshot(&self, held: Held, tokens: usize) -> Result<Snapshot> {
-        let bytes = self.snapshot_bytes(held, tokens);
-        let failed = || Error::out_of_memory(format!("{bytes} bytes for a copy of sequence memory"));
+        const WHAT: &str = "a copy of sequence memory";
         let mut positions = Vec::new();
-        positions.try_reserve_exact(self.layers().len()).map_err(|_| failed())?;
+        heap::reserve(&mut positions, self.layers().len(), WHAT)?;
         positions.extend(self.layers().iter().map(|l| self.positions(l, held, tokens)));
         let from = self.held_states(held, tokens);
-        let mut states = Memory::new(size_of_val(from)).map_err(|_| failed())?;
+        let mut states = Memory::of(size_of_val(from) as u64, WHAT)?;
         states.as_slice_mut::<f32>()[..from.len()].copy_from_slice(from);
-        let mut cells = Memory::new(self.held_cell_bytes(held, tokens) as usize).map_err(|_| failed())?;
+        let mut cells = Memory::of(self.held_cell_bytes(held, tokens), WHAT)?;
         let (from, to) = (self.cells.as_slice::<u16>(), cells.as_slice_mut::<u16>());
         let mut end = 0;
         for range in ranges(self.layers(), &positions) {

@@ -1,6 +1,7 @@
 //! From a description to the steps of a pass.
 
 mod beside;
+mod foresee;
 mod latent;
 mod recurrent;
 
@@ -26,6 +27,7 @@ pub fn compile(description: &Description, matrices: &Builder) -> Program {
         buffers,
         steps: Vec::new(),
         turns: Vec::new(),
+        layer: 0,
         attention_layers: 0,
         recurrent_layers: 0,
     };
@@ -45,6 +47,8 @@ struct Compiler<'a> {
     steps: Vec<Step>,
     /// By the description's `ropes`.
     turns: Vec<Turn>,
+    /// The layer at hand.
+    layer: usize,
     /// Layers so far that have keys and values, and a recurrent state.
     attention_layers: usize,
     recurrent_layers: usize,
@@ -68,6 +72,7 @@ impl Compiler<'_> {
         }
         let mut layer_ends = Vec::with_capacity(self.d.layers.len());
         for (i, layer) in self.d.layers.iter().enumerate() {
+            self.layer = i;
             self.layer(i, layer);
             layer_ends.push(self.steps.len() as u32);
         }
@@ -397,6 +402,7 @@ impl Compiler<'_> {
             (Some(scores), _) => (scores, self.quantize(&shared, from)),
         };
         self.steps.push(Step::Route { experts: *e, scores });
+        self.foresee(residual);
         let mixed = self.rows(self.shape().embedding);
         // Of experts that are latent what comes back is added in the end.
         let compressed = e.latent.map(|[down, _]| {

@@ -4,6 +4,7 @@
 //! share memory.
 
 use super::{ALIGNMENT, Buffer, Program, Step};
+use crate::order;
 
 /// When a buffer is in use, and what it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,9 @@ fn walk(steps: &[Step], at: &mut u32, lives: &mut [Life]) {
 pub fn place(lives: &[Life]) -> Placement {
     let size = |life: &Life| life.bytes.next_multiple_of(ALIGNMENT);
     let mut order: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].first <= lives[i].last).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(lives[i].bytes), lives[i].first));
+    order::sort_indices(&mut order, &mut |a, b| {
+        lives[b].bytes.cmp(&lives[a].bytes).then(lives[a].first.cmp(&lives[b].first))
+    });
     let mut placement = Placement { offsets: vec![0; lives.len()], bytes: 0 };
     let mut placed: Vec<usize> = Vec::with_capacity(order.len());
     let mut taken: Vec<(usize, usize)> = Vec::new();

@@ -319,6 +319,14 @@ pub enum Step {
         experts: Experts,
         scores: Buffer,
     },
+    /// Foresees which experts the layer after this one will choose, and announces them to the streaming engine, where some
+    /// of them may be missing. `body` makes `input`, that of their router. Nothing depends on what comes of it.
+    Foresee {
+        experts: Experts,
+        input: Buffer,
+        scores: Buffer,
+        body: Vec<Step>,
+    },
     /// rows ·= scale.
     Scale {
         scale: f32,
@@ -417,6 +425,8 @@ impl Step {
             // Queries are rotated where keys are.
             Step::Attend(a) => vec![(a.queries, Update), (a.to, Write)],
             Step::Route { scores, .. } => vec![(*scores, Update)],
+            // Its body writes the input.
+            Step::Foresee { input, scores, .. } => vec![(*input, Write), (*scores, Write)],
             // Other steps write what lies between the stretches.
             Step::CopyStretches { from, to, target, .. } => {
                 vec![(*from, Read), (*to, if target.first == 0 { Write } else { Update })]
@@ -490,7 +500,7 @@ impl Step {
     /// The steps that it runs itself.
     pub fn body(&self) -> &[Step] {
         match self {
-            Step::ForEachExpert { body, .. } | Step::Classify { body } => body,
+            Step::ForEachExpert { body, .. } | Step::Foresee { body, .. } | Step::Classify { body } => body,
             _ => &[],
         }
     }

@@ -40,6 +40,37 @@ impl Run<'_> {
         sweep.route(order, self.rows <= APART_TOKENS);
     }
 
+    /// Runs the router of the layer that follows on what `body` makes, where experts of it may be missing, and announces what
+    /// it would choose.
+    pub(super) fn foresee(
+        &self,
+        e: &Experts,
+        (input, scores): (Buffer, Buffer),
+        body: &[Step],
+        w: &mut Work,
+        sweep: &mut Sweep,
+    ) -> Result<()> {
+        if self.rows > APART_TOKENS {
+            return Ok(());
+        }
+        let schedule = self.loaded.engine.schedule();
+        let number = |expert: usize| schedule.expert_of(e.matrices(expert)[0]).expect("an expert is in the schedule");
+        let Some(held) = sweep.foresees(number(0), self.matrix(e.router.weight).pages()) else { return Ok(()) };
+        self.steps(body, w, sweep)?;
+        let contents = w.arena.contents(input);
+        let [input, scores] = w.arena.slices(self.rows, [input, scores]);
+        self.multiply_held(e.router, &self.made(contents, input), scores, &held);
+        drop(held);
+        let bias = e.router_config.bias.map(|bias| self.loaded.vector(bias));
+        let Lists { foreseen, ranking, .. } = &mut *w.lists;
+        choose(self.isa, e, bias, scores, ranking, foreseen);
+        foreseen.sort_unstable_by(|a, b| b.weight.total_cmp(&a.weight).then(a.expert.cmp(&b.expert)));
+        ranking.clear();
+        ranking.extend(foreseen.iter().map(|route| number(route.expert as usize) as u32));
+        sweep.foresee(ranking);
+        Ok(())
+    }
+
     /// rows ·= σ(gate·from).
     pub(super) fn scale_by_gate(&self, gate: VectorId, from: Buffer, rows: Buffer, arena: &mut Arena) {
         let gate = self.loaded.vector(gate);

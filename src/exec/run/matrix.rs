@@ -141,6 +141,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// out = W·acts + b, with all pages of W at hand.
+    pub(super) fn multiply_held(&self, linear: Linear, acts: &Activations, out: &mut [f32], held: &[PageGuard]) {
+        let Biased { matrix, scale, bias } = self.biased(linear);
+        let (pages, stride, epilogue) = (&rows_of_all(matrix, held), matrix.rows, Epilogue::Keep);
+        page::multiply(self.pool, self.isa, [Product { pages, acts, scale, bias, out, stride, column: 0, epilogue }]);
+    }
+
     /// The products of three matrices with the same input.
     pub(super) fn multiply_three(
         &self,

@@ -163,6 +163,9 @@ impl Run<'_> {
             Step::Convolve(convolve) => self.convolve(convolve, w),
             Step::Recur(recur) => self.recur(recur, w),
             Step::Route { experts, scores } => self.route(experts, *scores, w, sweep),
+            Step::Foresee { experts, input, scores, body } => {
+                return self.foresee(experts, (*input, *scores), body, w, sweep);
+            }
             Step::Scale { scale, rows } => {
                 let [rows] = w.arena.slices(self.rows, [*rows]);
                 vector::scale(self.isa, rows, *scale);

@@ -116,10 +116,11 @@ fn top_p_keeps_the_fewest_likeliest_that_reach_it() {
 #[test]
 fn top_p_reaches_beyond_the_head_it_sorts_first() {
     // 1000 equal tokens: 0.9 of them stay, the lowest, whatever order the selection leaves behind.
-    let sampler = drawing(1);
+    let mut sampler = drawing(1);
+    sampler.set_top_p(0.9).unwrap();
     let mut memory = Candidates::default();
-    let (candidates, _) = memory.numbers(1000).unwrap();
-    let kept = keep_top_p(sampler.fill(candidates, &[0.0; 1000]), 0.9);
+    let (candidates, keys) = memory.numbers(1000).unwrap();
+    let kept = sampler.narrow(candidates, keys, &[0.0; 1000]).unwrap().0;
     let kept: Vec<u32> = kept.iter().copied().map(token_of).collect();
     assert_eq!(kept, (0..900).collect::<Vec<_>>());
 }
@@ -178,7 +179,7 @@ fn a_choice_in_memory_that_is_lent_is_the_same_and_takes_none_of_its_own() {
     for _ in 0..20 {
         assert_eq!(own.sample(&logits).unwrap(), lent.sample_in(&mut memory, &logits).unwrap());
     }
-    assert!(lent.candidates.is_empty() && !own.candidates.is_empty() && own.clone().candidates.is_empty());
+    assert!(lent.candidates.is_empty() && !own.candidates.is_empty() && own.copy().unwrap().candidates.is_empty());
 }
 
 #[test]
@@ -187,8 +188,9 @@ fn the_penalty_divides_positive_logits_and_multiplies_the_others_once() {
     sampler.set_repeat_penalty(2.0, 8).unwrap();
     sampler.accept(&[0, 0, 0, 1]).unwrap();
     let mut memory = Candidates::default();
-    let (candidates, _) = memory.numbers(3).unwrap();
-    let logits: Vec<f32> = sampler.fill(candidates, &[3.0, -1.0, 0.5]).iter().copied().map(logit_of).collect();
+    let (candidates, keys) = memory.numbers(3).unwrap();
+    let left = sampler.narrow(candidates, keys, &[3.0, -1.0, 0.5]).unwrap().0;
+    let logits: Vec<f32> = left.iter().copied().map(logit_of).collect();
     assert_eq!(logits, [1.5, -2.0, 0.5]);
 }
 
@@ -221,7 +223,7 @@ fn a_reset_sampler_begins_as_it_did_and_a_copy_goes_on_alike() {
     let mut sampler = drawing(9);
     sampler.set_repeat_penalty(1.5, 4).unwrap();
     let first: Vec<i32> = (0..20).map(|_| sampler.sample(&logits).unwrap()).collect();
-    let mut copy = sampler.clone();
+    let mut copy = sampler.copy().unwrap();
     let next: Vec<i32> = (0..20).map(|_| sampler.sample(&logits).unwrap()).collect();
     assert_eq!(next, (0..20).map(|_| copy.sample(&logits).unwrap()).collect::<Vec<_>>());
     assert_ne!(first, next);
@@ -237,12 +239,35 @@ fn a_figure_out_of_range_is_refused_and_changes_nothing() {
         assert!(sampler.set_top_p(bad).is_err());
         assert!(sampler.set_min_p(bad).is_err());
         assert!(sampler.set_repeat_penalty(bad, 1).is_err());
+        assert!(sampler.set_top_n_sigma(bad).is_err() && sampler.set_typical_p(bad).is_err());
+        assert!(sampler.set_xtc(bad, 0.1).is_err() && sampler.set_xtc(0.1, bad).is_err());
+        assert!(
+            sampler.set_dynamic_temperature(bad, 1.0).is_err() && sampler.set_dynamic_temperature(1.0, bad).is_err()
+        );
+        assert!(sampler.set_mirostat(bad, 0.1).is_err() && sampler.set_mirostat(5.0, bad).is_err());
+        assert!(sampler.set_dry(bad, 1.75, 2, 64).is_err() && sampler.set_dry(0.8, bad, 2, 64).is_err());
     }
+    for bad in [f32::NAN, f32::INFINITY] {
+        assert!(sampler.set_frequency_penalty(bad).is_err() && sampler.set_presence_penalty(bad).is_err());
+        assert!(sampler.set_logit_biases([(1, bad)].into_iter()).is_err());
+    }
+    assert!(sampler.set_logit_biases([(-1, 0.5)].into_iter()).is_err());
+    assert!(sampler.set_steps(&[Step::TopK, Step::MinP, Step::TopK]).is_err() && sampler.add_dry_breaker(&[]).is_err());
     assert!(sampler.set_top_p(1.01).is_err() && sampler.set_min_p(1.01).is_err());
     assert!(sampler.set_repeat_penalty(0.0, 1).is_err());
     let fresh = Sampler::new();
     assert_eq!((sampler.temperature, sampler.top_p, sampler.min_p), (fresh.temperature, fresh.top_p, fresh.min_p));
-    assert_eq!((sampler.penalty, sampler.last_n), (fresh.penalty, fresh.last_n));
+    let penalties = |of: &Sampler| (of.penalties.repeat, of.penalties.frequency, of.penalties.last_n);
+    assert_eq!(penalties(&sampler), penalties(&fresh));
+    assert_eq!((sampler.top_n_sigma, sampler.typical_p), (fresh.top_n_sigma, fresh.typical_p));
+    assert_eq!((sampler.xtc_probability, sampler.xtc_threshold), (fresh.xtc_probability, fresh.xtc_threshold));
+    assert_eq!((sampler.temperature_range, sampler.dry.multiplier), (0.0, 0.0));
+    assert!(
+        sampler.mirostat.is_none()
+            && sampler.biases.is_empty()
+            && sampler.order == fresh.order
+            && sampler.steps == fresh.steps
+    );
 }
 
 #[test]
@@ -260,4 +285,145 @@ fn no_memory_is_taken_for_a_second_token() {
     }
     assert_eq!(before, (sampler.candidates.len(), sampler.history.capacity()));
     assert_eq!(before.0 as u64, Candidates::bytes(logits.len()));
+}
+
+/// What is left of the tokens and how probable each is, by name of the figure that an independent program has computed.
+mod cases {
+    use super::*;
+    use serde_json::Value;
+
+    const CASES: &str = include_str!("../../../tests/data/samplers.json");
+
+    fn number(value: &Value, key: &str, fallback: f32) -> f32 {
+        value.get(key).map_or(fallback, |v| v.as_f64().unwrap() as f32)
+    }
+
+    fn numbers(value: &Value) -> Vec<f64> {
+        value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    }
+
+    fn made(case: &Value) -> Sampler {
+        let mut sampler = Sampler::new();
+        let set = &case["settings"];
+        sampler.set_temperature(number(set, "temperature", 1.0)).unwrap();
+        sampler.set_dynamic_temperature(number(set, "range", 0.0), number(set, "exponent", 1.0)).unwrap();
+        sampler.set_top_k(number(set, "top_k", 0.0) as u32);
+        sampler.set_top_p(number(set, "top_p", 1.0)).unwrap();
+        sampler.set_min_p(number(set, "min_p", 0.0)).unwrap();
+        sampler.set_typical_p(number(set, "typical_p", 1.0)).unwrap();
+        sampler.set_top_n_sigma(number(set, "top_n_sigma", 0.0)).unwrap();
+        sampler.set_xtc(number(set, "xtc_probability", 0.0), number(set, "xtc_threshold", 0.1)).unwrap();
+        sampler.set_repeat_penalty(number(set, "repeat", 1.0), number(set, "last_n", 64.0) as u32).unwrap();
+        sampler.set_frequency_penalty(number(set, "frequency", 0.0)).unwrap();
+        sampler.set_presence_penalty(number(set, "presence", 0.0)).unwrap();
+        let (base, allowed) = (number(set, "dry_base", 1.75), number(set, "dry_allowed", 2.0) as u32);
+        sampler
+            .set_dry(number(set, "dry_multiplier", 0.0), base, allowed, number(set, "dry_last_n", 64.0) as u32)
+            .unwrap();
+        for breaker in set.get("breakers").and_then(Value::as_array).into_iter().flatten() {
+            let tokens: Vec<u32> = numbers(breaker).into_iter().map(|t| t as u32).collect();
+            sampler.add_dry_breaker(&tokens).unwrap();
+        }
+        if let Some(biases) = set.get("biases").and_then(Value::as_array) {
+            let pairs: Vec<(i32, f32)> = biases.iter().map(|b| (numbers(b)[0] as i32, numbers(b)[1] as f32)).collect();
+            sampler.set_logit_biases(pairs.into_iter()).unwrap();
+        }
+        if let Some(order) = set.get("order") {
+            let order: Vec<Step> = numbers(order).into_iter().map(|step| Step::ALL[step as usize]).collect();
+            sampler.set_steps(&order).unwrap();
+        }
+        sampler.set_mirostat(number(set, "tau", 0.0), number(set, "eta", 0.1)).unwrap();
+        if let (Some(mirostat), Some(mu)) = (&mut sampler.mirostat, set.get("mu")) {
+            mirostat.mu = mu.as_f64().unwrap();
+        }
+        sampler.accept(&numbers(&case["history"]).into_iter().map(|t| t as i32).collect::<Vec<_>>()).unwrap();
+        sampler
+    }
+
+    #[test]
+    fn every_step_leaves_what_an_independent_program_leaves() {
+        let cases: Value = serde_json::from_str(CASES).unwrap();
+        let cases = cases.as_array().unwrap();
+        assert!(cases.len() > 60);
+        for case in cases {
+            let name = case["name"].as_str().unwrap();
+            let logits: Vec<f32> = numbers(&case["logits"]).into_iter().map(|logit| logit as f32).collect();
+            let mut sampler = made(case);
+            let (mut memory, mut random) = (Candidates::default(), SplitMix64(1));
+            let (all, weights) = memory.numbers(logits.len()).unwrap();
+            let (mut left, temperature) = sampler.narrow(all, weights, &logits).unwrap();
+            if let Some(mirostat) = &sampler.mirostat {
+                left = mirostat.narrow(left, temperature).unwrap();
+            }
+            steps::draw(left, weights, temperature, &mut random).unwrap();
+            let weights = &weights[..left.len()];
+            let total: f64 = weights.iter().map(|&w| f64::from_bits(w)).sum();
+            let mut got: Vec<(u32, f64)> =
+                left.iter().zip(weights).map(|(&c, &w)| (token_of(c), f64::from_bits(w) / total)).collect();
+            got.retain(|&(_, p)| p > 0.0);
+            got.sort_unstable_by_key(|&(token, _)| token);
+            let want: Vec<(u32, f64)> =
+                case["expected"].as_array().unwrap().iter().map(|e| (numbers(e)[0] as u32, numbers(e)[1])).collect();
+            let same = got.len() == want.len()
+                && got.iter().zip(&want).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() <= 1e-5 * b.1.max(1e-3));
+            assert!(same, "{name}:\n{got:?}, not\n{want:?}");
+            for step in case.get("moved").and_then(Value::as_array).into_iter().flatten().map(numbers) {
+                let mut mirostat = sampler.mirostat.unwrap();
+                mirostat.moved_by(left, weights, candidate((step[0] as usize, 0.0)));
+                assert!(
+                    (mirostat.mu - step[1]).abs() < 1e-5,
+                    "{name}: {} after token {}, not {}",
+                    mirostat.mu,
+                    step[0],
+                    step[1]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn xtc_comes_as_often_as_its_probability() {
+    // One draw in four leaves the likeliest out, in which case the other one is certain.
+    let mut sampler = drawing(5);
+    sampler.set_xtc(0.25, 0.2).unwrap();
+    let logits = [20.0, 19.9];
+    let second = (0..20_000).filter(|_| sampler.sample(&logits).unwrap() == 1).count();
+    // 1/4 + 3/4 of the second's own probability.
+    let p = 0.25 + 0.75 / (1.0 + 0.1f64.exp());
+    assert!((second as f64 / 20_000.0 - p).abs() < 0.01, "{second}");
+}
+
+#[test]
+fn mirostat_keeps_the_surprise_near_what_is_asked_for() {
+    // Powers of a half: of 2, 4 and 6 bits of surprise all can be had.
+    let logits: Vec<f32> = (0..64).map(|i| -0.35 * i as f32).collect();
+    let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+    let mut before = 0.0;
+    for tau in [1.0, 2.0, 3.0] {
+        let mut sampler = drawing(5);
+        sampler.set_mirostat(tau, 0.1).unwrap();
+        let tokens: Vec<i32> = (0..4000).map(|_| sampler.sample(&logits).unwrap()).collect();
+        let surprise = |t: &i32| -(f64::from(logits[*t as usize]).exp() / total).log2();
+        let mean = tokens.iter().map(surprise).sum::<f64>() / 4000.0;
+        assert!(mean > before + 0.3, "a surprise of {mean} bits for {tau}");
+        before = mean;
+        let again: Vec<i32> = {
+            sampler.reset();
+            (0..4000).map(|_| sampler.sample(&logits).unwrap()).collect()
+        };
+        assert_eq!(tokens, again);
+    }
+}
+
+#[test]
+fn a_banned_token_is_never_chosen_and_dry_ends_a_loop() {
+    let mut sampler = Sampler::new();
+    sampler.set_logit_biases([(1, f32::NEG_INFINITY), (2, 1.5)].into_iter()).unwrap();
+    assert_eq!(sampler.sample(&[0.0, 9.0, -1.0]).unwrap(), 2);
+    // Without DRY: always the same.
+    let mut sampler = Sampler::new();
+    sampler.set_dry(1.0, 2.0, 2, 100).unwrap();
+    let tokens: Vec<i32> = (0..40).map(|_| sampler.sample(&[3.0, 2.0, 1.0]).unwrap()).collect();
+    assert!(tokens.contains(&1) && tokens.contains(&2), "{tokens:?}");
 }

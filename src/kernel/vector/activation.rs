@@ -11,13 +11,18 @@ use crate::operations::Activation;
 /// # Panics
 /// If the lengths differ.
 pub fn gate_assign(isa: Isa, f: Activation, gate: &[f32], up: &mut [f32]) {
-    match f {
-        Activation::Silu => update_with(isa, Silu, up, gate),
-        Activation::Gelu => update_with(isa, Gelu, up, gate),
-        Activation::Relu => update_with(isa, Relu, up, gate),
-        Activation::GeluTanh => update_with(isa, GeluTanh, up, gate),
-        Activation::ClampedSwiglu { slope, limit } => update_with(isa, ClampedSwiglu { slope, limit }, up, gate),
-        Activation::SquaredRelu => update_with(isa, SquaredRelu, up, gate),
+    if let Activation::ClampedSwiglu { slope, limit } = f {
+        return update_with(isa, ClampedSwiglu { slope, limit }, up, gate);
+    }
+    assert_eq!(gate.len(), up.len());
+    /// A piece that stays in the first cache between the function and the product.
+    const PIECE: usize = 512;
+    let mut values = [0.0; PIECE];
+    for (gate, up) in gate.chunks(PIECE).zip(up.chunks_mut(PIECE)) {
+        let values = &mut values[..gate.len()];
+        values.copy_from_slice(gate);
+        activate(isa, f, values);
+        multiply_assign(isa, up, values);
     }
 }
 
@@ -43,13 +48,6 @@ impl Unary for Silu {
     }
 }
 
-impl Binary for Silu {
-    #[inline(always)]
-    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
-        s.mul(math::swish(s, gate, 1.0), up)
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Gelu;
 
@@ -57,13 +55,6 @@ impl Unary for Gelu {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
         math::gelu(s, x)
-    }
-}
-
-impl Binary for Gelu {
-    #[inline(always)]
-    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
-        s.mul(math::gelu(s, gate), up)
     }
 }
 
@@ -77,13 +68,6 @@ impl Unary for Relu {
     }
 }
 
-impl Binary for Relu {
-    #[inline(always)]
-    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
-        s.mul(s.max(gate, s.splat(0.0)), up)
-    }
-}
-
 #[derive(Clone, Copy)]
 struct GeluTanh;
 
@@ -91,13 +75,6 @@ impl Unary for GeluTanh {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
         math::gelu_tanh(s, x)
-    }
-}
-
-impl Binary for GeluTanh {
-    #[inline(always)]
-    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
-        s.mul(math::gelu_tanh(s, gate), up)
     }
 }
 
@@ -131,13 +108,6 @@ impl Unary for SquaredRelu {
     fn apply<S: Simd>(self, s: S, x: S::V) -> S::V {
         let x = s.max(s.splat(0.0), x);
         s.mul(x, x)
-    }
-}
-
-impl Binary for SquaredRelu {
-    #[inline(always)]
-    fn apply<S: Simd>(self, s: S, up: S::V, gate: S::V) -> S::V {
-        s.mul(Unary::apply(self, s, gate), up)
     }
 }
 

@@ -9,7 +9,9 @@ pub mod atomic {
 #[cfg(not(all(test, shuttle)))]
 pub use crossbeam_channel as channel;
 #[cfg(not(all(test, shuttle)))]
-pub use parking_lot::{Condvar, Mutex, MutexGuard};
+mod plain;
+#[cfg(not(all(test, shuttle)))]
+pub use plain::{Condvar, Mutex, MutexGuard};
 #[cfg(not(all(test, shuttle)))]
 pub use std::{thread, thread_local};
 

@@ -27,18 +27,15 @@ impl<T> Mutex<T> {
         super::buffered::write_out();
         MutexGuard { mutex: &self.0, held: Some(unpoisoned(self.0.lock())) }
     }
+
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<T: Default> Default for Mutex<T> {
     fn default() -> Mutex<T> {
         Mutex::new(T::default())
-    }
-}
-
-impl<T> MutexGuard<'_, T> {
-    /// Whose turn it is next the scheduler chooses.
-    pub fn unlock_fair(guard: Self) {
-        drop(guard);
     }
 }
 
@@ -184,6 +181,10 @@ pub mod channel {
                 }
                 self.0.changed.wait(&mut queue);
             }
+        }
+
+        pub fn is_empty(&self) -> bool {
+            self.0.queue.lock().waiting.is_empty()
         }
 
         /// Patient without limit, so that threads which do not end are found.

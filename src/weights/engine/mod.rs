@@ -185,8 +185,12 @@ impl Shared {
             .unwrap_or_else(|_| Err(Error::new(Status::Internal, format!("{}: reading panicked", source.name()))));
         let elapsed = started.elapsed().as_nanos() as u64;
         let mut state = self.state.lock();
+        let (needed, used) = (state.cursor().needed() == Some(page), state.used());
         if state.finish(&self.fixed, page, len as u64, elapsed, result) {
-            self.changed.notify_all();
+            // Nobody waits for a page that the sweep has not come to.
+            if needed || state.is_absent(page) || state.used() < used {
+                self.changed.notify_all();
+            }
             self.signal_events(&state);
         }
         drop(self.do_work(state));

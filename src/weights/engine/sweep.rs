@@ -1,5 +1,7 @@
 //! A pass over the schedule, and the pages it uses.
 
+use std::ops::Range;
+
 use super::*;
 use crate::weights::state::PageBytes;
 
@@ -87,6 +89,32 @@ impl<'a> Sweep<'a> {
         let shared = &*self.engine.shared;
         shared.state.lock().route(&shared.fixed, experts, first_ready);
         shared.wake_loader();
+    }
+
+    /// The pages of a router that the sweep has not come to, where it is worth to know early what it will choose: experts of
+    /// its layer, of which `expert` is one, may be missing, and can be read ahead. The sweep stays where it is.
+    pub fn foresees(&self, expert: usize, pages: Range<usize>) -> Option<Vec<PageGuard<'a>>> {
+        let engine = self.engine;
+        let fixed = &engine.shared.fixed;
+        let mut state = engine.shared.state.lock();
+        if engine.shared.queue.is_none() || !state.may_foresee(expert) || !pages.clone().all(|p| state.is_ready(p)) {
+            return None;
+        }
+        let mut acquire_page = |page| {
+            let bytes = state.acquire_page(fixed, page).expect("a page that is ready has a frame");
+            PageGuard::new(engine, page, bytes, false, false)
+        };
+        Some(pages.map(&mut acquire_page).collect())
+    }
+
+    /// Says which experts of the next layer the sweep will probably be routed to, by number in the schedule, the likeliest
+    /// first. They are read while nothing else is to be read.
+    pub fn foresee(&mut self, experts: &[u32]) {
+        let shared = &*self.engine.shared;
+        let any = shared.state.lock().foresee(&shared.fixed, experts);
+        if any {
+            shared.wake_loader();
+        }
     }
 
     /// Holds page `p`, waiting for it where it is not there yet. Pages are taken in schedule order, those of experts in the

@@ -7,10 +7,12 @@
 mod ring;
 mod shared;
 
+use std::fmt::Display;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use crate::error::{Error, Result};
 use crate::sys::mapping::{FileMapping, RawMapping, map_anonymous};
 use crate::sys::pages::{self, HUGE};
 
@@ -32,6 +34,15 @@ impl Memory {
     pub fn new(bytes: usize) -> io::Result<Memory> {
         let len = bytes.max(1);
         Ok(Memory { map: map_anonymous(len)?.into(), start: 0, len })
+    }
+
+    /// The same for a library's error: `what` it is for comes into the message.
+    ///
+    /// # Errors
+    /// `OUT_OF_MEMORY`, with the figure and what the system said.
+    pub fn of(bytes: u64, what: impl Display) -> Result<Memory> {
+        let memory = usize::try_from(bytes).map_err(io::Error::other).and_then(Memory::new);
+        memory.map_err(|e| Error::out_of_memory(format!("{bytes} bytes for {what}: {e}")))
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {

@@ -121,6 +121,12 @@ impl Ring {
         self.live.iter().map(|&(_, n)| n).sum()
     }
 
+    /// Bytes beyond the extent that are not zero: that frames have filled, and the system does not have back.
+    #[cfg(all(test, target_os = "linux"))]
+    pub fn bytes_beyond(&self) -> usize {
+        self.memory.0.bytes()[self.extent() as usize..].iter().filter(|&&byte| byte != 0).count()
+    }
+
     #[cfg(test)]
     pub fn into_memory(self) -> FrameMemory {
         Arc::into_inner(self.memory).expect("frames of the ring live")

@@ -4,10 +4,16 @@
 //! A frame holds all pages of any one expert of its group. It passes from expert to expert, and goes back to the system
 //! only when the budget falls. While pages of its last expert are in use or on their way, it waits for them.
 
+mod foresight;
+
+use std::collections::VecDeque;
+
 use super::upkeep::Work;
 use super::*;
+use crate::order;
 use crate::sys::heap;
 use crate::weights::experts::{Cache, Decision, Rarity};
+use foresight::{Foresight, Passing};
 
 /// An expert that a pass is routed to: its number in the schedule, and what the caller knows it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,18 +31,33 @@ struct Group {
     frame_bytes: u64,
     /// The first expert of each layer, by number in the schedule.
     first: Vec<u32>,
-    /// Frames that the plan grants.
+    /// Frames that the plan grants to experts that stay, and to those that pass through: are read early, or for one use.
     planned: u32,
+    passing_planned: u32,
     /// Frames there are, without those that go when they are empty.
     live: u32,
     /// Those that no expert has.
     free: Vec<u32>,
+    /// Experts that have frames although the policy does not count them as resident, the oldest first: no more than
+    /// `passing_planned`.
+    passing: VecDeque<Passing>,
     /// The system had no memory for more.
     refused: bool,
     /// Experts that a profile knows uses of, by number in the schedule, the likeliest first.
     likely: Vec<u32>,
     /// Those of them before this one were looked at since there were free frames.
     next_likely: usize,
+}
+
+impl Group {
+    fn all_planned(&self) -> u32 {
+        self.planned + self.passing_planned
+    }
+
+    /// How many experts may stay in the frames there are.
+    fn capacity(&self) -> usize {
+        self.live.min(self.planned) as usize
+    }
 }
 
 struct CacheFrame {
@@ -72,6 +93,7 @@ pub(super) struct ExpertCache {
     taking: bool,
     /// Numbers in their layer of the experts that are routed to.
     chosen: Vec<u32>,
+    foresight: Foresight,
 }
 
 impl ExpertCache {
@@ -91,14 +113,24 @@ impl ExpertCache {
                 frame_bytes: g.frame_bytes,
                 first: g.layers.iter().map(|l| l.start).collect(),
                 planned: 0,
+                passing_planned: 0,
                 live: 0,
                 free: Vec::new(),
+                passing: VecDeque::new(),
                 refused: false,
                 likely: Vec::new(),
                 next_likely: 0,
             });
         }
-        Ok(ExpertCache { groups, frames: Vec::new(), vacant: Vec::new(), experts, taking: false, chosen: Vec::new() })
+        Ok(ExpertCache {
+            groups,
+            frames: Vec::new(),
+            vacant: Vec::new(),
+            experts,
+            taking: false,
+            chosen: Vec::new(),
+            foresight: Foresight::default(),
+        })
     }
 
     /// Bytes of book-keeping for each expert.
@@ -114,9 +146,9 @@ impl ExpertCache {
 
     /// The group that lacks frames, and how many are to be taken next.
     fn lacking(&self) -> Option<(usize, u32)> {
-        let lacks = |g: &Group| !g.refused && g.live < g.planned;
+        let lacks = |g: &Group| !g.refused && g.live < g.all_planned();
         let (i, g) = self.groups.iter().enumerate().find(|(_, g)| lacks(g)).filter(|_| !self.taking)?;
-        Some((i, (g.planned - g.live).min((RUN_BYTES / g.frame_bytes.max(1)).max(1) as u32)))
+        Some((i, (g.all_planned() - g.live).min((RUN_BYTES / g.frame_bytes.max(1)).max(1) as u32)))
     }
 
     /// Whether frames are to be taken from the system.
@@ -166,7 +198,9 @@ impl State {
                 heap::push(&mut g.likely, e, "the order of experts")?;
             }
         }
-        groups.iter_mut().for_each(|g| g.likely.sort_unstable_by_key(|&e| (profile[e as usize], e)));
+        groups.iter_mut().for_each(|g| {
+            order::sort(&mut g.likely, &mut |a, b| profile[a as usize].cmp(&profile[b as usize]).then(a.cmp(&b)))
+        });
         Ok(())
     }
 
@@ -187,7 +221,11 @@ impl State {
                 g.next_likely += 1;
                 let expert = expert as usize;
                 let Tenant { layer, number, .. } = self.experts.experts[expert];
-                if !self.is_leaving(fixed, expert) && self.experts.groups[i].policy.admit_unused((layer, number)) {
+                let has_frame = self.experts.experts[expert].frame.is_some();
+                if !has_frame
+                    && !self.is_leaving(fixed, expert)
+                    && self.experts.groups[i].policy.admit_unused((layer, number))
+                {
                     self.take_frame(fixed, expert);
                     return Some(fixed.schedule.experts[expert].pages().start);
                 }
@@ -211,6 +249,7 @@ impl State {
             self.count_expert(fixed, e);
             self.decide(fixed, e);
         }
+        self.end_foresight(fixed, group as usize, layer);
         if first_ready {
             experts.sort_by_key(|e| !self.is_expert_ready(fixed, e.expert as usize));
         }
@@ -222,10 +261,13 @@ impl State {
 
     fn count_expert(&mut self, fixed: &Fixed, expert: usize) {
         let pages = fixed.schedule.experts[expert].pages();
-        let missing: u64 = pages.filter(|&p| self.is_absent(p)).map(|p| fixed.page(p).extent_bytes).sum();
+        // What was read early for this use was missing.
+        let early = self.was_foreseen(expert);
+        let missing: u64 = pages.filter(|&p| early || self.is_absent(p)).map(|p| fixed.page(p).extent_bytes).sum();
         self.stats.expert_hits += u64::from(missing == 0);
         self.stats.expert_misses += u64::from(missing > 0);
         self.stats.expert_missed_bytes += missing;
+        self.stats.expert_misses_foreseen += u64::from(early);
     }
 
     fn decide(&mut self, fixed: &Fixed, expert: usize) {
@@ -235,19 +277,30 @@ impl State {
         }
         let g = &mut self.experts.groups[group as usize];
         match g.policy.decide((layer, number)) {
-            Decision::Hit | Decision::Bypass => return,
+            Decision::Hit => return,
+            Decision::Bypass => return self.pass_through(fixed, expert),
             Decision::Admit => {}
             Decision::Replace((layer, number)) => {
                 let victim = g.first[layer as usize] + number;
                 self.evict_expert(fixed, victim as usize);
+                self.stats.expert_evictions += 1;
             }
         }
-        self.take_frame(fixed, expert);
+        // One that passed through stays where it is.
+        if self.experts.experts[expert].frame.is_some() {
+            self.experts.groups[group as usize].passing.retain(|p| p.expert as usize != expert);
+        } else {
+            self.take_frame(fixed, expert);
+        }
     }
 
-    /// Gives a free frame to an expert that the policy has admitted.
-    fn take_frame(&mut self, fixed: &Fixed, expert: usize) {
-        let g = &mut self.experts.groups[self.experts.experts[expert].group as usize];
+    /// Gives a free frame to an expert. Where there is none, one that passes through loses its own.
+    pub(super) fn take_frame(&mut self, fixed: &Fixed, expert: usize) {
+        let Tenant { group, layer, .. } = self.experts.experts[expert];
+        if self.experts.groups[group as usize].free.is_empty() {
+            self.free_passing_frame(fixed, group as usize, layer);
+        }
+        let g = &mut self.experts.groups[group as usize];
         let frame = g.free.pop().expect("the policy admits no more experts than there are frames");
         self.experts.experts[expert].frame = Some(frame);
         for p in fixed.schedule.experts[expert].pages() {
@@ -257,7 +310,7 @@ impl State {
     }
 
     /// Whether pages of it are still in frames that it does not have, and leave them when they are used.
-    fn is_leaving(&self, fixed: &Fixed, expert: usize) -> bool {
+    pub(super) fn is_leaving(&self, fixed: &Fixed, expert: usize) -> bool {
         let leaves = |p: usize| match self.pages.slots[p].place {
             Some(Place::Own(_)) => true,
             Some(Place::Cached { .. }) => !self.pages.slots[p].cached,
@@ -267,7 +320,7 @@ impl State {
     }
 
     /// Takes an expert's frame away, which is free then.
-    fn evict_expert(&mut self, fixed: &Fixed, expert: usize) {
+    pub(super) fn evict_expert(&mut self, fixed: &Fixed, expert: usize) {
         let Some(frame) = self.experts.experts[expert].frame.take() else { return };
         for p in fixed.schedule.experts[expert].pages() {
             if matches!(self.pages.slots[p].place, Some(Place::Cached { .. })) && self.is_idle(p) {
@@ -279,7 +332,6 @@ impl State {
             }
             self.reindex(fixed, p);
         }
-        self.stats.expert_evictions += 1;
         let group = self.experts.frames[frame as usize].group as usize;
         self.experts.groups[group].free.push(frame);
     }
@@ -323,16 +375,19 @@ impl State {
     pub(super) fn resize_cache(&mut self, fixed: &Fixed) {
         for i in 0..self.experts.groups.len() {
             let g = &mut self.experts.groups[i];
-            (g.planned, g.refused) = (self.pages.residency.cached[i], false);
-            if g.live <= g.planned {
-                continue;
+            let residency = &self.pages.residency;
+            (g.planned, g.passing_planned, g.refused) = (residency.cached[i], residency.passing[i], false);
+            while let Some(p) = self.experts.groups[i].passing.pop_front() {
+                self.evict_expert(fixed, p.expert as usize);
             }
-            let evicted = g.policy.set_capacity(g.planned as usize);
+            let g = &mut self.experts.groups[i];
+            let evicted = g.policy.set_capacity(g.capacity());
             let evicted = evicted.into_iter().map(|(layer, number)| g.first[layer as usize] + number);
             for expert in evicted.collect::<Vec<_>>() {
                 self.evict_expert(fixed, expert as usize);
+                self.stats.expert_evictions += 1;
             }
-            while self.experts.groups[i].live > self.experts.groups[i].planned {
+            while self.experts.groups[i].live > self.experts.groups[i].all_planned() {
                 let g = &mut self.experts.groups[i];
                 let frame = g.free.pop().expect("what no expert has is free");
                 g.live -= 1;
@@ -368,7 +423,7 @@ impl State {
         // Without memory for more the cache stays as it is, until there is another plan.
         g.refused = taken.is_err();
         for memory in taken.unwrap_or_default() {
-            if g.live >= g.planned {
+            if g.live >= g.all_planned() {
                 memory.into_iter().for_each(|memory| self.upkeep.drop_frame(memory));
                 continue;
             }
@@ -388,7 +443,7 @@ impl State {
             g.live += 1;
         }
         // Where it grows, nothing is evicted.
-        g.policy.set_capacity(g.live as usize);
+        g.policy.set_capacity(g.capacity());
         g.next_likely = 0;
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result, Status};
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
-use crate::weights::frames::{Frame, Piece, Ring, SharedFrame, View};
+use crate::weights::frames::{Frame, GRANULE, Piece, Ring, SharedFrame, View};
 use crate::weights::residency::{self, KeptExperts, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
@@ -186,6 +186,12 @@ impl State {
         self.accounting.beside_ring() + self.ring.extent().max(self.upkeep.ring_given())
     }
 
+    /// Bytes of pages that the ring's memory holds beyond the ring.
+    #[cfg(all(test, target_os = "linux"))]
+    pub fn bytes_beyond_ring(&self) -> usize {
+        self.ring.bytes_beyond()
+    }
+
     /// Whether memory is being given back.
     #[cfg(all(test, shuttle))]
     pub fn gives_back(&self) -> bool {
@@ -309,7 +315,9 @@ impl State {
     fn fit_ring(&mut self) {
         let room = self.accounting.budget.saturating_sub(self.accounting.beside_ring());
         let before = self.ring.extent();
-        self.ring.set_limit(self.planned_ring().min(room).min(self.upkeep.ring_ceiling()));
+        let limit = self.planned_ring().min(room).min(self.upkeep.ring_ceiling());
+        // It ends with a page of the system, or what lies beyond could not be given back.
+        self.ring.set_limit(limit & !(GRANULE - 1));
         self.upkeep.ring_reaches(self.ring.extent());
         if self.ring.extent() > before {
             self.note_peak();
@@ -449,6 +457,7 @@ impl State {
             self.evict(fixed, next);
             self.fit_ring();
         }
+        self.forget_foreseen(fixed);
         let changed = self.cursor.finish(fixed.schedule.sweep_len);
         self.reindex_all(fixed, changed);
     }
@@ -508,7 +517,10 @@ impl State {
     /// Whether somebody should look for pages to read. While as many reads are under way as may be, the thread that finishes one
     /// looks.
     pub fn may_start_reads(&self, fixed: &Fixed) -> bool {
-        (self.pages.absent > 0 || self.cursor.has_routed() || self.experts.has_room_for_likely())
+        (self.pages.absent > 0
+            || self.cursor.has_routed()
+            || self.experts.has_foreseen()
+            || self.experts.has_room_for_likely())
             && self.requests.outstanding < fixed.max_outstanding
     }
 }

@@ -126,6 +126,7 @@ impl Placement {
                 pinned: heap::filled(false, count, "the plan of pages")?,
                 pinned_bytes: 0,
                 cached: heap::filled(0, schedule.expert_groups.len(), "the plan of experts")?,
+                passing: heap::filled(0, schedule.expert_groups.len(), "the plan of experts")?,
                 ring_bytes: 0,
                 streamed_bytes: 0,
             }),

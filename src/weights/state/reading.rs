@@ -60,6 +60,9 @@ impl State {
         if kinds == Kinds::Passing {
             return None;
         }
+        if let Some(p) = self.next_foreseen(fixed) {
+            return self.start_for_sweep(fixed, p);
+        }
         let other = self.pages.wanted_pinned.first_of(schedule.sweep_len, schedule.pages.len());
         // What a profile expects takes half of the readers from a sweep, whose experts are not known yet.
         let may_expect = !self.cursor.sweeping() || self.requests.outstanding < fixed.readers / 2;
@@ -203,7 +206,7 @@ impl State {
     fn start(&mut self, fixed: &Fixed, p: usize, mut place: Place) -> Vec<Request> {
         let page = fixed.page(p);
         let pieces = page.extent_bytes.div_ceil(REQUEST_BYTES).max(1);
-        let piece = page.extent_bytes.div_ceil(pieces).next_multiple_of(crate::weights::frames::GRANULE);
+        let piece = page.extent_bytes.div_ceil(pieces).next_multiple_of(GRANULE);
         let span = State::mapped_span(fixed, p);
         let len = span.as_ref().map_or(page.extent_bytes as usize, |span| span.len());
         let parts =

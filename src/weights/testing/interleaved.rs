@@ -29,19 +29,19 @@ const SESSION: u64 = 4096;
 // ends, whatever it waits for, and does not allow for that in a condition variable.
 
 /// Three layers of pages of 8 to 16 KiB, a head, and a table beside them.
-fn small() -> Schedule {
+pub fn small() -> Schedule {
     let sizes = [(0, 1), (0, 3), (1, 2), (1, 1), (2, 3), (2, 1), (crate::weights::Page::TABLE, 2), (2, 2)];
     schedule_of(&sizes.map(|(layer, rows)| (layer, 4096, rows)))
 }
 
 /// Where reads wait while it is shut.
-struct Gate {
+pub struct Gate {
     open: Mutex<bool>,
     opened: Condvar,
 }
 
 impl Gate {
-    fn new(open: bool) -> Arc<Gate> {
+    pub fn new(open: bool) -> Arc<Gate> {
         Arc::new(Gate { open: Mutex::new(open), opened: Condvar::new() })
     }
 
@@ -88,7 +88,7 @@ impl Source for Storage {
     }
 }
 
-fn engine(
+pub fn engine(
     storage: (Arc<Gate>, bool),
     prefetch: bool,
     frames: u64,

@@ -2,7 +2,7 @@
 //! scheduler of threads that tries orders one after another.
 
 #[cfg(all(shuttle, feature = "prefetch"))]
-mod interleaved;
+pub mod interleaved;
 pub mod schedule;
 #[cfg(feature = "prefetch")]
 pub mod scripted;

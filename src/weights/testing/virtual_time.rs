@@ -135,7 +135,8 @@ impl Simulation {
     }
 
     /// A pass of which each layer is routed to some of its experts, after all that every pass uses of it.
-    fn routed_pass(&mut self, chosen: &[Vec<u32>], first_ready: bool) {
+    /// `foreseen`: the experts that the layers are expected to choose, by layer; empty: nothing is foreseen.
+    fn routed_pass(&mut self, chosen: &[Vec<u32>], foreseen: &[Vec<u32>], first_ready: bool) {
         let (pages, head) = (self.fixed.schedule.sweep_len, self.fixed.schedule.head_start);
         self.state.begin_sweep(&self.fixed, pages);
         for (layer, chosen) in (0..).zip(chosen) {
@@ -145,6 +146,11 @@ impl Simulation {
             let first = self.fixed.schedule.expert_groups[0].layers[layer as usize].start;
             let mut experts: Vec<_> = chosen.iter().map(|&e| RoutedExpert { expert: first + e, tag: e }).collect();
             self.state.route(&self.fixed, &mut experts, first_ready);
+            if let Some(next) = foreseen.get(layer as usize + 1) {
+                let first = self.fixed.schedule.expert_groups[0].layers[layer as usize + 1].start;
+                assert!(self.state.may_foresee(first as usize));
+                self.state.foresee(&self.fixed, &next.iter().map(|&e| first + e).collect::<Vec<_>>());
+            }
             self.look();
             for e in experts {
                 let pages = self.fixed.schedule.experts[e.expert as usize].pages();
@@ -206,7 +212,52 @@ fn model_with_experts() -> Schedule {
         matrices.extend((0..24).flat_map(|_| [routed, routed | SAME, routed | SAME].map(|l| (l, 1024, 512))));
     }
     matrices.push((11, 1024, 1024));
-    schedule_of(&matrices)
+    let mut schedule = schedule_of(&matrices);
+    schedule.routed_share = (8, 24);
+    schedule
+}
+
+/// The experts of `count` tokens, some chosen far more often than others.
+fn skewed_tokens(count: usize, seed: u64) -> Vec<Vec<Vec<u32>>> {
+    let mut seed = seed;
+    let mut below = |n: u32| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((seed >> 33) % u64::from(n)) as u32
+    };
+    let mut layer = || {
+        let mut chosen: Vec<u32> = (0..8).map(|_| below(24).min(below(24))).collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    };
+    (0..count).map(|_| (0..12).map(|_| layer()).collect()).collect()
+}
+
+#[test]
+fn experts_that_are_foreseen_are_read_while_others_are_computed_and_decide_nothing() {
+    let machine = Machine { storage: 2e9, one_read: 0.8e9, latency: 100e-6, arithmetic: 3e9, readers: 4 };
+    let frames = model_with_experts().streamable_bytes() / 2;
+    let (tokens, others) = (skewed_tokens(60, 3), skewed_tokens(60, 4));
+    let none = vec![Vec::new(); 60];
+    let mut evictions = Vec::new();
+    let [blind, right, _] = [&none, &tokens, &others].map(|foreseen| {
+        let mut simulation = Simulation::new(model_with_experts(), machine, frames);
+        let mut run = |range: std::ops::Range<usize>| {
+            let pairs = tokens[range.clone()].iter().zip(&foreseen[range]);
+            pairs.for_each(|(token, foreseen)| simulation.routed_pass(token, foreseen, true));
+            (simulation.now, *simulation.state.stats())
+        };
+        let ((began, before), (ended, after)) = (run(0..20), run(20..60));
+        let read = after.read_bytes - before.read_bytes;
+        let missed = after.expert_missed_bytes - before.expert_missed_bytes;
+        // What is foreseen rightly is read once, and counts as missing all the same.
+        assert!(read == missed || std::ptr::eq(foreseen, &others), "{read} bytes read, {missed} missing");
+        assert!(after.peak_bytes <= frames);
+        evictions.push(after.expert_evictions);
+        ended - began
+    });
+    assert!(evictions.iter().all(|&n| n == evictions[0]), "what is foreseen decides nothing: {evictions:?}");
+    assert!(right < 0.98 * blind, "{right} s in place of {blind} s");
 }
 
 #[test]
@@ -214,27 +265,12 @@ fn experts_in_memory_are_computed_while_the_others_are_read() {
     let machine = Machine { storage: 2e9, one_read: 0.8e9, latency: 100e-6, arithmetic: 3e9, readers: 4 };
     let schedule = model_with_experts();
     let frames = schedule.streamable_bytes() / 2;
-    // Some are chosen far more often than others.
-    let mut seed = 3u64;
-    let mut below = |n: u32| {
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        ((seed >> 33) % u64::from(n)) as u32
-    };
-    let mut token = || {
-        let mut layer = || {
-            let mut chosen: Vec<u32> = (0..8).map(|_| below(24).min(below(24))).collect();
-            chosen.sort_unstable();
-            chosen.dedup();
-            chosen
-        };
-        (0..12).map(|_| layer()).collect::<Vec<_>>()
-    };
-    let tokens: Vec<Vec<Vec<u32>>> = (0..60).map(|_| token()).collect();
+    let tokens = skewed_tokens(60, 3);
     let [in_order, first_ready] = [false, true].map(|first_ready| {
         let mut simulation = Simulation::new(model_with_experts(), machine, frames);
-        tokens[..20].iter().for_each(|t| simulation.routed_pass(t, first_ready));
+        tokens[..20].iter().for_each(|t| simulation.routed_pass(t, &[], first_ready));
         let (began, before) = (simulation.now, *simulation.state.stats());
-        tokens[20..].iter().for_each(|t| simulation.routed_pass(t, first_ready));
+        tokens[20..].iter().for_each(|t| simulation.routed_pass(t, &[], first_ready));
         let after = simulation.state.stats();
         let (hits, misses) = (after.expert_hits - before.expert_hits, after.expert_misses - before.expert_misses);
         assert!(hits > misses && misses > 200, "{hits} hits, {misses} misses");

@@ -1,6 +1,11 @@
 import CLayerline
 
-/// How tokens are chosen. The chain is llama.cpp's default order: repeat penalty, top-k, top-p, min-p, temperature, draw.
+/// A step of a sampler's chain, in the default order.
+public enum SamplingStep: Int32, CaseIterable, Sendable {
+    case penalties, dry, topNSigma, topK, typicalP, topP, minP, xtc, temperature
+}
+
+/// How tokens are chosen. The steps of the chain and their order are llama.cpp's.
 public struct Sampling: Hashable, Sendable {
     /// What logits are divided by before the draw; 0: greedy, and nothing else but the repeat penalty counts.
     public var temperature: Float
@@ -19,7 +24,42 @@ public struct Sampling: Hashable, Sendable {
     /// Whether `generate` gives the text of control tokens, which else have none.
     public var showControl: Bool
 
-    /// Greedy until told otherwise, and of equal logits the lowest token.
+    /// Off the logit of a token for each time that it is among the last `repeatLast`.
+    public var frequencyPenalty: Float = 0
+    /// Off the logit of a token that is among them, once.
+    public var presencePenalty: Float = 0
+    /// Only the fewest tokens whose probabilities sum to more stay, beginning with those whose information is nearest to the
+    /// entropy; 1: all.
+    public var typicalP: Float = 1
+    /// Only tokens whose logits are at most so many standard deviations below the greatest stay; 0: all.
+    public var topNSigma: Float = 0
+    /// How often of the tokens at least as probable as `xtcThreshold` only the least probable stays; 0: never.
+    public var xtcProbability: Float = 0
+    /// See `xtcProbability`.
+    public var xtcThreshold: Float = 0.1
+    /// How far the temperature goes up and down with the entropy; 0: it stays.
+    public var temperatureRange: Float = 0
+    /// How the temperature follows: above 1 it stays low for longer.
+    public var temperatureExponent: Float = 1
+    /// The surprise in bits that Mirostat 2 aims at; 0: off.
+    public var mirostatTau: Float = 0
+    /// The rate of Mirostat 2.
+    public var mirostatEta: Float = 0.1
+    /// A token that goes on with a sequence that was there before loses this times `dryBase` to the power of the sequence's
+    /// length less `dryAllowedLength`; 0: off. Breakers come by ``Sampler/addDryBreaker(_:of:)``.
+    public var dryMultiplier: Float = 0
+    /// See `dryMultiplier`.
+    public var dryBase: Float = 1.75
+    /// See `dryMultiplier`.
+    public var dryAllowedLength: Int = 2
+    /// How many tokens back DRY looks.
+    public var dryLast: Int = 1024
+    /// What is added to logits, by token; minus infinity bans one.
+    public var logitBias: [Token: Float] = [:]
+    /// Which steps the chain has, in their order.
+    public var steps: [SamplingStep] = SamplingStep.allCases
+
+    /// Greedy until told otherwise, and of equal logits the lowest token. The rest of the chain is off, and set afterwards.
     public init(
         temperature: Float = 0,
         topK: Int = 0,
@@ -62,6 +102,34 @@ public final class Sampler: Sendable {
         try set("repeatPenalty", sampling.repeatPenalty) {
             layerline_sampler_set_repeat_penalty($0, sampling.repeatPenalty, repeatLast)
         }
+        try set("frequencyPenalty", sampling.frequencyPenalty) {
+            layerline_sampler_set_frequency_penalty($0, sampling.frequencyPenalty)
+        }
+        try set("presencePenalty", sampling.presencePenalty) {
+            layerline_sampler_set_presence_penalty($0, sampling.presencePenalty)
+        }
+        try set("typicalP", sampling.typicalP) { layerline_sampler_set_typical_p($0, sampling.typicalP) }
+        try set("topNSigma", sampling.topNSigma) { layerline_sampler_set_top_n_sigma($0, sampling.topNSigma) }
+        try set("xtcProbability", sampling.xtcProbability) {
+            layerline_sampler_set_xtc($0, sampling.xtcProbability, sampling.xtcThreshold)
+        }
+        try set("temperatureRange", sampling.temperatureRange) {
+            layerline_sampler_set_dynamic_temperature($0, sampling.temperatureRange, sampling.temperatureExponent)
+        }
+        try set("mirostatTau", sampling.mirostatTau) {
+            layerline_sampler_set_mirostat($0, sampling.mirostatTau, sampling.mirostatEta)
+        }
+        let allowed: UInt32 = try exact(sampling.dryAllowedLength, "dryAllowedLength")
+        let dryLast: UInt32 = try exact(sampling.dryLast, "dryLast")
+        try set("dryMultiplier", sampling.dryMultiplier) {
+            layerline_sampler_set_dry($0, sampling.dryMultiplier, sampling.dryBase, allowed, dryLast)
+        }
+        let biased = Array(sampling.logitBias.keys), biases = Array(sampling.logitBias.values)
+        let steps = sampling.steps.map(\.rawValue)
+        try handle.use { sampler in
+            try checked { layerline_sampler_set_logit_biases(sampler, biased, biases, biased.count, $0) }
+            try checked { layerline_sampler_set_steps(sampler, steps, steps.count, $0) }
+        }
         try handle.use {
             try check(layerline_sampler_set_top_k($0, topK))
             try check(layerline_sampler_set_seed($0, sampling.seed))
@@ -89,7 +157,28 @@ public final class Sampler: Sendable {
         return token
     }
 
-    /// Shows it tokens of its sequence that it did not choose, for the repeat penalty.
+    /// Adds a text that no sequence that DRY looks for goes across, in tokens of the model.
+    public func addDryBreaker(_ text: String, of model: Model) throws {
+        var text = text
+        try text.withUTF8 { bytes in
+            try bytes.withMemoryRebound(to: CChar.self) { chars in
+                try model.handle.use { model in
+                    try handle.use { sampler in
+                        try checked {
+                            layerline_sampler_add_dry_breaker(sampler, model, chars.baseAddress, chars.count, $0)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes all of these texts.
+    public func clearDryBreakers() throws {
+        try handle.use { sampler in try checked { layerline_sampler_clear_dry_breakers(sampler, $0) } }
+    }
+
+    /// Shows it tokens of its sequence that it did not choose, for penalties.
     public func accept(_ tokens: [Token]) throws {
         try handle.use { sampler in try checked { layerline_sampler_accept(sampler, tokens, tokens.count, $0) } }
     }

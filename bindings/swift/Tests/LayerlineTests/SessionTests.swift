@@ -237,6 +237,37 @@ final class SessionTests: XCTestCase {
         }
     }
 
+    func testTheRestOfTheChainCanBeSet() throws {
+        let logits: [Float] = [1, 3, 2, 0]
+        func chosen(_ change: (inout Sampling) -> Void) throws -> Token {
+            var sampling = Sampling()
+            change(&sampling)
+            return try Sampler(sampling).sample(logits: logits)
+        }
+        XCTAssertEqual(try chosen { $0.logitBias = [1: -.infinity, 0: 0.5] }, 2)
+        XCTAssertEqual(try chosen { ($0.temperature, $0.topNSigma) = (1, 0.1) }, 1)
+        XCTAssertEqual(try chosen { ($0.xtcProbability, $0.xtcThreshold) = (1, 0.2) }, 2)
+        XCTAssertEqual(try chosen { ($0.xtcProbability, $0.steps) = (1, [.topK]) }, 1)
+        XCTAssertEqual(try chosen { ($0.temperature, $0.mirostatTau) = (1e-6, 1) }, 1)
+        assertThrows(.invalidArgument) { try chosen { $0.typicalP = 2 } }
+        assertThrows(.invalidArgument) { try chosen { $0.frequencyPenalty = .nan } }
+        assertThrows(.invalidArgument) { try chosen { $0.dryBase = 0.5 } }
+        assertThrows(.invalidArgument) { try chosen { $0.logitBias = [-1: 0] } }
+        assertThrows(.invalidArgument) { try chosen { $0.steps = [.topK, .topK] } }
+        let model = try Model(path: modelPath, options: small)
+        var sampling = Sampling()
+        (sampling.dryMultiplier, sampling.dryBase, sampling.dryAllowedLength) = (100, 1, 3)
+        let sampler = try Sampler(sampling)
+        try sampler.accept([40, 41, 42, 50, 40, 41, 42])
+        let broken = try sampler.copy()
+        try broken.addDryBreaker(model.detokenize([42]), of: model)
+        var row = [Float](repeating: 0, count: 64)
+        (row[50], row[51]) = (9, 1)
+        XCTAssertEqual(try sampler.sample(logits: row), 51)
+        XCTAssertEqual(try broken.sample(logits: row), 50)
+        try broken.clearDryBreakers()
+    }
+
     func testTasksShareAModel() async throws {
         let model = try Model(path: modelPath, options: small)
         @Sendable func text() async throws -> String {

@@ -8,6 +8,7 @@ use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::Codes256;
 use crate::kernel::matmul::avx2::block256::{Block256, Kind256, ScaledCodes};
 use crate::kernel::matmul::avx2::micro::{PANEL, Results};
+use crate::kernel::matmul::avx2::prefetch;
 use crate::kernel::matmul::avx2::tile::{Codes, GROUPS, ROWS as TILE_ROWS, Tile256};
 use crate::kernel::matmul::avx512::micro::fill256;
 pub(super) use crate::kernel::matmul::avx512::micro::rows32;
@@ -171,6 +172,9 @@ impl<K: Kind256, S: ScaledCodes> Product for Product256<K, S> {
                     let (tile, half) = place(unit);
                     let q = x[units.first(tile)..][..TOKENS].as_ptr();
                     self.multiply(half, q);
+                    // The next tile's, or the next block's: of a long prompt they come from beyond the second cache.
+                    let part = TOKENS * size_of::<Codes256>() / units.halves;
+                    prefetch(q.wrapping_add(TOKENS).cast::<u8>().wrapping_add(part * half), part);
                 }
                 if unit > 0 {
                     let (tile, half) = place(unit - 1);

@@ -60,12 +60,22 @@ pub(in super::super) trait Block32 {
     const FLUSH: usize = Self::Kind::FLUSH;
     /// Whether they are signed and none of them is -128.
     const NEGATABLE: bool = false;
+    /// Whether codes are twice a bit.
+    const BITS: bool = false;
 
     /// The codes of part `part` of a block.
     ///
     /// # Safety
     /// `block` is valid for reading `BYTES`, and `part` is less than `PARTS`; the processor has AVX2.
     unsafe fn codes(block: *const u8, part: usize) -> __m256i;
+
+    /// The bits of the parts `part`, an even one, and `part + 1`.
+    ///
+    /// # Safety
+    /// `block` is a whole block, and the codes are bits.
+    unsafe fn bits(_block: *const u8, _part: usize) -> u64 {
+        0
+    }
 
     /// The first sixteen codes of `part` in one block and then of the part after it, which lies in the block `second`, and
     /// the last sixteen of both.
@@ -429,12 +439,19 @@ impl Block32 for Q1_0 {
     const BYTES: usize = 18;
     const PARTS: usize = 4;
     const OFFSET: i32 = 1;
+    const BITS: bool = true;
 
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn codes(block: *const u8, part: usize) -> __m256i {
         // SAFETY: four bytes of codes for each part follow the half.
         unsafe { single_bits::<2>(block.add(2 + 4 * part)) }
+    }
+
+    #[inline]
+    unsafe fn bits(block: *const u8, part: usize) -> u64 {
+        // SAFETY: four bytes of codes for each part follow the half; `part` is even.
+        unsafe { block.add(2 + 4 * part).cast::<u64>().read_unaligned() }
     }
 }
 

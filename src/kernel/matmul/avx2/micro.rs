@@ -5,7 +5,7 @@ use super::block256::{Block256, Kind256};
 use super::tile::{GROUPS, ROWS, Tile32, Tile256, fill32, fill256};
 use super::{load, products};
 use crate::kernel::matmul::Job;
-use crate::kernel::matmul::activations::{Codes32, Codes256};
+use crate::kernel::matmul::activations::{Activations, Codes32, Codes256};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -41,60 +41,89 @@ impl Results {
     }
 }
 
-/// The loop over rows, columns and tokens for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`. Formats
-/// of a kind share it: `$panels` is given what takes blocks apart, `$fill` for the format.
+/// What a tile of rows is for the loop over rows, columns and tokens.
+pub(in crate::kernel::matmul) trait Tile: Sized {
+    const EMPTY: Self;
+    /// 256 activations of a token.
+    type X;
+    fn of<'a>(acts: &'a Activations) -> &'a [Self::X];
+}
+
+impl Tile for Tile32 {
+    const EMPTY: Tile32 = Tile32::EMPTY;
+    type X = Codes32;
+    fn of<'a>(acts: &'a Activations) -> &'a [Codes32] {
+        acts.codes32()
+    }
+}
+
+impl Tile for Tile256 {
+    const EMPTY: Tile256 = Tile256::EMPTY;
+    type X = Codes256;
+    fn of<'a>(acts: &'a Activations) -> &'a [Codes256] {
+        acts.codes256()
+    }
+}
+
+/// Takes blocks apart for a tile.
+pub(in crate::kernel::matmul) type Fill<T> = unsafe fn(&mut T, &Job, usize);
+/// Multiplies a tile with so many tokens.
+pub(in crate::kernel::matmul) type Multiply<T> = unsafe fn(&Step<T, <T as Tile>::X>, usize, *mut [f32; ROWS]);
+
+/// The loop over rows, columns and tokens. Formats and instruction sets share it: it is given what takes the format's
+/// blocks apart, and what multiplies a tile with one token, with two, and so on to as many as share a pass.
+///
+/// # Safety
+/// As `super::multiply`; `fill` and `offset` are those of the rows' format, and the processor has the instruction set of
+/// `fill` and `steps`.
+#[inline(never)]
+pub(in crate::kernel::matmul) unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>, offset: i32, steps: &[Multiply<T>]) {
+    let (x, tokens) = (T::of(job.acts), job.acts.tokens());
+    let mut tile = T::EMPTY;
+    let mut results = Results([[0.0; ROWS]; PANEL]);
+    for start in (job.start..job.end).step_by(ROWS) {
+        let part = Job { start, end: job.end.min(start + ROWS), ..*job };
+        for from in (0..tokens).step_by(PANEL) {
+            let count = PANEL.min(tokens - from);
+            results.0[..count].fill([0.0; ROWS]);
+            for block in 0..job.k.div_ceil(256) {
+                // SAFETY: the caller's promises.
+                unsafe {
+                    fill(&mut tile, &part, block);
+                    let x = &x[block * tokens + from..][..count];
+                    let columns = (job.k - 256 * block).min(256);
+                    let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset };
+                    for (t, y) in (0..count).step_by(steps.len()).zip(results.0.chunks_mut(steps.len())) {
+                        steps[steps.len().min(count - t) - 1](&step, t, y.as_mut_ptr());
+                    }
+                }
+            }
+            // SAFETY: the caller's promises.
+            unsafe { results.store(&part, from, count) };
+        }
+    }
+}
+
+/// The kernel for a kind of tile: `TOKENS` at a time, in the end one of the counts `$few`.
 macro_rules! over_tiles {
-    ($features:literal, $name:ident of $block:ident, $panels:ident of $kinds:ident, $tile:ident, $x:ident, $step:ident of $kind:ty, [$($few:literal)*], $fill:ident) => {
+    ($name:ident of $block:ident, $step:ident of $kind:ty, [$($few:literal)*], $fill:ident) => {
         /// # Safety
         /// As `super::multiply`.
         pub(in crate::kernel::matmul) unsafe fn $name<F: $block>(job: &Job) {
             // SAFETY: the caller's promises.
-            unsafe { $panels::<$kind>(job, $fill::<F>, F::OFFSET) }
-        }
-
-        /// # Safety
-        /// As `super::multiply`; `fill` and `offset` are those of the rows' format.
-        #[target_feature(enable = $features)]
-        unsafe fn $panels<K: $kinds>(job: &Job, fill: unsafe fn(&mut $tile, &Job, usize), offset: i32) {
-            let (x, tokens) = (job.acts.$x(), job.acts.tokens());
-            let mut tile = $tile::EMPTY;
-            let mut results = Results([[0.0; ROWS]; PANEL]);
-            for start in (job.start..job.end).step_by(ROWS) {
-                let part = Job { start, end: job.end.min(start + ROWS), ..*job };
-                for from in (0..tokens).step_by(PANEL) {
-                    let count = PANEL.min(tokens - from);
-                    results.0[..count].fill([0.0; ROWS]);
-                    for block in 0..job.k.div_ceil(256) {
-                        // SAFETY: the caller's promises.
-                        unsafe {
-                            fill(&mut tile, &part, block);
-                            let x = &x[block * tokens + from..][..count];
-                            let columns = (job.k - 256 * block).min(256);
-                            let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset };
-                            for (t, y) in (0..count).step_by(TOKENS).zip(results.0.chunks_mut(TOKENS)) {
-                                match count - t {
-                                    $($few => $step::<K, $few>(&step, t, y.as_mut_ptr()),)*
-                                    _ => $step::<K, TOKENS>(&step, t, y.as_mut_ptr()),
-                                }
-                            }
-                        }
-                    }
-                    // SAFETY: the caller's promises.
-                    unsafe { results.store(&part, from, count) };
-                }
-            }
+            unsafe { panels(job, $fill::<F>, F::OFFSET, &[$($step::<$kind, $few>,)* $step::<$kind, TOKENS>]) }
         }
     };
 }
 
 pub(in crate::kernel::matmul) use over_tiles;
 
-over_tiles!("avx2,fma,f16c", rows32 of Block32, panels32 of Kind32, Tile32, codes32, step32 of F::Kind, [1 2], fill32);
-over_tiles!("avx2,fma,f16c", rows256 of Block256, panels256 of Kind256, Tile256, codes256, step256 of F::Kind, [1 2], fill256);
+over_tiles!(rows32 of Block32, step32 of F::Kind, [1 2], fill32);
+over_tiles!(rows256 of Block256, step256 of F::Kind, [1 2], fill256);
 
 /// A tile of so many rows, and the activations of a panel's tokens that belong to its columns.
-pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
-    pub tile: &'a Tile,
+pub(in crate::kernel::matmul) struct Step<'a, T, X> {
+    pub tile: &'a T,
     pub x: &'a [X],
     pub columns: usize,
     pub rows: usize,
@@ -102,7 +131,7 @@ pub(in crate::kernel::matmul) struct Step<'a, Tile, X> {
     pub offset: i32,
 }
 
-impl<Tile, X> Step<'_, Tile, X> {
+impl<T, X> Step<'_, T, X> {
     /// The groups with rows, the first of every `count`.
     #[inline]
     pub fn groups(&self, count: usize) -> impl Iterator<Item = usize> {

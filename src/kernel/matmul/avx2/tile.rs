@@ -109,17 +109,7 @@ impl Tile256 {
                 unsafe { U::codes::<F>(*blocks, to) };
             }
             bytes.transpose(&mut self.codes, group, 8);
-            // Of 16 scales the low halves hold 0..4 and 8..12, the high ones 4..8 and 12..16.
-            for (half, scales) in scales.into_iter().enumerate() {
-                for (i, scale) in transpose(scales).into_iter().enumerate() {
-                    store(&mut self.scales[i % 4 + 4 * half + 8 * (i / 4)][group], scale);
-                }
-            }
-            if F::MINS || F::OFFSET != 0 {
-                for (i, mins) in transpose(mins).into_iter().enumerate() {
-                    store(&mut self.mins[i][group], mins);
-                }
-            }
+            self.put(&scales, (F::MINS || F::OFFSET != 0).then_some(&mins), group);
             for (half, blocks) in blocks.as_chunks::<4>().0.iter().enumerate() {
                 // SAFETY: the caller's promises.
                 unsafe {
@@ -128,6 +118,25 @@ impl Tile256 {
                         _mm_storeu_ps(self.dmin[group].as_mut_ptr().add(4 * half), F::dmin(*blocks));
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Tile256 {
+    /// Puts the scales of eight rows, and their mins, in their place.
+    #[inline(never)] // Formats share it.
+    #[target_feature(enable = "avx2")]
+    fn put(&mut self, scales: &[[__m256i; 8]; 2], mins: Option<&[__m256i; 8]>, group: usize) {
+        // Of 16 scales the low halves hold 0..4 and 8..12, the high ones 4..8 and 12..16.
+        for (half, scales) in scales.iter().enumerate() {
+            for (i, scale) in transpose(*scales).into_iter().enumerate() {
+                store(&mut self.scales[i % 4 + 4 * half + 8 * (i / 4)][group], scale);
+            }
+        }
+        if let Some(mins) = mins {
+            for (i, mins) in transpose(*mins).into_iter().enumerate() {
+                store(&mut self.mins[i][group], mins);
             }
         }
     }
@@ -206,7 +215,7 @@ impl Bytes {
     const ZERO: Bytes = Bytes([[[0; 32]; 8]; 8]);
 
     /// Puts the first `count` times 32 columns in their place in a tile.
-    #[inline]
+    #[inline(never)] // Formats share it.
     #[target_feature(enable = "avx2")]
     fn transpose(&self, to: &mut Codes, group: usize, count: usize) {
         for sub in 0..count {

@@ -33,9 +33,57 @@ pub(in crate::kernel::matmul) unsafe fn rows256<F: Block256>(job: &Job) {
     }
 }
 
-crate::kernel::matmul::avx_vnni::decode::sums_of_32!(
-    "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
-);
+mod codes {
+    use super::{Block32, Codes32, dpbusd, fold, halves_together, load, sum_halves, without_offset};
+    use std::arch::x86_64::*;
+
+    crate::kernel::matmul::avx_vnni::decode::sums_of_32!(
+        "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
+    );
+}
+
+pub(super) use codes::sums32;
+
+/// As the one for AVX-VNNI. Of codes that are bits the activations are taken where there is one.
+///
+/// # Safety
+/// Each block is whole; the processor has the instruction set.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
+pub(super) unsafe fn pair32<F: Block32>(
+    first: [*const u8; 4],
+    second: [*const u8; 4],
+    x: &Codes32,
+    sub: usize,
+) -> __m256i {
+    // SAFETY: the caller's promise; `sub` is even, and the load of `x` is of its own fields.
+    unsafe {
+        if !F::BITS {
+            return codes::pair32::<F>(first, second, x, sub);
+        }
+        let q = _mm512_load_si512(x.q.as_ptr().add(32 * sub).cast());
+        let mut parts = [_mm512_setzero_si512(); 4];
+        for (part, block) in parts.iter_mut().zip(first) {
+            let q = _mm512_maskz_mov_epi8(F::bits(block, sub % F::PARTS), q);
+            *part = _mm512_dpbusd_epi32(*part, _mm512_set1_epi8(2), q);
+        }
+        let sums = sum_quarters(parts);
+        let sums = _mm512_add_epi32(
+            _mm512_shuffle_i32x4::<0b10_00_10_00>(sums, sums),
+            _mm512_shuffle_i32x4::<0b11_01_11_01>(sums, sums),
+        );
+        without_offset(_mm512_castsi512_si256(sums), F::OFFSET, x, sub)
+    }
+}
+
+/// As `sum_halves`: of each quarter the sum of its lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum_quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let first = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let second = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second))
+}
 
 /// The sums of each sixteen elements of four blocks of 64 and what they are to be multiplied with.
 ///
@@ -52,11 +100,7 @@ pub(super) unsafe fn sixteens<F: Block32>(blocks: [*const u8; 4], x: &Codes32, s
         for (part, block) in parts.iter_mut().zip(blocks) {
             *part = _mm512_dpbusd_epi32(*part, F::wide_codes(block), q);
         }
-        // As `sum_halves`: of each quarter the sum of its lanes.
-        let [a, b, c, d] = parts;
-        let first = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let second = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        let sums = _mm512_add_epi32(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second));
+        let sums = sum_quarters(parts);
         let off = _mm_loadl_epi64(x.sum16.as_ptr().add(2 * sub).cast());
         let off = _mm_cvtepi16_epi32(_mm_mullo_epi16(off, _mm_set1_epi16(F::OFFSET as i16)));
         let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);

@@ -69,7 +69,7 @@ fn sevens(v: __m512i) -> __m512i {
 /// The bytes of `table` at 64 indices: their eight lowest bits are in `at`, each further one in one of `above`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-fn bytes_at<const N: usize>(table: &[u8; N], at: __m512i, above: &[u64]) -> __m512i {
+pub(super) fn bytes_at<const N: usize>(table: &[u8; N], at: __m512i, above: &[u64]) -> __m512i {
     const { assert!(N == 256 || N == 512 || N == 1024) };
     let mut parts = [_mm512_setzero_si512(); 8];
     for (part, table) in parts.iter_mut().zip(table.as_chunks::<128>().0) {
@@ -302,10 +302,8 @@ fn iq1(low: __m256i, high: __m512i, down: i16) -> [__m512i; 4] {
     let mut codes = [_mm512_setzero_si512(); 4];
     for (i, codes) in codes.iter_mut().enumerate() {
         let at = _mm256_cvtepu16_epi32(eights[i]);
-        let (table, first, last) = (IQ1.as_ptr().cast(), _mm256_castsi256_si128(at), _mm256_extracti128_si256::<1>(at));
         // SAFETY: indices of eleven bits.
-        let points =
-            unsafe { both(_mm256_i32gather_epi64::<8>(table, first), _mm256_i32gather_epi64::<8>(table, last)) };
+        let points = unsafe { _mm512_i32gather_epi64::<8>(at, IQ1.as_ptr().cast()) };
         *codes = _mm512_mask_add_epi64(points, (up >> (8 * i)) as u8, points, _mm512_set1_epi8(2));
     }
     codes

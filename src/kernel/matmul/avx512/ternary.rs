@@ -1,30 +1,43 @@
 //! TQ1_0 and TQ2_0 taken apart with AVX-512: a block of 256 as four vectors.
 
+use super::points::bytes_at;
 use crate::kernel::matmul::avx2::{load, load128};
 use std::arch::x86_64::*;
+
+/// Of each byte of TQ1_0 its first four digits, two bits each, and its last.
+static DIGITS: [[u8; 256]; 2] = {
+    let mut digits = [[0; 256]; 2];
+    let mut byte = 0;
+    while byte < 256 {
+        // A fraction to the base of 3: its first digit is what overflows when it is tripled.
+        let (mut rest, mut i) = (byte, 0);
+        while i < 5 {
+            digits[i / 4][byte] |= ((3 * rest) >> 8 << (2 * (i % 4))) as u8;
+            rest = 3 * rest % 256;
+            i += 1;
+        }
+        byte += 1;
+    }
+    digits
+};
 
 /// The codes of TQ1_0, plus one.
 ///
 /// # Safety
 /// `block` is valid for reading 54 bytes; the processor has the instruction set.
 #[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vbmi")]
 pub(in crate::kernel::matmul) unsafe fn tq1_0(block: *const u8) -> [__m512i; 4] {
     // SAFETY: the block starts with 32, 16 and 4 bytes of codes.
     let (a, b, c) = unsafe {
         (load(block), load128(block.add(32)), _mm_cvtsi32_si128(block.add(48).cast::<i32>().read_unaligned()))
     };
-    let mut rest = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), _mm256_set_m128i(c, b));
-    // A byte is a fraction to the base of 3: its first digit says how many thirds of 256 it reaches.
-    let (one, third) = (_mm512_set1_epi8(1), _mm512_set1_epi8(85));
-    let mut digits = [_mm512_setzero_si512(); 5];
-    for digits in &mut digits {
-        let beyond = _mm512_subs_epu8(rest, third);
-        let twice = _mm512_subs_epu8(beyond, third);
-        *digits = _mm512_add_epi8(_mm512_min_epu8(beyond, one), _mm512_min_epu8(twice, one));
-        rest = _mm512_add_epi8(_mm512_add_epi8(rest, rest), rest);
-    }
-    let [d0, d1, d2, d3, d4] = digits;
+    let all = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), _mm256_set_m128i(c, b));
+    let (four, d4, digit) = (bytes_at(&DIGITS[0], all, &[]), bytes_at(&DIGITS[1], all, &[]), _mm512_set1_epi8(3));
+    let d0 = _mm512_and_si512(four, digit);
+    let d1 = _mm512_and_si512(_mm512_srli_epi16::<2>(four), digit);
+    let d2 = _mm512_and_si512(_mm512_srli_epi16::<4>(four), digit);
+    let d3 = _mm512_and_si512(_mm512_srli_epi16::<6>(four), digit);
     // Of each digit the first 32 elements, then 16 of each, then four of the first four digits.
     let first = |low, high| _mm512_inserti64x4::<1>(low, _mm512_castsi512_si256(high));
     let from = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 8, 9, 10, 11, 24, 25, 26, 27);

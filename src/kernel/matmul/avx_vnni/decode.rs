@@ -37,7 +37,11 @@ macro_rules! sums_of_32 {
         /// Each block is whole; the processor has the instruction set.
         #[inline]
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn sums32<F: Block32>(blocks: [*const u8; 4], x: &Codes32, sub: usize) -> __m128i {
+        pub(in crate::kernel::matmul) unsafe fn sums32<F: Block32>(
+            blocks: [*const u8; 4],
+            x: &Codes32,
+            sub: usize,
+        ) -> __m128i {
             // SAFETY: the caller's promise.
             let parts = unsafe { parts32::<F>(blocks, x, sub) };
             let offset = if F::SIGNED { $crate::kernel::matmul::avx_vnni::SHIFT } else { F::OFFSET };

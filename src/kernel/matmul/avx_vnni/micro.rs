@@ -19,7 +19,7 @@ macro_rules! tile_kernels {
         use $crate::kernel::matmul::avx_vnni::SHIFT;
         use $crate::kernel::matmul::avx2::block32::{Block32, Kind32};
         use $crate::kernel::matmul::avx2::block256::{Block256, Kind256};
-        use $crate::kernel::matmul::avx2::micro::{PANEL, Results, Step, over_tiles};
+        use $crate::kernel::matmul::avx2::micro::{Step, over_tiles, panels};
         use $crate::kernel::matmul::avx2::tile::{GROUPS, ROWS, Tile32, Tile256, fill32};
 
         /// Tokens that share a pass over the tile.
@@ -32,8 +32,8 @@ macro_rules! tile_kernels {
         /// Sums of `T` tokens with a pair of vectors of rows.
         type Sums<V, const T: usize> = [[V; PAIR]; T];
 
-        over_tiles!($features, rows32 of Block32, panels32 of Kind32, Tile32, codes32, step32 of <F::Kind as Kind32>::Wide, [1 2 3 4 5], fill32);
-        over_tiles!($features, rows256 of Block256, panels256 of Kind256, Tile256, codes256, step256 of <F::Kind as Kind256>::Wide, [1 2 3 4 5], fill256);
+        over_tiles!(rows32 of Block32, step32 of <F::Kind as Kind32>::Wide, [1 2 3 4 5], fill32);
+        over_tiles!(rows256 of Block256, step256 of <F::Kind as Kind256>::Wide, [1 2 3 4 5], fill256);
 
         /// Two vectors of something that a tile has for every row, from `group` on.
         #[inline]
