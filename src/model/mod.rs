@@ -140,8 +140,7 @@ impl Model {
         let plan = GuidePlan::new(tokenizer)?;
         let bytes = plan.memory_bytes();
         self.engine().reserve(bytes).map_err(|e| e.context("the tokens of constraints"))?;
-        let made = plan.build(tokenizer.clone()).inspect_err(|_| self.engine().release(bytes))?;
-        Ok(guide.insert(Arc::new(made)).clone())
+        Ok(guide.insert(Arc::new(plan.build(tokenizer.clone()))).clone())
     }
 
     /// Changes the budget, from any thread, while passes run. Memory is given back as soon as no pass uses it.

@@ -31,7 +31,7 @@ mod tests;
 pub use chat::{Chat, Conversation};
 pub use detokenizer::{DetokenizeOptions, Detokenizer};
 #[cfg(feature = "constraints")]
-pub(crate) use guide::{Guide, GuidePlan, plain};
+pub(crate) use guide::{Guide, GuidePlan, Reader};
 #[doc(hidden)]
 pub use load::MODELS;
 #[doc(hidden)]

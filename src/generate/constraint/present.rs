@@ -1,17 +1,15 @@
-//! Follows a text by the parser of llguidance.
+//! Reads what a text must be like, for the reader that follows it.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
-use llguidance::Matcher;
-use llguidance::api::{StopReason, TopLevelGrammar};
+use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
 use super::{ConstraintKind, ConstraintState};
 use crate::error::{Error, Result, Status};
 use crate::generate::gbnf;
 use crate::model::Model;
-use crate::text::plain;
+use crate::text::Reader;
 
 /// A longer text is refused.
 const MAX_TEXT: usize = 1 << 20;
@@ -26,16 +24,10 @@ const MAX_REFERENCES: usize = if cfg!(feature = "prefetch") { 4000 } else { 64 }
 /// The stack of the thread that reads a text. Memory comes as it is used.
 const STACK_BYTES: usize = 64 << 20;
 
-pub struct Follower {
-    matcher: Matcher,
-    ends: Arc<[i32]>,
-    /// Words of a mask.
-    words: usize,
-}
+pub struct Follower(Reader);
 
 impl Follower {
     pub fn new(model: &Arc<Model>, kind: ConstraintKind, text: &str) -> Result<Follower> {
-        let tokenizer = model.tokenizer()?;
         if text.len() > MAX_TEXT {
             let message = format!("a constraint of {} bytes: it may have {MAX_TEXT}", text.len());
             return Err(Error::invalid(message));
@@ -57,94 +49,43 @@ impl Follower {
             return Err(Error::invalid(message));
         }
         let guide = model.guide()?;
-        let parser = on_large_stack(|| guide.parser(grammar))?;
-        let ends = (0..tokenizer.vocab_size() as i32).filter(|&token| tokenizer.is_end(token).unwrap_or(false));
-        Ok(Follower {
-            matcher: Matcher::new(Ok(parser)),
-            ends: ends.collect(),
-            words: tokenizer.vocab_size().div_ceil(32),
-        })
+        Ok(Follower(on_large_stack(|| Reader::new(&guide, grammar))?))
     }
 
     pub fn mask(&mut self) -> Result<Vec<u32>> {
-        let mask = self.run(|matcher| matcher.compute_mask_or_eos())?;
-        let mut words: Vec<u32> = mask.into();
-        words.resize(self.words, 0);
-        Ok(words)
+        self.0.mask()
     }
 
     pub fn accept(&mut self, token: i32) -> Result<()> {
-        if self.allowed(&[token])? == 0 {
-            return Err(Error::invalid(format!("token {token} does not follow the constraint")));
-        }
-        if self.is_stopped() {
-            // An end token after a complete text.
+        if self.0.accept(token)? {
             return Ok(());
         }
-        self.run(|matcher| matcher.consume_token(token as u32))
+        Err(Error::invalid(format!("token {token} does not follow the constraint")))
     }
 
     pub fn allowed(&mut self, tokens: &[i32]) -> Result<usize> {
-        let is_end = |token: &i32| self.ends.binary_search(token).is_ok();
-        if self.is_stopped() {
-            return Ok(tokens.first().filter(|token| is_end(token)).map_or(0, |_| 1));
-        }
-        let text: Vec<u32> =
-            tokens.iter().take_while(|token| !is_end(token)).map_while(|&t| t.try_into().ok()).collect();
-        match tokens.first() {
-            Some(first) if is_end(first) => Ok(usize::from(self.progress()? != ConstraintState::Open)),
-            _ if text.iter().any(|&token| token as usize >= self.words * 32) => Ok(0),
-            _ => self.run(|matcher| matcher.validate_tokens(&text)),
-        }
+        self.0.allowed(tokens)
     }
 
     pub fn forced(&mut self) -> Result<Vec<i32>> {
-        if self.is_stopped() {
-            return Ok(Vec::new());
-        }
-        let tokens = self.run(|matcher| Ok::<_, Error>(matcher.compute_ff_tokens()))?;
-        Ok(tokens.into_iter().map(|token| token as i32).collect())
+        self.0.forced()
     }
 
     pub fn progress(&mut self) -> Result<ConstraintState> {
-        if self.is_stopped() {
-            return Ok(ConstraintState::Complete);
-        }
-        let may_end = self.run(|matcher| matcher.is_accepting())?;
-        Ok(if may_end { ConstraintState::MayEnd } else { ConstraintState::Open })
+        let may_end = self.0.may_end()?;
+        Ok(match (self.0.is_complete(), may_end) {
+            (true, _) => ConstraintState::Complete,
+            (false, true) => ConstraintState::MayEnd,
+            (false, false) => ConstraintState::Open,
+        })
     }
 
     pub fn copy(&self) -> Follower {
-        Follower { matcher: self.matcher.deep_clone(), ends: self.ends.clone(), words: self.words }
+        Follower(self.0.copy())
     }
 
     pub fn fork(&self) -> Follower {
-        Follower { matcher: self.matcher.clone(), ends: self.ends.clone(), words: self.words }
-    }
-
-    /// Whether the text is complete.
-    fn is_stopped(&self) -> bool {
-        self.matcher.is_stopped() && self.matcher.stop_reason().is_ok()
-    }
-
-    /// Asks the parser; its errors are final.
-    fn run<T, E: Display>(&mut self, ask: impl FnOnce(&mut Matcher) -> std::result::Result<T, E>) -> Result<T> {
-        let result = ask(&mut self.matcher);
-        if let Some(message) = self.matcher.get_error() {
-            return Err(fault(&message, self.matcher.stop_reason()));
-        }
-        result.map_err(|e| fault(&format!("{e:#}"), self.matcher.stop_reason()))
-    }
-}
-
-fn fault(message: &str, reason: StopReason) -> Error {
-    let message = plain(message);
-    match reason {
-        _ if message.contains(&StopReason::NoExtensionBias.to_string()) => {
-            Error::unsupported("no token of the vocabulary goes on as the constraint asks")
-        }
-        _ if message.starts_with("panic") => Error::new(Status::Internal, format!("a constraint: {message}")),
-        _ => Error::unsupported(format!("the constraint became too complex: {message}")),
+        Follower(self.0.fork())
     }
 }
 

@@ -1,21 +1,31 @@
-//! What constraints need of a vocabulary: the bytes of every token in a trie, and the tokens that may stand inside a
-//! string apart. It is built once for a model, where a constraint is first made.
+//! What constraints need of a vocabulary: the bytes of every token in a trie, and tokens in groups. It is built once for a
+//! model, where a constraint is first made. A reader follows a text by it.
+//!
+//! | file | |
+//! |---|---|
+//! | `reader` | a text and a grammar, token by token |
+//! | `computer` | the tokens that may come next |
+//! | `groups` | tokens by the kinds of their characters |
+//! | `reach` | what texts of some kinds the lexer allows |
 
-mod slices;
+mod computer;
+mod groups;
+mod reach;
+mod reader;
 
 use std::cmp::Ordering;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use llguidance::api::{ParserLimits, TopLevelGrammar};
-use llguidance::toktrie::{INVALID_TOKEN, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
-use llguidance::{ParserFactory, TokenParser};
+use llguidance::api::ParserLimits;
+use llguidance::toktrie::{INVALID_TOKEN, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use super::tokenizer::{TokenizeOptions, Tokenizer};
 use super::vocabulary::Kind;
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result};
 use crate::sys::heap::{self, Trimmed};
-use slices::{Computer, Nothing, Slice, Slices};
+use groups::Groups;
+pub use reader::Reader;
 
 /// A longer token is never allowed: nodes of the trie count their depth in 10 bits.
 const LONGEST_TOKEN: usize = 1000;
@@ -41,17 +51,19 @@ fn limits() -> ParserLimits {
 
 /// A vocabulary as constraints see it.
 pub struct Guide {
-    factory: ParserFactory,
-    computer: Arc<Computer>,
+    words: Arc<Words>,
+    groups: Arc<Groups>,
+    /// In their order.
+    ends: Vec<TokenId>,
 }
 
 /// The tokens of a vocabulary by their bytes: what a guide is built from.
 pub struct GuidePlan {
     bytes: Vec<u8>,
     ends: Vec<u32>,
-    slices: Vec<Option<Slice>>,
+    /// Tokens with bytes of their own, in the order of these.
+    sorted: Vec<u32>,
     nodes: usize,
-    slice_bytes: u64,
 }
 
 impl GuidePlan {
@@ -72,17 +84,11 @@ impl GuidePlan {
             }
             ends.push(bytes.len() as u32);
         }
-        let mut plan = GuidePlan { bytes, ends, slices: Vec::new(), nodes: 1, slice_bytes: 0 };
+        let mut plan = GuidePlan { bytes, ends, sorted: Vec::new(), nodes: 1 };
         plan.leave_doubles_out(tokenizer)?;
-        heap::reserve(&mut plan.slices, count, "tokens of constraints")?;
-        for token in 0..count as u32 {
-            let slice = Slice::of(plan.word(token));
-            plan.slices.push(slice);
-        }
         if plan.nodes >= MAX_NODES || count >= 1 << 24 {
             return Err(Error::unsupported(format!("constraints for a vocabulary of {count} tokens")));
         }
-        plan.slice_bytes = Slices::memory_bytes(&plan.slices, |token| plan.word(token).len());
         Ok(plan)
     }
 
@@ -97,11 +103,11 @@ impl GuidePlan {
         });
         let mut before: Range<usize> = 0..0;
         let mut doubles = Vec::new();
-        for token in sorted {
+        for &token in &sorted {
             let range = self.range(token);
             let same = self.bytes[before.clone()].iter().zip(&self.bytes[range.clone()]);
             let common = same.take_while(|(a, b)| a == b).count();
-            if !range.is_empty() && common == range.len() && common == before.len() {
+            if common == range.len() && common == before.len() {
                 heap::push(&mut doubles, token, "tokens of constraints")?;
                 continue;
             }
@@ -109,17 +115,19 @@ impl GuidePlan {
             before = range;
         }
         doubles.sort_unstable();
-        let (mut from, mut to, mut doubles) = (0, 0, doubles.into_iter().peekable());
+        let (mut from, mut to, mut left_out) = (0, 0, doubles.iter().peekable());
         for (token, end) in self.ends.iter_mut().enumerate() {
             let range = from..*end as usize;
             from = range.end;
-            if doubles.next_if_eq(&(token as u32)).is_none() {
+            if left_out.next_if_eq(&&(token as u32)).is_none() {
                 self.bytes.copy_within(range.clone(), to);
                 to += range.len();
             }
             *end = to as u32;
         }
         self.bytes.truncate(to);
+        sorted.retain(|token| doubles.binary_search(token).is_err());
+        self.sorted = sorted;
         Ok(())
     }
 
@@ -134,81 +142,54 @@ impl GuidePlan {
 
     /// What the guide holds, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        trie_bytes(self.ends.len(), self.bytes.len(), self.nodes) + self.slice_bytes
+        let trie = self.ends.len() * 12 + self.bytes.len() + self.nodes.next_power_of_two() * 8;
+        trie as u64 + Groups::memory_bytes(self.ends.len())
     }
 
     /// Builds the guide. Beside what stays, that takes about 64 bytes for each token until it is done.
-    ///
-    /// # Errors
-    /// `INTERNAL`.
-    pub fn build(self, tokenizer: Arc<Tokenizer>) -> Result<Guide> {
+    pub fn build(self, tokenizer: Arc<Tokenizer>) -> Guide {
         let _heap = Trimmed;
+        let groups = Groups::build(self.ends.len(), self.sorted.iter().map(|&token| (token, self.word(token))));
         let words: Vec<Vec<u8>> = (0..self.ends.len() as u32).map(|token| self.word(token).to_vec()).collect();
         let ends: Vec<TokenId> = tokenizer.ends.clone();
-        let slices = Slices::build(&self.slices, &words);
-        let mut whole = trie(&words, ends.first().copied());
+        let info = TokRxInfo::new(words.len() as u32, ends.first().copied().unwrap_or(INVALID_TOKEN));
+        let mut trie = TokTrie::from(&info, &words);
         drop(words);
         if ends.len() > 1 {
-            whole = whole.with_eos_tokens(&ends);
+            trie = trie.with_eos_tokens(&ends);
         }
-        let words = Arc::new(Words { tokenizer, whole: OnceLock::new(), empty: trie(&[], None) });
-        let env: TokEnv = words.clone();
-        // The factory makes slices of its own of the trie that it finds. Ours take the place of those: they take a tenth of
-        // the memory.
-        let factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices::expressions());
-        let mut factory =
-            factory.map_err(|e| Error::new(Status::Internal, format!("the tokens of constraints: {e}")))?;
-        factory.quiet();
-        *factory.limits_mut() = limits();
-        // Nobody has set it before.
-        let _ = words.whole.set(whole);
-        Ok(Guide { factory, computer: Arc::new(Computer { slices, words }) })
+        Guide { words: Arc::new(Words { tokenizer, trie }), groups: Arc::new(groups), ends }
     }
 }
 
 impl Guide {
-    /// A parser of a grammar at its beginning.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`: the grammar cannot be read, asks for what is not built in, or goes beyond its bounds.
-    pub fn parser(&self, grammar: TopLevelGrammar) -> Result<TokenParser> {
-        let parser = self.factory.create_parser(grammar);
-        let mut parser = parser.map_err(|e| Error::invalid(plain(&format!("{e:#}"))))?;
-        // The bounds of states and steps hold from the first mask on. What is forced before that has none, and may be
-        // without end: so there is a first mask of nothing.
-        parser.parser.compute_bias(&Nothing(self.computer.clone()), b" ");
-        parser.bias_computer = self.computer.clone();
-        Ok(parser)
+    fn vocabulary(&self) -> usize {
+        self.words.tokenizer.vocab_size()
     }
-}
 
-/// The message of an error of the parser's, without what is meant for those who work on it.
-pub fn plain(message: &str) -> String {
-    let end = ["\n<backtrace>", "\n<state>", "\n<non-verbose/>"].iter().filter_map(|mark| message.find(mark)).min();
-    message[..end.unwrap_or(message.len())].trim().to_string()
+    fn is_end(&self, token: i32) -> bool {
+        u32::try_from(token).is_ok_and(|token| self.ends.binary_search(&token).is_ok())
+    }
 }
 
 /// The tokens with their bytes, and how text is cut into them.
 struct Words {
     tokenizer: Arc<Tokenizer>,
-    whole: OnceLock<TokTrie>,
-    /// In its place until it is there.
-    empty: TokTrie,
+    trie: TokTrie,
 }
 
 impl TokenizerEnv for Words {
     fn tok_trie(&self) -> &TokTrie {
-        self.whole.get().unwrap_or(&self.empty)
+        &self.trie
     }
 
     fn tokenize_bytes(&self, text: &[u8]) -> Vec<TokenId> {
         let options = TokenizeOptions { continues: true, ..TokenizeOptions::default() };
         let tokens = self.tokenizer.tokenize(text, options).unwrap_or_default();
         let tokens: Vec<TokenId> = tokens.into_iter().map(|token| token as u32).collect();
-        let trie = self.tok_trie();
-        let spelt = tokens.iter().flat_map(|&token| trie.token(token));
+        let spelt = tokens.iter().flat_map(|&token| self.trie.token(token));
         // Some vocabularies change a text that they take in.
-        if spelt.eq(text) { tokens } else { trie.greedy_tokenize(text) }
+        if spelt.eq(text) { tokens } else { self.trie.greedy_tokenize(text) }
     }
 }
 
@@ -235,15 +216,6 @@ impl Tokenizer {
         out.push(TokTrie::SPECIAL_TOKEN_MARKER);
         out.extend_from_slice(self.vocabulary.text(token));
     }
-}
-
-fn trie(words: &[Vec<u8>], end: Option<TokenId>) -> TokTrie {
-    TokTrie::from(&TokRxInfo::new(words.len() as u32, end.unwrap_or(INVALID_TOKEN)), words)
-}
-
-/// The bytes of a trie: places of tokens, their order, their bytes, and the nodes, whose list grows by doubling.
-fn trie_bytes(tokens: usize, bytes: usize, nodes: usize) -> u64 {
-    (tokens * 12 + bytes + nodes.next_power_of_two() * 8) as u64
 }
 
 #[cfg(test)]

@@ -31,31 +31,32 @@ fn a_mask_has_what_each_token_by_itself_may_do_in_every_vocabulary() {
         assert!(bytes < 80 * tokenizer.vocab_size() as u64 + (1 << 20), "{name}: {bytes} bytes");
         let has_word: Vec<bool> =
             (0..tokenizer.vocab_size() as u32).map(|token| !plan.word(token).is_empty()).collect();
-        let guide = plan.build(tokenizer.clone()).unwrap();
+        let guide = Arc::new(plan.build(tokenizer.clone()));
         let mut seen = 0;
         for grammar in grammars() {
-            let mut parser = guide.parser(grammar).unwrap();
-            parser.start_without_prompt();
+            let mut reader = Reader::new(&guide, grammar).unwrap();
             for step in 0..4 {
-                if !parser.compute_ff_tokens().is_empty() {
-                    let forced = parser.consume_ff_tokens().unwrap();
+                for token in reader.forced().unwrap() {
                     // They say what has to be said, and as they stand in the vocabulary.
-                    assert!(forced.iter().all(|&token| has_word[token as usize]), "{name}");
+                    assert!(has_word[token as usize], "{name}");
+                    assert!(reader.accept(token).unwrap(), "{name}");
                 }
-                let Ok(mask) = parser.compute_mask() else { break };
+                let mask = reader.mask().unwrap();
+                let is_allowed = |token: usize| mask[token / 32] >> (token % 32) & 1 == 1;
                 let step_of = (tokenizer.vocab_size() / 3000).max(1);
                 for token in (step..tokenizer.vocab_size()).step_by(step_of) {
                     if tokenizer.is_end(token as i32).unwrap() {
                         continue;
                     }
-                    let valid = has_word[token] && parser.validate_tokens_raw(&[token as u32]).unwrap() == 1;
-                    assert_eq!(mask.is_allowed(token as u32), valid, "{name}, step {step}: {token}");
+                    let valid = has_word[token] && reader.allowed(&[token as i32]).unwrap() == 1;
+                    assert_eq!(is_allowed(token), valid, "{name}, step {step}: {token}");
                     seen += usize::from(valid);
                 }
-                let allowed: Vec<u32> = mask.iter().filter(|&token| !tokenizer.is_end(token as i32).unwrap()).collect();
+                let chosen = |token: &usize| is_allowed(*token) && !tokenizer.is_end(*token as i32).unwrap();
+                let allowed: Vec<usize> = (0..tokenizer.vocab_size()).filter(chosen).collect();
                 let Some(&token) = allowed.get(allowed.len() / 2) else { break };
-                parser.consume_token(token).unwrap();
-                if parser.check_stop().unwrap() {
+                assert!(reader.accept(token as i32).unwrap(), "{name}");
+                if reader.is_complete() {
                     break;
                 }
             }
@@ -68,21 +69,23 @@ fn a_mask_has_what_each_token_by_itself_may_do_in_every_vocabulary() {
 fn texts_that_are_forced_are_cut_as_the_tokeniser_cuts_them() {
     for (name, tokenizer) in real_tokenizers() {
         let tokenizer = Arc::new(tokenizer);
-        let guide = GuidePlan::new(&tokenizer).unwrap().build(tokenizer.clone()).unwrap();
+        let guide = Arc::new(GuidePlan::new(&tokenizer).unwrap().build(tokenizer.clone()));
         let text = "the quick brown fox says 42 times: no";
-        let mut parser = guide.parser(TopLevelGrammar::from_regex(text)).unwrap();
-        parser.start_without_prompt();
+        let mut reader = Reader::new(&guide, TopLevelGrammar::from_regex(text)).unwrap();
         let (mut spelt, mut tokens) = (Vec::new(), 0);
-        while !parser.stopped() {
-            let mask = parser.compute_mask().unwrap();
-            let token = mask.iter().next().unwrap();
-            parser.consume_token(token).unwrap();
-            let forced = parser.consume_ff_tokens().unwrap();
+        while !reader.is_complete() {
+            let mask = reader.mask().unwrap();
+            let at = mask.iter().position(|&word| word != 0).unwrap();
+            let token = (at * 32) as i32 + mask[at].trailing_zeros() as i32;
+            assert!(reader.accept(token).unwrap(), "{name}");
+            let forced = reader.forced().unwrap();
+            for &token in &forced {
+                assert!(reader.accept(token).unwrap(), "{name}");
+            }
             for token in [token].into_iter().chain(forced) {
-                tokenizer.piece(token as i32, false, &mut spelt).unwrap();
+                tokenizer.piece(token, false, &mut spelt).unwrap();
                 tokens += 1;
             }
-            parser.check_stop().unwrap();
         }
         assert_eq!(String::from_utf8(spelt).unwrap(), text, "{name}");
         assert!(tokens <= text.len(), "{name}");
