@@ -93,7 +93,12 @@ const CASES: &[Case] = &[
         r"(.|\n)*END",
         "The text goes on as it likes, with {braces} and \"quotes\".\nIt has lines.\nEND",
     ),
-    ("chess", ConstraintKind::Regex, r"(\d+\. ([NBRQK]?[a-h]?x?[a-h][1-8][+#]? ?){1,2})+", "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6 "),
+    (
+        "chess",
+        ConstraintKind::Regex,
+        r"(\d+\. ([NBRQK]?[a-h]?x?[a-h][1-8][+#]? ?){1,2})+",
+        "1. e4 e5 2. Nf3 Nc6 3. Bb5 a6 ",
+    ),
 ];
 
 /// Time of the processor that this thread has had: other programs do not count.
@@ -158,9 +163,8 @@ impl Bench {
                 }
                 (None, _) => {
                     let all = 0..tokenizer.vocab_size() as i32;
-                    let allowed: Vec<i32> = all
-                        .filter(|&token| is_allowed(&mask, token) && !tokenizer.is_end(token).unwrap())
-                        .collect();
+                    let allowed: Vec<i32> =
+                        all.filter(|&token| is_allowed(&mask, token) && !tokenizer.is_end(token).unwrap()).collect();
                     if allowed.is_empty() {
                         break;
                     }

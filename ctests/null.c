@@ -353,6 +353,17 @@ static void constraint_functions(const layerline_model *model)
     REFUSED_ERR(layerline_constraint_new(NULL, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, err));
     REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, NULL, 1, &constraint, err));
     REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, NULL, err));
+    REFUSED_ERR(layerline_constraint_new(model, -1, "a", 1, &constraint, err));
+    /* Not UTF-8, NUL, empty. */
+    for (int32_t kind = LAYERLINE_CONSTRAINT_JSON_SCHEMA; kind <= LAYERLINE_CONSTRAINT_REGEX; kind++)
+        REFUSED_ERR(layerline_constraint_new(model, kind, "\"\xff\"", 3, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "{\0}", 3, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "\0", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "\0", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "", 0, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "", 0, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "", 0, &constraint, err));
+    REQUIRE(constraint == NULL);
     REFUSED_ERR(layerline_generation_set_constraint(NULL, NULL, err));
     CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_constraint(generation, NULL, NULL));
     REFUSED_ERR(layerline_constraint_copy(NULL, &copy, err));

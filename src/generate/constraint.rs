@@ -180,3 +180,20 @@ mod absent {
         }
     }
 }
+
+#[cfg(all(test, not(feature = "constraints")))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{Options, Status};
+
+    #[test]
+    fn a_library_without_constraints_says_so() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/arch/llama.gguf");
+        let model = Model::open(&path, &Options { memory_budget: 64 << 20, ..Options::default() }).unwrap();
+        let error = Constraint::new(&model, ConstraintKind::Regex, "a").err().unwrap();
+        assert_eq!(error.status(), Status::Unsupported);
+        assert!(error.message().contains("feature \"constraints\""), "{error}");
+    }
+}

@@ -19,7 +19,10 @@ const MAX_DEPTH: usize = 100;
 
 /// Rules of a grammar, and references of a schema, at most: each may lead to the next one, and the parser takes 2 to 5 KiB of
 /// stack for each.
-const MAX_REFERENCES: usize = if cfg!(feature = "prefetch") { 4000 } else { 64 };
+const MAX_REFERENCES: usize = if cfg!(feature = "prefetch") { 3000 } else { 64 };
+
+/// The members of an object of a schema's "properties", at most, if there is one such object: time grows with their square.
+const MAX_MEMBERS: usize = 2000;
 
 /// The stack of the thread that reads a text. Memory comes as it is used.
 const STACK_BYTES: usize = 64 << 20;
@@ -111,6 +114,21 @@ fn depth(value: &Value) -> usize {
     }
 }
 
+/// The squares of the numbers of members of all "properties", which reading takes time for.
+fn members(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => values.iter().map(members).sum(),
+        Value::Object(objects) => {
+            let own = |(name, value): (&String, &Value)| match value {
+                Value::Object(own) if name.ends_with("roperties") => own.len() * own.len() + members(value),
+                _ => members(value),
+            };
+            objects.iter().map(own).sum()
+        }
+        _ => 0,
+    }
+}
+
 /// A schema, with the spaces between members that models know best.
 fn schema(text: &str) -> Result<Value> {
     let mut schema: Value =
@@ -118,6 +136,9 @@ fn schema(text: &str) -> Result<Value> {
     let depth = depth(&schema);
     if depth > MAX_DEPTH {
         return Err(Error::invalid(format!("the schema is {depth} levels deep: it may be {MAX_DEPTH}")));
+    }
+    if members(&schema) > MAX_MEMBERS * MAX_MEMBERS {
+        return Err(Error::invalid(format!("the schema has too many properties: an object may have {MAX_MEMBERS}")));
     }
     if let Value::Object(members) = &mut schema {
         members

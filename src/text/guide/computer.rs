@@ -114,3 +114,20 @@ impl BiasComputer for Nothing<'_> {
         self.0.trie()
     }
 }
+
+/// Looks for each token.
+#[cfg(test)]
+pub struct Plain<'a>(pub &'a Computer);
+
+#[cfg(test)]
+impl BiasComputer for Plain<'_> {
+    fn compute_bias(&self, recognizer: &mut ParserRecognizer<'_>, start: &[u8]) -> SimpleVob {
+        let mut allowed = self.trie().alloc_token_set();
+        self.trie().add_bias(recognizer, &mut allowed, start);
+        allowed
+    }
+
+    fn trie(&self) -> &TokTrie {
+        self.0.trie()
+    }
+}

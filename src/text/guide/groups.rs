@@ -69,9 +69,9 @@ const LONG: u8 = 64;
 impl Class {
     /// Of a token, and how many characters it has.
     fn of(word: &[u8]) -> (Class, u8) {
-        let kinds = std::str::from_utf8(word).ok().and_then(|text| {
-            text.chars().try_fold((0, 0), |(kinds, count), c| Some((kinds | kind_of(c)?, count + 1)))
-        });
+        let kinds = std::str::from_utf8(word)
+            .ok()
+            .and_then(|text| text.chars().try_fold((0, 0), |(kinds, count), c| Some((kinds | kind_of(c)?, count + 1))));
         let (kinds, count) = kinds.unwrap_or((0, 0usize));
         (Class(if count > MOST_CHARS { kinds | LONG } else { kinds }), count.min(MOST_KNOWN + 1) as u8)
     }

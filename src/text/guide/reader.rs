@@ -192,6 +192,29 @@ impl Reader {
         Ok(mask)
     }
 
+    /// The tokens that may come next but for those that end the text, each of them looked for in the trie.
+    #[cfg(test)]
+    pub(super) fn mask_by_trie(&mut self) -> Option<Vec<u32>> {
+        let (tokens, begin) = self.find_forced();
+        if !tokens.is_empty() {
+            return None;
+        }
+        let begin = begin.clone();
+        self.parser.invalidate_bias_cache();
+        let mask = self.parser.compute_bias(&super::computer::Plain(&self.computer), &begin);
+        self.parser.invalidate_bias_cache();
+        Some(mask.into())
+    }
+
+    /// A panic inside the parser.
+    #[cfg(test)]
+    pub(super) fn panic_inside(&mut self) -> Result<()> {
+        self.run(|reader| {
+            let _ = reader.parser.test_trigger_lexer_error();
+            Ok(())
+        })
+    }
+
     /// The tokens that are forced, and the bytes after them that are forced too, but may be parts of several tokens.
     fn find_forced(&mut self) -> &(Vec<TokenId>, Vec<u8>) {
         let found = match self.forced.take() {
@@ -224,10 +247,19 @@ impl Reader {
         } else {
             (tokens, fixed) = guide.words.tokenize_bytes_marker(&bytes);
         }
-        let (loose, loose_bytes) = self.parser.with_recognizer(|parser| trie.chop_tokens(parser, &tokens[fixed..]));
+        let (loose, _) = self.parser.with_recognizer(|parser| trie.chop_tokens(parser, &tokens[fixed..]));
         tokens.truncate(tokens.len() - loose);
-        let rest = bytes[bytes.len().saturating_sub(loose_bytes)..].to_vec();
-        (tokens, rest)
+        // Some vocabularies cannot say every text: what they make of it does not count.
+        let mut spelt = 0;
+        let says = |token: &&TokenId| {
+            let word = trie.decode_raw(&[**token]);
+            let right = bytes[spelt..].starts_with(&word);
+            spelt += if right { word.len() } else { 0 };
+            right
+        };
+        let right = tokens.iter().take_while(says).count();
+        tokens.truncate(right);
+        (tokens, bytes[spelt..].to_vec())
     }
 
     /// Whether a bound was reached.
