@@ -53,6 +53,12 @@ fn doubling(depth: usize) -> String {
     format!("root ::= r0\n{}r{depth} ::= \"a\"\n", (0..depth).map(rule).collect::<String>())
 }
 
+/// A rule that calls the one before it, and so on.
+fn backwards(count: usize) -> String {
+    let rule = |i: usize| format!("r{} ::= \"x\"? r{i}\n", i + 1);
+    format!("r0 ::= \"a\"\n{}root ::= r{count}\n", (0..count).map(rule).collect::<String>())
+}
+
 fn list(count: usize, item: impl Fn(usize) -> String) -> String {
     (0..count).map(item).collect::<Vec<_>>().join(",")
 }
@@ -84,7 +90,7 @@ fn hostile_schemas() -> Vec<String> {
         "\0".into(),
         "nothing".into(),
         "\u{feff}{}".into(),
-        chain(3000),
+        chain(480),
         chain(20_000),
         format!("{{\"allOf\": [{}]}}", list(14, choices)),
         format!("{{\"oneOf\": [{}]}}", list(2000, |i| format!("{{\"type\": \"object\", \"required\": [\"r{i}\"]}}"))),
@@ -117,7 +123,9 @@ fn hostile_grammars() -> Vec<(ConstraintKind, String)> {
         (REGEX, nested("(?:a|", "b", ")", 240)),
         (REGEX, "\\p{L}{1,9999}".into()),
         (GBNF, doubling(40)),
+        (GBNF, doubling(950)),
         (GBNF, doubling(4000)),
+        (GBNF, backwards(950)),
         (GBNF, "root ::= ".to_string() + &nested("(", "\"a\"", ")", 50_000)),
         (GBNF, "root ::= (((\"a\"{10000}){10000}){10000} root)?".into()),
         (GBNF, "root ::= root root | \"a\" | ".into()),

@@ -40,8 +40,9 @@ pub const LAYERLINE_CONSTRAINT_COMPLETE: i32 = 2;
 /// The first constraint of a model takes memory from the model's budget, once and for as long as the model is open: the
 /// tokens by their bytes, 30 to 60 bytes for each of the vocabulary. Building that takes up to 100 bytes more for each, which
 /// are outside the budget and freed before the call returns. What a constraint itself takes is outside every budget: mostly
-/// less than a MiB. It is bounded, as its time is: texts have 1 MiB at most, grammars 200,000 symbols, regular expressions
-/// 50,000 states of 1 to 2 KiB each; a call that would go beyond such a bound fails. This memory, and what building takes
+/// less than a MiB. It is bounded, as its time is: texts have 1 MiB at most, grammars 1,000 rules and 200,000 symbols, schemas
+/// 1,000 references and 2,000 properties in an object, regular expressions 50,000 states of 1 to 2 KiB each; a call that would
+/// go beyond such a bound fails. This memory, and what building takes
 /// but for its lists, is small or follows from the text: without memory for it the process ends, as for tokenising.
 /// Calls take 512 KiB of stack at most.
 pub struct layerline_constraint {

@@ -186,7 +186,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{Options, Status};
+    use crate::error::Status;
+    use crate::model::Options;
 
     #[test]
     fn a_library_without_constraints_says_so() {

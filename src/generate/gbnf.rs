@@ -320,13 +320,14 @@ impl Writer {
     fn new(rules: Vec<Expr>) -> Writer {
         // Regular are rules of which all rules that they name are so; what names itself, by others too, never becomes so.
         let mut regular = vec![false; rules.len()];
-        loop {
-            let more: Vec<usize> =
-                (0..rules.len()).filter(|&rule| !regular[rule] && is_regular(&rules[rule], &regular)).collect();
-            if more.is_empty() {
-                break;
+        let mut more = true;
+        while std::mem::take(&mut more) {
+            // Most rules name later ones.
+            for rule in (0..rules.len()).rev() {
+                if !regular[rule] && is_regular(&rules[rule], &regular) {
+                    (regular[rule], more) = (true, true);
+                }
             }
-            more.into_iter().for_each(|rule| regular[rule] = true);
         }
         let names = vec![None; rules.len()];
         Writer { rules, regular, names, waiting: Vec::new(), count: 0, out: String::new() }

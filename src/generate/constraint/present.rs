@@ -18,8 +18,8 @@ const MAX_TEXT: usize = 1 << 20;
 const MAX_DEPTH: usize = 100;
 
 /// Rules of a grammar, and references of a schema, at most: each may lead to the next one, and the parser takes 2 to 5 KiB of
-/// stack for each.
-const MAX_REFERENCES: usize = if cfg!(feature = "prefetch") { 3000 } else { 64 };
+/// stack for each, and time that grows faster than their number.
+const MAX_REFERENCES: usize = if cfg!(feature = "prefetch") { 1000 } else { 64 };
 
 /// The members of an object of a schema's "properties", at most, if there is one such object: time grows with their square.
 const MAX_MEMBERS: usize = 2000;
@@ -35,12 +35,6 @@ impl Follower {
             let message = format!("a constraint of {} bytes: it may have {MAX_TEXT}", text.len());
             return Err(Error::invalid(message));
         }
-        let grammar = match kind {
-            ConstraintKind::JsonSchema => TopLevelGrammar::from_json_schema(schema(text)?),
-            ConstraintKind::Gbnf => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
-            ConstraintKind::Lark => TopLevelGrammar::from_lark(text.to_string()),
-            ConstraintKind::Regex => TopLevelGrammar::from_regex(text),
-        };
         let references = match kind {
             ConstraintKind::JsonSchema => text.matches("Ref\"").count() + text.matches("$ref").count(),
             ConstraintKind::Gbnf => text.matches("::=").count(),
@@ -51,6 +45,12 @@ impl Follower {
             let message = format!("{references} rules or references: a constraint may have {MAX_REFERENCES}");
             return Err(Error::invalid(message));
         }
+        let grammar = match kind {
+            ConstraintKind::JsonSchema => TopLevelGrammar::from_json_schema(schema(text)?),
+            ConstraintKind::Gbnf => TopLevelGrammar::from_lark(gbnf::to_lark(text)?),
+            ConstraintKind::Lark => TopLevelGrammar::from_lark(text.to_string()),
+            ConstraintKind::Regex => TopLevelGrammar::from_regex(text),
+        };
         let guide = model.guide()?;
         Ok(Follower(on_large_stack(|| Reader::new(&guide, grammar))?))
     }
