@@ -171,7 +171,7 @@ fn follow(model: &Arc<Model>, kind: ConstraintKind, text: &str, last: bool) -> b
     for _ in 0..32 {
         let Ok(mask) = constraint.mask() else { break };
         let mut allowed = (0..mask.len() * 32).filter(|&token| mask[token / 32] >> (token % 32) & 1 == 1);
-        let chosen = if last { allowed.last() } else { allowed.next() };
+        let chosen = if last { allowed.next_back() } else { allowed.next() };
         let Some(token) = chosen else { break };
         let copy = constraint.copy();
         if constraint.accept(token as i32).is_err() || constraint.forced().is_err() || constraint.progress().is_err() {
