@@ -17,6 +17,7 @@
 #   make bench-kernels     the products of every format, beside what the machine allows, or llama.cpp's; ARGS="--help"
 #   make bench-experts     what an expert cache finds in memory, ARGS="trace ..."; what it is worth, "--end-to-end trace"
 #   make bench-decisions   what deciding about a page costs, from 1,000 to 100,000 pages
+#   make bench-masks       what the masks of constraints take; ARGS=MODEL.gguf
 #   make bench-small       attention, norms, RoPE, softmax and activations one by one
 #   make fuzz       every fuzz target for 60 s each; SECONDS_EACH=600, TARGETS="chat text"; needs cargo-fuzz
 #   make torture    the long forms of what make test does in short ones: an hour
@@ -52,7 +53,7 @@ PREFIX ?= /usr/local
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo serve test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions fuzz torture lint clean
+.PHONY: all demo serve test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-masks bench-experts bench-decisions fuzz torture lint clean
 all: lib examples
 
 demo: examples
@@ -112,7 +113,7 @@ abi:
 abi-release:
 	scripts/abi.sh release
 
-bench-streaming bench-speed bench-kernels bench-small bench-experts bench-decisions: bench-%:
+bench-streaming bench-speed bench-kernels bench-small bench-masks bench-experts bench-decisions: bench-%:
 	$(CARGO) bench --bench $* -- $(ARGS)
 
 fuzz:

@@ -440,6 +440,26 @@ void generations_draft_and_stop(ll::model &model)
     generation.add_stop("x").clear_stops();
 }
 
+void texts_follow_constraints(ll::model &model)
+{
+    ll::constraint constraint(model, ll::constraint_kind::regex, "ab[0-9]{2}c");
+    ll::generation generation;
+    ll::sampler sampler;
+    std::string text;
+    generation.set_constraint(&constraint);
+    ll::session(model).generate(generation, sampler, PROMPT, [&](ll::token, std::string_view piece) { text += piece; });
+    CHECK(text.size() == 5 && text.substr(0, 2) == "ab" && text[4] == 'c');
+    CHECK(generation.stats().end == LAYERLINE_END_CONSTRAINT);
+    generation.set_constraint(nullptr);
+    ll::constraint copy = constraint.copy();
+    std::vector<ll::token> forced = copy.forced();
+    CHECK(!forced.empty() && copy.mask()[forced[0] / 32] == 1u << forced[0] % 32);
+    copy.accept(forced);
+    CHECK(copy.state() == ll::constraint_state::open && copy.forced().empty());
+    throws(ll::status::invalid_argument, [&] { copy.accept(forced); });
+    throws(ll::status::invalid_argument, [&] { ll::constraint(model, ll::constraint_kind::json_schema, "{"); });
+}
+
 void models_share_a_budget()
 {
     ll::options options = small_options();
@@ -477,6 +497,7 @@ int main()
     a_session_goes_to_memory_and_back_to_a_checkpoint(model);
     generation_calls_what_can_be_called(model);
     generations_draft_and_stop(model);
+    texts_follow_constraints(model);
     models_share_a_budget();
     return check_result();
 }

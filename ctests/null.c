@@ -28,6 +28,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_session_free(NULL);
     layerline_sampler_free(NULL);
     layerline_generation_free(NULL);
+    layerline_constraint_free(NULL);
     layerline_detokenizer_free(NULL);
     layerline_message_parser_free(NULL);
     layerline_adapter_free(NULL);
@@ -392,6 +393,51 @@ static void generation_functions(layerline_model *model, layerline_session *sess
     layerline_generation_free(generation);
 }
 
+static void constraint_functions(const layerline_model *model)
+{
+    layerline_constraint *constraint = NULL, *copy = NULL;
+    layerline_generation *generation = layerline_generation_new();
+    uint32_t words[16];
+    int32_t tokens[16], state = 0, token = 5;
+    size_t needed = 0;
+    REQUIRE(generation != NULL);
+    REFUSED_ERR(layerline_constraint_new(NULL, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, NULL, 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, NULL, err));
+    REFUSED_ERR(layerline_constraint_new(model, -1, "a", 1, &constraint, err));
+    /* Not UTF-8, NUL, empty. */
+    for (int32_t kind = LAYERLINE_CONSTRAINT_JSON_SCHEMA; kind <= LAYERLINE_CONSTRAINT_REGEX; kind++)
+        REFUSED_ERR(layerline_constraint_new(model, kind, "\"\xff\"", 3, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "{\0}", 3, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "\0", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "\0", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "", 0, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "", 0, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "", 0, &constraint, err));
+    REQUIRE(constraint == NULL);
+    REFUSED_ERR(layerline_generation_set_constraint(NULL, NULL, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_constraint(generation, NULL, NULL));
+    REFUSED_ERR(layerline_constraint_copy(NULL, &copy, err));
+    REFUSED_ERR(layerline_constraint_mask(NULL, words, 16, &needed, err));
+    REFUSED_ERR(layerline_constraint_accept(NULL, &token, 1, err));
+    REFUSED_ERR(layerline_constraint_forced(NULL, tokens, 16, &needed, err));
+    REFUSED_ERR(layerline_constraint_get_state(NULL, &state, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, NULL));
+    if (constraint) {
+        REFUSED_ERR(layerline_constraint_copy(constraint, NULL, err));
+        REFUSED_ERR(layerline_constraint_mask(constraint, NULL, 16, &needed, err));
+        REFUSED_ERR(layerline_constraint_mask(constraint, words, 16, NULL, err));
+        REFUSED_ERR(layerline_constraint_accept(constraint, NULL, 1, err));
+        REFUSED_ERR(layerline_constraint_forced(constraint, NULL, 16, &needed, err));
+        REFUSED_ERR(layerline_constraint_forced(constraint, tokens, 16, NULL, err));
+        REFUSED_ERR(layerline_constraint_get_state(constraint, NULL, err));
+        CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_constraint_mask(constraint, NULL, 0, &needed, NULL));
+        CHECK(needed > 0);
+    }
+    layerline_constraint_free(constraint);
+    layerline_generation_free(generation);
+}
+
 int main(void)
 {
     settings s = { 0 };
@@ -412,6 +458,7 @@ int main(void)
     session_functions(session);
     sampler_functions(session, model);
     generation_functions(model, session);
+    constraint_functions(model);
     layerline_session_free(session);
     layerline_model_free(model);
     return check_result();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 19] = [
+const SECTIONS: [(&str, &str); 20] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
@@ -22,7 +22,8 @@ const SECTIONS: [(&str, &str); 19] = [
     ("message", "what models write: answers, reasoning, tool calls"),
     ("sampler", "sampling and generation"),
     ("chain", "more of a sampler's chain"),
-    ("generation", "generation with stop strings and drafts"),
+    ("constraint", "constraints: schemas, grammars, regular expressions"),
+    ("generation", "generation with stop strings, constraints and drafts"),
 ];
 
 const TOP: &str = r#"/* layerline: runs GGUF language models inside a memory budget, however large the model is. Weights that do not fit are

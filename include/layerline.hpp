@@ -174,6 +174,19 @@ using memory_plan = layerline_plan;      /**< What a model needs, in bytes. */
 using model_info = layerline_model_info; /**< Facts of a model. */
 using session_info = layerline_session_info; /**< Facts of a session. */
 using progress = layerline_progress;         /**< How far a pass has come. */
+/** How a constraint is written. */
+enum class constraint_kind : std::int32_t {
+    json_schema = LAYERLINE_CONSTRAINT_JSON_SCHEMA,
+    gbnf = LAYERLINE_CONSTRAINT_GBNF,
+    lark = LAYERLINE_CONSTRAINT_LARK,
+    regex = LAYERLINE_CONSTRAINT_REGEX
+};
+/** How far the text of a constraint is. */
+enum class constraint_state : std::int32_t {
+    open = LAYERLINE_CONSTRAINT_OPEN,        /**< It goes on. */
+    may_end = LAYERLINE_CONSTRAINT_MAY_END,  /**< It may end here, or go on. */
+    complete = LAYERLINE_CONSTRAINT_COMPLETE /**< Nothing can follow. */
+};
 using generation_stats = layerline_generation_stats; /**< Figures of the last generation. */
 using token_logprob = layerline_token_logprob; /**< A token and how likely it was. */
 using generated_token = layerline_generated; /**< A token that was generated, and what is known of it. */
@@ -868,6 +881,7 @@ public:
 private:
     friend class detokenizer;
     friend class message_parser;
+    friend class constraint;
     result<span<event>> wait_ms(std::int32_t timeout, span<event> room) noexcept
     {
         std::size_t count = 0;
@@ -1077,6 +1091,89 @@ private:
 };
 
 /**
+ * What a text must be like, and how far it is: layerline_constraint. For generations, and for programs that sample
+ * themselves. It keeps the model alive; one thread at a time.
+ */
+class constraint : public detail::handle<layerline_constraint, layerline_constraint_free> {
+    using handle::handle;
+
+public:
+    /** Takes over a handle of the C interface. */
+    static constraint adopt(layerline_constraint *owned) noexcept { return constraint(owned); }
+    /** layerline_constraint_new: at the beginning of a text. */
+    static result<constraint> try_make(const model &of, constraint_kind kind, std::string_view text) noexcept
+    {
+        layerline_constraint *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_constraint_new(of.get(), static_cast<std::int32_t>(kind), text.data(),
+                                                                 text.size(), &made, &err);
+        return detail::made(status, constraint(made), err);
+    }
+    /** layerline_constraint_copy: the two have nothing in common. */
+    result<constraint> try_copy() const noexcept
+    {
+        layerline_constraint *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_constraint_copy(get(), &made, &err);
+        return detail::made(status, constraint(made), err);
+    }
+    /** layerline_constraint_mask: the tokens that may come next, a bit for each; gives the number of words. */
+    result<std::size_t> try_mask(span<std::uint32_t> room) noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_constraint_mask(get(), room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
+    /** layerline_constraint_accept: how the text goes on. */
+    result<void> try_accept(span<const token> tokens) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_constraint_accept(get(), tokens.data(), tokens.size(), &err);
+        return failure(status, err);
+    }
+    /** layerline_constraint_forced: the tokens that the text goes on with in any case; gives their number. */
+    result<std::size_t> try_forced(span<token> room) noexcept
+    {
+        std::size_t needed = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_constraint_forced(get(), room.data(), room.size(), &needed, &err);
+        return detail::made(status, needed, err, status == LAYERLINE_ERROR_BUFFER_TOO_SMALL ? needed : 0);
+    }
+    /** layerline_constraint_get_state: how far the text is. */
+    result<constraint_state> try_state() noexcept
+    {
+        std::int32_t state = 0;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_constraint_get_state(get(), &state, &err);
+        return detail::made(status, static_cast<constraint_state>(state), err);
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    constraint(const model &of, constraint_kind kind, std::string_view text)
+        : constraint(try_make(of, kind, text).value())
+    {
+    }
+    /** As `try_copy`. */
+    constraint copy() const { return try_copy().value(); }
+    /** As `try_mask`. */
+    std::vector<std::uint32_t> mask()
+    {
+        return model::grown<std::vector<std::uint32_t>>([&](span<std::uint32_t> room) { return try_mask(room); }, 8192);
+    }
+    /** As `try_accept`. */
+    void accept(span<const token> tokens) { try_accept(tokens).value(); }
+    /** As `try_forced`. */
+    std::vector<token> forced()
+    {
+        return model::grown<std::vector<token>>([&](span<token> room) { return try_forced(room); }, 64);
+    }
+    /** As `try_state`. */
+    constraint_state state() { return try_state().value(); }
+#endif
+};
+
+/**
  * Settings of generations: their length, what ends them, and who drafts tokens: layerline_generation. It can be used for
  * many, one after the other. Drafts change no token, and save readings of the weights where these are streamed. One thread
  * at a time.
@@ -1137,6 +1234,14 @@ public:
     {
         return failure(layerline_generation_set_logprobs(get(), top.has_value(), top.value_or(0)));
     }
+    /** layerline_generation_set_constraint: texts follow a copy of it; NULL: they are free. */
+    result<void> try_set_constraint(const constraint *what) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status =
+            layerline_generation_set_constraint(get(), what ? what->get() : nullptr, &err);
+        return failure(status, err);
+    }
     /** layerline_generation_get_stats: of the last generation. */
     result<generation_stats> try_stats() const noexcept
     {
@@ -1166,6 +1271,8 @@ public:
     generation &set_kept_first(std::optional<std::size_t> kept) { return try_set_kept_first(kept).value(), *this; }
     /** As `try_set_logprobs`. */
     generation &set_logprobs(std::optional<std::uint32_t> top) { return try_set_logprobs(top).value(), *this; }
+    /** As `try_set_constraint`. */
+    generation &set_constraint(const constraint *what) { return try_set_constraint(what).value(), *this; }
     /** As `try_stats`. */
     generation_stats stats() const { return try_stats().value(); }
 #endif

@@ -243,6 +243,19 @@ c_suite_valgrind() {
 python_tests() {
     LAYERLINE_LIBRARY=$(shared_library) PYTHONDONTWRITEBYTECODE=1 "$PYTHON" -W error -m unittest discover bindings/python
 }
+# Some of a hundred schemas, with two models; what comes of it is checked by a validator that has nothing to do with us.
+schemas_are_followed() {
+    local tools=$target/schema-tools models=() file
+    for file in "$small_model" "$root/models/gemma-3-270m-Q4_K_M.gguf"; do
+        [ -f "$file" ] && models+=("$file")
+    done
+    [ ${#models[@]} -gt 0 ] || { skip "there is no model"; return; }
+    [ -x "$tools/ready" ] || {
+        "$PYTHON" -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check jsonschema &&
+            install -m 755 /dev/null "$tools/ready"
+    } > "$target/pip.log" 2>&1 || { skip "jsonschema is not installed, and could not be; see $target/pip.log"; return; }
+    LAYERLINE_LIBRARY=$(shared_library) PYTHONDONTWRITEBYTECODE=1 "$tools/bin/python" scripts/constraints.py "${models[@]}"
+}
 python_types() {
     local tools=$target/tools
     [ -x "$tools/bin/mypy" ] || { "$PYTHON" -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check mypy; } \
@@ -417,6 +430,7 @@ if step "libraries" libraries; then
     done
     step "python binding" python_tests
     step "python types" python_types
+    step "texts by schemas" schemas_are_followed
     step "go binding" go_binding tests "$target/release"
     step "go binding under AddressSanitizer" go_binding leaks "$target/release" "$target/go"
     step "install by cargo-c" installs_by_cargo_c

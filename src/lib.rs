@@ -89,8 +89,8 @@ pub mod weights;
 pub use error::{Error, Result, Status};
 #[doc(inline)]
 pub use generate::{
-    Distribution, DraftModel, DraftPredictor, End, Generated, Generation, GenerationStats, Logprobs, Sampler, TokenLogprob,
-    generate,
+    Constraint, ConstraintKind, ConstraintState, Distribution, DraftModel, DraftPredictor, End, Generated, Generation,
+    GenerationStats, Logprobs, Sampler, TokenLogprob, generate,
 };
 #[doc(inline)]
 pub use model::{

@@ -25,6 +25,8 @@ const (
 	EndLength   End = C.LAYERLINE_END_LENGTH   // the most tokens asked for are there
 	EndStop     End = C.LAYERLINE_END_STOP     // a stop string came
 	EndCallback End = C.LAYERLINE_END_CALLBACK // onToken returned false
+	// EndConstraint: the text is complete by its constraint.
+	EndConstraint End = C.LAYERLINE_END_CONSTRAINT
 	EndContext  End = C.LAYERLINE_END_CONTEXT  // the context was full: the call returned ErrContextFull
 )
 

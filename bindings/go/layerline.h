@@ -114,7 +114,8 @@ typedef int32_t layerline_status;
  * The system gave no memory. So ends every call whose files or arguments ask for more than there is: opening, sessions,
  * passes, samplers, states. Two things still end the process where there is no memory, as they do in any Rust program:
  * small ones (errors, events, what threads share, lists with some bytes for each layer and page of a model), and what
- * tokenising, detokenising and chat templates work with, which is in proportion to the text.
+ * tokenising, detokenising, chat templates and constraints work with, which is in proportion to the text; for the first
+ * constraint of a model also up to 100 bytes for each token of its vocabulary.
  */
 #define LAYERLINE_ERROR_OUT_OF_MEMORY -6
 
@@ -2072,7 +2073,148 @@ layerline_status layerline_sampler_set_steps(layerline_sampler *sampler,
                                              size_t count,
                                              layerline_error **err);
 
-/* -- generation with stop strings and drafts ----------------------------------------------------------------------- */
+/* -- constraints: schemas, grammars, regular expressions ----------------------------------------------------------- */
+
+/**
+ * A JSON schema: the text is JSON that it describes. Members come in the order of the schema's "properties"; between them
+ * stands ", ", and ": " after their names, as models write it. A member "x-guidance" of the schema changes that:
+ * {"whitespace_flexible": true} allows any white space.
+ */
+#define LAYERLINE_CONSTRAINT_JSON_SCHEMA 0
+
+/**
+ * A grammar in llama.cpp's GBNF: the text is what its rule "root" says. Where one part of a rule can go on with what the
+ * next one begins with, and the rule is part of a recursion, it does.
+ */
+#define LAYERLINE_CONSTRAINT_GBNF 1
+
+/** A grammar in llguidance's variant of Lark: the text is what its rule "start" says. */
+#define LAYERLINE_CONSTRAINT_LARK 2
+
+/** A regular expression in the syntax of Rust's crate `regex`, which the whole text matches. */
+#define LAYERLINE_CONSTRAINT_REGEX 3
+
+/** The text goes on. */
+#define LAYERLINE_CONSTRAINT_OPEN 0
+
+/** The text may end here, or go on. */
+#define LAYERLINE_CONSTRAINT_MAY_END 1
+
+/** The text is complete: nothing can follow but a token that ends it. */
+#define LAYERLINE_CONSTRAINT_COMPLETE 2
+
+/**
+ * What a text must be like, and how far it is: for generations, by `layerline_generation_set_constraint`, and for hosts
+ * that sample themselves, token by token. It is about the tokens of one model, which it keeps alive.
+ *
+ * The first constraint of a model takes memory from the model's budget, once and for as long as the model is open: the
+ * tokens by their bytes, 30 to 60 bytes for each of the vocabulary. Building that takes up to 100 bytes more for each, which
+ * are outside the budget and freed before the call returns. What a constraint itself takes is outside every budget: mostly
+ * less than a MiB. It is bounded, as its time is: texts have 1 MiB at most, grammars 1,000 rules and 200,000 symbols, schemas
+ * 1,000 references and 2,000 properties in an object, regular expressions 50,000 states of 1 to 2 KiB each; a call that would
+ * go beyond such a bound fails. This memory, and what building takes
+ * but for its lists, is small or follows from the text: without memory for it the process ends, as for tokenising.
+ * Calls take 512 KiB of stack at most.
+ */
+typedef struct layerline_constraint layerline_constraint;
+
+/**
+ * Makes a constraint on texts of a model's tokens, at the beginning of such a text.
+ *
+ * `kind`: how it is written: LAYERLINE_CONSTRAINT_JSON_SCHEMA, _GBNF, _LARK or _REGEX.
+ * `text`, `length`: the schema, grammar or expression in UTF-8, 1 MiB at most. Nothing is fetched that it refers to.
+ * `constraint`: set to a constraint that the caller owns: `layerline_constraint_free`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT says what is wrong with the text, also where it asks for what is not built in, or
+ * for more than a constraint may take; LAYERLINE_ERROR_UNSUPPORTED: the library was built without constraints, or as for
+ * `layerline_model_tokenize`; LAYERLINE_ERROR_FORMAT as there; LAYERLINE_ERROR_MEMORY_BUDGET: no room for the tokens;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread; the first call on a model takes up to a second, and others wait for it.
+ */
+layerline_status layerline_constraint_new(const layerline_model *model,
+                                          int32_t kind,
+                                          const char *text,
+                                          size_t length,
+                                          layerline_constraint **constraint,
+                                          layerline_error **err);
+
+/**
+ * Frees a constraint; NULL is a no-op. Generations that were given it have copies. Any thread, once, with no call on it
+ * running.
+ */
+void layerline_constraint_free(layerline_constraint *constraint);
+
+/**
+ * Copies a constraint: what it asks for, and how far its text is. The two have nothing in common from then on.
+ *
+ * `copy`: set to a constraint that the caller owns: `layerline_constraint_free`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on the constraint runs;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_constraint_copy(const layerline_constraint *constraint,
+                                           layerline_constraint **copy,
+                                           layerline_error **err);
+
+/**
+ * Tells which tokens may come next, among them those that end the text where it may end. It is best called while the pass
+ * runs whose logits it is for, and most often takes less than a millisecond.
+ *
+ * `words`, `cap`, `needed`: 32 tokens in each: bit i % 32, from the lowest, of word i / 32 is that of token i. `*needed` is
+ * the vocabulary divided by 32, rounded up, also where there is no room: then the call returns
+ * LAYERLINE_ERROR_BUFFER_TOO_SMALL and takes no time. Logits beyond the vocabulary belong to no token.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_BUSY while another call on the
+ * constraint runs; LAYERLINE_ERROR_UNSUPPORTED: to go on goes beyond what a constraint may take, or no token of the
+ * vocabulary goes on with the text: all further calls fail then. One thread at a time.
+ */
+layerline_status layerline_constraint_mask(layerline_constraint *constraint,
+                                           uint32_t *words,
+                                           size_t cap,
+                                           size_t *needed,
+                                           layerline_error **err);
+
+/**
+ * Tells the constraint how its text goes on.
+ *
+ * `tokens`, `count`: in their order; may be none. The last of them may end the text, where it may end.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also where one of them may not come there: then none is taken;
+ * LAYERLINE_ERROR_BUSY and LAYERLINE_ERROR_UNSUPPORTED as for `layerline_constraint_mask`. One thread at a time.
+ */
+layerline_status layerline_constraint_accept(layerline_constraint *constraint,
+                                             const int32_t *tokens,
+                                             size_t count,
+                                             layerline_error **err);
+
+/**
+ * Gives the tokens that the text goes on with in any case, as the model's tokeniser would cut that text. They are not
+ * accepted: where they are fed to a session, tell the constraint too. There is none where the text has a choice, or is
+ * complete.
+ *
+ * `tokens`, `cap`, `needed`: the tokens, as for `layerline_model_tokenize`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUFFER_TOO_SMALL; LAYERLINE_ERROR_BUSY and
+ * LAYERLINE_ERROR_UNSUPPORTED as for `layerline_constraint_mask`. One thread at a time.
+ */
+layerline_status layerline_constraint_forced(layerline_constraint *constraint,
+                                             int32_t *tokens,
+                                             size_t cap,
+                                             size_t *needed,
+                                             layerline_error **err);
+
+/**
+ * Tells how far the text is.
+ *
+ * `state`: set to LAYERLINE_CONSTRAINT_OPEN, _MAY_END or _COMPLETE.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY and LAYERLINE_ERROR_UNSUPPORTED as for
+ * `layerline_constraint_mask`. One thread at a time.
+ */
+layerline_status layerline_constraint_get_state(layerline_constraint *constraint,
+                                                int32_t *state,
+                                                layerline_error **err);
+
+/* -- generation with stop strings, constraints and drafts ---------------------------------------------------------- */
 
 /** The generation has not ended, or by an error. */
 #define LAYERLINE_END_NONE 0
@@ -2088,6 +2230,9 @@ layerline_status layerline_sampler_set_steps(layerline_sampler *sampler,
 
 /** The callback returned false. */
 #define LAYERLINE_END_CALLBACK 4
+
+/** The text is complete by its constraint, which lets nothing follow. */
+#define LAYERLINE_END_CONSTRAINT 5
 
 /** The context was full: the call returned LAYERLINE_ERROR_CONTEXT_FULL. */
 #define LAYERLINE_END_CONTEXT 6
@@ -2111,6 +2256,12 @@ layerline_status layerline_sampler_set_steps(layerline_sampler *sampler,
  * Drafting takes logits of up to `max_drafts` further positions from the budget while a generation runs; where there is no
  * room for them, fewer tokens are drafted, or none. Its own memory, 4 bytes for each token of prompts and texts where tokens
  * are drafted, is outside every budget.
+ *
+ * With a constraint, what it leaves no choice about is drafted too, up to 16 tokens for a pass and whatever is set: such a
+ * text costs no passes of its own. That takes logits as above, or of 16 further positions. Which tokens may come next is
+ * found while the pass runs, on a thread of the library's that lives as long as the generation; where the library was built
+ * without threads, after the pass. 4 bytes for each token of the vocabulary, and an eighth for each token of a pass, are
+ * outside every budget, beside what the constraint takes.
  */
 typedef struct layerline_generation layerline_generation;
 
@@ -2262,6 +2413,20 @@ layerline_status layerline_generation_set_draft_model(layerline_generation *gene
                                                       layerline_error **err);
 
 /**
+ * Lets texts follow a constraint. Each generation begins where the constraint is now; it ends with
+ * LAYERLINE_END_CONSTRAINT where nothing can follow, with a token that ends the text where the model chooses one and the
+ * constraint lets it, or as any other: then the text is not complete.
+ *
+ * `constraint`: copied. NULL: texts are free.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on either runs;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_generation_set_constraint(layerline_generation *generation,
+                                                     const layerline_constraint *constraint,
+                                                     layerline_error **err);
+
+/**
  * Sets what happens when the context of a session is full, by a token of the text or by a prompt that does not fit behind
  * what the session holds.
  *
@@ -2312,8 +2477,8 @@ layerline_status layerline_generation_get_stats(const layerline_generation *gene
  * which was kept back. The token that completes a stop string is passed on only where text before the stop string comes
  * with it.
  *
- * Errors: as `layerline_session_generate`; those of passes of a model that drafts; LAYERLINE_ERROR_INVALID_ARGUMENT also
- * where that has other tokens; LAYERLINE_ERROR_BUSY also while the generation is in use. Where the model has recurrent layers,
+ * Errors: as `layerline_session_generate`; those of passes of a model that drafts, and of `layerline_constraint_mask`;
+ * LAYERLINE_ERROR_INVALID_ARGUMENT also where that model, or the constraint's, has other tokens; LAYERLINE_ERROR_BUSY also while the generation is in use. Where the model has recurrent layers,
  * an error may leave the session without the last tokens that were passed on: its position tells. One thread at a time.
  */
 layerline_status layerline_session_generate_with(layerline_session *session,

@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "Adapter", "BatchInput", "Budget", "Checkpoint", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generated", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
+    "Adapter", "BatchInput", "Budget", "Checkpoint", "Constraint", "ConstraintKind", "ConstraintState", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generated", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
     "Message", "MessageParser", "MessagePart", "Model", "Options", "PartKind", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
 ]  # fmt: skip
 
@@ -133,15 +133,35 @@ class EventKind(enum.IntEnum):
 
 class GenerationEnd(enum.IntEnum):
     """Why a generation ended. NONE: it has not, or by an error. TOKEN: by a token that ends the text. LENGTH: the most tokens
-    asked for are there. STOP: a stop string came. CALLBACK: `on_token` returned False, or raised. CONTEXT: the context was
-    full."""
+    asked for are there. STOP: a stop string came. CALLBACK: `on_token` returned False, or raised. CONSTRAINT: the text is
+    complete by its constraint. CONTEXT: the context was full."""
 
     NONE = 0
     TOKEN = 1
     LENGTH = 2
     STOP = 3
     CALLBACK = 4
+    CONSTRAINT = 5
     CONTEXT = 6
+
+
+class ConstraintKind(enum.IntEnum):
+    """How a constraint is written. JSON_SCHEMA: JSON that it describes. GBNF: a grammar of llama.cpp's, from its rule root.
+    LARK: a grammar of llguidance's, from its rule start. REGEX: an expression that the whole text matches."""
+
+    JSON_SCHEMA = 0
+    GBNF = 1
+    LARK = 2
+    REGEX = 3
+
+
+class ConstraintState(enum.IntEnum):
+    """How far the text of a constraint is. OPEN: it goes on. MAY_END: it may end here, or go on. COMPLETE: nothing can
+    follow."""
+
+    OPEN = 0
+    MAY_END = 1
+    COMPLETE = 2
 
 
 class Error(Exception):
@@ -511,6 +531,14 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_sampler_accept": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
     "layerline_sampler_sample_logits": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
     "layerline_sampler_sample": (_STATUS, [_HANDLE, _HANDLE, _OUT, _OUT]),
+    "layerline_constraint_new": (_STATUS, [_HANDLE, _I32, _TEXT, _SIZE, _OUT, _OUT]),
+    "layerline_constraint_free": (None, [_HANDLE]),
+    "layerline_constraint_copy": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_constraint_mask": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_constraint_accept": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT]),
+    "layerline_constraint_forced": (_STATUS, [_HANDLE, _OUT, _SIZE, _OUT, _OUT]),
+    "layerline_constraint_get_state": (_STATUS, [_HANDLE, _OUT, _OUT]),
+    "layerline_generation_set_constraint": (_STATUS, [_HANDLE, _HANDLE, _OUT]),
     "layerline_generation_new": (_HANDLE, []),
     "layerline_generation_free": (None, [_HANDLE]),
     "layerline_generation_set_max_tokens": (_STATUS, [_HANDLE, _SIZE]),
@@ -1259,6 +1287,58 @@ class Sampler(_Handle):
         return token.value
 
 
+class Constraint(_Handle):
+    """What a text must be like, and how far it is: for a `Generation`, and for programs that sample themselves. It is about
+    the tokens of one model. One thread at a time.
+
+    kind, text: how it is written, and a schema, grammar or expression.
+    """
+
+    def __init__(self, model: Model, kind: ConstraintKind, text: str) -> None:
+        made, encoded = ctypes.c_void_p(), text.encode()
+        with model._use() as of:
+            _call(_c().layerline_constraint_new, of, int(kind), encoded, len(encoded), ctypes.byref(made))
+        self._own(made.value, _c().layerline_constraint_free)
+
+    def copy(self) -> Constraint:
+        """A constraint that is as far as this one, and has nothing in common with it."""
+        made = ctypes.c_void_p()
+        with self._use() as own:
+            _call(_c().layerline_constraint_copy, own, ctypes.byref(made))
+        constraint = type(self).__new__(type(self))
+        constraint._own(made.value, _c().layerline_constraint_free)
+        return constraint
+
+    def mask(self) -> List[bool]:
+        """For each token of the vocabulary, rounded up to a multiple of 32, whether it may come next."""
+        needed = ctypes.c_size_t()
+        with self._use() as own:
+            status = _c().layerline_constraint_mask(own, None, 0, ctypes.byref(needed), None)
+            if status != Status.BUFFER_TOO_SMALL:
+                _check(status)
+            words = (ctypes.c_uint32 * needed.value)()
+            _call(_c().layerline_constraint_mask, own, words, needed.value, ctypes.byref(needed))
+        return [word >> bit & 1 == 1 for word in words for bit in range(32)]
+
+    def accept(self, tokens: Iterable[int]) -> None:
+        """How the text goes on. Where one of the tokens may not come there, none is taken."""
+        values, count = _tokens(tokens)
+        with self._use() as own:
+            _call(_c().layerline_constraint_accept, own, values, count)
+
+    def forced(self) -> List[int]:
+        """The tokens that the text goes on with in any case. They are not accepted."""
+        with self._use() as own:
+            return _filled(64, lambda *out: _c().layerline_constraint_forced(own, *out))
+
+    def state(self) -> ConstraintState:
+        """How far the text is."""
+        state = ctypes.c_int32()
+        with self._use() as own:
+            _call(_c().layerline_constraint_get_state, own, ctypes.byref(state))
+        return ConstraintState(state.value)
+
+
 class Generation(_Handle):
     """Settings of generations: limits, stop strings, drafts. It can be used for many, one after the other.
 
@@ -1269,7 +1349,8 @@ class Generation(_Handle):
     `max_drafts` tokens for a pass, in a session of its own with room for `draft_context` tokens; 0: what its options say.
     logprobs: `on_generated` of `Session.generate` gets the log-probabilities of each token, and of so many of the likeliest;
     None: it does not. kept_first: where the context is full, tokens after the first so many are dropped, the oldest first,
-    and the rest is taken in again; None: it ends with Status.CONTEXT_FULL.
+    and the rest is taken in again; None: it ends with Status.CONTEXT_FULL. constraint: texts
+    follow a copy of it.
     """
 
     def __init__(
@@ -1283,6 +1364,7 @@ class Generation(_Handle):
         max_drafts: int = 8,
         logprobs: Optional[int] = None,
         kept_first: Optional[int] = None,
+        constraint: Optional[Constraint] = None,
     ) -> None:
         c = _c()
         self._own(c.layerline_generation_new(), c.layerline_generation_free)
@@ -1301,6 +1383,14 @@ class Generation(_Handle):
             context, most = _u32(draft_context, "draft_context"), _u32(max_drafts, "max_drafts")
             with draft_model._use() as model:
                 _call(c.layerline_generation_set_draft_model, self._pointer, model, context, most)
+        if constraint is not None:
+            self.set_constraint(constraint)
+
+    def set_constraint(self, constraint: Optional[Constraint]) -> None:
+        """Lets texts follow a copy of a constraint, from where it is now. None: they are free."""
+        with self._use() as own, ExitStack() as uses:
+            what = None if constraint is None else uses.enter_context(constraint._use())
+            _call(_c().layerline_generation_set_constraint, own, what)
 
     def add_stop(self, text: str) -> None:
         """Adds a stop string."""

@@ -473,6 +473,23 @@ class WithModel(Case):
         self.assertEqual(dropping.stats().tokens, 40)
         self.assertGreater(dropping.stats().dropped, 0)
 
+    def test_texts_follow_constraints(self) -> None:
+        constraint = layerline.Constraint(self.model, layerline.ConstraintKind.REGEX, "ab[0-9]{2,3}c")
+        with layerline.Generation(constraint=constraint) as generation:
+            self.assertRegex(Session(self.model).generate(PROMPT, generation=generation), r"^ab[0-9]{2,3}c$")
+            self.assertEqual(generation.stats().end, layerline.GenerationEnd.CONSTRAINT)
+            generation.set_constraint(None)
+        copy = constraint.copy()
+        forced = copy.forced()
+        self.assertEqual([token for token, allowed in enumerate(copy.mask()) if allowed], forced[:1])
+        copy.accept(forced)
+        self.assertEqual(copy.state(), layerline.ConstraintState.OPEN)
+        self.refused(Status.INVALID_ARGUMENT, copy.accept, forced)
+        self.assertEqual(constraint.forced(), forced)
+        self.refused(
+            Status.INVALID_ARGUMENT, layerline.Constraint, self.model, layerline.ConstraintKind.JSON_SCHEMA, "{"
+        )
+
     def test_generation_gives_the_same_text_each_way(self) -> None:
         whole: List[int] = []
         text = Session(self.model).generate(PROMPT, max_tokens=8, on_token=lambda token, piece: whole.append(token))

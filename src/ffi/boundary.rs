@@ -382,6 +382,11 @@ impl<T: Copy> OutArray<'_, T> {
         if count <= self.cap { Ok(()) } else { Err(too_small(self.cap, count)) }
     }
 
+    /// The error of a result that is longer than there is room for.
+    pub(super) fn refuse(&self, count: usize) -> Result<()> {
+        self.has_room(count)
+    }
+
     /// Writes all of `values`, or nothing.
     pub(super) fn set(&self, values: &[T]) -> Result<()> {
         self.has_room(values.len())?;

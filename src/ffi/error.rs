@@ -24,7 +24,8 @@ pub const LAYERLINE_ERROR_MEMORY_BUDGET: layerline_status = -5;
 /// The system gave no memory. So ends every call whose files or arguments ask for more than there is: opening, sessions,
 /// passes, samplers, states. Two things still end the process where there is no memory, as they do in any Rust program:
 /// small ones (errors, events, what threads share, lists with some bytes for each layer and page of a model), and what
-/// tokenising, detokenising and chat templates work with, which is in proportion to the text.
+/// tokenising, detokenising, chat templates and constraints work with, which is in proportion to the text; for the first
+/// constraint of a model also up to 100 bytes for each token of its vocabulary.
 pub const LAYERLINE_ERROR_OUT_OF_MEMORY: layerline_status = -6;
 /// The call was interrupted, or its ticket was cancelled.
 pub const LAYERLINE_ERROR_CANCELLED: layerline_status = -7;

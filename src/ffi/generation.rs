@@ -1,4 +1,4 @@
-//! Generation with settings of its own: limits, stop strings, drafts.
+//! Generation with settings of its own: limits, stop strings, constraints, drafts.
 
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::boundary::{Handle, Poison, busy, caller, outside, owned, versioned};
+use super::constraint::layerline_constraint;
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::sampler::{layerline_sampler, layerline_token_callback, passing_on};
@@ -29,6 +30,9 @@ pub const LAYERLINE_END_STOP: i32 = 3;
 /// The callback returned false.
 pub const LAYERLINE_END_CALLBACK: i32 = 4;
 
+/// The text is complete by its constraint, which lets nothing follow.
+pub const LAYERLINE_END_CONSTRAINT: i32 = 5;
+
 /// The context was full: the call returned LAYERLINE_ERROR_CONTEXT_FULL.
 pub const LAYERLINE_END_CONTEXT: i32 = 6;
 
@@ -50,6 +54,12 @@ pub const LAYERLINE_CONTEXT_DROP_OLDEST: i32 = 1;
 /// Drafting takes logits of up to `max_drafts` further positions from the budget while a generation runs; where there is no
 /// room for them, fewer tokens are drafted, or none. Its own memory, 4 bytes for each token of prompts and texts where tokens
 /// are drafted, is outside every budget.
+///
+/// With a constraint, what it leaves no choice about is drafted too, up to 16 tokens for a pass and whatever is set: such a
+/// text costs no passes of its own. That takes logits as above, or of 16 further positions. Which tokens may come next is
+/// found while the pass runs, on a thread of the library's that lives as long as the generation; where the library was built
+/// without threads, after the pass. 4 bytes for each token of the vocabulary, and an eighth for each token of a pass, are
+/// outside every budget, beside what the constraint takes.
 pub struct layerline_generation {
     poison: Poison,
     generation: Mutex<Generation>,
@@ -194,6 +204,28 @@ pub unsafe extern "C" fn layerline_generation_set_draft_model(
     })
 }
 
+/// Lets texts follow a constraint. Each generation begins where the constraint is now; it ends with
+/// LAYERLINE_END_CONSTRAINT where nothing can follow, with a token that ends the text where the model chooses one and the
+/// constraint lets it, or as any other: then the text is not complete.
+///
+/// `constraint`: copied. NULL: texts are free.
+///
+/// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_BUSY while another call on either runs;
+/// LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_generation_set_constraint(
+    generation: *mut layerline_generation,
+    constraint: *const layerline_constraint,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (handle, constraint) = (c.handle(generation)?, c.optional(constraint)?);
+        let constraint = constraint.as_deref().map(layerline_constraint::lock).transpose()?;
+        handle.lock()?.set_constraint(constraint.as_deref());
+        Ok(())
+    })
+}
+
 /// Sets what happens when the context of a session is full, by a token of the text or by a prompt that does not fit behind
 /// what the session holds.
 ///
@@ -288,6 +320,7 @@ pub unsafe extern "C" fn layerline_generation_get_stats(
                 End::StopString => LAYERLINE_END_STOP,
                 End::Callback => LAYERLINE_END_CALLBACK,
                 End::Context => LAYERLINE_END_CONTEXT,
+                End::Constraint => LAYERLINE_END_CONSTRAINT,
             },
             tokens: stats.tokens,
             passes: stats.passes,
@@ -306,8 +339,8 @@ pub unsafe extern "C" fn layerline_generation_get_stats(
 /// which was kept back. The token that completes a stop string is passed on only where text before the stop string comes
 /// with it.
 ///
-/// Errors: as `layerline_session_generate`; those of passes of a model that drafts; LAYERLINE_ERROR_INVALID_ARGUMENT also
-/// where that has other tokens; LAYERLINE_ERROR_BUSY also while the generation is in use. Where the model has recurrent layers,
+/// Errors: as `layerline_session_generate`; those of passes of a model that drafts, and of `layerline_constraint_mask`;
+/// LAYERLINE_ERROR_INVALID_ARGUMENT also where that model, or the constraint's, has other tokens; LAYERLINE_ERROR_BUSY also while the generation is in use. Where the model has recurrent layers,
 /// an error may leave the session without the last tokens that were passed on: its position tells. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_session_generate_with(

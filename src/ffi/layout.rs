@@ -9,6 +9,7 @@ use std::mem::offset_of;
 use super::batch::*;
 use super::chain::*;
 use super::chat::*;
+use super::constraint::*;
 use super::error::*;
 use super::generation::*;
 use super::message::*;
@@ -265,6 +266,14 @@ numbers!(
     LAYERLINE_END_LENGTH = 2,
     LAYERLINE_END_STOP = 3,
     LAYERLINE_END_CALLBACK = 4,
+    LAYERLINE_END_CONSTRAINT = 5,
+    LAYERLINE_CONSTRAINT_JSON_SCHEMA = 0,
+    LAYERLINE_CONSTRAINT_GBNF = 1,
+    LAYERLINE_CONSTRAINT_LARK = 2,
+    LAYERLINE_CONSTRAINT_REGEX = 3,
+    LAYERLINE_CONSTRAINT_OPEN = 0,
+    LAYERLINE_CONSTRAINT_MAY_END = 1,
+    LAYERLINE_CONSTRAINT_COMPLETE = 2,
     LAYERLINE_END_CONTEXT = 6,
     LAYERLINE_CONTEXT_STOP = 0,
     LAYERLINE_CONTEXT_DROP_OLDEST = 1,

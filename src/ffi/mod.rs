@@ -12,6 +12,7 @@ pub mod budget;
 pub mod chain;
 pub mod chat;
 pub mod checkpoint;
+pub mod constraint;
 pub mod detokenizer;
 pub mod error;
 pub mod generation;

@@ -3,16 +3,15 @@
 //! of single passes, and what follows a wrong draft is taken back.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use super::draft_model::DraftModel;
+use super::guided::{Guided, MAX_FORCED};
 use super::logprobs::Logprobs;
-use super::pace::{Certainty, Pace};
+use super::pace::Pace;
 use super::predictor::DraftPredictor;
 use super::stop::Stops;
-use super::{Sampler, Sequence, Vocabulary, ngrams};
+use super::{Constraint, Sampler, Sequence, Vocabulary};
 use crate::error::{Error, Result, Status};
-use crate::model::Logits;
 use crate::text::Utf8Stream;
 
 /// Drafts of a pass that a host can ask for, at most.
@@ -34,6 +33,8 @@ pub enum End {
     Callback,
     /// The context was full. The generation ended with `CONTEXT_FULL`.
     Context,
+    /// The text is complete by its constraint, which lets nothing follow.
+    Constraint,
 }
 
 /// What the last generation was.
@@ -83,6 +84,7 @@ pub struct Generation {
     logprobs: Option<usize>,
     /// Where the context is full, tokens after so many are dropped; None: it ends.
     kept_first: Option<usize>,
+    constraint: Option<Constraint>,
     drafter: Drafter,
     max_drafts: usize,
     /// What passes of the model cost, and how many drafts were right: kept over generations.
@@ -101,6 +103,7 @@ impl Default for Generation {
             stops: Stops::default(),
             logprobs: None,
             kept_first: None,
+            constraint: None,
             drafter: Drafter::None,
             max_drafts: 0,
             pace: Pace::default(),
@@ -123,11 +126,12 @@ struct Run<'a, V, F> {
     whole: String,
     piece: String,
     logprobs: Option<Logprobs>,
+    guided: Option<Guided>,
 }
 
 impl<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>> Run<'_, V, F> {
-    /// Passes a token that was chosen on. What it says ends the generation.
-    fn token(&mut self, token: i32) -> Result<Option<End>> {
+    /// Passes a token that was chosen on, with which the text may be `complete`. What it says ends the generation.
+    fn token(&mut self, token: i32, complete: bool) -> Result<Option<End>> {
         self.whole.clear();
         self.piece.clear();
         let end = self.vocabulary.is_end(token)?;
@@ -138,12 +142,12 @@ impl<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>> Run<'_, V, F> {
             self.bytes.clear();
             self.vocabulary.append_bytes(token, self.control, &mut self.bytes)?;
             self.stream.push(&self.bytes, &mut self.whole);
-            if self.left == 0 {
+            if self.left == 0 || complete {
                 self.stream.finish(&mut self.whole);
             }
         }
         let stopped = self.stops.push(&self.whole, &mut self.piece);
-        if !stopped && (end || self.left == 0) {
+        if !stopped && (end || complete || self.left == 0) {
             self.stops.finish(&mut self.piece);
         }
         if end || stopped {
@@ -154,6 +158,7 @@ impl<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>> Run<'_, V, F> {
         }
         Ok(match self.pass_on(token) {
             ControlFlow::Break(()) => Some(End::Callback),
+            ControlFlow::Continue(()) if complete => Some(End::Constraint),
             ControlFlow::Continue(()) if self.left == 0 => Some(End::Length),
             ControlFlow::Continue(()) => None,
         })
@@ -185,6 +190,14 @@ impl Generation {
     /// Removes all stop strings.
     pub fn clear_stops(&mut self) {
         self.stops.clear();
+    }
+
+    /// Lets texts follow a constraint, from where it is now: each generation begins there. None: they are free.
+    ///
+    /// What the constraint leaves no choice about is put into a pass as drafts are, up to 16 tokens at once, so that it costs
+    /// no passes of its own.
+    pub fn set_constraint(&mut self, constraint: Option<&Constraint>) {
+        self.constraint = constraint.map(Constraint::copy);
     }
 
     /// No drafts: the default.
@@ -235,8 +248,8 @@ impl Generation {
     /// taken in again after others were dropped: its position tells.
     ///
     /// # Errors
-    /// As [`generate`](super::generate); those of the passes of a model that drafts; `INVALID_ARGUMENT`: it has another
-    /// vocabulary.
+    /// As [`generate`](super::generate); those of the passes of a model that drafts; `INVALID_ARGUMENT`: it, or the
+    /// constraint, has another vocabulary; those of [`Constraint::mask`].
     pub fn run<S: Sequence, V: Vocabulary>(
         &mut self,
         sequence: &mut S,
@@ -292,9 +305,20 @@ impl Generation {
             predictor.begin(sequence.position(), tokens)?;
         }
         let logprobs = self.logprobs.map(Logprobs::new).transpose()?;
+        let mut guided = None;
+        if let Some(constraint) = &self.constraint {
+            let same = vocabulary.check_same(constraint.model().tokenizer()?);
+            same.map_err(|_| Error::invalid("the constraint is about the tokens of another model"))?;
+            guided = Some(Guided::begin(constraint));
+        }
         if sequence.position() != self.position {
             // Another sequence, or one that went elsewhere meanwhile.
             self.text.clear();
+        }
+        let mut complete = false;
+        if let Some(guided) = &mut guided {
+            complete = guided.is_complete()?;
+            guided.begin_pass(&[]);
         }
         if !prompt.is_empty() {
             match self.make_room(sequence, prompt)? {
@@ -304,8 +328,8 @@ impl Generation {
             sampler.accept(prompt)?;
             self.remember(prompt)?;
         }
-        if self.max_tokens == 0 {
-            self.stats.end = End::Length;
+        if self.max_tokens == 0 || complete {
+            self.stats.end = if complete { End::Constraint } else { End::Length };
             return Ok(());
         }
         let mut stops = std::mem::take(&mut self.stops);
@@ -321,6 +345,7 @@ impl Generation {
             piece: String::new(),
             logprobs,
             stops: &mut stops,
+            guided,
         };
         let result = self.tokens(sequence, sampler, &mut run, since);
         self.stops = stops;
@@ -337,7 +362,8 @@ impl Generation {
         since: u64,
     ) -> Result<End> {
         self.pace.set_with_experts(sequence.has_experts());
-        let rows = match self.max_drafts {
+        let forced = if run.guided.is_some() { MAX_FORCED } else { 0 };
+        let rows = match self.max_drafts.max(forced) {
             0 => 0,
             drafts => sequence.begin_drafts(drafts + 1, since),
         };
@@ -350,7 +376,7 @@ impl Generation {
         let memory = |_| Error::out_of_memory("tokens of a pass");
         unfed.try_reserve_exact(2 * rows + 2).map_err(memory)?;
         drafts.try_reserve_exact(2 * rows + 2).map_err(memory)?;
-        let token = run.sample(sampler, sequence, sequence.last_logits()?)?;
+        let token = run.sample_last(sampler, sequence)?;
         if let Some(end) = self.chosen(run, token)? {
             return Ok(end);
         }
@@ -371,10 +397,13 @@ impl Generation {
             }
             let most = if refilled { 0 } else { rows.saturating_sub(unfed.len()).min(run.left.saturating_sub(1)) };
             let most = most.min(sequence.room().saturating_sub(unfed.len()));
-            let (certainty, asked) = self.draft(sequence, most, &unfed, &mut drafts)?;
+            let (certainty, asked) = self.draft(sequence, run, most, &unfed, &mut drafts)?;
             let drafted = sequence.now();
             let drafting = drafted - asked.unwrap_or(drafted);
             self.stats.passes += 1;
+            if let Some(guided) = &mut run.guided {
+                guided.begin_pass(&drafts);
+            }
             if drafts.is_empty() {
                 self.forward(sequence, &unfed, since, false)?;
                 if !refilled {
@@ -382,7 +411,7 @@ impl Generation {
                     self.pace.abstained(drafting);
                 }
                 unfed.clear();
-                let token = run.sample(sampler, sequence, sequence.last_logits()?)?;
+                let token = run.sample_last(sampler, sequence)?;
                 if let Some(end) = self.chosen(run, token)? {
                     return Ok(end);
                 }
@@ -393,10 +422,12 @@ impl Generation {
             unfed.extend_from_slice(&drafts);
             sequence.forward_drafts(&unfed, since)?;
             let took = sequence.now() - drafted;
+            let guided = run.guided.as_mut().map_or(Ok(()), Guided::end_pass);
             let mut pass = DraftedPass { sequence, kept: fed, settled: false };
+            guided?;
             let end = loop {
                 let logits = pass.sequence.draft_logits(pass.kept - 1)?;
-                let token = run.sample(sampler, pass.sequence, logits)?;
+                let token = run.sample(sampler, pass.sequence, logits, pass.kept - fed)?;
                 let right = unfed.get(pass.kept) == Some(&token);
                 let end = self.chosen(run, token)?;
                 if end.is_some() || !right {
@@ -410,7 +441,9 @@ impl Generation {
             let accepted = kept - fed;
             self.stats.drafted += drafts.len() as u64;
             self.stats.accepted += accepted as u64;
-            self.pace.drafted((fed, drafts.len(), accepted), certainty, took, drafting);
+            if let Some(certainty) = certainty {
+                self.pace.drafted((fed, drafts.len(), accepted), certainty, took, drafting);
+            }
             unfed.truncate(kept);
             if stays == kept {
                 unfed.clear();
@@ -429,28 +462,6 @@ impl Generation {
         }
     }
 
-    /// A pass without drafts that leaves the last logits, of which a drafter sees the hidden states where it reads them.
-    fn forward<S: Sequence>(&mut self, sequence: &mut S, tokens: &[i32], since: u64, prompt: bool) -> Result<()> {
-        let predictor = match &mut self.drafter {
-            Drafter::Predictor(predictor) if predictor.is_active() => predictor,
-            _ => return sequence.forward(tokens, Logits::Last, since),
-        };
-        let mut seen = Ok(());
-        sequence.forward_seen(tokens, since, &mut |start, tokens, hidden| {
-            if seen.is_ok() {
-                seen = predictor.see(start, tokens, hidden, prompt);
-            }
-        })?;
-        self.pace.prepared(predictor.take_spent());
-        seen
-    }
-
-    /// Of a pass of drafts that began at the position `start` these tokens were right.
-    fn see_drafts<S: Sequence>(&mut self, sequence: &S, start: usize, right: &[i32]) -> Result<()> {
-        let Drafter::Predictor(predictor) = &mut self.drafter else { return Ok(()) };
-        predictor.see(start, right, sequence.draft_hidden(right.len())?, false)
-    }
-
     /// A token was chosen.
     fn chosen<V: Vocabulary, F: FnMut(Generated) -> ControlFlow<()>>(
         &mut self,
@@ -459,66 +470,8 @@ impl Generation {
     ) -> Result<Option<End>> {
         self.stats.tokens += 1;
         self.remember(&[token])?;
-        run.token(token)
-    }
-
-    fn remember(&mut self, tokens: &[i32]) -> Result<()> {
-        if matches!(self.drafter, Drafter::None | Drafter::Predictor(_)) {
-            return Ok(());
-        }
-        let refused = |_| Error::out_of_memory(format!("{} more tokens to draft from", tokens.len()));
-        self.text.try_reserve(tokens.len()).map_err(refused)?;
-        self.text.extend_from_slice(tokens);
-        Ok(())
-    }
-
-    /// Drafts for the next pass, which takes in `unfed` anyway: none, or up to `most`. How sure they are, and since when the
-    /// drafter was at work on them, if it was.
-    fn draft<S: Sequence>(
-        &mut self,
-        sequence: &S,
-        most: usize,
-        unfed: &[i32],
-        out: &mut Vec<i32>,
-    ) -> Result<(Certainty, Option<Instant>)> {
-        out.clear();
-        let fed = unfed.len();
-        if most == 0 {
-            return Ok((Certainty::Low, None));
-        }
-        match &mut self.drafter {
-            Drafter::None => Ok((Certainty::Low, None)),
-            Drafter::Text => {
-                let certainty = ngrams::draft(&self.text, most, out).unwrap_or(Certainty::Low);
-                out.truncate(self.pace.drafts(out.len(), fed, certainty));
-                // Microseconds.
-                Ok((certainty, None))
-            }
-            Drafter::Model(model) => {
-                // How sure the model is, is not known before it drafts.
-                let most = self.pace.drafts(most, fed, Certainty::Fair);
-                if most == 0 {
-                    return Ok((Certainty::Fair, None));
-                }
-                let mut asked = sequence.now();
-                if model.prepare(&self.text)? {
-                    let began = std::mem::replace(&mut asked, sequence.now());
-                    self.pace.prepared(asked - began);
-                }
-                model.draft(&self.text, most, self.pace.least_chance(Certainty::Fair), out)?;
-                Ok((Certainty::Fair, Some(asked)))
-            }
-            Drafter::Predictor(predictor) => {
-                let most = if predictor.is_active() { self.pace.drafts(most, fed, Certainty::Fair) } else { 0 };
-                if most == 0 {
-                    return Ok((Certainty::Fair, None));
-                }
-                let asked = sequence.now();
-                let least_chance = self.pace.least_chance(Certainty::Fair);
-                predictor.draft(sequence.position(), unfed, most, least_chance, out)?;
-                Ok((Certainty::Fair, Some(asked)))
-            }
-        }
+        let complete = run.guided.as_mut().map_or(Ok(false), |guided| guided.accept(token))?;
+        run.token(token, complete)
     }
 }
 
@@ -553,6 +506,7 @@ impl<S: Sequence> Drop for DraftedPass<'_, S> {
     }
 }
 
+mod drafting;
 mod likely;
 mod room;
 #[cfg(test)]

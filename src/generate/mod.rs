@@ -8,10 +8,16 @@
 //! | `pace` | how many of them a pass is worth |
 //! | `logprobs` | how likely tokens were |
 //! | `stop` | stop strings |
+//! | `constraint`, `gbnf` | schemas, grammars, regular expressions |
+//! | `guided` | a generation that follows one |
 //! | `sampler` | from logits to a token |
 
+mod constraint;
 mod draft_model;
+#[cfg(feature = "constraints")]
+mod gbnf;
 mod generation;
+mod guided;
 mod logprobs;
 mod ngrams;
 mod pace;
@@ -20,6 +26,7 @@ mod run;
 mod sampler;
 mod stop;
 
+pub use constraint::{Constraint, ConstraintKind, ConstraintState};
 pub use draft_model::DraftModel;
 pub use generation::{End, Generated, Generation, GenerationStats, MAX_DRAFTS};
 pub use logprobs::{Distribution, Logprobs, MAX_TOP, TokenLogprob};

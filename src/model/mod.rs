@@ -18,7 +18,11 @@ use crate::exec::{Loaded, PassQueue};
 use crate::gguf::{self, Metadata};
 use crate::kernel::Isa;
 use crate::sys::heap::Trimmed;
+#[cfg(feature = "constraints")]
+use crate::sys::sync::Mutex;
 use crate::text::{Chat, Tokenizer};
+#[cfg(feature = "constraints")]
+use crate::text::{Guide, GuidePlan};
 use crate::weights::Engine;
 #[cfg(all(test, feature = "prefetch"))]
 use crate::weights::source::Source;
@@ -37,7 +41,10 @@ type BoxedSource = Box<dyn Source>;
 pub struct Model {
     description: Description,
     metadata: Metadata,
-    tokenizer: std::result::Result<Tokenizer, Error>,
+    tokenizer: std::result::Result<Arc<Tokenizer>, Error>,
+    /// What constraints need of the tokeniser, once there was one.
+    #[cfg(feature = "constraints")]
+    guide: Mutex<Option<Arc<Guide>>>,
     parameter_count: u64,
     fingerprint: Fingerprint,
     io: Io,
@@ -80,7 +87,7 @@ impl Model {
 
     pub fn info(&self) -> Info {
         let s = self.description.shape;
-        let text = self.tokenizer.as_ref().ok();
+        let text = self.tokenizer().ok();
         let experts = self.description.experts();
         Info {
             layer_count: self.description.layers.len() as u32,
@@ -112,12 +119,30 @@ impl Model {
     /// `UNSUPPORTED`: the file has none, or one that is not built in; `FORMAT`: it is malformed. Passes work all the
     /// same.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().map_err(Clone::clone)
+        self.tokenizer.as_deref().map_err(Clone::clone)
     }
 
     /// The chat template, with the tokeniser. A model that has none says so when it is asked to format.
     pub fn chat(&self) -> Chat<'_> {
         Chat::new(&self.metadata, &self.tokenizer)
+    }
+
+    /// What constraints need of the vocabulary. The first call builds it, in memory that the budget gives for as long as the
+    /// model is open; others wait meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Model::tokenizer`]; `MEMORY_BUDGET`; `OUT_OF_MEMORY`.
+    #[cfg(feature = "constraints")]
+    pub(crate) fn guide(&self) -> Result<Arc<Guide>> {
+        let mut guide = self.guide.lock();
+        if let Some(guide) = &*guide {
+            return Ok(guide.clone());
+        }
+        let tokenizer = self.tokenizer.as_ref().map_err(Clone::clone)?;
+        let plan = GuidePlan::new(tokenizer)?;
+        let bytes = plan.memory_bytes();
+        self.engine().reserve(bytes).map_err(|e| e.context("the tokens of constraints"))?;
+        Ok(guide.insert(Arc::new(plan.build(tokenizer.clone()))).clone())
     }
 
     /// Changes the budget, from any thread, while passes run. Memory is given back as soon as no pass uses it.

@@ -38,7 +38,7 @@ struct Read {
     name: String,
     files: Vec<FileSource>,
     metadata: Metadata,
-    tokenizer: std::result::Result<Tokenizer, Error>,
+    tokenizer: std::result::Result<Arc<Tokenizer>, Error>,
     compiled: Compiled,
     fingerprint: Fingerprint,
     file_bytes: u64,
@@ -152,7 +152,7 @@ struct Compiled {
 }
 
 struct Interpreted {
-    tokenizer: std::result::Result<Tokenizer, Error>,
+    tokenizer: std::result::Result<Arc<Tokenizer>, Error>,
     compiled: Compiled,
     fingerprint: Fingerprint,
 }
@@ -167,13 +167,13 @@ fn interpret(directory: &mut Directory, files: &[FileSource], part: Part) -> Res
     let schedule = program.schedule(matrices, DIRECT_ALIGNMENT)?;
     let compiled = Compiled { description, program, schedule, vectors, unread_tensors, unread_bytes };
     let tokenizer = match Tokenizer::from_metadata(&mut directory.metadata) {
-        Ok(Some(tokenizer)) => Ok(tokenizer),
+        Ok(Some(tokenizer)) => Ok(Arc::new(tokenizer)),
         Ok(None) => Err(Error::unsupported("the file has no tokenizer")),
         // Another time there may be memory for it.
         Err(e) if e.status() == Status::OutOfMemory => return Err(e),
         Err(e) => Err(e),
     };
-    let (rows, tokens) = (compiled.description.shape.vocab, tokenizer.as_ref().map_or(0, Tokenizer::vocab_size));
+    let (rows, tokens) = (compiled.description.shape.vocab, tokenizer.as_ref().map_or(0, |t| t.vocab_size()));
     if tokens > rows {
         return Err(Error::format(format!(
             "tensor \"token_embd.weight\" has {rows} rows for a vocabulary of {tokens} tokens"
@@ -205,7 +205,7 @@ fn needs(read: &Read, options: &Options) -> Result<Needs> {
     let layout = Layout::new(program, schedule, chunk);
     let vector_bytes: u64 = vectors.iter().map(|v| v.elements as u64 * 4).sum();
     let tables = read.metadata.memory_bytes()
-        + read.tokenizer.as_ref().map_or(0, Tokenizer::memory_bytes)
+        + read.tokenizer.as_ref().map_or(0, |t| t.memory_bytes())
         + vector_bytes
         + read.fingerprint.memory_bytes()
         + d.ropes.iter().map(Rotation::memory_bytes).sum::<usize>() as u64
@@ -313,6 +313,8 @@ fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn
         description,
         metadata: read.metadata,
         tokenizer: read.tokenizer,
+        #[cfg(feature = "constraints")]
+        guide: Mutex::new(None),
         parameter_count: read.parameter_count,
         fingerprint: read.fingerprint,
         io,

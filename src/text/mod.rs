@@ -9,6 +9,8 @@ mod chat;
 mod detokenizer;
 mod ends;
 mod escape;
+#[cfg(feature = "constraints")]
+mod guide;
 mod load;
 mod long;
 mod merge;
@@ -29,6 +31,8 @@ mod tests;
 
 pub use chat::{Chat, Conversation};
 pub use detokenizer::{DetokenizeOptions, Detokenizer};
+#[cfg(feature = "constraints")]
+pub(crate) use guide::{Guide, GuidePlan, Reader};
 #[doc(hidden)]
 pub use load::MODELS;
 pub use message::{MessageParser, MessagePart, PartKind};

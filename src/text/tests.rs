@@ -48,7 +48,7 @@ fn doubling(model: &str, kind: i32) -> Metadata {
 }
 
 /// A tokeniser of each family, and of `gpt2` one for each way of cutting that has code of its own.
-fn tokenizers() -> Vec<(String, Tokenizer)> {
+pub(super) fn tokenizers() -> Vec<(String, Tokenizer)> {
     let mut all = Vec::new();
     let mut add = |name: String, mut metadata| {
         all.push((name, Tokenizer::from_metadata(&mut metadata).unwrap().unwrap()));

@@ -22,11 +22,30 @@ impl Generation {
 }
 
 impl<V, F> Run<'_, V, F> {
-    /// Chooses a token by a row of logits.
-    pub(super) fn sample<S: Sequence>(&mut self, sampler: &mut Sampler, sequence: &S, logits: &[f32]) -> Result<i32> {
+    /// Chooses a token by the logits of the last pass.
+    pub(super) fn sample_last<S: Sequence>(&mut self, sampler: &mut Sampler, sequence: &S) -> Result<i32> {
+        if let Some(guided) = &mut self.guided {
+            guided.end_pass()?;
+        }
+        self.sample(sampler, sequence, sequence.last_logits()?, 0)
+    }
+
+    /// Chooses a token by a row of logits, after the first `drafts` drafts of the pass, among those that the constraint
+    /// allows. Without it in mind is how likely it was by the model.
+    pub(super) fn sample<S: Sequence>(
+        &mut self,
+        sampler: &mut Sampler,
+        sequence: &S,
+        logits: &[f32],
+        drafts: usize,
+    ) -> Result<i32> {
+        let allowed = match &mut self.guided {
+            Some(guided) => guided.allowed(logits, drafts)?,
+            None => logits,
+        };
         sequence.with_candidates(|memory| {
-            let Some(Logprobs { raw, sampled }) = &mut self.logprobs else { return sampler.sample_in(memory, logits) };
-            let token = sampler.sample_from(memory, logits, Some(sampled))?;
+            let Some(Logprobs { raw, sampled }) = &mut self.logprobs else { return sampler.sample_in(memory, allowed) };
+            let token = sampler.sample_from(memory, allowed, Some(sampled))?;
             raw.of_logits(logits, token);
             Ok(token)
         })

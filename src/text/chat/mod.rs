@@ -13,6 +13,7 @@ mod python;
 mod template;
 mod written;
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use super::message::MessageParser;
@@ -38,13 +39,13 @@ const NAMED_TOKENS: &[(&str, &str)] = &[
 /// The chat template of a model, with its tokeniser.
 pub struct Chat<'a> {
     metadata: &'a Metadata,
-    tokenizer: &'a std::result::Result<Tokenizer, Error>,
+    tokenizer: std::result::Result<&'a Tokenizer, &'a Error>,
 }
 
 impl<'a> Chat<'a> {
     #[doc(hidden)]
-    pub fn new(metadata: &'a Metadata, tokenizer: &'a std::result::Result<Tokenizer, Error>) -> Chat<'a> {
-        Chat { metadata, tokenizer }
+    pub fn new<T: Borrow<Tokenizer>>(metadata: &'a Metadata, tokenizer: &'a std::result::Result<T, Error>) -> Chat<'a> {
+        Chat { metadata, tokenizer: tokenizer.as_ref().map(Borrow::borrow) }
     }
 
     /// The text of a conversation, to be made tokens with special tokens and without a beginning token: templates spell
@@ -68,7 +69,7 @@ impl<'a> Chat<'a> {
     /// # Errors
     /// Those of [`Chat::format`] and of a missing tokeniser.
     pub fn tokenize(&self, conversation: &Conversation) -> Result<Vec<i32>> {
-        let tokenizer = self.tokenizer.as_ref().map_err(Clone::clone)?;
+        let tokenizer = self.tokenizer.map_err(Clone::clone)?;
         let template = self.template(conversation.has_tools())?;
         let rendered =
             |conversation: &Conversation, share| self.render_tagged(tokenizer, template, conversation, share);

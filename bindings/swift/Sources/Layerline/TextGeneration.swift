@@ -19,6 +19,8 @@ public struct GenerationEnd: RawRepresentable, Hashable, Sendable {
     public static let stop = GenerationEnd(rawValue: LAYERLINE_END_STOP)
     /// Nobody wanted more.
     public static let callback = GenerationEnd(rawValue: LAYERLINE_END_CALLBACK)
+    /// The text is complete by its constraint.
+    public static let constraint = GenerationEnd(rawValue: LAYERLINE_END_CONSTRAINT)
     /// The context was full: the call threw ``Status/contextFull``.
     public static let context = GenerationEnd(rawValue: LAYERLINE_END_CONTEXT)
 }
@@ -126,6 +128,18 @@ public final class TextGeneration: @unchecked Sendable {
         lock.lock()
         defer { lock.unlock() }
         logprobs = top != nil
+    }
+
+    /// Lets texts follow a copy of a constraint, from where it is now. nil: they are free.
+    public func setConstraint(_ constraint: Constraint?) throws {
+        try handle.use { own in
+            guard let constraint else {
+                return try checked { layerline_generation_set_constraint(own, nil, $0) }
+            }
+            try constraint.handle.use { constraint in
+                try checked { layerline_generation_set_constraint(own, constraint, $0) }
+            }
+        }
     }
 
     /// Tells of the last generation.

@@ -124,6 +124,28 @@ final class SessionTests: XCTestCase {
         assertThrows(.unsupported) { _ = try Model(path: modelPath, options: own) }
     }
 
+    func testTextsFollowConstraints() async throws {
+        let model = try Model(path: modelPath, options: small)
+        let constraint = try Constraint(model, .regex, "ab[0-9]{2}c")
+        let generation = try TextGeneration()
+        try generation.setConstraint(constraint)
+        var text = ""
+        for try await piece in try Session(model).generate(prompt, with: generation) {
+            text += piece.text
+        }
+        XCTAssertEqual(text.count, 5)
+        XCTAssertTrue(text.hasPrefix("ab") && text.hasSuffix("c"))
+        XCTAssertEqual(try generation.stats.end, .constraint)
+        try generation.setConstraint(nil)
+        let copy = try constraint.copy()
+        let forced = try copy.forced()
+        XCTAssertEqual(try copy.mask().reduce(0) { $0 + $1.nonzeroBitCount }, 1)
+        try copy.accept(forced)
+        XCTAssertEqual(try copy.state, .open)
+        assertThrows(.invalidArgument) { try copy.accept(forced) }
+        assertThrows(.invalidArgument) { _ = try Constraint(model, .jsonSchema, "{") }
+    }
+
     func testATextBeginsWithTheBeginningTokenOnlyWhereNothingIsHeld() async throws {
         let session = try Session(try Model(path: modelPath, options: small))
         let tokens = try session.model.tokenize("a", options: .begin)
