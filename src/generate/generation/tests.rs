@@ -2,6 +2,7 @@ use super::*;
 use crate::Status;
 use crate::exec::Candidates;
 use crate::generate::{Distribution, MAX_TOP};
+use crate::model::Logits;
 use crate::text::Tokenizer;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
