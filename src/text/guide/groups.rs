@@ -81,6 +81,9 @@ impl Class {
 pub struct Group {
     pub class: Class,
     tokens: Vec<TokenId>,
+    /// Their bytes one after the other, as they are read, and where each ends.
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
     /// Characters of each, and how many bytes it has in common with the one before it, 255 at most.
     lengths: Vec<u8>,
     common: Vec<u8>,
@@ -114,6 +117,11 @@ impl Group {
             None if chars == usize::MAX => self.tokens.len(),
             _ => 0,
         }
+    }
+
+    fn word(&self, at: usize) -> &[u8] {
+        let from = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.bytes[from as usize..self.ends[at] as usize]
     }
 
     /// The tokens that begin with `start` and have more than that.
@@ -154,7 +162,7 @@ impl Group {
                 at += 1;
                 continue;
             }
-            let word = trie.token(self.tokens[at]);
+            let word = self.word(at);
             if pushed > common {
                 recognizer.pop_bytes(pushed - common);
                 pushed = common;
@@ -192,11 +200,16 @@ pub struct Groups {
 impl Groups {
     /// `sorted`: tokens in the order of their bytes, each with bytes of its own.
     pub fn build<'a>(vocabulary: usize, sorted: impl Iterator<Item = (TokenId, &'a [u8])> + Clone) -> Groups {
-        let mut counts = [0; CLASSES];
-        sorted.clone().for_each(|(_, word)| counts[Class::of(word).0.0 as usize] += 1);
-        let group = |(class, &count): (usize, &usize)| Group {
+        let mut counts = [(0, 0); CLASSES];
+        sorted.clone().for_each(|(_, word)| {
+            let (count, bytes) = &mut counts[Class::of(word).0.0 as usize];
+            (*count, *bytes) = (*count + 1, *bytes + word.len());
+        });
+        let group = |(class, &(count, bytes)): (usize, &(usize, usize))| Group {
             class: Class(class as u8),
             tokens: Vec::with_capacity(count),
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(count),
             lengths: Vec::with_capacity(count),
             common: Vec::with_capacity(count),
             up_to: [0; MOST_CHARS + 1],
@@ -210,6 +223,8 @@ impl Groups {
             let before = std::mem::replace(&mut before[class.0 as usize], word);
             let common = before.iter().zip(word).take_while(|(a, b)| a == b).count();
             group.tokens.push(token);
+            group.bytes.extend_from_slice(word);
+            group.ends.push(group.bytes.len() as u32);
             group.lengths.push(length);
             group.common.push(common.min(255) as u8);
             if class != Class::default() {
@@ -222,9 +237,9 @@ impl Groups {
         Groups { groups, masks }
     }
 
-    /// What groups of so many tokens hold.
-    pub fn memory_bytes(vocabulary: usize) -> u64 {
-        (vocabulary * 6 + (MOST_CHARS + 2) * vocabulary.div_ceil(8) + CLASSES * size_of::<Group>()) as u64
+    /// What groups of so many tokens, and bytes of theirs, hold.
+    pub fn memory_bytes(vocabulary: usize, bytes: usize) -> u64 {
+        (vocabulary * 10 + bytes + (MOST_CHARS + 2) * vocabulary.div_ceil(8) + CLASSES * size_of::<Group>()) as u64
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Group> {

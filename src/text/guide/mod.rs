@@ -143,7 +143,7 @@ impl GuidePlan {
     /// What the guide holds, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         let trie = self.ends.len() * 12 + self.bytes.len() + self.nodes.next_power_of_two() * 8;
-        trie as u64 + Groups::memory_bytes(self.ends.len())
+        trie as u64 + Groups::memory_bytes(self.ends.len(), self.bytes.len())
     }
 
     /// Builds the guide. Beside what stays, that takes about 64 bytes for each token until it is done.
