@@ -243,10 +243,7 @@ func (a *answer) embed() {
 				row[i] /= float32(math.Sqrt(sum))
 				bytes = binary.LittleEndian.AppendUint32(bytes, math.Float32bits(row[i]))
 			}
-			embedding := any(row)
-			if a.EncodingFormat == "base64" {
-				embedding = bytes
-			}
+			embedding := map[bool]any{false: row, true: bytes}[a.EncodingFormat == "base64"]
 			data = append(data, object{"object": "embedding", "index": i, "embedding": embedding})
 		})
 		count += len(tokens)
@@ -295,8 +292,7 @@ func (a *answer) end(prompt int, stats layerline.GenerationStats) {
 	if stats.End == layerline.EndLength || stats.End == layerline.EndContext {
 		a.reason = "length"
 	}
-	all := prompt + int(stats.Tokens)
-	usage := object{"prompt_tokens": prompt, "completion_tokens": stats.Tokens, "total_tokens": all}
+	usage := object{"prompt_tokens": prompt, "completion_tokens": stats.Tokens, "total_tokens": prompt + int(stats.Tokens)}
 	if !a.Stream {
 		a.base["usage"] = usage
 	}

@@ -71,6 +71,10 @@ func newServer(path string, options layerline.Options, most int) (*server, error
 	}
 	s := &server{name: strings.TrimSuffix(filepath.Base(path), ".gguf"), model: model}
 	s.free = make(chan struct{}, most)
+	// The first constraint takes memory for all of them, before the sessions do.
+	if first, err := model.NewConstraint(layerline.ConstraintRegex, "a"); err == nil {
+		first.Close()
+	}
 	for len(s.idle) < most && err == nil {
 		var session *layerline.Session
 		if session, err = model.NewSession(0); err == nil {

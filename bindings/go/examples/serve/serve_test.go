@@ -164,7 +164,8 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 	for _, ask := range []object{
 		{}, {"prompt": nil}, {"prompt": []string{"a", "b"}}, {"prompt": []int{1 << 20}}, {"prompt": strings.Repeat("abc ", 400)},
 		{"prompt": "a", "n": 2}, {"prompt": "a", "temperature": -1}, {"prompt": "a", "stop": 3}, {"prompt": "a", "stop": ""},
-		{"prompt": "a", "logprobs": 1000}, {"prompt": "a", "response_format": object{"type": "xml"}}, {"prompt": "a", "grammar": "root"},
+		{"prompt": "a", "logprobs": 1000}, {"prompt": "a", "response_format": object{"type": "xml"}},
+		{"prompt": "a", "grammar": "root"}, {"prompt": "a", "xtc_probability": 2},
 		{"prompt": "a", "max_tokens": -1}, {"prompt": "a", "logit_bias": object{"-4": 1}}, {"prompt": "a", "stream": "yes"},
 	} {
 		status, body := post(t, server.URL+"/v1/completions", ask)
@@ -433,7 +434,9 @@ func TestASessionIsFreeSoonAfterItsClientIsGone(t *testing.T) {
 	}
 	s, server := serving(t, real, layerline.Options{ContextLength: 1024, KVType: layerline.KVQ80}, 1)
 	for _, stream := range []bool{true, false} {
-		for name, prompt := range map[string]string{"text is made": "The sea is", "a prompt is read": strings.Repeat("The sea is blue. ", 180)} {
+		for name, prompt := range map[string]string{
+			"text is made": "The sea is", "a prompt is read": strings.Repeat("The sea is blue. ", 180),
+		} {
 			var times []time.Duration
 			for i := 0; i < 9; i++ {
 				// Another prompt each time: nothing of it is held.
