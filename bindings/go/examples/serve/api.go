@@ -35,7 +35,7 @@ type request struct {
 	Logprobs                            json.RawMessage // of conversations a truth value, else a number
 	Input, Stop                         texts
 	TopLogprobs, MaxTokens, N           int
-	EncodingFormat, Grammar             string // in GBNF, as llama.cpp's server takes it
+	EncodingFormat, Grammar             string // a grammar in GBNF, as llama.cpp's server takes it
 	Stream                              bool
 	StreamOptions                       map[string]bool
 	ResponseFormat                      struct {
@@ -44,7 +44,7 @@ type request struct {
 	}
 }
 
-// failure is an error that ends a request: a panic, until handler recovers it.
+// failure is an error that ends a request: it is thrown by need, and caught by handler alone.
 type failure struct{ error }
 
 func need(err error) {
@@ -207,10 +207,10 @@ func (a *answer) complete() {
 	if a.chat && !strings.HasPrefix(a.ResponseFormat.Type, "json") {
 		parser := got(a.model.NewMessageParser(a.Tools))
 		defer parser.Close()
-		// The prompt may begin the reasoning. Llama 3 has no mark for calls, and other formats control tokens.
+		// The prompt may begin the reasoning. Llama 3 has no mark for calls: without tools, JSON is content.
 		need(parser.Begin(got(a.model.DetokenizeWith(tokens, layerline.DetokenizeControl))))
 		if parser.Format() != "llama3" || len(a.Tools) > 0 {
-			a.parser, a.ShowControl = parser, parser.Format() != "plain"
+			a.parser, a.ShowControl = parser, parser.Format() != "plain" // marks may be control tokens
 		}
 	}
 	sampler := got(layerline.NewSampler(a.SamplerOptions))
