@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
 """The example server of the Go binding, asked by the `openai` package: every path, whole and streamed, eight clients at
-once, clients that go away; the server runs in a third of the model's file.
+once, clients that go away, answers by a schema, tool calls; the server runs in a third of the model's file.
 
   serve_openai.py SERVE MODEL              SERVE: the built program of bindings/go/examples/serve
   serve_openai.py SERVE MODEL --measure    tokens per second of 1, 2, 4 and 8 clients, medians of 5
   serve_openai.py SERVE MODEL --random S   random clients for S seconds, and what is left of memory and descriptors
 """
 import argparse
+import json
 import os
 import random
 import socket
 import statistics
 import subprocess
+import tempfile
 import threading
 import time
+import typing
 
 import openai
+import pydantic
 
 SESSIONS = 8
 QUESTION = [{"role": "user", "content": "Name three colours."}]
@@ -24,12 +28,12 @@ QUESTION = [{"role": "user", "content": "Name three colours."}]
 class Server:
     """A running server, on a port of its own."""
 
-    def __init__(self, program, model, context):
+    def __init__(self, program, model, context, sessions=SESSIONS):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         listen = f"127.0.0.1:{port}"
-        options = ["-listen", listen, "-sessions", str(SESSIONS), "-context", str(context)]
+        options = ["-listen", listen, "-sessions", str(sessions), "-context", str(context)]
         self.process = subprocess.Popen([program, *options, model])
         self.url = f"http://{listen}/v1"
         self.connect()
@@ -125,6 +129,109 @@ def check(server):
     assert server.streamed() == text
 
 
+class Animal(pydantic.BaseModel, extra="forbid"):
+    name: typing.Literal["Rex", "Tom", "Polly"]
+    kind: typing.Literal["cat", "dog"]
+    legs: int = pydantic.Field(ge=0, le=8)
+    wild: bool
+
+
+class weather(pydantic.BaseModel):
+    """The weather of a city."""
+
+    city: str
+
+
+def check_schemas(server):
+    """Answers that follow a schema: the package makes one of a class, and the class checks the answer."""
+    ask = [{"role": "user", "content": "Describe a cat in JSON."}]
+    for seed in range(4):
+        parsed = server.client.chat.completions.parse(
+            model=server.name, messages=ask, response_format=Animal, seed=seed, max_tokens=100
+        )
+        assert isinstance(parsed.choices[0].message.parsed, Animal) and parsed.choices[0].finish_reason == "stop"
+    schema = {"type": "json_schema", "json_schema": {"name": "animal", "schema": Animal.model_json_schema()}}
+    text = server.chat(messages=ask, response_format=schema, max_tokens=100).choices[0].message.content
+    assert Animal.model_validate_json(text)
+    streamed = at_once(SESSIONS, lambda i: server.streamed(messages=ask, response_format=schema, max_tokens=100))
+    assert streamed == [text] * SESSIONS
+    assert server.chat(messages=ask, response_format={"type": "json_object"}).choices[0].message.content.startswith("{")
+    schema["json_schema"]["schema"] = {"type": "animal"}
+    try:
+        server.chat(response_format=schema)
+        raise AssertionError("a schema that is none was taken")
+    except openai.BadRequestError as error:
+        assert "animal" in error.message, error.message
+
+
+def with_tools(model, path):
+    """A copy of the model with a template that knows tools, of the same length."""
+    marks = b"{# <tool_call></tool_call> #}"
+    template = (
+        b"{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or m.tool_calls | tojson }}<|im_end|>\n"
+        b"{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}<|im_start|>assistant\n" + marks
+    )
+    with open(model, "rb") as file:
+        data = bytearray(file.read())
+    key = b"tokenizer.chat_template"
+    at = data.index(key) + len(key) + 4
+    length = int.from_bytes(data[at : at + 8], "little")
+    assert len(template) <= length
+    data[at + 8 : at + 8 + length] = template.replace(marks, marks[:-2] + b" " * (length - len(template)) + b"#}")
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def check_tools(server):
+    """The model is too small to call a tool by itself: a grammar makes it do so, and leaves it the city."""
+    call = r'"<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"" [A-Z] [a-z]{2,8} "\"}}\n</tool_call>"'
+    named = {
+        "model": server.name, "tools": [openai.pydantic_function_tool(weather)], "temperature": 0, "max_tokens": 90,
+        "messages": [{"role": "user", "content": "How is the weather in Rome?"}],
+        "extra_body": {"grammar": f'root ::= "<think>A tool.</think>" {call}'},
+    }  # fmt: skip
+    whole = server.client.chat.completions.parse(**named)
+    message = whole.choices[0].message
+    assert whole.choices[0].finish_reason == "tool_calls" and not message.content, whole
+    assert message.reasoning_content == "A tool." and isinstance(message.tool_calls[0].function.parsed_arguments, weather)
+    with server.client.chat.completions.stream(**named, stream_options={"include_usage": True}) as stream:
+        events = [event.type for event in stream]
+        end = stream.get_final_completion()
+    streamed = end.choices[0].message
+    assert "tool_calls.function.arguments.delta" in events and end.choices[0].finish_reason == "tool_calls"
+    assert streamed.tool_calls[0].function.arguments == message.tool_calls[0].function.arguments
+    assert streamed.role == "assistant" and end.usage == whole.usage and streamed.tool_calls[0].id
+    # The tool's result goes back, and the model says something.
+    answer = message.model_dump(exclude_none=True, include={"role", "content", "tool_calls"})
+    answer["tool_calls"] = [{k: v for k, v in one.items() if k != "index"} for one in answer["tool_calls"]]
+    del answer["tool_calls"][0]["function"]["parsed_arguments"]
+    result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": json.dumps({"sky": "clear"})}
+    turn = server.chat(messages=[*named["messages"], answer, result], tools=named["tools"])
+    without = server.chat(messages=[*named["messages"], answer, result], tools=named["tools"], tool_choice="none")
+    assert turn.choices[0].message.content and turn.usage.prompt_tokens > without.usage.prompt_tokens
+
+
+def measure_leaving(server):
+    """How soon the only session serves another client, after the one that had it has gone away."""
+
+    def token():
+        prompt = [random.randrange(1000, 40000)]  # one that the session does not hold
+        began = time.monotonic()
+        server.client.completions.create(model=server.name, prompt=prompt, max_tokens=1)
+        return 1000 * (time.monotonic() - began)
+
+    alone = statistics.median(token() for _ in range(9))
+    times = []
+    for _ in range(9):
+        stream = server.chat(stream=True, max_tokens=200, logit_bias={"2": -100})
+        next(iter(stream))
+        stream.close()
+        times.append(token())
+    print(f"one token of another client: {alone:.1f} ms, after one that went away {statistics.median(times):.1f} ms, "
+          f"at most {max(times):.1f} ms")  # fmt: skip
+    assert max(times) < 10000
+
+
 def measure(server):
     server.streamed()
     one = 0.0
@@ -179,14 +286,23 @@ def main():
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--random", type=float, metavar="S")
     arguments = parser.parse_args()
-    with Server(arguments.serve, arguments.model, 128) as server:
+    # A third of the model's file has room for as many sessions as there are clients where they are short.
+    with Server(arguments.serve, arguments.model, 96 if arguments.measure else 128) as server:
         if arguments.measure:
             measure(server)
         elif arguments.random:
             random_clients(server, arguments.random)
         else:
             check(server)
-            print("all answers are as they should be")
+            check_schemas(server)
+    if not arguments.measure and not arguments.random:
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(arguments.serve))) as folder:
+            copy = os.path.join(folder, "tools.gguf")
+            with_tools(arguments.model, copy)
+            with Server(arguments.serve, copy, 512, 1) as server:
+                check_tools(server)
+                measure_leaving(server)
+        print("all answers are as they should be")
 
 
 main()

@@ -27,7 +27,7 @@ const (
 	EndCallback End = C.LAYERLINE_END_CALLBACK // onToken returned false
 	// EndConstraint: the text is complete by its constraint.
 	EndConstraint End = C.LAYERLINE_END_CONSTRAINT
-	EndContext  End = C.LAYERLINE_END_CONTEXT  // the context was full: the call returned ErrContextFull
+	EndContext    End = C.LAYERLINE_END_CONTEXT // the context was full: the call returned ErrContextFull
 )
 
 // GenerationStats are figures of the last generation.

@@ -1,14 +1,14 @@
 package main
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
-	"strconv"
+	"strings"
 	"time"
 
 	"layerline"
@@ -16,65 +16,75 @@ import (
 
 type object = map[string]any
 
-// request asks for a text after a conversation, the Messages, or after a Prompt; or for the embeddings of an Input.
-type request struct {
-	Messages, Tools, Prompt, Input json.RawMessage
-	Stop, Logprobs                 json.RawMessage       // log-probabilities of conversations by a truth value, else a number
-	TopLogprobs                    int                   `json:"top_logprobs"`
-	EncodingFormat                 string                `json:"encoding_format"`
-	ResponseFormat                 struct{ Type string } `json:"response_format"`
-	MaxTokens                      *int                  `json:"max_tokens"`
-	MaxCompletionTokens            *int                  `json:"max_completion_tokens"`
-	Temperature                    *float32
-	TopP                           float32                     `json:"top_p"`
-	TopK                           int                         `json:"top_k"`
-	MinP                           float32                     `json:"min_p"`
-	PresencePenalty                float32                     `json:"presence_penalty"`
-	FrequencyPenalty               float32                     `json:"frequency_penalty"`
-	LogitBias                      map[layerline.Token]float32 `json:"logit_bias"`
-	Seed                           *uint64
-	N                              int
-	Stream                         bool
-	StreamOptions                  map[string]bool `json:"stream_options"`
-	chat                           bool
+// texts is a text or a list of texts.
+type texts []string
+
+func (t *texts) UnmarshalJSON(raw []byte) error {
+	if raw[0] != '"' {
+		return json.Unmarshal(raw, (*[]string)(t))
+	}
+	*t = make(texts, 1)
+	return json.Unmarshal(raw, &(*t)[0])
 }
 
-func refuse(format string, values ...any) error {
-	return &layerline.Error{Status: layerline.ErrInvalidArgument, Message: fmt.Sprintf(format, values...)}
+// request asks for a text after a conversation, the Messages, or after a Prompt; or for the embeddings of an Input. The
+// settings of samplers have the names of the binding.
+type request struct {
+	layerline.SamplerOptions
+	Messages, Tools, ToolChoice, Prompt json.RawMessage
+	Logprobs                            json.RawMessage // of conversations a truth value, else a number
+	Input, Stop                         texts
+	TopLogprobs, MaxTokens, N           int
+	EncodingFormat, Grammar             string // a grammar in GBNF, as llama.cpp's server takes it
+	Stream                              bool
+	StreamOptions                       map[string]bool
+	ResponseFormat                      struct {
+		Type       string
+		JSONSchema struct{ Schema json.RawMessage } `json:"json_schema"`
+	}
+}
+
+// failure is an error that ends a request: it is thrown by need, and caught by handler alone.
+type failure struct{ error }
+
+func need(err error) {
+	if err != nil {
+		panic(failure{err})
+	}
+}
+
+func got[T any](made T, err error) T {
+	need(err)
+	return made
+}
+
+func refuse(wrong bool, format string, values ...any) {
+	if wrong {
+		need(&layerline.Error{Status: layerline.ErrInvalidArgument, Message: fmt.Sprintf(format, values...)})
+	}
 }
 
 // handler has every path; what a host wants around it, such as keys and limits, can be put around it.
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
-	post := func(path string, answer func(http.ResponseWriter, *http.Request, *request) error) {
+	post := func(path string, call func(*answer)) {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			q := &request{chat: path == "/v1/chat/completions"}
-			err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 16<<20)).Decode(q)
-			if err == nil {
-				err = answer(w, r, q)
-			} else {
-				err = refuse("%s takes a JSON object: %v", path, err)
-			}
-			if errors.Is(err, layerline.ErrInvalidArgument) {
-				reply(w, http.StatusBadRequest, failure(err, "invalid_request_error"))
-			} else if err != nil {
-				reply(w, http.StatusInternalServerError, failure(err, "server_error"))
-			}
+			id, now := fmt.Sprintf("cmpl-%x", time.Now().UnixNano()), time.Now().Unix()
+			a := &answer{server: s, w: w, r: r, base: object{"id": id, "created": now, "model": s.name}}
+			a.chat, a.reason, a.said.Role = path == "/v1/chat/completions", "stop", "assistant"
+			defer func() { a.fail(recover()) }()
+			a.read()
+			call(a)
 		})
 	}
-	post("/v1/chat/completions", s.complete)
-	post("/v1/completions", s.complete)
-	post("/v1/embeddings", s.embed)
+	post("/v1/chat/completions", (*answer).complete)
+	post("/v1/completions", (*answer).complete)
+	post("/v1/embeddings", (*answer).embed)
 	self := object{"id": s.name, "object": "model", "created": time.Now().Unix(), "owned_by": "layerline"}
-	mux.HandleFunc("/v1/models", func(w http.ResponseWriter, _ *http.Request) {
-		reply(w, http.StatusOK, object{"object": "list", "data": []object{self}})
-	})
+	all := object{"object": "list", "data": []object{self}}
+	mux.HandleFunc("/v1/models", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, all) })
 	mux.HandleFunc("/v1/models/"+s.name, func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, self) })
 	return mux
-}
-
-func failure(err error, kind string) object {
-	return object{"error": object{"message": err.Error(), "type": kind, "param": nil, "code": nil}}
 }
 
 func reply(w http.ResponseWriter, status int, value any) {
@@ -83,222 +93,212 @@ func reply(w http.ResponseWriter, status int, value any) {
 	json.NewEncoder(w).Encode(value) // a client that is gone gets nothing
 }
 
-// texts is a text or a list of texts.
-func texts(raw json.RawMessage, name string) (all []string, err error) {
-	one := ""
-	if json.Unmarshal(raw, &one) == nil && string(raw) != "null" {
-		all = []string{one}
-	} else if len(raw) > 0 && json.Unmarshal(raw, &all) != nil {
-		err = refuse("%s is a text or a list of texts", name)
-	}
-	return all, err
+// answer is a request and what goes to the client: part by part, or at its end.
+type answer struct {
+	*server
+	request
+	w      http.ResponseWriter
+	r      *http.Request
+	chat   bool
+	parser *layerline.MessageParser // nil: all is content
+	base   object                   // of everything that is sent
+	begun  bool                     // something has been sent
+	reason string                   // of the end
+	said   message                  // not sent yet
+	made   []layerline.Generated    // not sent yet
 }
 
-// tokens is the prompt.
-func (s *server) tokens(q *request) (tokens []layerline.Token, err error) {
-	var prompts []string
-	if q.chat {
-		conversation, _ := json.Marshal(object{"messages": q.Messages, "tools": q.Tools}) // as they came
-		tokens, err = s.model.TokenizeChatJSON(conversation, true)
-	} else if json.Unmarshal(q.Prompt, &tokens) != nil {
-		tokens = nil
-		if prompts, err = texts(q.Prompt, "prompt"); err == nil && len(prompts) == 1 {
-			tokens, err = s.model.Tokenize(prompts[0], layerline.TokenizeBOS)
-		}
-	}
-	if err == nil && (len(tokens) == 0 || len(tokens) >= s.context) {
-		err = refuse("a prompt of %d tokens; there is room for one to %d", len(tokens), s.context-1)
-	}
-	return tokens, err
+// message is the assistant's, or what is new of it.
+type message struct {
+	Role      string `json:"role,omitempty"`
+	Content   any    `json:"content"` // null beside calls
+	text      string
+	Reasoning string   `json:"reasoning_content,omitempty"`
+	Calls     []object `json:"tool_calls,omitempty"`
 }
 
-func (q *request) sampler() (*layerline.Sampler, error) {
-	options := layerline.SamplerOptions{
-		Temperature: 1, TopP: q.TopP, TopK: q.TopK, MinP: q.MinP, Seed: uint64(time.Now().UnixNano()), RepeatLastN: 1024,
-		PresencePenalty: q.PresencePenalty, FrequencyPenalty: q.FrequencyPenalty, LogitBias: q.LogitBias,
+// fail tells the client what ended the request.
+func (a *answer) fail(thrown any) {
+	failed, is := thrown.(failure)
+	if thrown != nil && !is {
+		panic(thrown)
 	}
-	if q.Temperature != nil {
-		options.Temperature = *q.Temperature
+	status, kind := http.StatusInternalServerError, "server_error"
+	if errors.Is(failed.error, layerline.ErrInvalidArgument) {
+		status, kind = http.StatusBadRequest, "invalid_request_error"
 	}
-	if q.Seed != nil {
-		options.Seed = *q.Seed
+	if is && a.begun {
+		a.event(object{"error": object{"message": failed.Error(), "type": kind}})
+	} else if is {
+		reply(a.w, status, object{"error": object{"message": failed.Error(), "type": kind, "param": nil, "code": nil}})
 	}
-	return layerline.NewSampler(options)
 }
 
-// generation is the length, the ends and the form of the text.
-func (q *request) generation() (*layerline.Generation, error) {
-	if format := q.ResponseFormat.Type; format != "" && format != "text" || q.N > 1 {
-		return nil, refuse("response_format %q, or n: this server answers with one text of any form", format)
+// read reads the request, to its end: else nobody is told that the client goes away.
+func (a *answer) read() {
+	a.Temperature, a.RepeatLastN, a.MaxTokens, a.Seed = 1, 1024, math.MaxInt, uint64(time.Now().UnixNano())
+	body, err := io.ReadAll(http.MaxBytesReader(a.w, a.r.Body, 16<<20))
+	refuse(err != nil, "%v", err)
+	members, plain, names := map[string]json.RawMessage{}, object{}, strings.NewReplacer("max_completion", "max", "_", "")
+	err = json.Unmarshal(body, &members)
+	for name, value := range members {
+		plain[names.Replace(name)] = value
 	}
-	top, number := -1, (*int)(nil)
-	if q.chat && string(q.Logprobs) == "true" {
-		top = q.TopLogprobs
-	} else if !q.chat && json.Unmarshal(q.Logprobs, &number) == nil && number != nil {
-		top = *number
+	if body, _ = json.Marshal(plain); err == nil {
+		err = json.Unmarshal(body, &a.request)
 	}
-	g, err := layerline.NewGeneration()
-	if err != nil {
-		return nil, err
+	refuse(err != nil, "a request is a JSON object: %v", err)
+}
+
+// prompt is what the text follows.
+func (a *answer) prompt() (tokens []layerline.Token) {
+	var prompts texts
+	choice := string(a.ToolChoice)
+	if choice == `"none"` {
+		a.Tools, choice = nil, ""
 	}
-	err = g.SetLogprobs(top)
-	for _, most := range []*int{q.MaxTokens, q.MaxCompletionTokens} {
-		if most != nil && err == nil {
-			err = g.SetMaxTokens(*most)
-		}
+	refuse(choice != "" && choice != "null" && choice != `"auto"`, "tool_choice %s: none and auto are known", choice)
+	if a.chat {
+		conversation, _ := json.Marshal(object{"messages": a.Messages, "tools": a.Tools}) // as they came
+		tokens = got(a.model.TokenizeChatJSON(conversation, true))
+	} else if json.Unmarshal(a.Prompt, &prompts) == nil && len(prompts) == 1 {
+		tokens = got(a.model.Tokenize(prompts[0], layerline.TokenizeBOS))
+	} else {
+		refuse(json.Unmarshal(a.Prompt, &tokens) != nil, "a prompt is a text or a list of tokens")
 	}
-	stops, wrong := texts(q.Stop, "stop")
-	for _, stop := range stops {
-		if err == nil {
-			err = g.AddStop(stop)
-		}
+	refuse(len(tokens) == 0 || len(tokens) >= a.context, "%d tokens; there is room for 1 to %d", len(tokens), a.context-1)
+	return tokens
+}
+
+// limit sets the length, the ends and the form of the text.
+func (a *answer) limit(generation *layerline.Generation) {
+	top := -1
+	if json.Unmarshal(a.Logprobs, &top); string(a.Logprobs) == "true" {
+		top = a.TopLogprobs
 	}
-	if err == nil {
-		err = wrong
+	need(generation.SetLogprobs(top))
+	need(generation.SetMaxTokens(a.MaxTokens))
+	for _, stop := range a.Stop {
+		need(generation.AddStop(stop))
 	}
-	return g, err // closed by the caller
+	refuse(a.N > 1, "n is %d: this server answers with one text", a.N)
+	kind, text := layerline.ConstraintGBNF, a.Grammar
+	switch form := a.ResponseFormat; form.Type {
+	case "json_object":
+		kind, text = layerline.ConstraintJSONSchema, `{"type": "object"}`
+	case "json_schema":
+		kind, text = layerline.ConstraintJSONSchema, string(form.JSONSchema.Schema)
+	default:
+		refuse(form.Type != "" && form.Type != "text", "response_format %q is not known", form.Type)
+	}
+	if kind != layerline.ConstraintGBNF || text != "" {
+		constraint := got(a.model.NewConstraint(kind, text))
+		defer constraint.Close()
+		need(generation.SetConstraint(constraint))
+	}
 }
 
 // complete answers a request for text.
-func (s *server) complete(w http.ResponseWriter, r *http.Request, q *request) error {
-	tokens, err := s.tokens(q)
-	if err != nil {
-		return err
+func (a *answer) complete() {
+	tokens := a.prompt()
+	generation := got(layerline.NewGeneration())
+	defer generation.Close()
+	a.limit(generation)
+	if a.chat && !strings.HasPrefix(a.ResponseFormat.Type, "json") {
+		parser := got(a.model.NewMessageParser(a.Tools))
+		defer parser.Close()
+		// The prompt may begin the reasoning. Llama 3 has no mark for calls: without tools, JSON is content.
+		need(parser.Begin(got(a.model.DetokenizeWith(tokens, layerline.DetokenizeControl))))
+		if parser.Format() != "llama3" || len(a.Tools) > 0 {
+			a.parser, a.ShowControl = parser, parser.Format() != "plain" // marks may be control tokens
+		}
 	}
-	generation, err := q.generation()
-	if generation != nil {
-		defer generation.Close()
-	}
-	if err != nil {
-		return err
-	}
-	sampler, err := q.sampler()
-	if err != nil {
-		return err
-	}
+	sampler := got(layerline.NewSampler(a.SamplerOptions))
 	defer sampler.Close()
-	a := newAnswer(s, w, q)
-	err = s.within(r, tokens, func(session *layerline.Session) error {
-		kept, err := session.ReusePrefix(tokens)
-		if err == nil {
-			err = sampler.Accept(tokens[:kept])
+	a.within(a.r.Context(), tokens, func(session *layerline.Session) {
+		kept := got(session.ReusePrefix(tokens))
+		need(sampler.Accept(tokens[:kept]))
+		err := session.GenerateDetailed(a.r.Context(), tokens[kept:], generation, sampler, a.add)
+		if !errors.Is(err, layerline.ErrContextFull) { // that comes after as many tokens as fitted
+			need(err)
 		}
-		if err == nil {
-			err = session.GenerateDetailed(r.Context(), tokens[kept:], generation, sampler, a.add)
-		}
-		return err
 	})
-	stats, _ := generation.Stats()
-	full := errors.Is(err, layerline.ErrContextFull) // after as many tokens as fitted
-	if err != nil && !full && a.begun {
-		a.event(failure(err, "server_error"))
-		return nil
-	} else if err != nil && !full {
-		return err
-	}
-	reason := "stop"
-	if full || stats.End == layerline.EndLength {
-		reason = "length"
-	}
-	all := len(tokens) + int(stats.Tokens)
-	a.end(reason, object{"prompt_tokens": len(tokens), "completion_tokens": stats.Tokens, "total_tokens": all})
-	return nil
+	a.end(len(tokens), got(generation.Stats()))
 }
 
-// embed answers a request for embeddings.
-func (s *server) embed(w http.ResponseWriter, r *http.Request, q *request) error {
-	inputs, err := texts(q.Input, "input")
-	if err != nil {
-		return err
-	}
+// embed answers a request for embeddings, which have length 1.
+func (a *answer) embed() {
 	data, count := []object{}, 0
-	for i, input := range inputs {
-		row := []float32{}
-		tokens, err := s.model.Tokenize(input, layerline.TokenizeBOS|layerline.TokenizeEOS)
-		if err == nil && (len(tokens) == 0 || len(tokens) > s.context) {
-			err = refuse("input %d has %d tokens; there is room for one to %d", i, len(tokens), s.context)
-		}
-		if err == nil {
-			err = s.within(r, nil, func(session *layerline.Session) error {
-				err := session.Truncate(0)
-				if err == nil {
-					err = session.Forward(r.Context(), tokens, layerline.LogitsNone, s.pooling)
-				}
-				if err == nil {
-					row, err = session.Embeddings(0, nil)
-				}
-				return err
-			})
-		}
-		if err != nil {
-			return err
-		}
-		data = append(data, object{"object": "embedding", "index": i, "embedding": encoded(row, q.EncodingFormat)})
+	for i, input := range a.Input {
+		tokens := got(a.model.Tokenize(input, layerline.TokenizeBOS|layerline.TokenizeEOS))
+		refuse(len(tokens) == 0 || len(tokens) > a.context, "%d tokens; there is room for 1 to %d", len(tokens), a.context)
+		a.within(a.r.Context(), nil, func(session *layerline.Session) {
+			need(session.Truncate(0))
+			need(session.Forward(a.r.Context(), tokens, layerline.LogitsNone, a.pooling))
+			row, sum, bytes := got(session.Embeddings(0, nil)), 1e-24, []byte{} // which JSON has in base64
+			for _, number := range row {
+				sum += float64(number) * float64(number)
+			}
+			for i := range row {
+				row[i] /= float32(math.Sqrt(sum))
+				bytes = binary.LittleEndian.AppendUint32(bytes, math.Float32bits(row[i]))
+			}
+			embedding := map[bool]any{false: row, true: bytes}[a.EncodingFormat == "base64"]
+			data = append(data, object{"object": "embedding", "index": i, "embedding": embedding})
+		})
 		count += len(tokens)
 	}
 	usage := object{"prompt_tokens": count, "total_tokens": count}
-	reply(w, http.StatusOK, object{"object": "list", "model": s.name, "data": data, "usage": usage})
-	return nil
-}
-
-// encoded is an embedding of length 1, in numbers or in the bytes of floats.
-func encoded(row []float32, format string) any {
-	sum, bytes := 1e-24, make([]byte, 4*len(row))
-	for _, number := range row {
-		sum += float64(number) * float64(number)
-	}
-	for i := range row {
-		row[i] /= float32(math.Sqrt(sum))
-		binary.LittleEndian.PutUint32(bytes[4*i:], math.Float32bits(row[i]))
-	}
-	if format == "base64" {
-		return base64.StdEncoding.EncodeToString(bytes)
-	}
-	return row
-}
-
-// answer is a text on its way to the client: token by token, or at its end.
-type answer struct {
-	*request
-	s     *server
-	w     http.ResponseWriter
-	base  object
-	field string // of a choice that has the text
-	begun bool   // something has been sent
-	text  string
-	all   []layerline.Generated
-}
-
-func newAnswer(s *server, w http.ResponseWriter, q *request) *answer {
-	now, kind, field := time.Now(), "text_completion", "text"
-	if q.chat && q.Stream {
-		kind, field = "chat.completion.chunk", "delta"
-	} else if q.chat {
-		kind, field = "chat.completion", "message"
-	}
-	id := "cmpl-" + strconv.FormatInt(now.UnixNano(), 36)
-	base := object{"id": id, "object": kind, "created": now.Unix(), "model": s.name}
-	return &answer{request: q, s: s, w: w, base: base, field: field}
+	reply(a.w, http.StatusOK, object{"object": "list", "model": a.name, "data": data, "usage": usage})
 }
 
 // add takes a token; false: the client is gone.
 func (a *answer) add(made layerline.Generated) bool {
-	if a.Stream {
-		return a.send(made.Piece, []layerline.Generated{made}, nil)
+	a.made = append(a.made, made)
+	parts := []layerline.MessagePart{{Kind: layerline.PartContent, Text: made.Piece}}
+	if a.parser != nil {
+		parts = got(a.parser.Feed(made.Piece))
 	}
-	a.text += made.Piece
-	a.all = append(a.all, made)
-	return true
+	return a.take(parts)
+}
+
+// take takes parts of the message, and sends them where it is streamed.
+func (a *answer) take(parts []layerline.MessagePart) bool {
+	for _, part := range parts {
+		switch part.Kind {
+		case layerline.PartContent:
+			a.said.text += part.Text
+		case layerline.PartReasoning:
+			a.said.Reasoning += part.Text
+		case layerline.PartCall:
+			function := map[string]string{"name": part.Text, "arguments": ""}
+			call := object{"index": part.Call, "id": part.ID, "type": "function", "function": function}
+			a.reason, a.said.Calls = "tool_calls", append(a.said.Calls, call)
+		case layerline.PartArguments:
+			if len(a.said.Calls) == 0 { // its name has been sent
+				a.said.Calls = []object{{"index": part.Call, "function": map[string]string{}}}
+			}
+			a.said.Calls[len(a.said.Calls)-1]["function"].(map[string]string)["arguments"] += part.Text
+		}
+	}
+	return !a.Stream || len(parts) == 0 || a.send(nil)
 }
 
 // end sends the rest.
-func (a *answer) end(reason string, usage object) {
+func (a *answer) end(prompt int, stats layerline.GenerationStats) {
+	if a.parser != nil {
+		a.take(got(a.parser.Finish()))
+	}
+	if stats.End == layerline.EndLength || stats.End == layerline.EndContext {
+		a.reason = "length"
+	}
+	usage := object{"prompt_tokens": prompt, "completion_tokens": stats.Tokens, "total_tokens": prompt + int(stats.Tokens)}
 	if !a.Stream {
 		a.base["usage"] = usage
-		a.send(a.text, a.all, reason)
+	}
+	if a.send(a.reason); !a.Stream {
 		return
 	}
-	a.send("", nil, reason)
 	if a.StreamOptions["include_usage"] {
 		a.base["usage"], a.base["choices"] = usage, []object{}
 		a.event(a.base)
@@ -306,17 +306,24 @@ func (a *answer) end(reason string, usage object) {
 	fmt.Fprint(a.w, "data: [DONE]\n\n")
 }
 
-// send sends the text, or a part of it; false: the client is gone.
-func (a *answer) send(text string, tokens []layerline.Generated, reason any) bool {
-	content := any(text)
-	if a.chat {
-		content = object{"role": "assistant", "content": text}
+// send sends what has not been sent; false: the client is gone.
+func (a *answer) send(reason any) bool {
+	choice := object{"index": 0, "finish_reason": reason, "logprobs": nil}
+	if a.said.text != "" || len(a.said.Calls) == 0 {
+		a.said.Content = a.said.text
 	}
-	choice := object{"index": 0, "finish_reason": reason, "logprobs": nil, a.field: content}
-	if len(tokens) > 0 && tokens[0].Logprob <= 0 { // not NaN: it was asked for
-		choice["logprobs"] = a.logprobs(tokens)
+	switch {
+	case !a.chat:
+		a.base["object"], choice["text"] = "text_completion", a.said.text
+	case a.Stream:
+		a.base["object"], choice["delta"] = "chat.completion.chunk", a.said
+	default:
+		a.base["object"], choice["message"] = "chat.completion", a.said
 	}
-	a.base["choices"] = []object{choice}
+	if len(a.made) > 0 && a.made[0].Logprob <= 0 { // not NaN: it was asked for
+		choice["logprobs"] = a.logprobs()
+	}
+	a.base["choices"], a.said, a.made = []object{choice}, message{}, nil
 	if a.Stream {
 		return a.event(a.base)
 	}
@@ -328,19 +335,15 @@ func (a *answer) send(text string, tokens []layerline.Generated, reason any) boo
 func (a *answer) event(value object) bool {
 	a.begun = true
 	a.w.Header().Set("Content-Type", "text/event-stream")
-	encoded, err := json.Marshal(value)
-	if err == nil {
-		_, err = fmt.Fprintf(a.w, "data: %s\n\n", encoded)
-	}
-	if flusher, ok := a.w.(http.Flusher); ok {
-		flusher.Flush()
-	}
+	encoded, _ := json.Marshal(value)
+	_, err := fmt.Fprintf(a.w, "data: %s\n\n", encoded)
+	a.w.(http.Flusher).Flush()
 	return err == nil
 }
 
-func (a *answer) logprobs(tokens []layerline.Generated) object {
+func (a *answer) logprobs() object {
 	content, names, numbers, tops := []object{}, []any{}, []any{}, []object{}
-	for _, made := range tokens {
+	for _, made := range a.made {
 		one, likely, top := a.token(made.Token, made.Logprob), []object{}, object{}
 		for _, other := range made.Top {
 			each := a.token(other.Token, other.Logprob)
@@ -357,7 +360,7 @@ func (a *answer) logprobs(tokens []layerline.Generated) object {
 
 // token is a token's text and log-probability; JSON has no infinity.
 func (a *answer) token(token layerline.Token, logprob float32) object {
-	text, _, _ := a.s.model.TokenText(token)
+	text, _, _ := a.model.TokenText(token)
 	bytes := []int{}
 	for _, b := range []byte(text) {
 		bytes = append(bytes, int(b))

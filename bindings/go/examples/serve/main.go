@@ -1,7 +1,7 @@
 // Serve answers HTTP requests as OpenAI's interface does, inside a memory budget: chat completions, completions,
 // embeddings and models, whole or streamed by server-sent events.
 //
-//	serve [-listen 127.0.0.1:8080] [-budget MIB] [-context 512] [-sessions 4] [-f16] MODEL
+//	serve [-listen 127.0.0.1:8080] [-budget MIB] [-context 512] [-sessions 4] MODEL
 //
 // Requests run at the same time, each in a session of its own, and share readings of the weights. A session keeps the
 // tokens of its last conversation, so that the next turn costs its new tokens alone. Ctrl-C ends it.
@@ -29,16 +29,12 @@ func main() {
 	budget := flag.Uint64("budget", 0, "MiB for everything; 0: a third of the file's size")
 	length := flag.Int("context", 512, "tokens that a conversation has room for")
 	sessions := flag.Int("sessions", 4, "requests that run at once, as far as the budget has room for them; others wait")
-	f16 := flag.Bool("f16", false, "keep keys and values as half floats, not in 8 bits: twice the memory")
 	flag.Parse()
 	if flag.NArg() != 1 || *sessions < 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
 	options := layerline.Options{ContextLength: *length, MemoryBudget: *budget << 20, KVType: layerline.KVQ80}
-	if *f16 {
-		options.KVType = layerline.KVF16
-	}
 	s, err := newServer(flag.Arg(0), options, *sessions)
 	if err != nil {
 		log.Fatal(err)
@@ -46,8 +42,7 @@ func main() {
 	defer s.close()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	// Requests end with the server: their contexts do.
-	within := func(net.Listener) context.Context { return ctx }
+	within := func(net.Listener) context.Context { return ctx } // requests end with the server
 	server := &http.Server{Addr: *listen, Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, BaseContext: within}
 	go func() { <-ctx.Done(); server.Close() }()
 	log.Printf("http://%s/v1 serves %s, %d requests at once", *listen, s.name, len(s.idle))
@@ -58,7 +53,7 @@ func main() {
 type server struct {
 	name    string
 	model   *layerline.Model
-	pooling layerline.EmbeddingRows
+	pooling layerline.EmbeddingRows // the mean, where the file does not ask for the first or the last
 	context int
 	free    chan struct{} // one for each session in idle
 	lock    sync.Mutex
@@ -76,6 +71,10 @@ func newServer(path string, options layerline.Options, most int) (*server, error
 	}
 	s := &server{name: strings.TrimSuffix(filepath.Base(path), ".gguf"), model: model}
 	s.free = make(chan struct{}, most)
+	// The first constraint takes memory for all of them, before the sessions do.
+	if first, err := model.NewConstraint(layerline.ConstraintRegex, "a"); err == nil {
+		first.Close()
+	}
 	for len(s.idle) < most && err == nil {
 		var session *layerline.Session
 		if session, err = model.NewSession(0); err == nil {
@@ -89,7 +88,6 @@ func newServer(path string, options layerline.Options, most int) (*server, error
 	}
 	info, err := s.idle[0].Info()
 	s.context = info.ContextLength
-	// Of embeddings the mean, where the file does not ask for the first token's or the last one's.
 	architecture, _ := model.Metadata("general.architecture")
 	kind, _ := model.Metadata(architecture + ".pooling_type")
 	rows := map[string]layerline.EmbeddingRows{"2": layerline.EmbeddingsFirst, "3": layerline.EmbeddingsLast}
@@ -107,17 +105,16 @@ func (s *server) close() {
 }
 
 // within waits for a session, and has it for a request with these tokens while call runs.
-func (s *server) within(r *http.Request, tokens []layerline.Token, call func(*layerline.Session) error) error {
+func (s *server) within(ctx context.Context, tokens []layerline.Token, call func(*layerline.Session)) {
 	select {
 	case <-s.free:
-	case <-r.Context().Done():
-		return r.Context().Err()
+	case <-ctx.Done():
+		need(ctx.Err())
 	}
 	s.lock.Lock()
 	best, most := 0, 0
 	for i, session := range s.idle {
-		// What cannot be looked at holds nothing of use.
-		if common, err := session.CommonPrefix(tokens); err == nil && common > most {
+		if common, err := session.CommonPrefix(tokens); err == nil && common > most { // an error: it holds nothing of use
 			best, most = i, common
 		}
 	}
@@ -130,5 +127,5 @@ func (s *server) within(r *http.Request, tokens []layerline.Token, call func(*la
 		s.lock.Unlock()
 		s.free <- struct{}{}
 	}()
-	return call(session)
+	call(session)
 }

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -12,7 +14,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"runtime"
+	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -64,11 +68,23 @@ type logprob struct {
 	Logprob float64
 }
 
+type toolCall struct {
+	Index    int
+	ID, Type string
+	Function struct{ Name, Arguments string }
+}
+
+type said struct {
+	Role, Content string
+	Reasoning     string     `json:"reasoning_content"`
+	Calls         []toolCall `json:"tool_calls"`
+}
+
 type completion struct {
 	ID, Object, Model string
 	Choices           []struct {
 		Text           string
-		Message, Delta struct{ Role, Content string }
+		Message, Delta said
 		FinishReason   *string `json:"finish_reason"`
 		Logprobs       *struct {
 			Content []struct {
@@ -148,7 +164,8 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 	for _, ask := range []object{
 		{}, {"prompt": nil}, {"prompt": []string{"a", "b"}}, {"prompt": []int{1 << 20}}, {"prompt": strings.Repeat("abc ", 400)},
 		{"prompt": "a", "n": 2}, {"prompt": "a", "temperature": -1}, {"prompt": "a", "stop": 3}, {"prompt": "a", "stop": ""},
-		{"prompt": "a", "logprobs": 1000}, {"prompt": "a", "response_format": object{"type": "json_object"}},
+		{"prompt": "a", "logprobs": 1000}, {"prompt": "a", "response_format": object{"type": "xml"}},
+		{"prompt": "a", "grammar": "root"}, {"prompt": "a", "xtc_probability": 2},
 		{"prompt": "a", "max_tokens": -1}, {"prompt": "a", "logit_bias": object{"-4": 1}}, {"prompt": "a", "stream": "yes"},
 	} {
 		status, body := post(t, server.URL+"/v1/completions", ask)
@@ -222,6 +239,172 @@ func TestTheNextTurnGoesOnInTheSessionThatHoldsTheLast(t *testing.T) {
 	}
 }
 
+// chatting is a server of the small model with a template of the format hermes.
+func chatting(t *testing.T) (*server, *httptest.Server) {
+	t.Helper()
+	const key = "tokenizer.chat_template"
+	template := "{% for m in messages %}{{ m.role }}:{{ m.content }}{% endfor %}{{ tools | tojson if tools else '' }}" +
+		"{# <tool_call></tool_call> #}"
+	file, err := os.ReadFile(small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template += strings.Repeat(" ", 31-(len(key)+20+len(template)+31)%32) // tensors stay aligned
+	u64 := func(value int) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(value)) }
+	made := append(append([]byte{}, file[:16]...), u64(int(binary.LittleEndian.Uint64(file[16:]))+1)...)
+	made = append(append(append(made, u64(len(key))...), key...), 8, 0, 0, 0)
+	made = append(append(append(made, u64(len(template))...), template...), file[24:]...)
+	path := filepath.Join(t.TempDir(), "chat.gguf")
+	if err := os.WriteFile(path, made, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, server := serving(t, path, layerline.Options{MemoryBudget: 64 << 20, ContextLength: 384}, 2)
+	if _, err := s.model.NewConstraint(layerline.ConstraintRegex, "a"); errors.Is(err, layerline.ErrUnsupported) {
+		t.Skip("built without constraints")
+	}
+	return s, server
+}
+
+func TestAnswersFollowASchema(t *testing.T) {
+	s, server := chatting(t)
+	form := func(schema string) object {
+		return object{"type": "json_schema", "json_schema": object{"name": "x", "schema": json.RawMessage(schema)}}
+	}
+	ask := object{"messages": []object{{"role": "user", "content": "Hi"}}, "temperature": 0, "response_format": form(`{
+		"type": "object", "properties": {"size": {"enum": ["small", "large"]}, "new": {"type": "boolean"}},
+		"required": ["size", "new"], "additionalProperties": false}`)}
+	status, body := post(t, server.URL+"/v1/chat/completions", ask)
+	choice := decoded(t, status, body).Choices[0]
+	var made struct {
+		Size string
+		New  *bool
+	}
+	err := json.Unmarshal([]byte(choice.Message.Content), &made)
+	if err != nil || made.Size != "small" && made.Size != "large" || made.New == nil || *choice.FinishReason != "stop" {
+		t.Errorf("%v %s", err, body)
+	}
+	ask["response_format"], ask["max_tokens"] = object{"type": "json_object"}, 20
+	status, body = post(t, server.URL+"/v1/chat/completions", ask)
+	if text := decoded(t, status, body).Choices[0].Message.Content; !strings.HasPrefix(text, "{") {
+		t.Errorf("%s", body)
+	}
+	for _, wrong := range []string{`{"type": "nonsense"}`, `{"type": "string", "minLength": 3, "maxLength": 1}`, `3`} {
+		_, want := s.model.NewConstraint(layerline.ConstraintJSONSchema, wrong)
+		ask["response_format"] = form(wrong)
+		status, body := post(t, server.URL+"/v1/chat/completions", ask)
+		var c completion
+		if json.Unmarshal(body, &c); status != http.StatusBadRequest || want == nil || c.Error.Message != want.Error() {
+			t.Errorf("%v %d %s", want, status, body)
+		}
+	}
+}
+
+func TestToolCallsAndReasoningAreParsed(t *testing.T) {
+	_, server := chatting(t)
+	url := server.URL + "/v1/chat/completions"
+	tool := object{"type": "function", "function": object{"name": "weather", "parameters": object{"type": "object"}}}
+	ask := object{
+		"messages": []object{{"role": "user", "content": "Hi"}}, "tools": []object{tool}, "temperature": 0, "logprobs": true,
+		"grammar": `root ::= "<think>Hm.</think>So:" call{2}
+			call ::= "\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>"`,
+	}
+	check := func(name string, got said, reason *string) {
+		t.Helper()
+		if got.Role != "assistant" || got.Content != "So:" || got.Reasoning != "Hm." || len(got.Calls) != 2 ||
+			reason == nil || *reason != "tool_calls" {
+			t.Fatalf("%s: %+v", name, got)
+		}
+		for i, call := range got.Calls {
+			if call.Index != i || call.ID == "" || call.Type != "function" || call.Function.Name != "weather" ||
+				call.Function.Arguments != `{"city": "Rome"}` {
+				t.Errorf("%s: %+v", name, call)
+			}
+		}
+	}
+	status, body := post(t, url, ask)
+	whole := decoded(t, status, body)
+	choice := whole.Choices[0]
+	check("whole", choice.Message, choice.FinishReason)
+	ask["stream"] = true
+	status, body = post(t, url, ask)
+	var got said
+	var reason *string
+	logprobs, parts := 0, events(t, body)
+	for _, part := range parts {
+		choice := part.Choices[0]
+		delta := choice.Delta
+		got.Role, got.Content, got.Reasoning = got.Role+delta.Role, got.Content+delta.Content, got.Reasoning+delta.Reasoning
+		for _, call := range delta.Calls {
+			if call.ID != "" {
+				got.Calls = append(got.Calls, call)
+			} else {
+				got.Calls[call.Index].Function.Arguments += call.Function.Arguments
+			}
+		}
+		if reason = choice.FinishReason; choice.Logprobs != nil {
+			logprobs += len(choice.Logprobs.Content)
+		}
+	}
+	check("streamed", got, reason)
+	if status != http.StatusOK || logprobs != whole.Usage.CompletionTokens || len(parts) < 20 {
+		t.Errorf("%d parts, %d log-probabilities of %d tokens", len(parts), logprobs, whole.Usage.CompletionTokens)
+	}
+	// Without tools the prompt is shorter; a schema leaves all as it is written.
+	delete(ask, "stream")
+	ask["tool_choice"] = "none"
+	status, body = post(t, url, ask)
+	if without := decoded(t, status, body); without.Usage.PromptTokens >= whole.Usage.PromptTokens {
+		t.Errorf("%d tokens without tools, %d with", without.Usage.PromptTokens, whole.Usage.PromptTokens)
+	}
+	ask["tool_choice"] = "required"
+	if status, body = post(t, url, ask); status != http.StatusBadRequest {
+		t.Errorf("%d %s", status, body)
+	}
+	ask["tool_choice"], ask["response_format"] = "auto", object{"type": "json_schema", "json_schema": object{
+		"schema": object{"const": "<tool_call>"}}}
+	status, body = post(t, url, ask)
+	if text := decoded(t, status, body).Choices[0].Message.Content; text != `"<tool_call>"` {
+		t.Errorf("%s", body)
+	}
+}
+
+// leave begins a request, goes away after a while, and gives the time until the session is back.
+func leave(t *testing.T, s *server, url string, ask io.Reader, begun time.Duration) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	request, _ := http.NewRequestWithContext(ctx, http.MethodPost, url, ask)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			io.Copy(io.Discard, response.Body)
+			response.Body.Close()
+		}
+	}()
+	for i := 0; len(s.free) > 0; i++ {
+		if i == 1000 {
+			t.Fatal("the request does not begin")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(begun)
+	if len(s.free) > 0 {
+		t.Fatal("the request has ended by itself")
+	}
+	left := time.Now()
+	cancel()
+	select {
+	case <-s.free:
+		s.free <- struct{}{}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the session is not free")
+	}
+	took := time.Since(left)
+	<-done
+	return took
+}
+
 func TestAClientThatIsGoneFreesItsSession(t *testing.T) {
 	s, server := smallOne(t, 1)
 	for i := 0; i < 20; i++ {
@@ -240,6 +423,34 @@ func TestAClientThatIsGoneFreesItsSession(t *testing.T) {
 			s.free <- struct{}{}
 		case <-time.After(10 * time.Second):
 			t.Fatal("the session is not free")
+		}
+	}
+}
+
+// Of a real model, streamed from its file: while a prompt is read, while text comes, and with nothing sent until the end.
+func TestASessionIsFreeSoonAfterItsClientIsGone(t *testing.T) {
+	if _, err := os.Stat(real); err != nil {
+		t.Skip("the model is not fetched")
+	}
+	s, server := serving(t, real, layerline.Options{ContextLength: 1024, KVType: layerline.KVQ80}, 1)
+	for _, stream := range []bool{true, false} {
+		for name, prompt := range map[string]string{
+			"text is made": "The sea is", "a prompt is read": strings.Repeat("The sea is blue. ", 180),
+		} {
+			var times []time.Duration
+			for i := 0; i < 9; i++ {
+				// Another prompt each time: nothing of it is held.
+				ask := fmt.Sprintf(`{"prompt": "%d %s", "stream": %t, "logit_bias": {"2": -100, "0": -100}}`, i, prompt, stream)
+				// In chunks, which the server has to read to their end.
+				body := io.MultiReader(strings.NewReader(ask))
+				times = append(times, leave(t, s, server.URL+"/v1/completions", body, 150*time.Millisecond))
+			}
+			sort.Slice(times, func(i, j int) bool { return times[i] < times[j] })
+			t.Logf("gone while %s, streamed %t: free after %v in the middle, %v at most",
+				name, stream, times[4], times[8])
+			if times[8] > 5*time.Second {
+				t.Error(times)
+			}
 		}
 	}
 }
