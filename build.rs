@@ -19,6 +19,8 @@ fn main() {
             }
             // Reader threads may still be inside a blocked read when a host unloads the library: it must stay mapped.
             println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+            // What other crates would export for C stays inside.
+            println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
         }
         "macos" | "ios" if !named => {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/liblayerline.0.dylib");

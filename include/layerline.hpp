@@ -985,9 +985,9 @@ enum class part_kind : std::uint32_t {
 
 /** A part of a message. The texts are valid until the next call on its parser. */
 struct message_part {
-    part_kind kind = part_kind::content;
+    part_kind kind = part_kind::content; /**< What the text is. */
     std::uint32_t call = 0; /**< Which call of the message, from 0. */
-    std::string_view text;
+    std::string_view text; /**< UTF-8: text, a name, or nothing. */
     std::string_view id; /**< What the result of a call names it by. */
 };
 

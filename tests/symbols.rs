@@ -18,8 +18,10 @@ fn library() -> PathBuf {
     cargo.args(["build", "--lib", "--message-format=json", "--manifest-path"]);
     cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
     cargo.args(["--profile", if name == "debug" { "dev" } else { name }, "--no-default-features"]);
-    if cfg!(feature = "prefetch") {
-        cargo.args(["--features", "prefetch"]);
+    for (feature, is_on) in [("prefetch", cfg!(feature = "prefetch")), ("constraints", cfg!(feature = "constraints"))] {
+        if is_on {
+            cargo.args(["--features", feature]);
+        }
     }
     let triple = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if triple == env!("LAYERLINE_TARGET") {
