@@ -1088,7 +1088,11 @@ class MessagePart:
 
 
 class _Part(_Versioned):
-    _fields_ = [(name, ctypes.c_uint32) for name in "struct_size kind call reserved".split()] + [
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+        ("call", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("text", ctypes.c_void_p),
         ("length", ctypes.c_size_t),
         ("id", ctypes.c_void_p),
