@@ -99,13 +99,13 @@ final class SessionTests: XCTestCase {
             XCTAssertEqual(logprobs.sampled, 0)
         }
         try generation.setLogprobs(top: nil)
-        let small = try Session(model, contextLength: 16)
+        let short = try Session(model, contextLength: 16)
         try generation.setContextPolicy(keptFirst: 2)
-        for try await _ in try small.generate(prompt, with: TextGeneration(maxTokens: 4)) {}
-        XCTAssertEqual(try small.commonPrefix(with: prompt + [7]), prompt.count)
-        XCTAssertEqual(try small.reusePrefix(of: prompt), prompt.count - 1)
+        for try await _ in try short.generate(prompt, with: TextGeneration(maxTokens: 4)) {}
+        XCTAssertEqual(try short.commonPrefix(with: prompt + [7]), prompt.count)
+        XCTAssertEqual(try short.reusePrefix(of: prompt), prompt.count - 1)
         for _ in 0..<4 {
-            for try await _ in small.generate([9], with: generation) {}
+            for try await _ in short.generate([9], with: generation) {}
         }
         XCTAssertGreaterThan(try generation.stats.dropped, 0)
         try generation.setContextPolicy(keptFirst: nil)
