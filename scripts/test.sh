@@ -159,16 +159,9 @@ shared_library() {
     if [ "$system" = Darwin ]; then echo "$target/release/liblayerline.dylib"; else echo "$target/release/liblayerline.so"; fi
 }
 
-# What output that is held to a grammar takes comes from another crate, and may be left out: the limit is that of the rest.
 library_is_small() {
     have strip || { skip "strip is $(why_missing)"; return; }
-    local libraries=("$(shared_library)")
-    if grep -q '^constraints = ' Cargo.toml; then
-        CARGO_TARGET_DIR=$target/without-constraints \
-            "$CARGO" build --release --quiet --lib --no-default-features --features prefetch || return 1
-        libraries+=("$target/without-constraints/release/$(basename "$(shared_library)")")
-    fi
-    scripts/size.sh "${libraries[@]}"
+    scripts/size.sh "$(shared_library)"
 }
 
 symbols_are_listed() {
