@@ -39,7 +39,7 @@ tests() {
 leaks() {
     mkdir -p "$2"
     in_checkout "$1" "$go" build -asan -o "$2/cycles" ./internal/cycles
-    "$2/cycles" "$model" 10000
+    "$2/cycles" "$model" 4000
 }
 
 example() {
