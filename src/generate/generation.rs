@@ -76,6 +76,16 @@ enum Drafter {
     Predictor(Box<DraftPredictor>),
 }
 
+impl Drafter {
+    /// The layer that drafts, where there is one and the model has room for the hidden states that it reads.
+    fn active_predictor(&mut self) -> Option<&mut DraftPredictor> {
+        match self {
+            Drafter::Predictor(predictor) if predictor.is_active() => Some(predictor),
+            _ => None,
+        }
+    }
+}
+
 /// The settings of generations, and what the last one was. One can be used for many generations, one after the other.
 pub struct Generation {
     max_tokens: usize,

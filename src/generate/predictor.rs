@@ -135,7 +135,7 @@ impl DraftPredictor {
 
     /// The model has taken tokens back as far as `position`, and goes on with others.
     pub(super) fn start_over(&mut self, position: usize) -> Result<()> {
-        if self.is_active() { self.restart(position, false) } else { Ok(()) }
+        self.restart(position, false)
     }
 
     /// Begins anew at a position of the model, whose hidden state before is the row that waits last, or is not known.

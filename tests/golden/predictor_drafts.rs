@@ -6,6 +6,8 @@ use std::sync::Arc;
 use layerline::generate::{DraftModel, DraftPredictor, Generation, Sequence};
 use layerline::model::{Embeddings, Logits, Model, Options, Outputs, Plan};
 use layerline::session::Session;
+#[cfg(feature = "constraints")]
+use layerline::{Constraint, ConstraintKind};
 use layerline::{Sampler, SharedBudget, Status};
 
 use crate::drafts::{Numbers, Timeless, assert_same, generated};
@@ -243,6 +245,48 @@ fn it_shares_its_models_budget_and_drafts_nothing_without_room_for_hidden_states
     let (got, stats) = generated(&tight, &mut drafted_by(&predictor, 0, 3, 20), &mut Sampler::new(), &prompt);
     assert_same(&got, &want, "without room");
     assert_eq!(stats.drafted, 0);
+}
+
+#[cfg(feature = "constraints")]
+#[test]
+fn without_room_for_hidden_states_what_a_constraint_forces_goes_through_all_the_same() {
+    let path = golden("arch2/glm4moe.gguf");
+    let options = Options { context_length: 64, chunk_length: 16, ..options() };
+    let floor = plan(&path, &options).floor_bytes;
+    let predictor = open(&path, &predicting(options.clone()));
+    let constrained = |model: &Arc<Model>| Constraint::new(model, ConstraintKind::Regex, "abcdefgh[0-9]{2}xyz");
+    let text = |model: &Arc<Model>, mut generation: Generation| {
+        generation.set_constraint(Some(&constrained(model).unwrap()));
+        let (mut session, mut text) = (Session::new(model, 0).unwrap(), String::new());
+        let on_token = |_, piece: &str| {
+            text.push_str(piece);
+            ControlFlow::Continue(())
+        };
+        let tokenizer = model.tokenizer().unwrap();
+        generation.run(&mut session, tokenizer, &mut Sampler::new(), &[1, 40, 50], on_token).unwrap();
+        (text, generation.stats().accepted)
+    };
+    let (want, accepted) = text(&open(&path, &options), plain(40));
+    assert!(want.starts_with("abcdefgh") && accepted > 0, "{want}");
+    // With room for nothing beside constraint and session, for the logits of some drafts alone, and for all.
+    let mut met = [0; 3];
+    let mut budget = floor;
+    while met[2] == 0 {
+        budget += 512;
+        let tight = open(&path, &Options { memory_budget: budget, ..options.clone() });
+        if constrained(&tight).is_err() {
+            continue;
+        }
+        let Ok(mut session) = Session::new(&tight, 0) else { continue };
+        match (session.begin_hidden(0), session.begin_drafts(17, 0)) {
+            (false, 0) => met[0] += 1,
+            (false, _) => met[1] += 1,
+            (true, _) => met[2] += 1,
+        }
+        drop(session);
+        assert_eq!(text(&tight, drafted_by(&predictor, 0, 3, 40)).0, want, "{budget}");
+    }
+    assert!(met.iter().all(|&met| met > 0), "{met:?}");
 }
 
 #[test]

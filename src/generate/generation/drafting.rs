@@ -17,9 +17,8 @@ impl Generation {
         since: u64,
         prompt: bool,
     ) -> Result<()> {
-        let predictor = match &mut self.drafter {
-            Drafter::Predictor(predictor) if predictor.is_active() => predictor,
-            _ => return sequence.forward(tokens, Logits::Last, since),
+        let Some(predictor) = self.drafter.active_predictor() else {
+            return sequence.forward(tokens, Logits::Last, since);
         };
         let mut seen = Ok(());
         sequence.forward_seen(tokens, since, &mut |start, tokens, hidden| {
@@ -33,7 +32,7 @@ impl Generation {
 
     /// Of a pass of drafts that began at the position `start` these tokens were right.
     pub(super) fn see_drafts<S: Sequence>(&mut self, sequence: &S, start: usize, right: &[i32]) -> Result<()> {
-        let Drafter::Predictor(predictor) = &mut self.drafter else { return Ok(()) };
+        let Some(predictor) = self.drafter.active_predictor() else { return Ok(()) };
         predictor.see(start, right, sequence.draft_hidden(right.len())?, false)
     }
 

@@ -1,6 +1,6 @@
 //! What a generation does when the context is full.
 
-use super::{Drafter, Generation};
+use super::Generation;
 use crate::error::Result;
 use crate::generate::Sequence;
 
@@ -21,7 +21,7 @@ impl Generation {
         all.extend_from_slice(tokens);
         self.stats.dropped += dropped as u64;
         // Drafts follow from what is there.
-        if let Drafter::Predictor(predictor) = &mut self.drafter {
+        if let Some(predictor) = self.drafter.active_predictor() {
             predictor.start_over(sequence.position())?;
         }
         if self.text.len() >= keep + dropped {
