@@ -14,8 +14,6 @@ const MOST_MISSING: usize = 16;
 /// A model that drafts, with a session of its own.
 pub struct DraftModel {
     session: Session,
-    /// What the session has taken in.
-    taken: Vec<i32>,
     /// Told by the host.
     least_chance: Option<f32>,
 }
@@ -32,7 +30,7 @@ impl DraftModel {
         if description.head.is_none() || !description.causal {
             return Err(Error::unsupported("the model generates no text, so that it cannot draft"));
         }
-        Ok(DraftModel { session: Session::new(model, context_length)?, taken: Vec::new(), least_chance: None })
+        Ok(DraftModel { session: Session::new(model, context_length)?, least_chance: None })
     }
 
     /// What is less likely than this, by the model that drafts, is not drafted; 0: the likeliest token always is. Unless told,
@@ -55,31 +53,26 @@ impl DraftModel {
     /// Those of the passes.
     pub fn prepare(&mut self, text: &[i32]) -> Result<bool> {
         let Some((_, before)) = text.split_last() else { return Ok(false) };
-        self.keep_what_is_in(text, 0)?;
-        let missing = &before[self.taken.len()..];
+        self.keep_what_is_in(text)?;
+        let missing = &before[self.session.position()..];
         if missing.len() <= MOST_MISSING {
             return Ok(false);
         }
         match self.session.forward(missing, Logits::None) {
-            Ok(()) => self.taken.extend_from_slice(missing),
+            Ok(()) => Ok(true),
             // There are no drafts then.
-            Err(e) if e.status() == Status::ContextFull => return Ok(false),
-            Err(e) => return Err(e.context("the model that drafts")),
+            Err(e) if e.status() == Status::ContextFull => Ok(false),
+            Err(e) => Err(e.context("the model that drafts")),
         }
-        Ok(true)
     }
 
-    /// Forgets what is not in `text`, and its last token, whose logits are needed; makes room for all of it and `more` tokens.
-    fn keep_what_is_in(&mut self, text: &[i32], more: usize) -> Result<()> {
-        let same = self.taken.iter().zip(text).take_while(|(a, b)| a == b).count();
-        let same = same.min(text.len() - 1);
-        if same < self.taken.len() {
-            let kept = if self.session.truncate(same).is_ok() { same } else { 0 };
-            self.session.truncate(kept)?;
-            self.taken.truncate(kept);
+    /// Forgets what is not in `text`, and its last token, whose logits are needed.
+    fn keep_what_is_in(&mut self, text: &[i32]) -> Result<()> {
+        let same = self.session.common_prefix(text).min(text.len() - 1);
+        if same < self.session.position() && self.session.truncate(same).is_err() {
+            self.session.truncate(0)?;
         }
-        let refused = |_| Error::out_of_memory("tokens of a model that drafts");
-        self.taken.try_reserve(text.len() + more - self.taken.len()).map_err(refused)
+        Ok(())
     }
 
     /// Puts up to `most` tokens that may follow `text` into `out`, which has room for them, as long as all of them together
@@ -91,15 +84,15 @@ impl DraftModel {
         if most == 0 || text.is_empty() {
             return Ok(());
         }
-        self.keep_what_is_in(text, most)?;
+        self.keep_what_is_in(text)?;
         let session = &mut self.session;
         let tokens = session.model().tokenizer()?.vocab_size();
         let least_chance = self.least_chance.unwrap_or(least_chance);
         let mut chance = 1.0;
-        let mut next = text[self.taken.len()..].to_vec();
+        let mut next = text[session.position()..].to_vec();
         while out.len() < most {
             match session.forward(&next, Logits::Last) {
-                Ok(()) => self.taken.extend_from_slice(&next),
+                Ok(()) => {}
                 Err(e) if e.status() == Status::ContextFull => return Ok(()),
                 Err(e) => return Err(e.context("the model that drafts")),
             }

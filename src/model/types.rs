@@ -37,8 +37,7 @@ pub struct Options {
     /// How sessions keep keys and values. The budget never changes it.
     pub kv_type: KvType,
     /// Opens the layer of the file that predicts further tokens ("nextn") in place of the model: one that drafts for the
-    /// model, see [`DraftPredictor`](crate::generate::DraftPredictor). It reads, and accounts for, that layer, an embedding and a
-    /// head alone, and has no tokeniser.
+    /// model. It reads, and accounts for, that layer, an embedding and a head alone, and has no tokeniser.
     pub predictor: bool,
     /// A budget shared with other models, in place of `memory_budget`.
     pub shared_budget: Option<Arc<SharedBudget>>,

@@ -249,7 +249,7 @@ fn it_shares_its_models_budget_and_drafts_nothing_without_room_for_hidden_states
 
 #[cfg(feature = "constraints")]
 #[test]
-fn without_room_for_hidden_states_what_a_constraint_forces_goes_through_all_the_same() {
+fn what_a_constraint_forces_goes_through_without_room_for_hidden_states() {
     let path = golden("arch2/glm4moe.gguf");
     let options = Options { context_length: 64, chunk_length: 16, ..options() };
     let floor = plan(&path, &options).floor_bytes;
