@@ -3,6 +3,7 @@
 #   make demo       fetch a small model and run it in a third of its size
 #   make serve      the same model behind OpenAI's HTTP interface, by the Go example; ADDRESS=127.0.0.1:8080
 #   make test       every test there is; what cannot run here is named at the end
+#   make test-platforms   the systems that this machine is not: emulated, or compiled at least; after make test
 #   make shuttle    locks and wake-ups of the engine and the pool in many orders; not part of make test, which it would make long
 #   make tsan       threads under ThreadSanitizer; needs a nightly toolchain with rust-src
 #   make lib        the shared and the static library
@@ -53,7 +54,7 @@ PREFIX ?= /usr/local
 
 EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
 
-.PHONY: all demo serve test shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-masks bench-experts bench-decisions fuzz torture lint clean
+.PHONY: all demo serve test test-platforms shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-masks bench-experts bench-decisions fuzz torture lint clean
 all: lib examples
 
 demo: examples
@@ -69,6 +70,9 @@ serve: lib
 
 test:
 	@CARGO="$(CARGO)" CC="$(CC)" PYTHON="$(PYTHON)" MAKE="$(MAKE)" scripts/test.sh
+
+test-platforms:
+	@CARGO="$(CARGO)" PYTHON="$(PYTHON)" scripts/test_platforms.sh
 
 shuttle:
 	@CARGO="$(CARGO)" scripts/shuttle.sh

@@ -2,11 +2,10 @@
 #
 # The machine's own toolchain has the standard library of this machine alone. Here it is built from source for each target,
 # by Debian's compiler and the source of the same version: the packages rustc-web and rust-web-src. `cross_packages NAME...`
-# installs what is missing of any packages, where it may.
+# installs what is missing of any packages; where it may not, the script ends with 77, and says what is missing.
 
 CROSS_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/cross
 
-# Installs Debian's packages that are not there. Fails, and says which, where it must not or they cannot be had.
 cross_packages() {
     missing=
     for package in "$@"; do
@@ -15,12 +14,12 @@ cross_packages() {
     [ -n "$missing" ] || return 0
     if ! command -v apt-get > /dev/null || [ "$(id -u)" != 0 ]; then
         echo "missing:$missing (Debian's packages; only root installs them)" >&2
-        return 1
+        exit 77
     fi
     echo "installing$missing"
     # shellcheck disable=SC2086
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; } \
-        > "${TMPDIR:-/tmp}/cross-packages.log" 2>&1 || { tail -5 "${TMPDIR:-/tmp}/cross-packages.log" >&2; return 1; }
+        > "${TMPDIR:-/tmp}/cross-packages.log" 2>&1 || { tail -5 "${TMPDIR:-/tmp}/cross-packages.log" >&2; exit 77; }
 }
 
 # The compiler that has its own source.

@@ -1,11 +1,13 @@
 //! Files as converters write them: keys that change the arithmetic, arrays with a value for each layer, parts that a pass
 //! over text does not run. Each is made of one of the tiny models.
 
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use layerline::gguf::{self, Array, Value, write::Writer};
-use layerline::model::Model;
+use layerline::model::{Logits, Model, Options};
+use layerline::session::Session;
+use layerline::weights::Io;
 use layerline::{Error, Status};
 
 use crate::support::*;
@@ -347,5 +349,27 @@ fn a_name_may_be_a_number_or_no_text_at_all() {
     for name in names {
         let written = Parts::of("arch/llama.gguf").set("general.name", name).plain("name");
         assert!(open(&written.0, &options()).tokenizer().is_ok());
+    }
+}
+
+/// Systems of 32 bits read such files too, but cannot map them.
+#[test]
+fn a_model_beyond_4_gib_of_a_file_has_the_same_bits() {
+    const OFFSET: u64 = 5 << 30;
+    let model = golden("arch/llama.gguf");
+    let logits = |model: std::sync::Arc<Model>| {
+        let mut session = Session::new(&model, 0).unwrap();
+        session.forward(&[1, 40, 50], Logits::Last).unwrap();
+        session.logits(0).unwrap().to_vec()
+    };
+    let alone = logits(Model::open(&model, &options()).unwrap());
+    let mut file = tempfile::tempfile().unwrap();
+    file.seek(SeekFrom::Start(OFFSET)).unwrap();
+    file.write_all(&std::fs::read(&model).unwrap()).unwrap();
+    for io in [Io::Buffered, Io::Auto, Io::Mmap] {
+        match Model::open_file(file.try_clone().unwrap(), OFFSET, 0, &Options { io, ..options() }) {
+            Ok(model) => assert!(logits(model) == alone, "{io:?}"),
+            Err(e) => assert!(io == Io::Mmap && cfg!(target_pointer_width = "32"), "{io:?}: {e}"),
+        }
     }
 }
