@@ -4,7 +4,9 @@
 pub fn free_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     return super::linux::memory::free_bytes();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(target_family = "wasm")]
+    return super::wasm::memory::free_bytes();
+    #[cfg(not(any(target_os = "linux", target_family = "wasm")))]
     None
 }
 

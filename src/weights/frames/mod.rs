@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::sys::mapping::{FileMapping, RawMapping, map_anonymous};
+use crate::sys::mapping::{FileMapping, LAZY, RawMapping, map_anonymous};
 use crate::sys::pages::{self, HUGE};
 
 pub use ring::Ring;
@@ -105,7 +105,7 @@ pub struct FrameMemory(Memory);
 impl FrameMemory {
     /// `bytes` bytes, of which the first `used` are in use. It begins where a huge page can.
     pub fn new(bytes: usize, used: usize) -> io::Result<FrameMemory> {
-        if bytes < HUGE {
+        if bytes < HUGE || !LAZY {
             return Ok(FrameMemory(Memory::new(bytes)?));
         }
         // Addresses that are not used cost nothing.
