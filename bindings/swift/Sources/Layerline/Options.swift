@@ -182,7 +182,7 @@ public struct MemoryPlan: Hashable, Sendable {
     /// The same of a model in a source.
     public init(source: Source, options: Options = Options()) throws {
         try self = source.handle.use { source in
-            try Plan(options: options) { layerline_options_plan_source($0, source, $1, $2) }
+            try MemoryPlan(options: options) { layerline_options_plan_source($0, source, $1, $2) }
         }
     }
 
