@@ -1,6 +1,7 @@
 """Runs the WebAssembly module of the library in wasmtime, as a host would, and holds it against the native library.
 
     wasm_host.py MODULE MODELS
+    wasm_host.py --program MODULE FOLDER ARGUMENTS...    a program of WASI, which sees FOLDER as /models
 
 MODULE is the library as a module with WASI (wasm32-wasip1), MODELS the folder of the golden models. LAYERLINE_LIBRARY names
 the native library. The module has no files of models: this program reads them for it, by a function that it puts into the
@@ -354,6 +355,25 @@ def files_of_a_folder_are_read(host, path):
     print("a file of a folder gives the same")
 
 
+def program(path, folder, arguments) -> int:
+    """Runs a program, and returns what it ends with."""
+    store = wasmtime.Store()
+    wasi = wasmtime.WasiConfig()
+    wasi.argv = [Path(path).name, *arguments]
+    wasi.inherit_stdout()
+    wasi.inherit_stderr()
+    wasi.preopen_dir(folder, "/models")
+    store.set_wasi(wasi)
+    linker = wasmtime.Linker(store.engine)
+    linker.define_wasi()
+    module = wasmtime.Module.from_file(store.engine, path)
+    try:
+        linker.instantiate(store, module).exports(store)["_start"](store)
+    except wasmtime.ExitTrap as end:
+        return end.code
+    return 0
+
+
 def main() -> None:
     module, folder = sys.argv[1], Path(sys.argv[2])
     tiny = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden" / "arch" / "llama.gguf"
@@ -368,5 +388,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--program":
+        sys.exit(program(sys.argv[2], sys.argv[3], sys.argv[4:]))
     assert ctypes.sizeof(ctypes.c_void_p) == 8 and "LAYERLINE_LIBRARY" in os.environ
     main()
