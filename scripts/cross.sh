@@ -26,8 +26,8 @@ cross_packages() {
 # The compiler that has its own source.
 cross_toolchain() {
     cross_packages rustc-web rust-web-src || return 1
-    CROSS_RUSTC=$(dpkg -L rustc-web | grep -m 1 'bin/rustc$')
-    CROSS_LIBRARY=$(dpkg -L rust-web-src | grep -m 1 '/library$')
+    CROSS_RUSTC=$(dpkg -L rustc-web | awk '/bin\/rustc$/ && !n++')
+    CROSS_LIBRARY=$(dpkg -L rust-web-src | awk '/\/library$/ && !n++')
     [ -x "$CROSS_RUSTC" ] && [ -d "$CROSS_LIBRARY" ]
 }
 

@@ -12,10 +12,10 @@ pub mod sync;
 pub mod thread;
 pub mod tiles;
 
-#[cfg(target_os = "linux")]
+#[cfg(target_vendor = "apple")]
+mod apple;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
-#[cfg(target_os = "macos")]
-mod macos;
 #[cfg(unix)]
 mod unix;
 #[cfg(target_family = "wasm")]
