@@ -26,10 +26,11 @@ if [ ! -x "$out/venv/bin/python" ]; then "$python" -m venv "$out/venv"; fi
 # What Debian's C library is too old for.
 clang --target=wasm32-wasi -O2 -Wall -Wextra -Werror -c scripts/wasm/libc.c -o "$out/libc.o"
 # Threads and the loader are not there; warnings are errors.
+export RUSTFLAGS="-D warnings"
 wasip1() {
     local crate=$1
     shift
-    cross_cargo wasm32-wasip1 rustc --lib --no-default-features --crate-type "$crate" -- -D warnings "$@"
+    cross_cargo wasm32-wasip1 rustc --lib --no-default-features --crate-type "$crate" -- "$@"
 }
 
 # A module for hosts: it exports the C functions, the allocator, and a table that takes the host's callbacks.
@@ -53,5 +54,5 @@ cc -std=c11 -O2 -Iinclude examples/source.c -o "$out/source" "-L$libraries" -lla
 grep -q 'none.gguf' "$out/errors"
 
 for target in wasm32-unknown-unknown wasm64-unknown-unknown; do
-    RUSTFLAGS="-D warnings --cfg getrandom_backend=\"unsupported\"" cross_cargo $target check --lib --no-default-features
+    RUSTFLAGS="$RUSTFLAGS --cfg getrandom_backend=\"unsupported\"" cross_cargo $target check --lib --no-default-features
 done

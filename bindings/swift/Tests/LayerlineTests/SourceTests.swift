@@ -58,7 +58,7 @@ final class SourceTests: XCTestCase {
         let session = try Session(model)
         let found = try await logits(session)
         XCTAssertEqual(found, expected)
-        XCTAssertEqual(try model.stats().io, .source)
+        XCTAssertEqual(try model.stats.io, .source)
 
         storage.fail(true)
         await assertThrows(.io) { try await self.logits(session) }
