@@ -104,7 +104,7 @@ fn a_host_source_gives_the_bits_of_the_file_at_every_budget() {
 }
 
 #[test]
-fn a_source_that_fails_once_is_asked_again_and_one_that_goes_on_failing_ends_the_pass() {
+fn a_source_that_fails_is_asked_once_more_and_then_ends_the_pass() {
     let (source, control) = hosted();
     let (model, mut session) = open(&source);
     let needed = last_absent(&model);
