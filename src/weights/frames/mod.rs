@@ -45,7 +45,8 @@ impl Memory {
     /// # Errors
     /// `OUT_OF_MEMORY`, with the figure and what the system said.
     pub fn of(bytes: u64, what: impl Display) -> Result<Memory> {
-        let memory = usize::try_from(bytes).map_err(io::Error::other).and_then(Memory::new);
+        let memory =
+            usize::try_from(bytes).map_err(|_| io::Error::other("more than there are addresses")).and_then(Memory::new);
         memory.map_err(|e| Error::out_of_memory(format!("{bytes} bytes for {what}: {e}")))
     }
 
