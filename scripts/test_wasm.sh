@@ -27,21 +27,16 @@ if [ ! -x "$out/venv/bin/python" ]; then "$python" -m venv "$out/venv"; fi
 clang --target=wasm32-wasi -O2 -Wall -Wextra -Werror -c scripts/wasm/libc.c -o "$out/libc.o"
 # Threads and the loader are not there; warnings are errors.
 export RUSTFLAGS="-D warnings"
-wasip1() {
-    local crate=$1
-    shift
-    cross_cargo wasm32-wasip1 rustc --lib --no-default-features --crate-type "$crate" -- "$@"
-}
 
-# A module for hosts: it exports the C functions, the allocator, and a table that takes the host's callbacks.
-wasip1 cdylib -C linker=wasm-ld -C link-self-contained=no -C link-arg="-L$sysroot" \
-    -C link-arg="$sysroot/crt1-reactor.o" -C link-arg="$out/libc.o" -C link-arg=--export=malloc -C link-arg=--export=free \
+# A module for hosts, which exports the C functions, the allocator, and a table that takes the host's callbacks; and the
+# library for programs.
+cross_cargo wasm32-wasip1 rustc --lib --no-default-features --crate-type cdylib,staticlib -- -C linker=wasm-ld -C link-self-contained=no \
+    -C link-arg="-L$sysroot" -C link-arg="$sysroot/crt1-reactor.o" -C link-arg="$out/libc.o" -C link-arg=--export=malloc -C link-arg=--export=free \
     -C link-arg=--export-table -C link-arg=--growable-table
 module=$CROSS_TARGET_DIR/wasm32-wasip1/debug/layerline.wasm
 LAYERLINE_LIBRARY=$libraries/liblayerline.so "$out/venv/bin/python" -B scripts/wasm_host.py "$module" "$models"
 
 # A program for WASI in C, which reads a file of a folder that it is given.
-wasip1 staticlib
 clang --target=wasm32-wasi --sysroot=/usr -I/usr/include/wasm32-wasi -std=c11 -O2 -Wall -Wextra -pedantic -Werror -Iinclude \
     examples/source.c "$CROSS_TARGET_DIR/wasm32-wasip1/debug/liblayerline.a" "$out/libc.o" -o "$out/source.wasm"
 program() {
