@@ -52,7 +52,7 @@ GO ?= go
 
 PREFIX ?= /usr/local
 
-EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat
+EXAMPLES := $(BIN)/generate $(BIN)/prefetch $(BIN)/eventloop $(BIN)/chat $(BIN)/source
 
 .PHONY: all demo serve test test-platforms shuttle tsan lib install examples header docs symbols abi abi-release bench-streaming bench-speed bench-kernels bench-small bench-masks bench-experts bench-decisions fuzz torture lint clean
 all: lib examples

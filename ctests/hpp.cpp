@@ -476,6 +476,47 @@ void models_share_a_budget()
     CHECK(ll::model(data_path(TINY_MODEL), options).stats().budget_bytes == std::uint64_t{1} << 30);
 }
 
+void models_and_adapters_come_from_sources()
+{
+    std::size_t size = 0;
+    unsigned char *file = read_file(data_path(TINY_MODEL), &size);
+    const auto bytes = std::make_shared<std::vector<unsigned char>>(file, file + size);
+    std::free(file);
+    const auto copy = [bytes](std::uint64_t offset, void *buf, std::size_t length) {
+        std::copy_n(bytes->begin() + static_cast<std::ptrdiff_t>(offset), length, static_cast<unsigned char *>(buf));
+        return static_cast<std::int64_t>(length);
+    };
+    ll::options options = small_options();
+    options.set_prefetch(false);
+    const auto logits = [](const ll::model &model) {
+        ll::session session(model, 64);
+        session.forward(PROMPT);
+        const auto row = session.logits();
+        return std::vector<float>(row.begin(), row.end());
+    };
+    {
+        ll::source source(size, copy);
+        source.set_name("tiny.gguf").set_concurrent(false);
+        CHECK(ll::plan_memory(source, options).file_bytes == size);
+        const ll::model model(source, options);
+        CHECK(bytes.use_count() > 2 && model.stats().io == static_cast<std::int32_t>(ll::io_mode::source));
+        CHECK(logits(model) == logits(ll::model(data_path(TINY_MODEL), options)));
+        throws(ll::status::invalid_argument, [&] { source.add_file(source); });
+        throws(ll::status::invalid_argument, [&] { ll::adapter(model, source); });
+    }
+    // The last share is the callable's.
+    CHECK(bytes.use_count() == 2);
+
+    ll::source failing(size, [](std::uint64_t, void *, std::size_t) -> std::int64_t { throw std::runtime_error("no"); });
+    failing.set_name("failing.gguf");
+    try {
+        ll::model(failing, options);
+        CHECK(!"it did not throw");
+    } catch (const ll::error &error) {
+        CHECK(error.status() == ll::status::io && std::string(error.what()).find("failing.gguf") == 0);
+    }
+}
+
 } // namespace
 
 int main()
@@ -499,5 +540,6 @@ int main()
     generations_draft_and_stop(model);
     texts_follow_constraints(model);
     models_share_a_budget();
+    models_and_adapters_come_from_sources();
     return check_result();
 }

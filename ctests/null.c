@@ -32,6 +32,7 @@ static void freeing_nothing_is_nothing(void)
     layerline_detokenizer_free(NULL);
     layerline_message_parser_free(NULL);
     layerline_adapter_free(NULL);
+    layerline_source_free(NULL);
     layerline_session_interrupt(NULL);
     layerline_session_clear_interrupt(NULL);
 }
@@ -57,6 +58,36 @@ static void options(void)
     REFUSED(layerline_options_set_kv_type(NULL, LAYERLINE_KV_F16));
     REFUSED(layerline_options_set_io(NULL, LAYERLINE_IO_AUTO));
     REFUSED(layerline_options_set_profile(NULL, "profile"));
+}
+
+static int64_t read_nothing(uint64_t offset, void *buf, size_t length, void *user_data)
+{
+    (void)offset, (void)buf, (void)length, (void)user_data;
+    return 0;
+}
+
+static void sources(void)
+{
+    layerline_source *source = NULL;
+    layerline_model *model = NULL;
+    layerline_plan plan;
+    memset(&plan, 0, sizeof plan);
+    plan.struct_size = (uint32_t)sizeof plan;
+    REFUSED_ERR(layerline_source_new(9, NULL, NULL, NULL, &source, err));
+    REFUSED_ERR(layerline_source_new(9, read_nothing, NULL, NULL, NULL, err));
+    CHECK_STATUS(LAYERLINE_OK, layerline_source_new(9, read_nothing, NULL, NULL, &source, NULL));
+    REFUSED_ERR(layerline_source_set_name(NULL, "name", err));
+    REFUSED_ERR(layerline_source_set_name(source, NULL, err));
+    REFUSED_ERR(layerline_source_set_concurrent(NULL, true, err));
+    REFUSED_ERR(layerline_source_add_file(NULL, source, err));
+    REFUSED_ERR(layerline_source_add_file(source, NULL, err));
+    REFUSED_ERR(layerline_options_plan_source(NULL, NULL, &plan, err));
+    REFUSED_ERR(layerline_options_plan_source(NULL, source, NULL, err));
+    REFUSED_ERR(layerline_model_open_source(NULL, NULL, &model, err));
+    REFUSED_ERR(layerline_model_open_source(source, NULL, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_IO, layerline_model_open_source(source, NULL, &model, NULL));
+    CHECK(model == NULL);
+    layerline_source_free(source);
 }
 
 static void opening(const char *path)
@@ -448,6 +479,7 @@ int main(void)
     freeing_nothing_is_nothing();
     an_absent_error_can_be_asked();
     options();
+    sources();
     opening(data_path(TINY_MODEL));
     model = open_model(data_path(TINY_MODEL), &s);
     model_functions(model);

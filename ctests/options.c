@@ -41,7 +41,7 @@ static void an_unknown_number_is_refused(void)
     layerline_options *o = layerline_options_new();
     REQUIRE(o != NULL);
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_io(o, -1));
-    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_io(o, LAYERLINE_IO_MMAP + 1));
+    CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_io(o, LAYERLINE_IO_SOURCE));
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_io(o, INT32_MAX));
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_kv_type(o, -1));
     CHECK_STATUS(LAYERLINE_ERROR_INVALID_ARGUMENT, layerline_options_set_kv_type(o, LAYERLINE_KV_Q8_0 + 1));

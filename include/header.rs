@@ -3,11 +3,12 @@
 use std::path::Path;
 
 /// File of src/ffi and title of its section. A section uses types of those before it only.
-const SECTIONS: [(&str, &str); 20] = [
+const SECTIONS: [(&str, &str); 21] = [
     ("version", "version"),
     ("error", "status and errors"),
     ("options", "options"),
     ("budget", "a budget for several models"),
+    ("source", "storage of the host's own, in place of a file"),
     ("plan", "planning: what a model needs, before anything is loaded"),
     ("model", "model"),
     ("prefetch", "prefetch and completion: only layerline_model_wait waits"),

@@ -169,6 +169,9 @@ void layerline_error_free(layerline_error *error);
 /** A mapping of the file. A file that is truncated while it is mapped can kill the process. */
 #define LAYERLINE_IO_MMAP 3
 
+/** By the callback of a source: `layerline_stats.io` says so. It cannot be set. */
+#define LAYERLINE_IO_SOURCE 4
+
 /** Keys and values are half floats. */
 #define LAYERLINE_KV_F16 0
 
@@ -275,11 +278,14 @@ layerline_status layerline_options_set_prefetch_distance(layerline_options *opti
 layerline_status layerline_options_set_cache_layers(layerline_options *options, uint32_t layers);
 
 /**
- * Sets how weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default.
+ * Sets how weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default. For a model that is read
+ * from a `layerline_source`, opening takes LAYERLINE_IO_AUTO and LAYERLINE_IO_BUFFERED, and refuses the others with
+ * LAYERLINE_ERROR_UNSUPPORTED.
  *
  * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is not one of them. One thread at a time.
  */
-layerline_status layerline_options_set_io(layerline_options *options, int32_t io);
+layerline_status layerline_options_set_io(layerline_options *options,
+                                          int32_t io);
 
 /**
  * Sets how sessions keep keys and values: one of LAYERLINE_KV_. LAYERLINE_KV_F16 is the default. The budget never changes
@@ -342,6 +348,97 @@ layerline_status layerline_budget_set_bytes(layerline_budget *budget, uint64_t b
 layerline_status layerline_options_set_shared_budget(layerline_options *options,
                                                      const layerline_budget *budget);
 
+/* -- storage of the host's own, in place of a file ----------------------------------------------------------------- */
+
+/**
+ * Storage of the host's own that a model or an adapter is read from, in place of a file: an archive, memory, a network, a
+ * browser. It is a size and a callback that reads at an offset. Models and adapters keep what they need of it, so that it
+ * may be freed after they were opened, and one source may serve several of them.
+ */
+typedef struct layerline_source layerline_source;
+
+/**
+ * Reads at an offset of a source.
+ *
+ * `offset`, `length`: which bytes; never 0 of them, and never any beyond the size of the source.
+ * `buf`: where they go. The callback may write all `length` bytes of it, also those that it then does not count.
+ * `user_data`: as given to `layerline_source_new`.
+ *
+ * Returns how many bytes it has read, from the first on. Fewer than `length` is fine: the rest is asked for again. 0 says
+ * that there is nothing at the offset, which is an error, as the size of the source says otherwise; so is more than `length`.
+ * A negative number says that reading failed; the message of the error has it. What failed is asked for a second time, then
+ * the pass ends with LAYERLINE_ERROR_IO, and the next one may go well.
+ *
+ * It is called on threads of the library and of those who call it, also on several at once, unless
+ * `layerline_source_set_concurrent` says otherwise, and may block for as long as it likes. What waits for these bytes waits
+ * as long; all else goes on. An interrupt ends a pass that waits for a thread of the library. A pass that reads on its own
+ * thread, as it does where prefetching is off or a read has failed, ends no sooner than the callback. Freeing the last handle
+ * of a model waits for a callback for at most 2 seconds; one that runs on then still has its buffer and its `user_data`.
+ *
+ * It must return: no C++ exception and no longjmp may leave it. It must not call functions on models that are read from this
+ * source, on their sessions, and on the source.
+ */
+typedef int64_t (*layerline_read_callback)(uint64_t offset, void *buf, size_t length, void *user_data);
+
+/**
+ * Tells that the library does not use `user_data` any more: it is the last call with it. It comes on any thread, inside the
+ * last free function or after it, and must not call the library.
+ */
+typedef void (*layerline_release_callback)(void *user_data);
+
+/**
+ * Makes a source.
+ *
+ * `size`: bytes of it; it must not change.
+ * `read`: see `layerline_read_callback`.
+ * `release`: called once, when the source is freed and all that was opened from it; NULL: nothing is. Where this function
+ * fails it is not called.
+ * `user_data`: passed to both.
+ * `source`: set to a source that the caller owns: `layerline_source_free`.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT; LAYERLINE_ERROR_OUT_OF_MEMORY. Any thread.
+ */
+layerline_status layerline_source_new(uint64_t size,
+                                      layerline_read_callback read,
+                                      layerline_release_callback release,
+                                      void *user_data,
+                                      layerline_source **source,
+                                      layerline_error **err);
+
+/** Frees a source; NULL is a no-op. What was opened from it goes on. Any thread, once. */
+void layerline_source_free(layerline_source *source);
+
+/**
+ * Sets what messages call a source. Default: "the source". Sources of a model in several files need the names that the
+ * files had, such as "model-00001-of-00003.gguf", with any folders or none.
+ *
+ * `name`: NUL-terminated, UTF-8.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_source_set_name(layerline_source *source, const char *name, layerline_error **err);
+
+/**
+ * Sets whether the read callback may be called on several threads at once. True is the default and the faster one where
+ * storage takes several reads at a time. False: one call at a time, whatever is opened from the source afterwards.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT. One thread at a time.
+ */
+layerline_status layerline_source_set_concurrent(layerline_source *source, bool enabled, layerline_error **err);
+
+/**
+ * Adds a further file of a model in several to the source of its first one, in any order. Opening finds it by the name that
+ * it has now, and refuses a model of which files are missing or that has fewer.
+ *
+ * `further`: a source of its own; the first one keeps what it needs of it, so that it may be freed.
+ *
+ * Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also where it is the source itself or has further files of its own;
+ * LAYERLINE_ERROR_OUT_OF_MEMORY. One thread at a time.
+ */
+layerline_status layerline_source_add_file(layerline_source *source,
+                                           const layerline_source *further,
+                                           layerline_error **err);
+
 /* -- planning: what a model needs, before anything is loaded ------------------------------------------------------- */
 
 /** What a model needs at given options. All sizes in bytes. */
@@ -391,6 +488,18 @@ layerline_status layerline_options_plan(const layerline_options *options,
                                         const char *path,
                                         layerline_plan *plan,
                                         layerline_error **err);
+
+/**
+ * Tells what a model in storage of the host's own would need, as `layerline_options_plan` does for a file.
+ *
+ * `source`: as for `layerline_model_open_source`.
+ *
+ * Errors: those of `layerline_options_plan`. Any thread; it waits for the source.
+ */
+layerline_status layerline_options_plan_source(const layerline_options *options,
+                                               const layerline_source *source,
+                                               layerline_plan *plan,
+                                               layerline_error **err);
 
 /* -- model --------------------------------------------------------------------------------------------------------- */
 
@@ -471,6 +580,20 @@ layerline_status layerline_model_open_fd(int fd,
                                          const layerline_options *options,
                                          layerline_model **model,
                                          layerline_error **err);
+
+/**
+ * Opens a model from storage of the host's own.
+ *
+ * `source`: of a model in several files that of the first one, which has the others: `layerline_source_add_file`.
+ * `options`, `model`: as for `layerline_model_open`.
+ *
+ * Errors: those of `layerline_model_open`; LAYERLINE_ERROR_UNSUPPORTED also where the options ask for direct reads or a
+ * mapping. Any thread; it waits for the source.
+ */
+layerline_status layerline_model_open_source(const layerline_source *source,
+                                             const layerline_options *options,
+                                             layerline_model **model,
+                                             layerline_error **err);
 
 /**
  * Frees a model; NULL is a no-op. Sessions of it go on until they are freed themselves. Loads in flight are abandoned.
@@ -1059,6 +1182,19 @@ layerline_status layerline_adapter_open(const layerline_model *model,
                                         const char *path,
                                         layerline_adapter **adapter,
                                         layerline_error **err);
+
+/**
+ * Reads an adapter of a model from storage of the host's own, as `layerline_adapter_open` does from a file.
+ *
+ * `source`: one file. It is not used any more when this returns.
+ * `adapter`: as for `layerline_adapter_open`.
+ *
+ * Errors: those of `layerline_adapter_open`. Any thread.
+ */
+layerline_status layerline_adapter_open_source(const layerline_model *model,
+                                               const layerline_source *source,
+                                               layerline_adapter **adapter,
+                                               layerline_error **err);
 
 /** Frees an adapter; NULL is a no-op. Sessions that have it go on with it. Any thread, once. */
 void layerline_adapter_free(layerline_adapter *adapter);

@@ -73,6 +73,7 @@ enum class io_mode : std::int32_t {
     direct = LAYERLINE_IO_DIRECT,     /**< Past the page cache. */
     buffered = LAYERLINE_IO_BUFFERED, /**< Through the page cache. */
     mmap = LAYERLINE_IO_MMAP,         /**< A mapping; a file truncated meanwhile can kill the process. */
+    source = LAYERLINE_IO_SOURCE,     /**< By a `source`: what stats say of it. It cannot be set. */
 };
 
 /** How sessions keep keys and values. */
@@ -546,6 +547,90 @@ public:
 #endif
 };
 
+/** Storage of the host's own, in place of a file: layerline_source. What is opened from it keeps what it needs of it. */
+class source : public detail::handle<layerline_source, layerline_source_free> {
+    using handle::handle;
+
+    template <class Read>
+    static std::int64_t call(std::uint64_t offset, void *buf, std::size_t length, void *user_data) noexcept
+    {
+#if LAYERLINE_EXCEPTIONS
+        try {
+            return (*static_cast<Read *>(user_data))(offset, buf, length);
+        } catch (...) {
+            return -1;
+        }
+#else
+        return (*static_cast<Read *>(user_data))(offset, buf, length);
+#endif
+    }
+
+public:
+    /** Takes over a handle of the C interface. */
+    static source adopt(layerline_source *owned) noexcept { return source(owned); }
+    /**
+     * layerline_source_new: `size` bytes, of which `read(std::uint64_t offset, void *buf, std::size_t length)` reads some and
+     * returns how many, or a negative number where it fails; what it throws is a failure too. It is called on several threads
+     * at once, unless `try_set_concurrent` says otherwise, and destroyed when nothing needs it any more, on any thread.
+     */
+    template <class Read>
+    static result<source> try_make(std::uint64_t size, Read read) noexcept
+    {
+        Read *kept = new (std::nothrow) Read(std::move(read));
+        if (kept == nullptr) return failure(LAYERLINE_ERROR_OUT_OF_MEMORY);
+        layerline_source *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_source_new(
+            size, call<Read>, [](void *user_data) { delete static_cast<Read *>(user_data); }, kept, &made, &err);
+        if (status != LAYERLINE_OK) delete kept;
+        return detail::made(status, source(made), err);
+    }
+    /** layerline_source_set_name: what messages call it; sources of a model in several files have the files' names. */
+    result<void> try_set_name(std::string_view name) noexcept
+    {
+        const detail::terminated copied(name);
+        if (copied.status() != LAYERLINE_OK) return failure(copied.status());
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_source_set_name(get(), copied.get(), &err);
+        return failure(status, err);
+    }
+    /** layerline_source_set_concurrent: whether it is read on several threads at once; true where it is not set. */
+    result<void> try_set_concurrent(bool enabled) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_source_set_concurrent(get(), enabled, &err);
+        return failure(status, err);
+    }
+    /** layerline_source_add_file: a further file of a model of which this has the first. */
+    result<void> try_add_file(const source &further) noexcept
+    {
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_source_add_file(get(), further.get(), &err);
+        return failure(status, err);
+    }
+#if LAYERLINE_EXCEPTIONS
+    /** As `try_make`. */
+    template <class Read>
+    source(std::uint64_t size, Read read) : source(try_make(size, std::move(read)).value()) {}
+    /** As `try_set_name`; returns this, as all setters do. */
+    source &set_name(std::string_view name) { return try_set_name(name).value(), *this; }
+    /** As `try_set_concurrent`. */
+    source &set_concurrent(bool enabled) { return try_set_concurrent(enabled).value(), *this; }
+    /** As `try_add_file`. */
+    source &add_file(const source &further) { return try_add_file(further).value(), *this; }
+#endif
+};
+
+/** layerline_options_plan_source: the same of a model in storage of the host's own. Any thread. */
+inline result<memory_plan> try_plan_memory(const source &from, const options &with) noexcept
+{
+    if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
+    memory_plan plan{};
+    plan.struct_size = sizeof plan;
+    layerline_error *err = nullptr;
+    const layerline_status status = layerline_options_plan_source(with.get(), from.get(), &plan, &err);
+    return detail::made(status, plan, err);
+}
 /** layerline_options_plan: what a model would need at these options; reads the file's directory. Any thread. */
 inline result<memory_plan> try_plan_memory(std::string_view path, const options &with) noexcept
 {
@@ -559,6 +644,8 @@ inline result<memory_plan> try_plan_memory(std::string_view path, const options 
     return detail::made(status, plan, err);
 }
 #if LAYERLINE_EXCEPTIONS
+/** As `try_plan_memory`. */
+inline memory_plan plan_memory(const source &from, const options &with) { return try_plan_memory(from, with).value(); }
 /** As `try_plan_memory`. */
 inline memory_plan plan_memory(std::string_view path,
                                const options &with) { return try_plan_memory(path, with).value(); }
@@ -591,6 +678,15 @@ public:
         layerline_model *opened = nullptr;
         layerline_error *err = nullptr;
         const layerline_status status = layerline_model_open_fd(fd, offset, length, with.get(), &opened, &err);
+        return detail::made(status, model(opened), err);
+    }
+    /** layerline_model_open_source: out of storage of the host's own. */
+    static result<model> try_make(const source &from, const options &with) noexcept
+    {
+        if (!with) return failure(LAYERLINE_ERROR_INVALID_ARGUMENT);
+        layerline_model *opened = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_model_open_source(from.get(), with.get(), &opened, &err);
         return detail::made(status, model(opened), err);
     }
     /** layerline_model_get_info: facts of the model. */
@@ -792,6 +888,8 @@ public:
 #if LAYERLINE_EXCEPTIONS
     /** As `try_make` with a path. */
     model(std::string_view path, const options &with) : model(try_make(path, with).value()) {}
+    /** As `try_make` with a source. */
+    model(const source &from, const options &with) : model(try_make(from, with).value()) {}
     /** As `try_make` with a descriptor. */
     model(int fd, std::uint64_t offset, std::uint64_t length, const options &with)
         : model(try_make(fd, offset, length, with).value()) {}
@@ -1537,11 +1635,21 @@ public:
         const layerline_status status = layerline_adapter_open(of.get(), name.get(), &made, &err);
         return detail::made(status, adapter(made), err);
     }
+    /** layerline_adapter_open_source: reads one out of storage of the host's own, which it needs no longer afterwards. */
+    static result<adapter> try_open(const model &of, const source &from) noexcept
+    {
+        layerline_adapter *made = nullptr;
+        layerline_error *err = nullptr;
+        const layerline_status status = layerline_adapter_open_source(of.get(), from.get(), &made, &err);
+        return detail::made(status, adapter(made), err);
+    }
     /** layerline_adapter_memory_bytes: what it takes from the model's budget; 0 for an empty one. */
     std::uint64_t memory_bytes() const noexcept { return layerline_adapter_memory_bytes(get()); }
 #if LAYERLINE_EXCEPTIONS
     /** As `try_open`. */
     adapter(const model &of, std::string_view path) : adapter(try_open(of, path).value()) {}
+    /** As `try_open`. */
+    adapter(const model &of, const source &from) : adapter(try_open(of, from).value()) {}
 #endif
 };
 

@@ -265,7 +265,7 @@ python_types() {
     local tools=$target/tools
     [ -x "$tools/bin/mypy" ] || { "$PYTHON" -m venv "$tools" && "$tools/bin/pip" install --quiet --disable-pip-version-check mypy; } \
         > "$target/pip.log" 2>&1 || { skip "mypy is not installed, and could not be; see $target/pip.log"; return; }
-    (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py)
+    (cd bindings/python && "$tools/bin/mypy" --cache-dir="$target/mypy" layerline.py test_layerline.py test_source.py)
 }
 
 # On random text, as much as takes a minute; scripts/compare_tokenizers.py does it at any length.

@@ -95,7 +95,8 @@ pub use generate::{
 };
 #[doc(inline)]
 pub use model::{
-    Adapter, Embeddings, Event, EventKind, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs, Plan, Stats,
+    Adapter, Embeddings, Event, EventKind, HostSource, Info, Io, KvType, LayerState, Logits, Model, Options, Outputs,
+    Plan, Stats,
 };
 #[doc(inline)]
 pub use session::{Checkpoint, Session, SharedSession};

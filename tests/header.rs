@@ -161,7 +161,7 @@ fn a_functions_noun_is_the_type_of_its_first_parameter() {
     assert_eq!(all.len(), declared(&committed()).len());
     for function in all {
         let name = &function.name;
-        let makes = ["_new", "_open", "_open_fd"].iter().any(|ending| name.ends_with(ending));
+        let makes = ["_new", "_open", "_open_fd", "_open_source"].iter().any(|ending| name.ends_with(ending));
         let noun = if makes {
             // What it makes: the result, or the object that an out-parameter is set to.
             let made = function.parameters.iter().rev().find(|p| p.contains("**") && type_of(p) != "layerline_error");

@@ -4,6 +4,7 @@ package layerline
 import "C"
 
 import (
+	"io"
 	"runtime/cgo"
 	"unsafe"
 )
@@ -29,6 +30,22 @@ func layerlineGoGenerated(g *C.layerline_generated, handle C.uintptr_t) C.bool {
 		SampledTop:     logprobs(g.sampled_top, g.sampled_top_count),
 	}
 	return C.bool(<-p.goOn)
+}
+
+//export layerlineGoRead
+func layerlineGoRead(offset C.uint64_t, buf unsafe.Pointer, length C.size_t, source C.uintptr_t) C.int64_t {
+	reader := cgo.Handle(source).Value().(io.ReaderAt)
+	n, err := reader.ReadAt(unsafe.Slice((*byte)(buf), int(length)), int64(offset))
+	// With less than was asked for comes an error, also at the end. What was read counts; if it lasts, it comes alone.
+	if n == 0 && err != nil && err != io.EOF {
+		return -1
+	}
+	return C.int64_t(n)
+}
+
+//export layerlineGoRelease
+func layerlineGoRelease(source C.uintptr_t) {
+	cgo.Handle(source).Delete()
 }
 
 func logprobs(first *C.layerline_token_logprob, count C.size_t) []TokenLogprob {

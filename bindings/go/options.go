@@ -22,6 +22,8 @@ const (
 	IOBuffered IOMode = C.LAYERLINE_IO_BUFFERED
 	// IOMmap: a mapping of the file. A file that is truncated while it is mapped can kill the process.
 	IOMmap IOMode = C.LAYERLINE_IO_MMAP
+	// IOSource: by a Source, which Stats.IO then says. It cannot be chosen.
+	IOSource IOMode = C.LAYERLINE_IO_SOURCE
 )
 
 // KVType is how sessions keep keys and values.
@@ -246,25 +248,30 @@ func PlanMemory(path string, options Options) (Plan, error) {
 			if err := check(C.layerline_options_plan(options, path, &filled, &told), told); err != nil {
 				return err
 			}
-			plan = Plan{
-				LayerCount:            int(filled.layer_count),
-				FileBytes:             uint64(filled.file_bytes),
-				WeightBytes:           uint64(filled.weight_bytes),
-				FloorBytes:            uint64(filled.floor_bytes),
-				FullBytes:             uint64(filled.full_bytes),
-				KVBytes:               uint64(filled.kv_bytes),
-				ScratchBytes:          uint64(filled.scratch_bytes),
-				TablesBytes:           uint64(filled.tables_bytes),
-				PinnedBytes:           uint64(filled.pinned_bytes),
-				StreamedBytes:         uint64(filled.streamed_bytes),
-				UnreadTensors:         uint64(filled.unread_tensors),
-				UnreadBytes:           uint64(filled.unread_bytes),
-				ExpertWorkingSetBytes: uint64(filled.expert_working_set_bytes),
-			}
+			plan = newPlan(&filled)
 			return nil
 		})
 	})
 	return plan, err
+}
+
+// newPlan is a plan as C has filled it.
+func newPlan(filled *C.layerline_plan) Plan {
+	return Plan{
+		LayerCount:            int(filled.layer_count),
+		FileBytes:             uint64(filled.file_bytes),
+		WeightBytes:           uint64(filled.weight_bytes),
+		FloorBytes:            uint64(filled.floor_bytes),
+		FullBytes:             uint64(filled.full_bytes),
+		KVBytes:               uint64(filled.kv_bytes),
+		ScratchBytes:          uint64(filled.scratch_bytes),
+		TablesBytes:           uint64(filled.tables_bytes),
+		PinnedBytes:           uint64(filled.pinned_bytes),
+		StreamedBytes:         uint64(filled.streamed_bytes),
+		UnreadTensors:         uint64(filled.unread_tensors),
+		UnreadBytes:           uint64(filled.unread_bytes),
+		ExpertWorkingSetBytes: uint64(filled.expert_working_set_bytes),
+	}
 }
 
 // withPath calls f with a path, or a metadata key, as C takes it.

@@ -23,6 +23,7 @@ import array
 import ctypes
 import ctypes.util
 import enum
+import itertools
 import json
 import math
 import operator
@@ -32,11 +33,11 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
+from typing import Any, BinaryIO, Callable, ClassVar, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 __all__ = [
     "Adapter", "BatchInput", "Budget", "Checkpoint", "Constraint", "ConstraintKind", "ConstraintState", "Detokenizer", "Embeddings", "Error", "Event", "EventKind", "Generated", "Generation", "GenerationEnd", "GenerationStats", "Info", "Io", "KvType", "LayerState", "Logits",
-    "Message", "MessageParser", "MessagePart", "Model", "Options", "PartKind", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "version",
+    "Message", "MessageParser", "MessagePart", "Model", "Options", "PartKind", "Plan", "Progress", "Sampler", "Session", "SessionInfo", "Source", "Stats", "Status", "TokenAttributes", "build_info", "load", "plan", "plan_source", "version",
 ]  # fmt: skip
 
 
@@ -73,6 +74,7 @@ class Io(enum.IntEnum):
     DIRECT = 1
     BUFFERED = 2
     MMAP = 3
+    SOURCE = 4  # by a Source: what stats say of it; it cannot be set
 
 
 class KvType(enum.IntEnum):
@@ -411,6 +413,8 @@ class Generated:
 
 
 _DETAILED = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Generated), ctypes.c_void_p)
+_READ = ctypes.CFUNCTYPE(ctypes.c_int64, _U64, ctypes.c_void_p, _SIZE, ctypes.c_void_p)
+_RELEASE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_bool, _I32, ctypes.c_void_p, _SIZE, ctypes.c_void_p)
 
 # Result and parameters of every function, as layerline.h declares them.
@@ -440,6 +444,14 @@ _FUNCTIONS: Dict[str, Tuple[Any, List[Any]]] = {
     "layerline_budget_new": (_HANDLE, [_U64]),
     "layerline_budget_free": (None, [_HANDLE]),
     "layerline_budget_set_bytes": (_STATUS, [_HANDLE, _U64, _OUT]),
+    "layerline_source_new": (_STATUS, [_U64, _READ, _RELEASE, ctypes.c_void_p, _OUT, _OUT]),
+    "layerline_source_free": (None, [_HANDLE]),
+    "layerline_source_set_name": (_STATUS, [_HANDLE, _TEXT, _OUT]),
+    "layerline_source_set_concurrent": (_STATUS, [_HANDLE, ctypes.c_bool, _OUT]),
+    "layerline_source_add_file": (_STATUS, [_HANDLE, _HANDLE, _OUT]),
+    "layerline_options_plan_source": (_STATUS, [_HANDLE, _HANDLE, _OUT, _OUT]),
+    "layerline_model_open_source": (_STATUS, [_HANDLE, _HANDLE, _OUT, _OUT]),
+    "layerline_adapter_open_source": (_STATUS, [_HANDLE, _HANDLE, _OUT, _OUT]),
     "layerline_options_plan": (_STATUS, [_HANDLE, _TEXT, _OUT, _OUT]),
     "layerline_model_open": (_STATUS, [_TEXT, _HANDLE, _OUT, _OUT]),
     "layerline_model_open_fd": (_STATUS, [ctypes.c_int, _U64, _U64, _HANDLE, _OUT, _OUT]),
@@ -817,6 +829,111 @@ class _OptionsHandle(_Handle):
                 _check(c.layerline_options_set_shared_budget(own, shared))
 
 
+class _Reader:
+    """What a source reads by, kept as long as the library may call it."""
+
+    _all: ClassVar[Dict[int, _Reader]] = {}
+    _numbers: ClassVar[Iterator[int]] = itertools.count(1)
+
+    def __init__(self, read: Callable[[int, int], Any]) -> None:
+        self.read, self.number = read, next(_Reader._numbers)
+        self.failure: Optional[BaseException] = None
+        _Reader._all[self.number] = self
+
+    @staticmethod
+    def call(offset: int, buffer: int, length: int, number: int) -> int:
+        reader = _Reader._all[number]
+        try:
+            data = memoryview(reader.read(offset, length)).cast("B")
+            if data.nbytes <= length:
+                ctypes.memmove(buffer, bytes(data), data.nbytes)
+            return data.nbytes
+        except BaseException as failure:  # nothing may leave this
+            reader.failure = failure
+            return -1
+
+    @staticmethod
+    def release(number: int) -> None:
+        _Reader._all.pop(number, None)
+
+
+_READ_ANY, _RELEASE_ANY = _READ(_Reader.call), _RELEASE(_Reader.release)
+
+
+class Source(_Handle):
+    """Storage of the program's own that models and adapters are read from in place of a file: an archive, memory, a network.
+
+    `read` is a function of an offset and a length, which returns some bytes from there on, at most so many; or an object with
+    `seek` and `read`, as `open(path, "rb")` gives it, which nothing else may use meanwhile. `size` is how many bytes there
+    are; of an object it need not be given. A function is called on several threads at once, unless `concurrent` is false.
+    Fewer bytes than asked for are read on from there; none are an error. What raises is tried a second time, then it ends its
+    pass with an Error of Status.IO, and `failure` has the exception. It must not use the models that it serves.
+
+    Models in several files need a source for each, with the names of the files, in `files` of the first one's source. A
+    source may be closed when everything is opened from it.
+    """
+
+    def __init__(
+        self,
+        read: Any,
+        size: Optional[int] = None,
+        name: str = "the source",
+        concurrent: bool = True,
+        files: Iterable[Source] = (),
+    ) -> None:
+        if not callable(read):
+            read, concurrent = _InTurn(read), False
+        if size is None:
+            if not isinstance(read, _InTurn):
+                raise ValueError("a function's source needs a size")
+            size = read.size()
+        encoded = name.encode()
+        if b"\0" in encoded:
+            raise ValueError("a name holds a NUL")
+        self._reader = _Reader(read)
+        made = ctypes.c_void_p()
+        try:
+            number = _u64(size, "size")
+            _call(_c().layerline_source_new, number, _READ_ANY, _RELEASE_ANY, self._reader.number, ctypes.byref(made))
+        except BaseException:
+            _Reader.release(self._reader.number)
+            raise
+        self._own(made.value, _c().layerline_source_free)
+        with self._use() as own:
+            _call(_c().layerline_source_set_name, own, encoded)
+            _call(_c().layerline_source_set_concurrent, own, concurrent)
+            for file in files:
+                with file._use() as further:
+                    _call(_c().layerline_source_add_file, own, further)
+
+    @property
+    def failure(self) -> Optional[BaseException]:
+        """The last exception that a read raised."""
+        return self._reader.failure
+
+
+class _InTurn:
+    """Reads at an offset of an object that has a position: one read at a time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def size(self) -> int:
+        return self._file.seek(0, os.SEEK_END)
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(length)
+
+
+def plan_source(source: Source, options: Options = Options()) -> Plan:
+    """What the model in a source would need at these options, as `plan` says it of a file."""
+    filled = Plan()
+    with _OptionsHandle(options)._use() as own, source._use() as of:
+        _call(_c().layerline_options_plan_source, own, of, ctypes.byref(filled))
+    return filled
+
+
 def plan(path: Union[str, bytes, "os.PathLike[str]"], options: Options = Options()) -> Plan:
     """What the model at `path` would need at these options; reads the file's directory, no weights. Any thread."""
     filled = Plan()
@@ -841,6 +958,14 @@ class Model(_Handle):
         model, number = cls.__new__(cls), _i32(fd, "fd")
         place = (_u64(offset, "offset"), _u64(length, "length"))
         model._open(lambda own, *out: _c().layerline_model_open_fd(number, *place, own, *out), options)
+        return model
+
+    @classmethod
+    def from_source(cls, source: Source, options: Options = Options()) -> Model:
+        """Opens a model out of a source. `options.io` must be AUTO or BUFFERED."""
+        model = cls.__new__(cls)
+        with source._use() as of:
+            model._open(lambda own, *out: _c().layerline_model_open_source(of, own, *out), options)
         return model
 
     def _open(self, call: Callable[..., int], options: Options) -> None:
@@ -1419,13 +1544,18 @@ class Adapter(_Handle):
     """A low-rank adapter (LoRA) of a model, in memory: a GGUF file, as llama.cpp's convert_lora_to_gguf.py makes it. It keeps
     the model alive, takes its memory from the model's budget, and may be closed before the sessions that have it.
 
-    Errors name the tensor that is not the model's, or that adapters cannot change here, such as experts.
+    `path` is a file, or a `Source` of one. Errors name the tensor that is not the model's, or that adapters cannot change
+    here, such as experts.
     """
 
-    def __init__(self, model: Model, path: Union[str, bytes, "os.PathLike[str]"]) -> None:
+    def __init__(self, model: Model, path: Union[str, bytes, "os.PathLike[str]", Source]) -> None:
         made = ctypes.c_void_p()
         with model._use() as of:
-            _call(_c().layerline_adapter_open, of, os.fsencode(path), ctypes.byref(made))
+            if isinstance(path, Source):
+                with path._use() as source:
+                    _call(_c().layerline_adapter_open_source, of, source, ctypes.byref(made))
+            else:
+                _call(_c().layerline_adapter_open, of, os.fsencode(path), ctypes.byref(made))
         self._own(made.value, _c().layerline_adapter_free)
 
     def memory_bytes(self) -> int:

@@ -7,6 +7,7 @@ use super::boundary::{Handle, Poison, caller, owned};
 use super::error::{layerline_error, layerline_status};
 use super::model::layerline_model;
 use super::session::layerline_session;
+use super::source::{self, layerline_source};
 use crate::error::{Error, Result};
 use crate::model::Adapter;
 
@@ -51,6 +52,27 @@ pub unsafe extern "C" fn layerline_adapter_open(
     caller!().run(err, |c| {
         let (model, path, out) = (c.handle(model)?, c.path(path)?, c.out(adapter, "adapter")?);
         let adapter = Adapter::open(&model.model, path)?;
+        out.set(owned(layerline_adapter { poison: Poison::default(), adapter })?);
+        Ok(())
+    })
+}
+
+/// Reads an adapter of a model from storage of the host's own, as `layerline_adapter_open` does from a file.
+///
+/// `source`: one file. It is not used any more when this returns.
+/// `adapter`: as for `layerline_adapter_open`.
+///
+/// Errors: those of `layerline_adapter_open`. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_adapter_open_source(
+    model: *const layerline_model,
+    source: *const layerline_source,
+    adapter: *mut *mut layerline_adapter,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (model, sources, out) = (c.handle(model)?, source::sources(c, source)?, c.out(adapter, "adapter")?);
+        let adapter = Adapter::open_source(&model.model, &sources)?;
         out.set(owned(layerline_adapter { poison: Poison::default(), adapter })?);
         Ok(())
     })

@@ -245,11 +245,11 @@ fn contain_any(body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     })
 }
 
-/// Runs code of the host's from inside a body: its panics are not the library's.
+/// Runs code of the host's, from inside a body or on a thread of ours: its panics are not the library's.
 pub(super) fn outside<R>(call: impl FnOnce() -> R) -> R {
-    INSIDE.set(false);
+    let before = INSIDE.replace(false);
     let result = call();
-    INSIDE.set(true);
+    INSIDE.set(before);
     result
 }
 

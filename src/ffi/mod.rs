@@ -24,6 +24,7 @@ pub mod plan;
 pub mod prefetch;
 pub mod sampler;
 pub mod session;
+pub mod source;
 pub mod state;
 pub mod text;
 pub mod version;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::boundary::{Handle, Poison, caller, owned, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
+use super::source::{self, layerline_source};
 use crate::error::{Error, Result};
 use crate::model::{Info, Model};
 
@@ -74,6 +75,28 @@ pub unsafe extern "C" fn layerline_model_open_fd(
     caller!().run(err, |c| {
         let (options, model) = (options::copy(c, options)?, c.out(model, "model")?);
         model.set(layerline_model::boxed(Model::open_file(duplicate(fd)?, offset, length, &options)?)?);
+        Ok(())
+    })
+}
+
+/// Opens a model from storage of the host's own.
+///
+/// `source`: of a model in several files that of the first one, which has the others: `layerline_source_add_file`.
+/// `options`, `model`: as for `layerline_model_open`.
+///
+/// Errors: those of `layerline_model_open`; LAYERLINE_ERROR_UNSUPPORTED also where the options ask for direct reads or a
+/// mapping. Any thread; it waits for the source.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_model_open_source(
+    source: *const layerline_source,
+    options: *const layerline_options,
+    model: *mut *mut layerline_model,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (sources, options, model) =
+            (source::sources(c, source)?, options::copy(c, options)?, c.out(model, "model")?);
+        model.set(layerline_model::boxed(Model::open_source(&sources, &options)?)?);
         Ok(())
     })
 }

@@ -18,6 +18,8 @@ pub const LAYERLINE_IO_DIRECT: i32 = 1;
 pub const LAYERLINE_IO_BUFFERED: i32 = 2;
 /// A mapping of the file. A file that is truncated while it is mapped can kill the process.
 pub const LAYERLINE_IO_MMAP: i32 = 3;
+/// By the callback of a source: `layerline_stats.io` says so. It cannot be set.
+pub const LAYERLINE_IO_SOURCE: i32 = 4;
 
 /// Keys and values are half floats.
 pub const LAYERLINE_KV_F16: i32 = 0;
@@ -63,6 +65,7 @@ pub(super) fn io_number(io: Io) -> i32 {
         Io::Direct => LAYERLINE_IO_DIRECT,
         Io::Buffered => LAYERLINE_IO_BUFFERED,
         Io::Mmap => LAYERLINE_IO_MMAP,
+        Io::Source => LAYERLINE_IO_SOURCE,
     }
 }
 
@@ -200,7 +203,9 @@ pub unsafe extern "C" fn layerline_options_set_cache_layers(
     set(&caller!(), options, |options| options.cache_layers = layers)
 }
 
-/// Sets how weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default.
+/// Sets how weights are read from storage: one of LAYERLINE_IO_. LAYERLINE_IO_AUTO is the default. For a model that is read
+/// from a `layerline_source`, opening takes LAYERLINE_IO_AUTO and LAYERLINE_IO_BUFFERED, and refuses the others with
+/// LAYERLINE_ERROR_UNSUPPORTED.
 ///
 /// Errors: LAYERLINE_ERROR_INVALID_ARGUMENT, also for a number that is not one of them. One thread at a time.
 #[unsafe(no_mangle)]

@@ -5,6 +5,7 @@ use std::ffi::c_char;
 use super::boundary::{caller, versioned};
 use super::error::{layerline_error, layerline_status};
 use super::options::{self, layerline_options};
+use super::source::{self, layerline_source};
 use crate::model::{Model, Plan};
 
 /// What a model needs at given options. All sizes in bytes.
@@ -83,6 +84,25 @@ pub unsafe extern "C" fn layerline_options_plan(
     caller!().run(err, |c| {
         let (options, path, plan) = (options::copy(c, options)?, c.path(path)?, c.out_struct(plan)?);
         plan.set(Model::plan(path, &options)?.into());
+        Ok(())
+    })
+}
+
+/// Tells what a model in storage of the host's own would need, as `layerline_options_plan` does for a file.
+///
+/// `source`: as for `layerline_model_open_source`.
+///
+/// Errors: those of `layerline_options_plan`. Any thread; it waits for the source.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn layerline_options_plan_source(
+    options: *const layerline_options,
+    source: *const layerline_source,
+    plan: *mut layerline_plan,
+    err: *mut *mut layerline_error,
+) -> layerline_status {
+    caller!().run(err, |c| {
+        let (options, sources, plan) = (options::copy(c, options)?, source::sources(c, source)?, c.out_struct(plan)?);
+        plan.set(Model::plan_source(&sources, &options)?.into());
         Ok(())
     })
 }

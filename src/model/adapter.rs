@@ -10,7 +10,7 @@ use crate::exec::adapter::{self, Adaptable, AdapterWeights, Factor, Pair};
 use crate::gguf::{self, Directory, Tensor};
 use crate::sys::heap;
 use crate::weights::frames::Memory;
-use crate::weights::source::{self, FileSource, Source};
+use crate::weights::source::{self, HostSource, Hosted, OpenedSource, Source};
 
 /// What metadata and directory of an adapter may take.
 const METADATA_LIMIT: u64 = 64 << 20;
@@ -38,13 +38,27 @@ impl Adapter {
     /// names the tensor.
     pub fn open(model: &Arc<Model>, path: &Path) -> Result<Arc<Adapter>> {
         let name = path.display().to_string();
-        let first = source::open_path(path)?;
-        let one = |part: &str| Err(Error::unsupported(format!("{part}: an adapter is one file")));
-        let (directory, files) = gguf::open_split(&name, first, METADATA_LIMIT, one)?;
-        Self::read(model, &directory, &files[0]).map_err(|e| e.context(name))
+        Self::open_from(model, name, OpenedSource::File(source::open_path(path)?))
     }
 
-    fn read(model: &Arc<Model>, directory: &Directory, file: &FileSource) -> Result<Arc<Adapter>> {
+    /// As [`Adapter::open`], from storage of the host's own, one source, which is not read any more when this returns.
+    ///
+    /// # Errors
+    /// Those of [`Adapter::open`].
+    pub fn open_source(model: &Arc<Model>, sources: &[Arc<dyn HostSource>]) -> Result<Arc<Adapter>> {
+        let [source] = sources else {
+            return Err(Error::unsupported(format!("{} sources were given: an adapter is one file", sources.len())));
+        };
+        Self::open_from(model, source.name().to_string(), OpenedSource::Host(Hosted(source.clone())))
+    }
+
+    fn open_from(model: &Arc<Model>, name: String, first: OpenedSource) -> Result<Arc<Adapter>> {
+        let one = |part: &str| Err(Error::unsupported(format!("{part}: an adapter is one file")));
+        let (directory, files) = gguf::open_split(&name, first, METADATA_LIMIT, one)?;
+        Self::read(model, &directory, files[0].source()).map_err(|e| e.context(name))
+    }
+
+    fn read(model: &Arc<Model>, directory: &Directory, file: &dyn Source) -> Result<Arc<Adapter>> {
         let alpha = check_metadata(model, directory)?;
         let mut plan = Plan::default();
         for (tensor, [a, b]) in pairs(directory)? {
@@ -193,7 +207,7 @@ impl<'a> Plan<'a> {
         Ok(Factor { format: tensor.format, rows, columns, row_bytes, offset: offset as usize })
     }
 
-    fn load(self, file: &FileSource) -> Result<AdapterWeights> {
+    fn load(self, file: &dyn Source) -> Result<AdapterWeights> {
         let mut memory = Memory::of(self.bytes, "an adapter")?;
         for (tensor, offset) in self.tensors {
             let to = &mut memory.bytes_mut()[offset as usize..][..tensor.bytes as usize];

@@ -28,6 +28,7 @@ use crate::weights::Engine;
 use crate::weights::source::Source;
 
 pub use crate::exec::{Embeddings, Logits, Outputs};
+pub use crate::weights::source::HostSource;
 pub use crate::weights::{Event, EventKind, Io, LayerState, Stats};
 pub use adapter::Adapter;
 use fingerprint::Fingerprint;
@@ -73,6 +74,19 @@ impl Model {
     /// Opens a model that lies inside a file, `length` bytes from `offset`; 0: to the end of the file.
     pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Result<Arc<Model>> {
         open::open_file(file, offset, length, options)
+    }
+
+    /// Opens a model from storage of the host's own. `sources`: of a model in several files one for each, the first one's
+    /// first, each with the name that its file had. They are dropped when the model, its sessions and the last read are gone.
+    ///
+    /// [`Options::io`] must be [`Io::Auto`] or [`Io::Buffered`].
+    pub fn open_source(sources: &[Arc<dyn HostSource>], options: &Options) -> Result<Arc<Model>> {
+        open::open_source(sources, options)
+    }
+
+    /// As [`Model::plan`], of a model in storage of the host's own.
+    pub fn plan_source(sources: &[Arc<dyn HostSource>], options: &Options) -> Result<Plan> {
+        open::plan_source(sources, options)
     }
 
     /// As [`Model::open`], with each file's source behind one that `wrap` makes.

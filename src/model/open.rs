@@ -23,7 +23,7 @@ use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
 use crate::weights::frames::granule;
-use crate::weights::source::{self, FileSource, Source};
+use crate::weights::source::{self, HostSource, Hosted, OpenedSource, Source};
 use crate::weights::{Accounting, Schedule};
 
 /// Reads that are in flight at once: four of 1–2 MiB reach the speed of direct storage.
@@ -37,7 +37,7 @@ const DEFAULT_CONTEXT: u32 = 4096;
 /// All that the files say, before anything is decided about memory.
 struct Read {
     name: String,
-    files: Vec<FileSource>,
+    files: Vec<OpenedSource>,
     metadata: Metadata,
     tokenizer: std::result::Result<Arc<Tokenizer>, Error>,
     compiled: Compiled,
@@ -70,9 +70,15 @@ impl Needs {
 }
 
 pub fn plan(path: &Path, options: &Options) -> Result<Plan> {
-    let read = read_path(path, options)?;
-    let name = read.name.clone();
-    make_plan(&read, options).map_err(|e| e.context(name))
+    plan_of(read_path(path, options)?, options)
+}
+
+pub fn plan_source(sources: &[Arc<dyn HostSource>], options: &Options) -> Result<Plan> {
+    plan_of(read_sources(sources, options)?, options)
+}
+
+fn plan_of(read: Read, options: &Options) -> Result<Plan> {
+    make_plan(&read, options).map_err(|e| e.context(read.name))
 }
 
 pub fn open_path(path: &Path, options: &Options) -> Result<Arc<Model>> {
@@ -93,7 +99,11 @@ pub fn open_file(file: File, offset: u64, length: u64, options: &Options) -> Res
     let siblings = |name: &str| {
         Err(Error::unsupported(format!("{name}: the other files of a split model cannot be found from a descriptor")))
     };
-    open(read("the file".into(), first, options, siblings)?, options, |source| source)
+    open(read("the file".into(), OpenedSource::File(first), options, siblings)?, options, |source| source)
+}
+
+pub fn open_source(sources: &[Arc<dyn HostSource>], options: &Options) -> Result<Arc<Model>> {
+    open(read_sources(sources, options)?, options, |source| source)
 }
 
 /// Bytes that metadata and directory may take: the budget that the options give, before anything is known of the model.
@@ -107,22 +117,35 @@ fn metadata_limit(options: &Options) -> u64 {
 }
 
 fn read_path(path: &Path, options: &Options) -> Result<Read> {
-    let first = source::open_path(path)?;
+    let first = OpenedSource::File(source::open_path(path)?);
     let name = path.display().to_string();
     read(name, first, options, |sibling| {
         // The suffix alone is taken from the name, because the path need not be UTF-8.
         let suffix = &sibling[sibling.len().saturating_sub(gguf::SPLIT_SUFFIX_LEN)..];
         let path = with_suffix(path, suffix)
             .ok_or_else(|| Error::unsupported(format!("{sibling}: its name cannot be made from the first file's")))?;
-        source::open_path(&path)
+        source::open_path(&path).map(OpenedSource::File)
     })
+}
+
+fn read_sources(sources: &[Arc<dyn HostSource>], options: &Options) -> Result<Read> {
+    let (first, others) =
+        sources.split_first().ok_or_else(|| Error::invalid("there is no source to open a model from"))?;
+    let opened = |source: &Arc<dyn HostSource>| OpenedSource::Host(Hosted(source.clone()));
+    let name = first.name().to_string();
+    let read = read(name.clone(), opened(first), options, |name| source::named(others, name).map(|s| opened(&s)))?;
+    if read.files.len() != sources.len() {
+        let (files, given) = (read.files.len(), sources.len());
+        return Err(Error::invalid(format!("{name}: the model is in {files} files, {given} sources were given")));
+    }
+    Ok(read)
 }
 
 fn read(
     name: String,
-    first: FileSource,
+    first: OpenedSource,
     options: &Options,
-    siblings: impl FnMut(&str) -> Result<FileSource>,
+    siblings: impl FnMut(&str) -> Result<OpenedSource>,
 ) -> Result<Read> {
     let heap = Trimmed;
     let (mut directory, files) = gguf::open_split(&name, first, metadata_limit(options), siblings)?;
@@ -158,8 +181,8 @@ struct Interpreted {
     fingerprint: Fingerprint,
 }
 
-fn interpret(directory: &mut Directory, files: &[FileSource], part: Part) -> Result<Interpreted> {
-    let starts: Vec<u64> = files.iter().map(FileSource::start).collect();
+fn interpret(directory: &mut Directory, files: &[OpenedSource], part: Part) -> Result<Interpreted> {
+    let starts: Vec<u64> = files.iter().map(|file| file.source().start()).collect();
     // Before the tokenizer takes its part of the metadata.
     let fingerprint = Fingerprint::new(directory, &starts)?;
     let Described { description, matrices, vectors, unread_tensors, unread_bytes } =
@@ -337,13 +360,13 @@ fn open(read: Read, options: &Options, wrap: impl Fn(Box<dyn Source>) -> Box<dyn
     }))
 }
 
-fn read_vectors(files: &[FileSource], vectors: &[VectorSource]) -> Result<Vec<Box<[f32]>>> {
+fn read_vectors(files: &[OpenedSource], vectors: &[VectorSource]) -> Result<Vec<Box<[f32]>>> {
     let mut bytes = Vec::new();
     let mut read = |v: &VectorSource| {
         bytes.clear();
         heap::reserve(&mut bytes, v.bytes as usize, &v.name)?;
         bytes.resize(v.bytes as usize, 0);
-        files[v.file as usize].read_full(v.offset, &mut bytes).map_err(|e| e.context(&v.name))?;
+        files[v.file as usize].source().read_full(v.offset, &mut bytes).map_err(|e| e.context(&v.name))?;
         let mut values = heap::filled(0.0, v.elements, &v.name)?.into_boxed_slice();
         quant::decode_row(v.format, &bytes, &mut values);
         Ok(values)

@@ -423,4 +423,5 @@ fn without_threads_passes_cannot_be_submitted() {
 }
 
 mod batch;
+mod sourced;
 mod submitted;

@@ -19,7 +19,9 @@ pub fn open_for_reading(path: &Path) -> io::Result<File> {
 pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(unix)]
     return super::unix::file::read_at(file, buf, offset);
-    #[cfg(not(unix))]
+    #[cfg(target_os = "wasi")]
+    return super::wasm::file::read_at(file, buf, offset);
+    #[cfg(not(any(unix, target_os = "wasi")))]
     {
         let _ = (file, buf, offset);
         Err(io::Error::from(io::ErrorKind::Unsupported))

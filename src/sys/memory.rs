@@ -6,7 +6,9 @@ pub fn free_bytes() -> Option<u64> {
     return super::linux::memory::free_bytes();
     #[cfg(target_vendor = "apple")]
     return super::apple::memory::free_bytes();
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+    #[cfg(target_family = "wasm")]
+    return super::wasm::memory::free_bytes();
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple", target_family = "wasm")))]
     None
 }
 

@@ -8,16 +8,24 @@ pub struct HomeProcess(u32);
 impl Default for HomeProcess {
     /// The process that runs.
     fn default() -> HomeProcess {
-        HomeProcess(std::process::id())
+        HomeProcess(process())
     }
 }
 
 impl HomeProcess {
     /// Whether this is still that process, and not a child of it.
     pub fn is_here(self) -> bool {
-        self.0 == std::process::id()
+        self.0 == process()
     }
 }
+
+/// The number of this process. A module of WebAssembly has none, and is never copied while it runs.
+fn process() -> u32 {
+    if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
+}
+
+/// Whether there can be other threads, which could do what one waits for.
+pub const THREADS: bool = !cfg!(all(target_family = "wasm", not(target_feature = "atomics")));
 
 /// As long as it lives, a request to cancel this thread (`pthread_cancel`) waits. To end a thread by unwinding frames of
 /// Rust would end the process. Android has no such requests.

@@ -238,6 +238,7 @@ fn a_mapped_file_that_was_cut_while_everything_is_resident_fails_the_next_pass()
     std::fs::remove_file(&path).unwrap();
     file.set_len(end).unwrap();
     let source = super::source::from_file(file.try_clone().unwrap(), 0, 0, "mapped.gguf".into()).unwrap();
+    let source = super::source::OpenedSource::File(source);
     let source = super::source::in_mode(vec![source], crate::weights::Io::Mmap).unwrap().0.remove(0);
     let full = Engine::full_frames(&s);
     let other = ScriptedSource::patterned(&Control::default(), end);

@@ -1,5 +1,7 @@
-//! Where weights are read from: direct, buffered or mapped files and, in tests, a source that delays, fails and shortens
-//! reads on command.
+//! Where weights are read from: direct, buffered or mapped files, a host's own storage and, in tests, a source that delays,
+//! fails and shortens reads on command.
+
+mod host;
 
 use std::fs::File;
 use std::io;
@@ -12,6 +14,7 @@ use crate::sys::mapping::{FileMapping, map_file};
 use crate::weights::Io;
 
 pub use crate::sys::file::DIRECT_ALIGNMENT;
+pub use host::{HostSource, Hosted, named};
 
 /// Direct reads in a row that may deliver less than a block.
 const READS_IN_VAIN: usize = 4;
@@ -195,10 +198,6 @@ pub fn from_file(file: File, start: u64, length: u64, name: String) -> Result<Fi
 }
 
 impl FileSource {
-    pub fn start(&self) -> u64 {
-        self.start
-    }
-
     /// A mapping of it.
     fn map(&self) -> Result<FileMapping> {
         let map = map_file(&self.file).map_err(|e| Error::io(format!("{}: {e}", self.name)))?;
@@ -226,38 +225,72 @@ impl FileSource {
     }
 }
 
-/// All files in one mode, and which that is. [`Io::Auto`]: direct where all of them can be opened so, else buffered.
+/// What a model's directory was read from.
+pub enum OpenedSource {
+    File(FileSource),
+    Host(Hosted),
+}
+
+impl OpenedSource {
+    pub fn source(&self) -> &dyn Source {
+        match self {
+            OpenedSource::File(file) => file,
+            OpenedSource::Host(host) => host,
+        }
+    }
+}
+
+/// All files in one mode, and which that is. [`Io::Auto`]: direct where all of them can be opened so, else buffered. What the
+/// host reads itself has one mode of its own.
 ///
 /// # Errors
-/// `UNSUPPORTED`: direct reads are asked for and not possible; `IO`, `OUT_OF_MEMORY`: opening or mapping failed.
-pub fn in_mode(files: Vec<FileSource>, io: Io) -> Result<(Vec<Box<dyn Source>>, Io)> {
+/// `UNSUPPORTED`: what is asked for is not possible; `IO`, `OUT_OF_MEMORY`: opening or mapping failed.
+pub fn in_mode(files: Vec<OpenedSource>, io: Io) -> Result<(Vec<Box<dyn Source>>, Io)> {
     let mut ways = Vec::with_capacity(files.len());
     for file in &files {
-        ways.push(match io {
-            Io::Buffered => Way::Buffered,
-            Io::Mmap => Way::Mapped(file.map()?),
-            Io::Direct | Io::Auto => match file.reopen_direct() {
-                Ok(direct) => Way::Direct { direct, may_fall_back: io == Io::Auto, fell_back: AtomicBool::new(false) },
+        ways.push(match (file, io) {
+            (OpenedSource::Host(_), Io::Auto | Io::Buffered | Io::Source) => None,
+            (OpenedSource::Host(host), Io::Direct | Io::Mmap) => return Err(host.no_mode(io)),
+            (OpenedSource::File(_), Io::Buffered) => Some(Way::Buffered),
+            (OpenedSource::File(file), Io::Mmap) => Some(Way::Mapped(file.map()?)),
+            (OpenedSource::File(file), Io::Source) => {
+                return Err(Error::unsupported(format!("{}: a file is not read by a host's source", file.name)));
+            }
+            (OpenedSource::File(file), Io::Direct | Io::Auto) => match file.reopen_direct() {
+                Ok(direct) => {
+                    Some(Way::Direct { direct, may_fall_back: io == Io::Auto, fell_back: AtomicBool::new(false) })
+                }
                 Err(_) if io == Io::Auto => return in_mode(files, Io::Buffered),
                 Err(e) => return Err(file.no_direct(e)),
             },
         });
     }
-    let source = |(file, way)| -> Box<dyn Source> { Box::new(FileSource { way, ..file }) };
-    let sources = files.into_iter().zip(ways).map(source).collect();
-    Ok((sources, if io == Io::Auto { Io::Direct } else { io }))
+    let mut mode = if io == Io::Auto { Io::Direct } else { io };
+    let mut sources: Vec<Box<dyn Source>> = Vec::with_capacity(files.len());
+    for (file, way) in files.into_iter().zip(ways) {
+        match (file, way) {
+            (OpenedSource::File(file), Some(way)) => sources.push(Box::new(FileSource { way, ..file })),
+            (OpenedSource::File(file), None) => sources.push(Box::new(file)),
+            (OpenedSource::Host(host), _) => {
+                mode = Io::Source;
+                sources.push(Box::new(host));
+            }
+        }
+    }
+    Ok((sources, mode))
 }
 
-impl crate::gguf::Input for FileSource {
+impl crate::gguf::Input for OpenedSource {
     fn len(&self) -> u64 {
-        self.end - self.start
+        self.source().end() - self.source().start()
     }
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let at = self.start + offset;
-        if at + buf.len() as u64 > self.end {
-            return Err(self.short(at, buf.len(), self.end.saturating_sub(at) as usize));
+        let source = self.source();
+        let at = source.start() + offset;
+        if at + buf.len() as u64 > source.end() {
+            return Err(source.short(at, buf.len(), source.end().saturating_sub(at) as usize));
         }
-        self.read_full(at, buf)
+        source.read_full(at, buf)
     }
 }
 
@@ -345,7 +378,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3 * DIRECT_ALIGNMENT).map(|i| (i % 253) as u8).collect();
         let file = TestFile::with("refused", &bytes);
         for io in [Io::Auto, Io::Direct] {
-            let Ok((sources, Io::Direct)) = in_mode(vec![open_path(&file.0).unwrap()], io) else {
+            let Ok((sources, Io::Direct)) = in_mode(vec![OpenedSource::File(open_path(&file.0).unwrap())], io) else {
                 return println!("skipped: no direct reads here");
             };
             // An offset that is no multiple of a block stands for what a file system may refuse.

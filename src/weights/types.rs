@@ -11,6 +11,8 @@ pub enum Io {
     Direct,
     Buffered,
     Mmap,
+    /// By a host's own source: what [`Stats::io`] says of one. Files cannot be read so.
+    Source,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -92,6 +92,7 @@ pub(super) struct Codes256 {
     pub d: f32,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Codes256 {
     /// The sums `2 * i` and `2 * i + 1` of `sub` codes each, 16 bits each.
     #[inline]

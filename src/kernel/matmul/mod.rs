@@ -62,6 +62,7 @@ impl Job<'_> {
     }
 
     /// How many groups of four rows there are.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline]
     fn quarter(&self) -> usize {
         (self.end - self.start).div_ceil(4)
@@ -70,6 +71,7 @@ impl Job<'_> {
     /// First bytes of four rows to be worked on at once: row `r` of the first quarter, and those as far into the others.
     /// Four places that lie far apart are read at once, each in its own order: the hardware then fetches ahead in each
     /// of them, which makes a core's share of the memory's rate a fifth greater than one place does.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline]
     fn four(&self, r: usize) -> [*const u8; 4] {
         std::array::from_fn(|i| self.row(r + i * self.quarter()))

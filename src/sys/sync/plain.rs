@@ -7,6 +7,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{self, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sys::thread::THREADS;
+
 #[derive(Default)]
 pub struct Mutex<T>(sync::Mutex<T>);
 
@@ -78,6 +80,10 @@ impl Condvar {
     }
 
     pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, time: Duration) -> TimedOut {
+        if !THREADS {
+            // Nobody could come, and the standard library's condition refuses to wait.
+            return TimedOut(true);
+        }
         let held = guard.0.take().expect("no condition has the guard");
         let (held, end) = self.0.wait_timeout(held, time).unwrap_or_else(PoisonError::into_inner);
         guard.0 = Some(held);

@@ -2,6 +2,7 @@
 //! [`Engine::wait`].
 
 use super::*;
+use crate::sys::thread::THREADS;
 use crate::weights::experts::Rarity;
 
 impl Engine {
@@ -94,7 +95,8 @@ impl Engine {
         }
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         let mut state = self.shared.state.lock();
-        while state.tickets().events.is_empty() {
+        // Without threads none comes while this waits.
+        while THREADS && state.tickets().events.is_empty() {
             match deadline {
                 None => self.shared.events.wait(&mut state),
                 Some(at) if self.shared.events.wait_until(&mut state, at).timed_out() => break,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, Status};
 use crate::sys::event::Notifier;
+use crate::sys::mapping::LAZY;
 use crate::sys::sync::channel::{self, Sender, TrySendError};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::thread::HomeProcess;
@@ -242,6 +243,7 @@ impl Engine {
             + schedule.experts.len() * State::bytes_per_expert()
             + (schedule.routed_end - schedule.sweep_len) * SharedFrame::bytes_per_part()
             + threads * super::loader::STACK_BYTES) as u64
+            + if LAZY { 0 } else { residency::min_ring(schedule) }
     }
 
     /// Frames that `capacity` bytes make under the limit of `cache_layers` layers.
@@ -253,6 +255,8 @@ impl Engine {
     pub fn start(config: Config) -> Result<Engine> {
         let depth = Fixed::in_flight_bytes(config.readers).max(Fixed::host_bytes(&config.schedule));
         let largest_ring = residency::good_ring(&config.schedule, depth).min(config.schedule.streamable_bytes());
+        // Where it takes memory at once, it is no larger than it must be: it is part of the overhead.
+        let largest_ring = if LAZY { largest_ring } else { residency::min_ring(&config.schedule) };
         let ring_memory = reserve_ring(largest_ring, residency::min_ring(&config.schedule))?;
         let fixed = Fixed {
             max_frames: Engine::frames_limit(&config.schedule, config.cache_layers),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::sys::file::DIRECT_ALIGNMENT;
-use crate::sys::mapping::{FileMapping, RawMapping, map_anonymous};
+use crate::sys::mapping::{FileMapping, LAZY, RawMapping, map_anonymous};
 use crate::sys::pages::{self, HUGE};
 
 pub use ring::Ring;
@@ -45,7 +45,8 @@ impl Memory {
     /// # Errors
     /// `OUT_OF_MEMORY`, with the figure and what the system said.
     pub fn of(bytes: u64, what: impl Display) -> Result<Memory> {
-        let memory = usize::try_from(bytes).map_err(io::Error::other).and_then(Memory::new);
+        let memory =
+            usize::try_from(bytes).map_err(|_| io::Error::other("more than there are addresses")).and_then(Memory::new);
         memory.map_err(|e| Error::out_of_memory(format!("{bytes} bytes for {what}: {e}")))
     }
 
@@ -114,7 +115,7 @@ pub struct FrameMemory(Memory);
 impl FrameMemory {
     /// `bytes` bytes, of which the first `used` are in use. It begins where a huge page can.
     pub fn new(bytes: usize, used: usize) -> io::Result<FrameMemory> {
-        if bytes < HUGE {
+        if bytes < HUGE || !LAZY {
             return Ok(FrameMemory(Memory::new(bytes)?));
         }
         // Addresses that are not used cost nothing.

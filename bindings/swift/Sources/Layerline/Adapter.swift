@@ -14,6 +14,17 @@ public final class Adapter: Sendable {
         handle = try Handle(made, free: { layerline_adapter_free($0) })
     }
 
+    /// Reads an adapter of `model` out of a source, which is not needed any more afterwards.
+    public init(_ model: Model, source: Source) throws {
+        var made: OpaquePointer?
+        try model.handle.use { model in
+            try source.handle.use { source in
+                try checked { layerline_adapter_open_source(model, source, &made, $0) }
+            }
+        }
+        handle = try Handle(made, free: { layerline_adapter_free($0) })
+    }
+
     /// Bytes that it takes from the model's budget.
     public var memoryBytes: UInt64 { handle.use { layerline_adapter_memory_bytes($0) } }
 }

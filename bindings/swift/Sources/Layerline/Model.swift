@@ -148,6 +148,14 @@ public final class Model: Sendable {
         try self.init(options: options) { layerline_model_open_fd(fileDescriptor, offset, length, $0, $1, $2) }
     }
 
+    /// Opens a model out of a source. ``Options/io`` must be automatic or buffered.
+    public convenience init(source: Source, options: Options = Options()) throws {
+        let own = source.handle
+        try self.init(options: options) { options, model, error in
+            own.use { layerline_model_open_source($0, options, model, error) }
+        }
+    }
+
     private init(
         options: Options,
         open: (OpaquePointer, UnsafeMutablePointer<OpaquePointer?>, UnsafeMutablePointer<OpaquePointer?>)

@@ -16,6 +16,8 @@ public struct IOMode: RawRepresentable, Hashable, Sendable {
     public static let buffered = IOMode(rawValue: LAYERLINE_IO_BUFFERED)
     /// A mapping of the file. A file that is truncated while it is mapped can kill the process.
     public static let mapped = IOMode(rawValue: LAYERLINE_IO_MMAP)
+    /// By a ``Source``, which ``Stats/io`` then says. It cannot be chosen.
+    public static let source = IOMode(rawValue: LAYERLINE_IO_SOURCE)
 }
 
 /// How sessions keep keys and values.
@@ -174,9 +176,24 @@ public struct MemoryPlan: Hashable, Sendable {
     /// Reads the directory of the file at `path`, no weights. A budget below the floor is no error here.
     public init(path: String, options: Options = Options()) throws {
         let path = try terminated(path, "path")
+        try self.init(options: options) { layerline_options_plan($0, path, $1, $2) }
+    }
+
+    /// The same of a model in a source.
+    public init(source: Source, options: Options = Options()) throws {
+        try self = source.handle.use { source in
+            try MemoryPlan(options: options) { layerline_options_plan_source($0, source, $1, $2) }
+        }
+    }
+
+    private init(
+        options: Options,
+        fill: (OpaquePointer, UnsafeMutablePointer<layerline_plan>, UnsafeMutablePointer<OpaquePointer?>)
+            -> layerline_status
+    ) throws {
         var plan = layerline_plan()
         plan.struct_size = UInt32(MemoryLayout<layerline_plan>.size)
-        try options.use { options in try checked { layerline_options_plan(options, path, &plan, $0) } }
+        try options.use { options in try checked { fill(options, &plan, $0) } }
         layerCount = Int(plan.layer_count)
         fileBytes = plan.file_bytes
         weightBytes = plan.weight_bytes
