@@ -10,6 +10,7 @@ pub mod pages;
 pub mod replace;
 pub mod sync;
 pub mod thread;
+#[cfg(target_arch = "x86_64")]
 pub mod tiles;
 
 #[cfg(target_os = "linux")]

@@ -6,8 +6,8 @@
 /// With it the system's frames of signal handlers are larger, so that it no longer takes alternative stacks of less than
 /// about 12 KiB for them. Where a thread has one already, the permission is refused.
 pub fn allow() -> bool {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(target_os = "linux")]
     return super::linux::tiles::allow();
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    #[cfg(not(target_os = "linux"))]
     false
 }

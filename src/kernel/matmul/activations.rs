@@ -92,6 +92,7 @@ pub(super) struct Codes256 {
     pub d: f32,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Codes256 {
     /// The sums `2 * i` and `2 * i + 1` of `sub` codes each, 16 bits each.
     #[inline]
@@ -315,6 +316,10 @@ fn codes(isa: Isa, x: &[f32; 32], factor: f32, q: &mut [i8; 32]) -> i32 {
         Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => unsafe {
             super::avx2::quantize::codes(x, factor, q)
         },
+        #[cfg(target_arch = "aarch64")]
+        Instructions::Neon | Instructions::NeonDot | Instructions::NeonI8mm => {
+            super::neon::quantize::codes(x, factor, q)
+        }
         Instructions::Scalar => {
             for (q, x) in q.iter_mut().zip(x) {
                 *q = (x * factor).round_ties_even() as i8;
