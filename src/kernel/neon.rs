@@ -5,12 +5,12 @@
 //! called from functions marked for it, which cannot be inlined into others at will.
 
 use std::arch::aarch64 as arch;
+use std::arch::aarch64::{float32x2_t, float64x2_t, int8x8_t, int16x4_t, int64x2_t, uint64x1_t, uint64x2_t};
 pub(super) use std::arch::aarch64::{
     float32x4_t, int8x16_t, int16x8_t, int16x8x4_t, int32x4_t, uint8x8_t, uint8x16_t, uint16x4_t, uint16x8_t,
     uint32x4_t, vld1_s8, vld1_s16, vld1_u8, vld1_u16, vld1q_f32, vld1q_s8, vld1q_s16, vld1q_u8, vld1q_u16, vld1q_u32,
     vst1q_f32, vst1q_s8, vst1q_u16, vst4q_s16,
 };
-use std::arch::aarch64::{float64x2_t, int8x8_t, int16x4_t, int64x2_t, uint64x1_t, uint64x2_t};
 use std::arch::asm;
 
 /// Functions of the standard library under their names.
@@ -40,6 +40,12 @@ macro_rules! constant_operations {
 }
 
 operations! {
+    vcombine_f32(a: float32x2_t, b: float32x2_t) -> float32x4_t;
+    vdup_n_f32(a: f32) -> float32x2_t;
+    vreinterpretq_u16_u32(a: uint32x4_t) -> uint16x8_t;
+    vreinterpretq_u8_s32(a: int32x4_t) -> uint8x16_t;
+    vuzp1q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
+    vuzp2q_u16(a: uint16x8_t, b: uint16x8_t) -> uint16x8_t;
     vaddq_f32(a: float32x4_t, b: float32x4_t) -> float32x4_t;
     vaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t;
     vaddq_s8(a: int8x16_t, b: int8x16_t) -> int8x16_t;
@@ -163,6 +169,7 @@ operations! {
 }
 
 constant_operations! {
+    vset_lane_f32(a: f32, b: float32x2_t) -> float32x2_t;
     vdupq_laneq_s32(a: int32x4_t) -> int32x4_t;
     vextq_s16(a: int16x8_t, b: int16x8_t) -> int16x8_t;
     vfmaq_laneq_f32(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t;
@@ -219,6 +226,39 @@ pub(super) fn to_halves(v: [float32x4_t; 2]) -> uint16x8_t {
         );
     }
     bits
+}
+
+/// `v`, of which the compiler does not know that it is what it is: of look-ups at constant places it makes up to four
+/// shuffles, and of numbers that are widened together and used one by one a widening each.
+#[inline(always)]
+pub(super) fn opaque(mut v: int32x4_t) -> int32x4_t {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0:v} */", inout(vreg) v, options(pure, nomem, nostack, preserves_flags)) };
+    v
+}
+
+/// The halves at four addresses, as singles, and the addresses `BYTES` further on. The compiler would work each address out
+/// anew.
+///
+/// # Safety
+/// Each address is valid for reading two bytes.
+#[inline(always)]
+pub(super) unsafe fn halves_in_steps<const BYTES: usize>(at: &mut [*const u8; 4]) -> float32x4_t {
+    let bits: uint16x4_t;
+    let [a, b, c, d] = at;
+    // SAFETY: reads the halves, which is the caller's promise; no alignment is needed.
+    unsafe {
+        asm!(
+            "ldr {0:h}, [{1}], #{5}",
+            "ld1 {{{0:v}.h}}[1], [{2}], {6}",
+            "ld1 {{{0:v}.h}}[2], [{3}], {6}",
+            "ld1 {{{0:v}.h}}[3], [{4}], {6}",
+            out(vreg) bits, inout(reg) *a, inout(reg) *b, inout(reg) *c, inout(reg) *d,
+            const BYTES, in(reg) BYTES,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    from_four_halves(bits)
 }
 
 /// To each lane the sum of four products of signed bytes.

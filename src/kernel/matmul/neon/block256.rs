@@ -1,6 +1,6 @@
 //! Blocks of 256 taken apart into bytes: codes in the order of the columns, scales and mins.
 
-use super::block32::{halves, look_up, nibbles, signed};
+use super::block32::{halves, look_up, nibbles, pairs_of_halves, signed};
 use super::{load, load_unsigned};
 use crate::kernel::neon::*;
 use crate::quant::tables;
@@ -35,25 +35,21 @@ pub(super) trait Block256 {
     /// As [`Self::codes`].
     unsafe fn scales(block: *const u8) -> [Subs; 2];
 
-    /// `d` of four blocks.
+    /// `d` of four blocks, and `dmin` in formats with mins.
     ///
     /// # Safety
     /// As [`Self::codes`], for each block.
     #[inline(always)]
-    unsafe fn d(blocks: [*const u8; 4]) -> float32x4_t {
+    unsafe fn d(blocks: [*const u8; 4]) -> [float32x4_t; 2] {
         // SAFETY: the halves lie in the blocks.
-        let d = unsafe { halves(blocks.map(|block| block.add(Self::D))) };
-        if Self::UNIT == 1.0 { d } else { vmulq_n_f32(d, Self::UNIT) }
-    }
-
-    /// `dmin` of four blocks, in formats with mins.
-    ///
-    /// # Safety
-    /// As [`Self::d`].
-    #[inline(always)]
-    unsafe fn dmin(blocks: [*const u8; 4]) -> float32x4_t {
-        // SAFETY: the halves lie in the blocks.
-        unsafe { halves(blocks.map(|block| block.add(Self::D + 2))) }
+        unsafe {
+            let at = blocks.map(|block| block.add(Self::D));
+            if Self::MINS {
+                return pairs_of_halves(at);
+            }
+            let d = halves(at);
+            [if Self::UNIT == 1.0 { d } else { vmulq_n_f32(d, Self::UNIT) }; 2]
+        }
     }
 }
 
@@ -125,7 +121,8 @@ fn from_words(words: [u32; 4]) -> uint32x4_t {
 fn six_bits(head: uint8x16_t) -> [Subs; 2] {
     let choose = |from: [u8; 4]| {
         let words = from.map(|word| 0x0302_0100 + 0x0404_0404 * word as u32);
-        vreinterpretq_u32_u8(vqtbl1q_u8(head, vreinterpretq_u8_u32(from_words(words))))
+        let at = opaque(vreinterpretq_s32_u32(from_words(words)));
+        vreinterpretq_u32_u8(vqtbl1q_u8(head, vreinterpretq_u8_s32(at)))
     };
     // Scales 0..4 and 4..8, then the mins: the low bits, and above those of the last four two from the first words.
     let low = vshlq_u32(choose([1, 3, 2, 3]), vreinterpretq_s32_u32(from_words([0, 0, 0, -4i32 as u32])));

@@ -16,6 +16,8 @@ pub(super) trait Block32 {
     const MIN: bool = false;
     /// Whether each 16 elements have a scale of their own.
     const HALVES: bool = false;
+    /// Whether a block is 32 elements that share one scale, a half at the start.
+    const ONE_HALF: bool = false;
 
     /// The codes of part `part` of a block.
     ///
@@ -31,11 +33,7 @@ pub(super) trait Block32 {
     #[inline(always)]
     unsafe fn scales(blocks: [*const u8; 4], _part: usize) -> [float32x4_t; 2] {
         // SAFETY: the caller's promise; the halves start the block.
-        unsafe {
-            let d = halves(blocks);
-            let min = if Self::MIN { halves(blocks.map(|block| block.add(2))) } else { d };
-            [d, min]
-        }
+        unsafe { if Self::MIN { pairs_of_halves(blocks) } else { [halves(blocks); 2] } }
     }
 }
 
@@ -60,6 +58,19 @@ pub(super) unsafe fn halves(at: [*const u8; 4]) -> float32x4_t {
     let [a, b, c, d] = at.map(|at| unsafe { at.cast::<u16>().read_unaligned() });
     let bits = vset_lane_u16::<1>(b, vset_lane_u16::<0>(a, vdup_n_u16(0)));
     neon::from_four_halves(vset_lane_u16::<3>(d, vset_lane_u16::<2>(c, bits)))
+}
+
+/// The two halves at each of four addresses, as singles: the first ones, then the others.
+///
+/// # Safety
+/// Each address is valid for reading four bytes.
+#[inline(always)]
+pub(super) unsafe fn pairs_of_halves(at: [*const u8; 4]) -> [float32x4_t; 2] {
+    // SAFETY: the caller's promise; no alignment is needed.
+    let words = at.map(|at| unsafe { at.cast::<u32>().read_unaligned() });
+    // SAFETY: four words.
+    let both = vreinterpretq_u16_u32(unsafe { vld1q_u32(words.as_ptr()) });
+    [vuzp1q_u16(both, both), vuzp2q_u16(both, both)].map(|bits| neon::from_four_halves(vget_low_u16(bits)))
 }
 
 #[inline(always)]
@@ -97,6 +108,7 @@ unsafe fn each_bit(p: *const u8) -> [uint8x16_t; 2] {
 
 impl Block32 for Q4_0 {
     const BYTES: usize = 18;
+    const ONE_HALF: bool = true;
 
     #[inline(always)]
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {
@@ -119,6 +131,7 @@ impl Block32 for Q4_1 {
 
 impl Block32 for Q5_0 {
     const BYTES: usize = 22;
+    const ONE_HALF: bool = true;
 
     #[inline(always)]
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {
@@ -143,6 +156,7 @@ impl Block32 for Q5_1 {
 
 impl Block32 for Q8_0 {
     const BYTES: usize = 34;
+    const ONE_HALF: bool = true;
 
     #[inline(always)]
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {
@@ -153,6 +167,7 @@ impl Block32 for Q8_0 {
 
 impl Block32 for Iq4Nl {
     const BYTES: usize = 18;
+    const ONE_HALF: bool = true;
 
     #[inline(always)]
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {

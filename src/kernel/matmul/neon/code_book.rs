@@ -123,14 +123,14 @@ impl Block256 for Iq1M {
     }
 
     #[inline(always)]
-    unsafe fn d(blocks: [*const u8; 4]) -> float32x4_t {
+    unsafe fn d(blocks: [*const u8; 4]) -> [float32x4_t; 2] {
         let bits = blocks.map(|block| {
             // SAFETY: 8 bytes lie at 48 of each block.
             let words = unsafe { block.add(Self::D).cast::<u64>().read_unaligned() };
             (words >> 12 & 15 | words >> 24 & 0xf0 | words >> 36 & 0xf00 | words >> 48 & 0xf000) as u16
         });
         // SAFETY: four numbers.
-        vmulq_n_f32(neon::from_four_halves(unsafe { vld1_u16(bits.as_ptr()) }), Self::UNIT)
+        [vmulq_n_f32(neon::from_four_halves(unsafe { vld1_u16(bits.as_ptr()) }), Self::UNIT); 2]
     }
 }
 

@@ -10,7 +10,7 @@ use super::level::Level;
 use super::{load, store4};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
-use crate::kernel::neon::*;
+use crate::kernel::neon::{self, *};
 
 /// # Safety
 /// As `super::multiply`.
@@ -87,7 +87,7 @@ unsafe fn dot32<F: Block32, L: Level>(job: &Job, r: usize, x: &[Codes32]) -> flo
     for group in 0..job.k.div_ceil(256) {
         // SAFETY: there is a block of each token for 256 columns or what is left of them.
         let x = unsafe { x.get_unchecked(group * job.acts.tokens()) };
-        let mut sums = Running { sums: [vdupq_n_s32(0); 4], before: vdupq_n_s32(0) };
+        let mut sums = Running { sums: [vdupq_n_s32(0); 4], before: vdupq_n_s32(0), at: rows };
         // SAFETY: eight numbers each.
         let (dx, sx) = unsafe {
             let eight = |p: *const f32| [vld1q_f32(p), vld1q_f32(p.add(4))];
@@ -109,10 +109,29 @@ unsafe fn dot32<F: Block32, L: Level>(job: &Job, r: usize, x: &[Codes32]) -> flo
     y
 }
 
+/// The halves that start the blocks `at`, which become the next ones.
+///
+/// # Safety
+/// The blocks are readable.
+#[inline(always)]
+unsafe fn halves_in_steps<F: Block32>(at: &mut [*const u8; 4]) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match F::BYTES {
+            18 => neon::halves_in_steps::<18>(at),
+            22 => neon::halves_in_steps::<22>(at),
+            34 => neon::halves_in_steps::<34>(at),
+            _ => unreachable!("bytes of a block with one half"),
+        }
+    }
+}
+
 /// Sums of products of four rows from the first column of 256 on, and their totals so far.
 struct Running {
     sums: [int32x4_t; 4],
     before: int32x4_t,
+    /// The next blocks, in formats with [`Block32::ONE_HALF`].
+    at: [*const u8; 4],
 }
 
 impl Running {
@@ -159,7 +178,10 @@ unsafe fn next32<F: Block32, L: Level>(
     unsafe {
         let q = x.q.as_ptr().add(32 * sub);
         let codes = blocks.map(|block| F::codes(block, sub % F::PARTS));
-        let [d, min] = F::scales(blocks, sub % F::PARTS);
+        let [d, min] = match F::ONE_HALF {
+            true => [halves_in_steps::<F>(&mut sums.at); 2],
+            false => F::scales(blocks, sub % F::PARTS),
+        };
         sums.add::<L>(codes.map(|codes| codes[0]), q);
         let mut d = d;
         if F::HALVES {
@@ -200,10 +222,11 @@ unsafe fn dot256<F: Block256, L: Level>(job: &Job, r: usize, x: &[Codes256]) -> 
                 row256::<F, L>(rows[3], x),
             ];
             let codes = vcvtq_f32_s32(sum_each(sums.map(|[codes, _]| codes)));
-            y = vfmaq_f32(y, codes, vmulq_n_f32(F::d(rows), x.d));
+            let [d, dmin] = F::d(rows);
+            y = vfmaq_f32(y, codes, vmulq_n_f32(d, x.d));
             if F::MINS {
                 let mins = vcvtq_f32_s32(sum_each(sums.map(|[_, mins]| mins)));
-                y = vfmsq_f32(y, mins, vmulq_n_f32(F::dmin(rows), x.d));
+                y = vfmsq_f32(y, mins, vmulq_n_f32(dmin, x.d));
             }
         }
         rows = rows.map(|row| row.wrapping_add(F::BYTES));
@@ -222,10 +245,10 @@ unsafe fn row256<F: Block256, L: Level>(block: *const u8, x: &Codes256) -> [int3
         let [scales, mins] = F::scales(block);
         let [first, last] = differences(scales, F::SUB);
         let by = [
-            vmovl_s16(vget_low_s16(first)),
-            vmovl_high_s16(first),
-            vmovl_s16(vget_low_s16(last)),
-            vmovl_high_s16(last),
+            opaque(vmovl_s16(vget_low_s16(first))),
+            opaque(vmovl_high_s16(first)),
+            opaque(vmovl_s16(vget_low_s16(last))),
+            opaque(vmovl_high_s16(last)),
         ];
         let (mut sums, mut total) = (vdupq_n_s32(0), vdupq_n_s32(0));
         F::codes(block, |sub, codes| {

@@ -209,7 +209,8 @@ impl Level for NeonI8mm {
 
     #[inline(always)]
     fn of_tokens([a, b]: [f32; 2]) -> [float32x4_t; 2] {
-        [vzip1q_f32(vdupq_n_f32(a), vdupq_n_f32(b)); 2]
+        let both = vset_lane_f32::<1>(b, vdup_n_f32(a));
+        [vcombine_f32(both, both); 2]
     }
 
     #[inline(always)]

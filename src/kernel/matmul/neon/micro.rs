@@ -164,7 +164,7 @@ unsafe fn add_products<L: Level, const P: usize>(
             std::array::from_fn(|i| load(codes.add(16 * i)))
         });
         for (sums, q) in sums.iter_mut().zip(q) {
-            let q = L::arrange_tokens(q.map(|q| load(q.add(16 * chunk).cast())));
+            let q = L::arrange_tokens([load(q[0].add(16 * chunk).cast()), load(q[1].add(16 * chunk).cast())]);
             for (sums, w) in sums.iter_mut().zip(w) {
                 *sums = L::products(*sums, w, q);
             }
@@ -202,7 +202,7 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
             for sub in 0..step.columns / 32 {
                 let d = spread::<L>(&step.tile.d[sub], group);
                 let last = spread::<L>(&step.tile.min[sub], group);
-                let dx = x.map(|pair| L::of_tokens(pair.map(|x| x.d[sub])));
+                let dx: [_; P] = std::array::from_fn(|p| L::of_tokens([x[p][0].d[sub], x[p][1].d[sub]]));
                 let add = |y: &mut Sums<float32x4_t, P>, sums: Sums<int32x4_t, P>, d: [[float32x4_t; 2]; PAIR]| {
                     for ((y, sums), dx) in y.iter_mut().zip(sums).zip(dx) {
                         for ((y, sums), d) in y.iter_mut().zip(sums).zip(d) {
@@ -220,7 +220,7 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
                 let sums = add_products::<L, P>(start, &step.tile.codes[2 * sub + 1], group, &q, 2 * sub + 1);
                 add(&mut y, sums, if HALVES { last } else { d });
                 if MIN {
-                    let sx = x.map(|pair| L::of_tokens(pair.map(|x| x.s[sub])));
+                    let sx: [_; P] = std::array::from_fn(|p| L::of_tokens([x[p][0].s[sub], x[p][1].s[sub]]));
                     for (y, sx) in y.iter_mut().zip(sx) {
                         for (y, min) in y.iter_mut().zip(last) {
                             for i in 0..2 {
@@ -232,7 +232,7 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
             }
             for (p, y) in y.into_iter().enumerate() {
                 for (j, y) in y.into_iter().enumerate() {
-                    let tokens = L::by_token(y.map(|y| vreinterpretq_s32_f32(y)));
+                    let tokens = L::by_token([vreinterpretq_s32_f32(y[0]), vreinterpretq_s32_f32(y[1])]);
                     for (i, y) in tokens.into_iter().enumerate() {
                         vst1q_f32(at(p, j, i), vreinterpretq_f32_s32(y));
                     }

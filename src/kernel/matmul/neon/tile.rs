@@ -124,9 +124,10 @@ impl Tile256 {
             }
             // SAFETY: the caller's promises; room for four numbers.
             unsafe {
-                vst1q_f32(self.d[group].as_mut_ptr(), F::d(blocks));
+                let [d, dmin] = F::d(blocks);
+                vst1q_f32(self.d[group].as_mut_ptr(), d);
                 if F::MINS {
-                    vst1q_f32(self.dmin[group].as_mut_ptr(), F::dmin(blocks));
+                    vst1q_f32(self.dmin[group].as_mut_ptr(), dmin);
                 }
             }
         }
