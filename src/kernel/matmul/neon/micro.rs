@@ -145,28 +145,47 @@ unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>, [one, two]: [Multiply<T>; 2]
 /// Sums of `P` pairs of tokens with a pair of groups.
 type Sums<V, const P: usize> = [[[V; 2]; PAIR]; P];
 
-/// Adds the products of the columns `16 * chunk..`.
+/// The codes of `P` pairs of tokens as [`Level::products`] wants them, sixteen columns at a time. All groups of rows share
+/// them, at one address.
+type Arranged<const P: usize> = [[[int8x16_t; 2]; P]; 16];
+
+/// Arranges the first `count` times sixteen columns of pairs of tokens.
 ///
 /// # Safety
-/// Each address of `q` is valid for reading as many bytes; the processor has the instruction set.
+/// The addresses are valid for reading as many bytes.
+#[inline(always)]
+unsafe fn arrange<L: Level, const P: usize>(q: [[*const i8; 2]; P], count: usize) -> Arranged<P> {
+    let mut arranged = [[[vdupq_n_s8(0); 2]; P]; 16];
+    for (chunk, arranged) in arranged[..count].iter_mut().enumerate() {
+        for (arranged, q) in arranged.iter_mut().zip(q) {
+            // SAFETY: the caller's promise.
+            *arranged =
+                unsafe { L::arrange_tokens([load(q[0].add(16 * chunk).cast()), load(q[1].add(16 * chunk).cast())]) };
+        }
+    }
+    arranged
+}
+
+/// Adds the products of sixteen columns.
+///
+/// # Safety
+/// The processor has the instruction set.
 #[inline(always)]
 unsafe fn add_products<L: Level, const P: usize>(
     mut sums: Sums<int32x4_t, P>,
     codes: &[[i8; 64]; GROUPS],
     group: usize,
-    q: &[[*const i8; 2]; P],
-    chunk: usize,
+    q: &[[int8x16_t; 2]; P],
 ) -> Sums<int32x4_t, P> {
-    // SAFETY: four vectors of codes; the activations are the caller's promise.
+    // SAFETY: four vectors of codes; the instruction set is the caller's promise.
     unsafe {
         let w: [[int8x16_t; 4]; PAIR] = std::array::from_fn(|j| {
             let codes: *const u8 = codes[group + j].as_ptr().cast();
             std::array::from_fn(|i| load(codes.add(16 * i)))
         });
         for (sums, q) in sums.iter_mut().zip(q) {
-            let q = L::arrange_tokens([load(q[0].add(16 * chunk).cast()), load(q[1].add(16 * chunk).cast())]);
             for (sums, w) in sums.iter_mut().zip(w) {
-                *sums = L::products(*sums, w, q);
+                *sums = L::products(*sums, w, *q);
             }
         }
     }
@@ -190,7 +209,19 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
     to: *mut [f32; ROWS],
 ) {
     let x: [[&Codes32; 2]; P] = std::array::from_fn(|p| [0, 1].map(|i| step.token(t + 2 * p + i)));
-    let q = x.map(|pair| pair.map(|x| x.q.as_ptr()));
+    let count = (step.columns / 32).min(8);
+    // SAFETY: as many columns are there.
+    let q = unsafe { arrange::<L, P>(x.map(|pair| pair.map(|x| x.q.as_ptr())), 2 * count) };
+    let mut scales = [[[vdupq_n_f32(0.0); 2]; P]; 8];
+    let mut sums_of_x = scales;
+    for sub in 0..count {
+        for p in 0..P {
+            scales[sub][p] = L::of_tokens([x[p][0].d[sub], x[p][1].d[sub]]);
+            if MIN {
+                sums_of_x[sub][p] = L::of_tokens([x[p][0].s[sub], x[p][1].s[sub]]);
+            }
+        }
+    }
     let zero = [[[vdupq_n_s32(0); 2]; PAIR]; P];
     for group in step.groups() {
         // SAFETY: the caller's promises; every address is that of a field.
@@ -199,10 +230,10 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
             let mut y: Sums<float32x4_t, P> = std::array::from_fn(|p| {
                 std::array::from_fn(|j| L::by_sums([vld1q_f32(at(p, j, 0)), vld1q_f32(at(p, j, 1))]))
             });
-            for sub in 0..step.columns / 32 {
+            for sub in 0..count {
                 let d = spread::<L>(&step.tile.d[sub], group);
                 let last = spread::<L>(&step.tile.min[sub], group);
-                let dx: [_; P] = std::array::from_fn(|p| L::of_tokens([x[p][0].d[sub], x[p][1].d[sub]]));
+                let dx = scales[sub];
                 let add = |y: &mut Sums<float32x4_t, P>, sums: Sums<int32x4_t, P>, d: [[float32x4_t; 2]; PAIR]| {
                     for ((y, sums), dx) in y.iter_mut().zip(sums).zip(dx) {
                         for ((y, sums), d) in y.iter_mut().zip(sums).zip(d) {
@@ -212,16 +243,15 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
                         }
                     }
                 };
-                let first = add_products::<L, P>(zero, &step.tile.codes[2 * sub], group, &q, 2 * sub);
+                let first = add_products::<L, P>(zero, &step.tile.codes[2 * sub], group, &q[2 * sub]);
                 if HALVES {
                     add(&mut y, first, d);
                 }
                 let start = if HALVES { zero } else { first };
-                let sums = add_products::<L, P>(start, &step.tile.codes[2 * sub + 1], group, &q, 2 * sub + 1);
+                let sums = add_products::<L, P>(start, &step.tile.codes[2 * sub + 1], group, &q[2 * sub + 1]);
                 add(&mut y, sums, if HALVES { last } else { d });
                 if MIN {
-                    let sx: [_; P] = std::array::from_fn(|p| L::of_tokens([x[p][0].s[sub], x[p][1].s[sub]]));
-                    for (y, sx) in y.iter_mut().zip(sx) {
+                    for (y, sx) in y.iter_mut().zip(sums_of_x[sub]) {
                         for (y, min) in y.iter_mut().zip(last) {
                             for i in 0..2 {
                                 y[i] = vfmaq_f32(y[i], min[i], sx[i]);
@@ -253,7 +283,8 @@ unsafe fn step256<const SUB: usize, const MINS: bool, L: Level, const P: usize>(
     to: *mut [f32; ROWS],
 ) {
     let x: [[&Codes256; 2]; P] = std::array::from_fn(|p| [0, 1].map(|i| step.token(t + 2 * p + i)));
-    let q = x.map(|pair| pair.map(|x| x.q.as_ptr()));
+    // SAFETY: 256 columns are there.
+    let q = unsafe { arrange::<L, P>(x.map(|pair| pair.map(|x| x.q.as_ptr())), 16) };
     for group in step.groups() {
         // SAFETY: the caller's promises; every address is that of a field.
         unsafe {
@@ -261,7 +292,7 @@ unsafe fn step256<const SUB: usize, const MINS: bool, L: Level, const P: usize>(
             let mut totals = sums;
             for (sub, codes) in step.tile.codes.chunks_exact(SUB / 16).enumerate() {
                 for (i, codes) in codes.iter().enumerate() {
-                    sums = add_products::<L, P>(sums, codes, group, &q, SUB / 16 * sub + i);
+                    sums = add_products::<L, P>(sums, codes, group, &q[SUB / 16 * sub + i]);
                 }
                 let scales = spread::<L>(&step.tile.scales[sub], group);
                 for (totals, sums) in totals.iter_mut().zip(sums) {
