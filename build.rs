@@ -14,7 +14,11 @@ fn main() {
     let named = env::var_os("CARGO_FEATURE_CAPI").is_some();
     match os.as_str() {
         "linux" | "android" | "freebsd" | "netbsd" | "openbsd" | "dragonfly" => {
-            if !named {
+            if os == "android" {
+                // An app's libraries have names without versions, and those of systems with pages of 16 KiB are aligned to them.
+                println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liblayerline.so");
+                println!("cargo:rustc-cdylib-link-arg=-Wl,-z,max-page-size=16384");
+            } else if !named {
                 println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liblayerline.so.0");
             }
             // Reader threads may still be inside a blocked read when a host unloads the library: it must stay mapped.

@@ -2,7 +2,7 @@
 # Fills the corpora: of the gguf target with files that show the fuzzer what a model looks like, which are the golden ones,
 # whole, and cut soon after their tensor directory, where all that the reader looks at has been said; of the chat target
 # with templates, and what has once gone beyond its bounds; of the text target with a small vocabulary of every family; of
-# the budgets target with schedules.
+# the constraint target with one of every kind; of the budgets target with schedules.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p corpus/gguf
@@ -53,6 +53,13 @@ for family in 0 1 2 3 4; do
             > "corpus/text/family-$family-$pre"
     done
 done
+mkdir -p corpus/constraint
+# A byte for the kind, and choices behind 0xff.
+printf '\0{"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "yz"]}}, "required": ["a"]}\377\1\2\3\4\5\6\7' > corpus/constraint/schema
+printf '\0{"type": "string", "pattern": "^[a-z]{2,4}-[0-9]+$", "maxLength": 9}\377\11\22\33\44\55' > corpus/constraint/pattern
+printf '\1root ::= "a" b* | [0-9]{2,3}\nb ::= "x" root?\n\377\1\2\3' > corpus/constraint/gbnf
+printf '\2start: "a" NUMBER*\nNUMBER: /[0-9]+/\n%%ignore " "\n\377\1\2\3' > corpus/constraint/lark
+printf '\3(ab|c[^d])*e{2,5}\377\1\2\3' > corpus/constraint/regex
 mkdir -p corpus/budgets
 # For each way of reading: sessions, passes, a smaller budget, a prefetch, a state saved and loaded.
 for io in 0 1 2 3; do

@@ -22,6 +22,7 @@ for target in "$@"; do
         gguf) options+=(-dict=gguf.dict -max_len=16384 -malloc_limit_mb=64) ;;
         chat) options+=(-max_len=4096 -timeout=10) ;;
         budgets) options+=(-max_len=130 -timeout=20) ;;
+        constraint) options+=(-max_len=2048 -timeout=20 -dict=constraint.dict) ;;
         text) options+=(-max_len=4096 -malloc_limit_mb=64) ;;
         *) options+=(-max_len=8192 -malloc_limit_mb=64) ;;
     esac

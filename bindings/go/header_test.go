@@ -89,7 +89,7 @@ func TestVersionIsThePackages(t *testing.T) {
 	if layerline.VersionNumber()/1_000_000 != 0 || layerline.VersionNumber() == 0 {
 		t.Errorf("the version's number is %d", layerline.VersionNumber())
 	}
-	if len(strings.Split(layerline.BuildInfo(), "; ")) != 3 {
+	if len(strings.Split(layerline.BuildInfo(), "; ")) != 4 {
 		t.Errorf("build info is %q", layerline.BuildInfo())
 	}
 }

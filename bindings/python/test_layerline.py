@@ -100,7 +100,7 @@ class Interface(Case):
             for file in ("Cargo.toml", "bindings/python/pyproject.toml")
         }
         self.assertEqual(versions, {layerline.version()})
-        self.assertEqual(len(layerline.build_info().split("; ")), 3)
+        self.assertEqual(len(layerline.build_info().split("; ")), 4)
 
     def test_a_missing_or_wrong_library_is_named(self) -> None:
         for path, says in (("/no/such/liblayerline.so", "/no/such"), (self.other_library(), "it is no layerline")):

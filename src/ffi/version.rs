@@ -38,7 +38,9 @@ pub extern "C" fn layerline_build_info() -> *const c_char {
 }
 
 fn build_info() -> CString {
-    let features = if cfg!(feature = "prefetch") { "prefetch" } else { "no prefetch" };
+    let feature = |built_in: bool, name: &str| if built_in { name.to_string() } else { format!("no {name}") };
+    let features =
+        [feature(cfg!(feature = "constraints"), "constraints"), feature(cfg!(feature = "prefetch"), "prefetch")].join("; ");
     let text = format!("{}; {}; {features}", env!("LAYERLINE_TARGET"), Isa::detect().name());
     CString::new(text).unwrap_or_default()
 }
@@ -65,7 +67,8 @@ mod tests {
         // SAFETY: a string with a NUL, kept for ever.
         let text = unsafe { CStr::from_ptr(layerline_build_info()) }.to_str().unwrap();
         let parts: Vec<&str> = text.split("; ").collect();
-        assert_eq!(parts.len(), 3, "{text}");
+        assert_eq!(parts.len(), 4, "{text}");
+        assert_eq!(parts[2].starts_with("no "), cfg!(not(feature = "constraints")), "{text}");
         assert!(parts[0].contains(std::env::consts::ARCH), "{text}");
         assert!(Isa::available().iter().any(|isa| isa.name() == parts[1]), "{text}");
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Offsets, lengths and addresses of direct reads are multiples of this: the page size, which no device in use exceeds.
+/// Offsets, lengths and addresses of direct reads are multiples of this, which no device in use exceeds.
 pub const DIRECT_ALIGNMENT: u64 = 4096;
 
 /// Opens a file, which may turn out to be no regular one: a pipe without a writer is not waited for.
@@ -29,14 +29,14 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 /// Opens the same file again for reads that leave the page cache alone. `probe` is a place in it that may be read to
 /// find out whether the file system grants them.
 pub fn reopen_direct(file: &File, probe: u64) -> io::Result<File> {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     return super::linux::file::reopen_direct(file, probe);
-    #[cfg(target_os = "macos")]
+    #[cfg(target_vendor = "apple")]
     {
         let _ = probe;
-        super::macos::file::without_cache(file)
+        super::apple::file::without_cache(file)
     }
-    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     {
         let _ = (file, probe);
         Err(io::Error::from(io::ErrorKind::Unsupported))
@@ -45,9 +45,9 @@ pub fn reopen_direct(file: &File, probe: u64) -> io::Result<File> {
 
 /// The same file for reads of any length at any offset, which a descriptor opened for direct reads refuses.
 pub fn reopen_buffered(file: File) -> io::Result<File> {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     return super::linux::file::reopen_buffered(file);
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     Ok(file)
 }
 

@@ -2,16 +2,18 @@
 
 /// Bytes of memory that are free, or could be without swapping. `None`: the system does not say.
 pub fn free_bytes() -> Option<u64> {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     return super::linux::memory::free_bytes();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(target_vendor = "apple")]
+    return super::apple::memory::free_bytes();
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
     None
 }
 
 /// Bytes that the tightest control group above this process leaves it. `None`: there is no limit, or there are no groups.
 pub fn group_room() -> Option<u64> {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     return super::linux::memory::group_room();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     None
 }

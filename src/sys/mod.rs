@@ -13,9 +13,9 @@ pub mod thread;
 #[cfg(target_arch = "x86_64")]
 pub mod tiles;
 
-#[cfg(target_os = "linux")]
+#[cfg(target_vendor = "apple")]
+mod apple;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
-#[cfg(target_os = "macos")]
-mod macos;
 #[cfg(unix)]
 mod unix;

@@ -70,14 +70,14 @@ fn followed(path: &Path) -> io::Result<PathBuf> {
 
 /// A file that goes with this, unless it got its name.
 enum NewFile {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     Unnamed(File),
     Named(NamedTempFile),
 }
 
 impl NewFile {
     fn create(folder: &Path) -> io::Result<NewFile> {
-        #[cfg(target_os = "linux")]
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Ok(file) = super::linux::replace::unnamed(folder) {
             let _ = file.try_lock();
             return Ok(NewFile::Unnamed(file));
@@ -99,16 +99,20 @@ impl NewFile {
 
     fn file_mut(&mut self) -> &mut File {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(any(target_os = "linux", target_os = "android"))]
             NewFile::Unnamed(file) => file,
             NewFile::Named(file) => file.as_file_mut(),
         }
     }
 
     /// Gives it its name. What has the name is replaced.
-    fn rename(self, #[cfg_attr(not(target_os = "linux"), allow(unused))] folder: &Path, path: &Path) -> io::Result<()> {
+    fn rename(
+        self,
+        #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(unused))] folder: &Path,
+        path: &Path,
+    ) -> io::Result<()> {
         match self {
-            #[cfg(target_os = "linux")]
+            #[cfg(any(target_os = "linux", target_os = "android"))]
             NewFile::Unnamed(file) => match super::linux::replace::link(&file, path) {
                 // A link replaces nothing: it gets another name, by which it can be renamed.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {

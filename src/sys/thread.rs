@@ -22,7 +22,7 @@ impl HomeProcess {
 /// As long as it lives, a request to cancel this thread (`pthread_cancel`) waits. To end a thread by unwinding frames of
 /// Rust would end the process. Android has no such requests.
 pub struct Uncancelled {
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
     before: std::ffi::c_int,
     /// It is about one thread.
     thread: std::marker::PhantomData<*const ()>,
@@ -31,7 +31,7 @@ pub struct Uncancelled {
 impl Uncancelled {
     pub fn begin() -> Uncancelled {
         Uncancelled {
-            #[cfg(any(target_os = "linux", target_os = "macos"))]
+            #[cfg(any(target_os = "linux", target_vendor = "apple"))]
             before: super::unix::thread::disable_cancellation(),
             thread: std::marker::PhantomData,
         }
@@ -40,7 +40,7 @@ impl Uncancelled {
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
-        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        #[cfg(any(target_os = "linux", target_vendor = "apple"))]
         super::unix::thread::restore_cancellation(self.before);
     }
 }
@@ -51,6 +51,8 @@ impl Drop for Uncancelled {
 ///
 /// It is a wish: where it is refused, nothing else changes.
 pub fn take_short_turns() {
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     super::linux::thread::take_short_turns();
+    #[cfg(target_vendor = "apple")]
+    super::apple::thread::take_short_turns();
 }

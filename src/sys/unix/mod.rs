@@ -3,5 +3,5 @@
 pub mod event;
 pub mod file;
 pub mod pages;
-#[cfg(any(target_os = "linux", target_os = "macos"))]
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
 pub mod thread;

@@ -1,38 +1,31 @@
 //! madvise(2), as every Unix has it.
 
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 
-/// Gives back the whole system pages inside a range: madvise refuses a start inside of a page, and takes the page of an
-/// end along, with bytes of whoever is next.
+use crate::sys::pages::whole_pages;
+
+/// Gives back the whole pages inside a range.
 ///
 /// # Safety
 /// Losing the contents of the range, or getting those of its file, surprises nobody.
 pub unsafe fn dont_need(start: NonNull<u8>, len: usize) {
-    let page = page_bytes();
-    let before = start.as_ptr().addr().wrapping_neg() & (page - 1);
-    let len = len.saturating_sub(before) & !(page - 1);
-    if len > 0 {
-        let from = start.as_ptr().wrapping_add(before);
+    if let Some((start, len)) = whole_pages(start, len) {
         // SAFETY: the caller's promise; an address that is not mapped is an error that changes nothing.
-        unsafe { libc::madvise(from.cast(), len, libc::MADV_DONTNEED) };
+        unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
     }
 }
 
-/// What the system's pages hold, a power of two.
-fn page_bytes() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| {
-        // SAFETY: sysconf takes a number and gives one.
-        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(1 << 16)
-    })
+pub fn system_page() -> usize {
+    // SAFETY: sysconf takes a number and gives one.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(1 << 16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys::mapping::map_anonymous;
+    use crate::sys::pages::page_bytes;
 
     /// What madvise does with such ranges: nothing at all, or more than it was asked for.
     #[test]

@@ -2,9 +2,9 @@
 
 use std::ffi::c_int;
 
-#[cfg(target_os = "macos")]
+#[cfg(target_vendor = "apple")]
 const DISABLE: c_int = 0;
-#[cfg(not(target_os = "macos"))]
+#[cfg(not(target_vendor = "apple"))]
 const DISABLE: c_int = 1;
 
 unsafe extern "C" {

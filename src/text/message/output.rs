@@ -1,6 +1,9 @@
 //! What becomes of the text: the parts of a message as they come, and the message.
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 
@@ -55,13 +58,24 @@ pub(super) struct Output {
     content: String,
     reasoning: String,
     calls: Vec<Call>,
-    /// Calls of all messages.
-    serial: u64,
+}
+
+/// "call" with five digits or letters: not given before by this process, until sixty million were, and another process is
+/// unlikely to have begun with the same.
+fn new_id() -> String {
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(std::process::id())));
+    let mut number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut id = *b"call00000";
+    for digit in id[4..].iter_mut().rev() {
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize];
+        number /= 36;
+    }
+    id.iter().map(|&byte| char::from(byte)).collect()
 }
 
 impl Output {
     pub fn clear(&mut self) {
-        *self = Output { serial: self.serial, ..Output::default() };
+        *self = Output::default();
     }
 
     /// Frees the parts, where all of them are taken.
@@ -130,9 +144,8 @@ impl Output {
     pub fn begin_call(&mut self, name: &str, id: Option<&str>) -> Result<()> {
         let id = match id.filter(|id| !id.is_empty()) {
             Some(id) => copied(id)?,
-            None => format!("call{:05}", self.serial),
+            None => new_id(),
         };
-        self.serial += 1;
         heap::push(&mut self.calls, Call { id, name: copied(name)?, arguments: String::new() }, "tool calls")?;
         self.part(PartKind::Call, self.calls.len() - 1, name)
     }

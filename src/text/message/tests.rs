@@ -152,10 +152,11 @@ fn several_calls_follow_each_other() {
     let message: serde_json::Value = serde_json::from_str(&parser.message().unwrap()).unwrap();
     assert_eq!(message["tool_calls"][0]["id"], "functions.f:0");
     assert_eq!(message["tool_calls"][1]["function"]["arguments"]["x"], 1);
-    // Ids that the model does not give are never the same, also in the next message.
-    let mut parser = MessageParser::new("hermes", "").unwrap();
+    // Ids that the model does not give are never the same, also in the next message, and from another parser.
+    let mut parsers = [(); 2].map(|()| MessageParser::new("hermes", "").unwrap());
     let mut ids = std::collections::BTreeSet::new();
-    for _ in 0..2 {
+    for i in [0, 0, 1] {
+        let parser = &mut parsers[i];
         parser.begin("");
         parser.feed(cases[0].1.as_bytes()).unwrap();
         while let Some(part) = parser.next_part() {
@@ -163,7 +164,7 @@ fn several_calls_follow_each_other() {
             ids.insert(part.id.to_string());
         }
     }
-    assert_eq!(ids.len(), 4);
+    assert_eq!(ids.len(), 6);
 }
 
 #[test]

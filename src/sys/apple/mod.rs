@@ -1,0 +1,6 @@
+//! macOS, iOS and their relatives.
+
+pub mod file;
+pub mod memory;
+pub mod pages;
+pub mod thread;

@@ -1,3 +1,0 @@
-//! macOS.
-
-pub mod file;
