@@ -40,7 +40,8 @@ pub extern "C" fn layerline_build_info() -> *const c_char {
 fn build_info() -> CString {
     let feature = |built_in: bool, name: &str| if built_in { name.to_string() } else { format!("no {name}") };
     let features =
-        [feature(cfg!(feature = "constraints"), "constraints"), feature(cfg!(feature = "prefetch"), "prefetch")].join("; ");
+        [feature(cfg!(feature = "constraints"), "constraints"), feature(cfg!(feature = "prefetch"), "prefetch")]
+            .join("; ");
     let text = format!("{}; {}; {features}", env!("LAYERLINE_TARGET"), Isa::detect().name());
     CString::new(text).unwrap_or_default()
 }

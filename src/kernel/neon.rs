@@ -13,6 +13,27 @@ pub(super) use std::arch::aarch64::{
 };
 use std::arch::asm;
 
+/// What a function makes of each element of an array, as `map` does. That one is a call where the function is not short.
+pub(super) trait Each<T, const N: usize> {
+    fn each<U>(self, f: impl FnMut(T) -> U) -> [U; N];
+}
+
+impl<T> Each<T, 2> for [T; 2] {
+    #[inline(always)]
+    fn each<U>(self, mut f: impl FnMut(T) -> U) -> [U; 2] {
+        let [a, b] = self;
+        [f(a), f(b)]
+    }
+}
+
+impl<T> Each<T, 4> for [T; 4] {
+    #[inline(always)]
+    fn each<U>(self, mut f: impl FnMut(T) -> U) -> [U; 4] {
+        let [a, b, c, d] = self;
+        [f(a), f(b), f(c), f(d)]
+    }
+}
+
 /// Functions of the standard library under their names.
 macro_rules! operations {
     ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {

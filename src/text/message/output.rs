@@ -63,7 +63,8 @@ pub(super) struct Output {
 /// "call" with five digits or letters: not given before by this process, until sixty million were, and another process is
 /// unlikely to have begun with the same.
 fn new_id() -> String {
-    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(std::process::id())));
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(std::process::id())));
     let mut number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut id = *b"call00000";
     for digit in id[4..].iter_mut().rev() {

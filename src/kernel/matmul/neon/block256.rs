@@ -8,6 +8,12 @@ use crate::quant::tables;
 /// One number for each sub-block, eight or sixteen of them.
 pub(super) type Subs = [int16x8_t; 2];
 
+/// What takes the codes of a block. A closure, which is called so often, would not be inlined.
+pub(super) trait Visit {
+    /// Takes the 32 codes `sub`.
+    fn visit(&mut self, sub: usize, codes: [int8x16_t; 2]);
+}
+
 /// What the kernels need to know of a format with blocks of 256.
 pub(super) trait Block256 {
     const BYTES: usize;
@@ -23,11 +29,11 @@ pub(super) trait Block256 {
     /// Whether all scales are one.
     const UNSCALED: bool = false;
 
-    /// Calls `visit` with each 32 codes of a block and their number, in order.
+    /// Gives `to` each 32 codes of a block, in order.
     ///
     /// # Safety
     /// `block` is valid for reading `BYTES`.
-    unsafe fn codes(block: *const u8, visit: impl FnMut(usize, [int8x16_t; 2]));
+    unsafe fn codes(block: *const u8, to: impl Visit);
 
     /// Scales and mins.
     ///
@@ -43,7 +49,7 @@ pub(super) trait Block256 {
     unsafe fn d(blocks: [*const u8; 4]) -> [float32x4_t; 2] {
         // SAFETY: the halves lie in the blocks.
         unsafe {
-            let at = blocks.map(|block| block.add(Self::D));
+            let at = blocks.each(|block| block.add(Self::D));
             if Self::MINS {
                 return pairs_of_halves(at);
             }
@@ -71,7 +77,7 @@ pub(super) fn none() -> int16x8_t {
 /// Bytes as numbers of 16 bits.
 #[inline(always)]
 pub(super) fn widened(v: uint8x16_t) -> Subs {
-    [vmovl_u8(vget_low_u8(v)), vmovl_high_u8(v)].map(|v| vreinterpretq_s16_u16(v))
+    [vmovl_u8(vget_low_u8(v)), vmovl_high_u8(v)].each(|v| vreinterpretq_s16_u16(v))
 }
 
 /// The bits `mask` of every byte once it is shifted to the right by `SHIFT`.
@@ -140,7 +146,12 @@ fn six_bits(head: uint8x16_t) -> [Subs; 2] {
 unsafe fn pairs_of_bits(p: *const u8) -> [[uint8x16_t; 2]; 4] {
     // SAFETY: the caller's promise.
     let v = unsafe { load32(p) };
-    [v.map(|v| bits::<0>(v, 3)), v.map(|v| bits::<2>(v, 3)), v.map(|v| bits::<4>(v, 3)), v.map(|v| vshrq_n_u8::<6>(v))]
+    [
+        v.each(|v| bits::<0>(v, 3)),
+        v.each(|v| bits::<2>(v, 3)),
+        v.each(|v| bits::<4>(v, 3)),
+        v.each(|v| vshrq_n_u8::<6>(v)),
+    ]
 }
 
 impl Block256 for Q2K {
@@ -150,26 +161,26 @@ impl Block256 for Q2K {
     const MINS: bool = true;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         // SAFETY: 64 bytes of codes follow the 16 of the scales.
         unsafe {
             let [a, b, c, d] = pairs_of_bits(block.add(16));
-            visit(0, a.map(signed));
-            visit(1, b.map(signed));
-            visit(2, c.map(signed));
-            visit(3, d.map(signed));
+            to.visit(0, a.each(signed));
+            to.visit(1, b.each(signed));
+            to.visit(2, c.each(signed));
+            to.visit(3, d.each(signed));
             let [a, b, c, d] = pairs_of_bits(block.add(48));
-            visit(4, a.map(signed));
-            visit(5, b.map(signed));
-            visit(6, c.map(signed));
-            visit(7, d.map(signed));
+            to.visit(4, a.each(signed));
+            to.visit(5, b.each(signed));
+            to.visit(6, c.each(signed));
+            to.visit(7, d.each(signed));
         }
     }
 
     #[inline(always)]
     unsafe fn scales(block: *const u8) -> [Subs; 2] {
         // SAFETY: the block starts with 16 bytes of scales and mins.
-        nibbles(unsafe { load_unsigned(block) }).map(widened)
+        nibbles(unsafe { load_unsigned(block) }).each(widened)
     }
 }
 
@@ -179,16 +190,16 @@ impl Block256 for Q3K {
     const SUB: usize = 16;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         // SAFETY: 32 bytes of high bits and 64 of low ones start the block.
         let (high, first, last) =
             unsafe { (load32(block), pairs_of_bits(block.add(32)), pairs_of_bits(block.add(64))) };
         // Without its high bit a code is 4 less: what the bits above say.
         macro_rules! sub {
             ($sub:literal, $low:expr, $shift:literal) => {
-                visit(
+                to.visit(
                     $sub,
-                    [0, 1].map(|i| {
+                    [0, 1].each(|i| {
                         let high = bits::<$shift>(high[i], 4);
                         vsubq_s8(signed(vorrq_u8($low[i], high)), vdupq_n_s8(4))
                     }),
@@ -215,7 +226,7 @@ impl Block256 for Q3K {
             a >> 4 & 0x0f0f_0f0f | c & 0x3030_3030,
             b >> 4 & 0x0f0f_0f0f | c >> 2 & 0x3030_3030,
         ]);
-        let scales = widened(vreinterpretq_u8_u32(scales)).map(|v| vsubq_s16(v, vdupq_n_s16(32)));
+        let scales = widened(vreinterpretq_u8_u32(scales)).each(|v| vsubq_s16(v, vdupq_n_s16(32)));
         [scales, [none(); 2]]
     }
 }
@@ -227,13 +238,13 @@ impl Block256 for Q4K {
     const MINS: bool = true;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         macro_rules! pair {
             ($pair:literal) => {
                 // SAFETY: 128 bytes of codes follow 16 of scales.
-                let [low, high] = unsafe { load32(block.add(16 + 32 * $pair)) }.map(nibbles);
-                visit(2 * $pair, [low[0], high[0]].map(signed));
-                visit(2 * $pair + 1, [low[1], high[1]].map(signed));
+                let [low, high] = unsafe { load32(block.add(16 + 32 * $pair)) }.each(nibbles);
+                to.visit(2 * $pair, [low[0], high[0]].each(signed));
+                to.visit(2 * $pair + 1, [low[1], high[1]].each(signed));
             };
         }
         pair!(0);
@@ -256,20 +267,20 @@ impl Block256 for Q5K {
     const MINS: bool = true;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         // SAFETY: 32 bytes of high bits follow 16 of scales.
         let fifth = unsafe { load32(block.add(16)) };
         // Bit n of a byte of `fifth` becomes bit 4 of sub-block n.
         macro_rules! pair {
             ($pair:literal, $low_shift:literal, $high_shift:literal) => {
                 // SAFETY: 128 bytes of low bits follow the high ones.
-                let [a, b] = unsafe { load32(block.add(48 + 32 * $pair)) }.map(nibbles);
+                let [a, b] = unsafe { load32(block.add(48 + 32 * $pair)) }.each(nibbles);
                 let with = |low, fifth| signed(vorrq_u8(low, fifth));
-                visit(
+                to.visit(
                     2 * $pair,
                     [with(a[0], bits::<$low_shift>(fifth[0], 16)), with(b[0], bits::<$low_shift>(fifth[1], 16))],
                 );
-                visit(
+                to.visit(
                     2 * $pair + 1,
                     [with(a[1], bits::<$high_shift>(fifth[0], 16)), with(b[1], bits::<$high_shift>(fifth[1], 16))],
                 );
@@ -294,22 +305,22 @@ impl Block256 for Q6K {
     const SUB: usize = 16;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         let with = |low, high| vsubq_s8(signed(vorrq_u8(low, high)), vdupq_n_s8(32));
         macro_rules! half {
             ($half:literal) => {
                 // SAFETY: the block starts with 128 bytes of low bits, then 64 of high ones.
                 let (a, b, high) = unsafe {
                     (
-                        load32(block.add(64 * $half)).map(nibbles),
-                        load32(block.add(64 * $half + 32)).map(nibbles),
+                        load32(block.add(64 * $half)).each(nibbles),
+                        load32(block.add(64 * $half + 32)).each(nibbles),
                         load32(block.add(128 + 32 * $half)),
                     )
                 };
-                visit(4 * $half, [0, 1].map(|i| with(a[i][0], bits::<-4>(high[i], 48))));
-                visit(4 * $half + 1, [0, 1].map(|i| with(b[i][0], bits::<-2>(high[i], 48))));
-                visit(4 * $half + 2, [0, 1].map(|i| with(a[i][1], bits::<0>(high[i], 48))));
-                visit(4 * $half + 3, [0, 1].map(|i| with(b[i][1], bits::<2>(high[i], 48))));
+                to.visit(4 * $half, [0, 1].each(|i| with(a[i][0], bits::<-4>(high[i], 48))));
+                to.visit(4 * $half + 1, [0, 1].each(|i| with(b[i][0], bits::<-2>(high[i], 48))));
+                to.visit(4 * $half + 2, [0, 1].each(|i| with(a[i][1], bits::<0>(high[i], 48))));
+                to.visit(4 * $half + 3, [0, 1].each(|i| with(b[i][1], bits::<2>(high[i], 48))));
             };
         }
         half!(0);
@@ -330,11 +341,11 @@ impl Block256 for Iq4Xs {
     const SUB: usize = 32;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
             // SAFETY: 128 bytes of codes follow eight bytes of scales.
             let packed = unsafe { load_unsigned(block.add(8 + 16 * sub)) };
-            visit(sub, look_up(&tables::IQ4, nibbles(packed)));
+            to.visit(sub, look_up(&tables::IQ4, nibbles(packed)));
         });
     }
 
@@ -361,7 +372,7 @@ impl Block256 for Tq1_0 {
     const UNSCALED: bool = true;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         // SAFETY: the block starts with 32, 16 and 4 bytes of codes.
         let (mut first, mut next, last) = unsafe { (load32(block), load_unsigned(block.add(32)), word(block.add(48))) };
         // A byte is a fraction to the base of 3: its first digit is what overflows when it is tripled. One less is the code.
@@ -373,18 +384,18 @@ impl Block256 for Tq1_0 {
         macro_rules! digits {
             ($($sub:literal)*) => {
                 $(
-                    visit($sub, first.map(digit));
-                    first = first.map(tripled);
+                    to.visit($sub, first.each(digit));
+                    first = first.each(tripled);
                 )*
             };
         }
         digits!(0 1 2 3);
-        visit(4, first.map(digit));
+        to.visit(4, first.each(digit));
         // Of 16 bytes two digits make 32 codes; with the fifth go the four of the last four bytes.
         macro_rules! two_digits {
             ($sub:literal) => {
                 let second = tripled(next);
-                visit($sub, [digit(next), digit(second)]);
+                to.visit($sub, [digit(next), digit(second)]);
                 next = tripled(second);
             };
         }
@@ -394,7 +405,7 @@ impl Block256 for Tq1_0 {
         // SAFETY: 16 bytes.
         let powers = unsafe { load_unsigned(POWERS.as_ptr()) };
         let last = vmulq_u8(vreinterpretq_u8_u32(vdupq_n_u32(last)), powers);
-        visit(7, [digit(next), digit(last)]);
+        to.visit(7, [digit(next), digit(last)]);
     }
 
     #[inline(always)]
@@ -410,20 +421,20 @@ impl Block256 for Tq2_0 {
     const UNSCALED: bool = true;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
-        let less = |v: [uint8x16_t; 2]| v.map(|v| vsubq_s8(signed(v), vdupq_n_s8(1)));
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
+        let less = |v: [uint8x16_t; 2]| v.each(|v| vsubq_s8(signed(v), vdupq_n_s8(1)));
         // SAFETY: the block starts with 64 bytes of codes.
         unsafe {
             let [a, b, c, d] = pairs_of_bits(block);
-            visit(0, less(a));
-            visit(1, less(b));
-            visit(2, less(c));
-            visit(3, less(d));
+            to.visit(0, less(a));
+            to.visit(1, less(b));
+            to.visit(2, less(c));
+            to.visit(3, less(d));
             let [a, b, c, d] = pairs_of_bits(block.add(32));
-            visit(4, less(a));
-            visit(5, less(b));
-            visit(6, less(c));
-            visit(7, less(d));
+            to.visit(4, less(a));
+            to.visit(5, less(b));
+            to.visit(6, less(c));
+            to.visit(7, less(d));
         }
     }
 

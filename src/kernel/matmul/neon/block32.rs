@@ -55,7 +55,7 @@ pub(super) struct Q2_0;
 #[inline(always)]
 pub(super) unsafe fn halves(at: [*const u8; 4]) -> float32x4_t {
     // SAFETY: the caller's promise; no alignment is needed.
-    let [a, b, c, d] = at.map(|at| unsafe { at.cast::<u16>().read_unaligned() });
+    let [a, b, c, d] = at.each(|at| unsafe { at.cast::<u16>().read_unaligned() });
     let bits = vset_lane_u16::<1>(b, vset_lane_u16::<0>(a, vdup_n_u16(0)));
     neon::from_four_halves(vset_lane_u16::<3>(d, vset_lane_u16::<2>(c, bits)))
 }
@@ -67,10 +67,10 @@ pub(super) unsafe fn halves(at: [*const u8; 4]) -> float32x4_t {
 #[inline(always)]
 pub(super) unsafe fn pairs_of_halves(at: [*const u8; 4]) -> [float32x4_t; 2] {
     // SAFETY: the caller's promise; no alignment is needed.
-    let words = at.map(|at| unsafe { at.cast::<u32>().read_unaligned() });
+    let words = at.each(|at| unsafe { at.cast::<u32>().read_unaligned() });
     // SAFETY: four words.
     let both = vreinterpretq_u16_u32(unsafe { vld1q_u32(words.as_ptr()) });
-    [vuzp1q_u16(both, both), vuzp2q_u16(both, both)].map(|bits| neon::from_four_halves(vget_low_u16(bits)))
+    [vuzp1q_u16(both, both), vuzp2q_u16(both, both)].each(|bits| neon::from_four_halves(vget_low_u16(bits)))
 }
 
 #[inline(always)]
@@ -89,7 +89,7 @@ pub(super) fn nibbles(packed: uint8x16_t) -> [uint8x16_t; 2] {
 pub(super) fn look_up(table: &[i8; 16], nibbles: [uint8x16_t; 2]) -> [int8x16_t; 2] {
     // SAFETY: the table has 16 bytes.
     let table = unsafe { vld1q_s8(table.as_ptr()) };
-    nibbles.map(|nibbles| vqtbl1q_s8(table, nibbles))
+    nibbles.each(|nibbles| vqtbl1q_s8(table, nibbles))
 }
 
 /// Byte j has all bits where the word at `p` has bit j.
@@ -103,7 +103,7 @@ unsafe fn each_bit(p: *const u8) -> [uint8x16_t; 2] {
     let bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
     let at = |low: u64, high: u64| vreinterpretq_u8_u64(vcombine_u64(vcreate_u64(low), vcreate_u64(high)));
     let spread = [at(0, 0x0101_0101_0101_0101), at(0x0202_0202_0202_0202, 0x0303_0303_0303_0303)];
-    spread.map(|at| vtstq_u8(vqtbl1q_u8(word, at), bit))
+    spread.each(|at| vtstq_u8(vqtbl1q_u8(word, at), bit))
 }
 
 impl Block32 for Q4_0 {
@@ -114,7 +114,7 @@ impl Block32 for Q4_0 {
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {
         // SAFETY: 16 bytes of codes follow the half.
         let packed = unsafe { load_unsigned(block.add(2)) };
-        nibbles(packed).map(|v| vsubq_s8(signed(v), vdupq_n_s8(8)))
+        nibbles(packed).each(|v| vsubq_s8(signed(v), vdupq_n_s8(8)))
     }
 }
 
@@ -125,7 +125,7 @@ impl Block32 for Q4_1 {
     #[inline(always)]
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {
         // SAFETY: 16 bytes of codes follow two halves.
-        nibbles(unsafe { load_unsigned(block.add(4)) }).map(signed)
+        nibbles(unsafe { load_unsigned(block.add(4)) }).each(signed)
     }
 }
 
@@ -138,7 +138,7 @@ impl Block32 for Q5_0 {
         // SAFETY: a word of fifth bits and 16 bytes of codes follow the half.
         let (low, high) = unsafe { (nibbles(load_unsigned(block.add(6))), each_bit(block.add(2))) };
         // Without the fifth bit a code is 16 less, which is what the upper bits say.
-        [0, 1].map(|i| signed(vorrq_u8(low[i], vbicq_u8(vdupq_n_u8(0xf0), high[i]))))
+        [0, 1].each(|i| signed(vorrq_u8(low[i], vbicq_u8(vdupq_n_u8(0xf0), high[i]))))
     }
 }
 
@@ -150,7 +150,7 @@ impl Block32 for Q5_1 {
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {
         // SAFETY: a word of fifth bits and 16 bytes of codes follow two halves.
         let (low, high) = unsafe { (nibbles(load_unsigned(block.add(8))), each_bit(block.add(4))) };
-        [0, 1].map(|i| signed(vorrq_u8(low[i], vandq_u8(vdupq_n_u8(16), high[i]))))
+        [0, 1].each(|i| signed(vorrq_u8(low[i], vandq_u8(vdupq_n_u8(16), high[i]))))
     }
 }
 
@@ -188,7 +188,7 @@ impl Block32 for Mxfp4 {
     #[inline(always)]
     unsafe fn scales(blocks: [*const u8; 4], _: usize) -> [float32x4_t; 2] {
         // SAFETY: the exponent is the first byte.
-        let d = blocks.map(|block| MXFP4_SCALES[unsafe { *block } as usize]);
+        let d = blocks.each(|block| MXFP4_SCALES[unsafe { *block } as usize]);
         // SAFETY: four numbers.
         [unsafe { vld1q_f32(d.as_ptr()) }; 2]
     }
@@ -202,17 +202,17 @@ impl Block32 for Nvfp4 {
     #[inline(always)]
     unsafe fn codes(block: *const u8, part: usize) -> [int8x16_t; 2] {
         // SAFETY: 16 bytes of codes for each part follow the four scales.
-        let [low, high] = nibbles(unsafe { load_unsigned(block.add(4 + 16 * part)) }).map(|v| vreinterpretq_u64_u8(v));
+        let [low, high] = nibbles(unsafe { load_unsigned(block.add(4 + 16 * part)) }).each(|v| vreinterpretq_u64_u8(v));
         // Eight bytes hold sixteen codes: the first ones in their low nibbles.
-        let in_order = [vtrn1q_u64(low, high), vtrn2q_u64(low, high)].map(|v| vreinterpretq_u8_u64(v));
+        let in_order = [vtrn1q_u64(low, high), vtrn2q_u64(low, high)].each(|v| vreinterpretq_u8_u64(v));
         look_up(&tables::MXFP4, in_order)
     }
 
     #[inline(always)]
     unsafe fn scales(blocks: [*const u8; 4], part: usize) -> [float32x4_t; 2] {
-        [0, 1].map(|half| {
+        [0, 1].each(|half| {
             // SAFETY: the four scales start the block.
-            let bytes = blocks.map(|block| unsafe { *block.add(2 * part + half) } as u32);
+            let bytes = blocks.each(|block| unsafe { *block.add(2 * part + half) } as u32);
             // SAFETY: four numbers.
             let bytes = unsafe { vld1q_u32(bytes.as_ptr()) };
             // The one that is no number counts as zero, and the highest bit means nothing.
@@ -234,7 +234,7 @@ impl Block32 for Q1_0 {
         // SAFETY: four bytes of codes for each part follow the half.
         let bits = unsafe { each_bit(block.add(2 + 4 * part)) };
         // All bits are minus one: 1 where there is a bit, and -1 elsewhere.
-        bits.map(|v| signed(vorrq_u8(vmvnq_u8(v), vdupq_n_u8(1))))
+        bits.each(|v| signed(vorrq_u8(vmvnq_u8(v), vdupq_n_u8(1))))
     }
 }
 
@@ -252,7 +252,7 @@ impl Block32 for Q2_0 {
             [at(0x0101_0101_0000_0000, 0x0303_0303_0202_0202), at(0x0505_0505_0404_0404, 0x0707_0707_0606_0606)];
         // Each byte four times, its four codes brought to the lowest bits.
         let down = vreinterpretq_s8_u32(vdupq_n_u32(0xfafc_fe00));
-        spread.map(|at| {
+        spread.each(|at| {
             let codes = vandq_u8(vshlq_u8(vqtbl1q_u8(packed, at), down), vdupq_n_u8(3));
             vsubq_s8(signed(codes), vdupq_n_s8(1))
         })

@@ -2,7 +2,7 @@
 //! four codes at a time.
 
 use super::block32::nibbles;
-use super::block256::{Block256, Subs, none, widened};
+use super::block256::{Block256, Subs, Visit, none, widened};
 use crate::kernel::matmul::look_up::{EVEN_SIGNS, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, SIGNS};
 use crate::kernel::neon;
 use crate::kernel::neon::*;
@@ -17,14 +17,35 @@ pub(super) struct Iq3S;
 
 /// 32 bytes, eight at a time.
 #[inline(always)]
-fn four_eights(at: impl Fn(usize) -> u64) -> [int8x16_t; 2] {
-    [0, 2].map(|i| vcombine_s8(vcreate_s8(at(i)), vcreate_s8(at(i + 1))))
+fn four_eights([a, b, c, d]: [u64; 4]) -> [int8x16_t; 2] {
+    [vcombine_s8(vcreate_s8(a), vcreate_s8(b)), vcombine_s8(vcreate_s8(c), vcreate_s8(d))]
 }
 
-/// 32 bytes, four at a time.
+/// Four points of eight, or the signs of as many.
 #[inline(always)]
-fn eight_fours(at: impl Fn(usize) -> u32) -> [int8x16_t; 2] {
-    four_eights(|i| at(2 * i) as u64 | (at(2 * i + 1) as u64) << 32)
+fn four_points<const N: usize>(table: &[u64; N], [a, b, c, d]: [usize; 4]) -> [int8x16_t; 2] {
+    four_eights([table[a % N], table[b % N], table[c % N], table[d % N]])
+}
+
+/// Eight points of four.
+#[inline(always)]
+fn eight_points<const N: usize>(table: &[u32; N], [a, b, c, d, e, f, g, h]: [usize; 8]) -> [int8x16_t; 2] {
+    let four = |a: usize, b: usize, c: usize, d: usize| {
+        let words = [table[a % N], table[b % N], table[c % N], table[d % N]];
+        // SAFETY: four words.
+        vreinterpretq_s8_u32(unsafe { vld1q_u32(words.as_ptr()) })
+    };
+    [four(a, b, c, d), four(e, f, g, h)]
+}
+
+/// Four bytes at `p`, as indices.
+///
+/// # Safety
+/// `p` is valid for reading them.
+#[inline(always)]
+unsafe fn four_bytes(p: *const u8) -> [usize; 4] {
+    // SAFETY: the caller's promise.
+    unsafe { [*p as usize, *p.add(1) as usize, *p.add(2) as usize, *p.add(3) as usize] }
 }
 
 /// Codes from their magnitudes and signs.
@@ -33,10 +54,16 @@ fn products(levels: [int8x16_t; 2], signs: [int8x16_t; 2]) -> [int8x16_t; 2] {
     [vmulq_s8(levels[0], signs[0]), vmulq_s8(levels[1], signs[1])]
 }
 
+/// What is added to eight points of IQ1, which are eight too large, by whether the bit beside them is set.
+static IQ1_SHIFTS: [u64; 2] = [u64::from_ne_bytes([0xf9; 8]), u64::from_ne_bytes([0xf7; 8])];
+
 /// Four times seven bits of a word as signs.
 #[inline(always)]
 fn four_signs(word: u32) -> [int8x16_t; 2] {
-    four_eights(|n| EVEN_SIGNS[(word >> (7 * n)) as usize & 127])
+    {
+        let word = word as usize;
+        four_points(&EVEN_SIGNS, [word, word >> 7, word >> 14, word >> 21])
+    }
 }
 
 /// Numbers of 16 bits for the sub-blocks.
@@ -62,7 +89,7 @@ fn odd_of_words(words: [u32; 8]) -> [Subs; 2] {
 fn odd_nibbles(packed: u64) -> [Subs; 2] {
     let packed = vcombine_u8(vcreate_u8(packed), vcreate_u8(0));
     let [low, high] = nibbles(packed);
-    let odd = widened(vzip1q_u8(low, high)).map(|v| vorrq_s16(vshlq_n_s16::<1>(v), vdupq_n_s16(1)));
+    let odd = widened(vzip1q_u8(low, high)).each(|v| vorrq_s16(vshlq_n_s16::<1>(v), vdupq_n_s16(1)));
     [odd, [none(); 2]]
 }
 
@@ -73,15 +100,17 @@ impl Block256 for Iq1S {
     const SUB: usize = 32;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
-        // SAFETY: 32 bytes and 8 words follow the half.
-        let (low, high) =
-            unsafe { (block.add(2).cast::<[u8; 32]>().read(), block.add(34).cast::<[u16; 8]>().read_unaligned()) };
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
-            let high = high[sub] as usize;
-            let points = four_eights(|n| IQ1[low[4 * sub + n] as usize | (high << 8 >> (3 * n)) & 0x700]);
+            // SAFETY: 32 bytes and 8 words follow the half.
+            let ([a, b, c, d], high) = unsafe {
+                let high = block.add(34 + 2 * sub).cast::<u16>().read_unaligned();
+                (four_bytes(block.add(2 + 4 * sub)), high as usize)
+            };
+            let above = [high << 8 & 0x700, high << 5 & 0x700, high << 2 & 0x700, high >> 1 & 0x700];
+            let points = four_points(&IQ1, [a | above[0], b | above[1], c | above[2], d | above[3]]);
             let shift = vdupq_n_s8(if high >> 15 == 1 { -9 } else { -7 });
-            visit(sub, points.map(|points| vaddq_s8(points, shift)));
+            to.visit(sub, points.each(|points| vaddq_s8(points, shift)));
         });
     }
 
@@ -101,16 +130,17 @@ impl Block256 for Iq1M {
     const SUB: usize = 16;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
-        // SAFETY: 32 bytes and 8 words start the block.
-        let (low, high) =
-            unsafe { (block.cast::<[u8; 32]>().read(), block.add(32).cast::<[u16; 8]>().read_unaligned()) };
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
-            let high = high[sub] as usize;
-            let points = four_eights(|n| IQ1[low[4 * sub + n] as usize | (high << 8 >> (4 * n)) & 0x700]);
-            // -9 where the fourth bit is set, otherwise -7.
-            let shifts = four_eights(|n| 0xf9f9_f9f9_f9f9_f9f9 ^ (high >> (4 * n + 3) & 1) as u64 * 0x0e0e_0e0e_0e0e_0e0e);
-            visit(sub, [0, 1].map(|i| vaddq_s8(points[i], shifts[i])));
+            // SAFETY: 32 bytes and 8 words start the block.
+            let ([a, b, c, d], high) = unsafe {
+                let high = block.add(32 + 2 * sub).cast::<u16>().read_unaligned();
+                (four_bytes(block.add(4 * sub)), high as usize)
+            };
+            let above = [high << 8 & 0x700, high << 4 & 0x700, high & 0x700, high >> 4 & 0x700];
+            let points = four_points(&IQ1, [a | above[0], b | above[1], c | above[2], d | above[3]]);
+            let shifts = four_points(&IQ1_SHIFTS, [high >> 3 & 1, high >> 7 & 1, high >> 11 & 1, high >> 15 & 1]);
+            to.visit(sub, [0, 1].each(|i| vaddq_s8(points[i], shifts[i])));
         });
     }
 
@@ -124,7 +154,7 @@ impl Block256 for Iq1M {
 
     #[inline(always)]
     unsafe fn d(blocks: [*const u8; 4]) -> [float32x4_t; 2] {
-        let bits = blocks.map(|block| {
+        let bits = blocks.each(|block| {
             // SAFETY: 8 bytes lie at 48 of each block.
             let words = unsafe { block.add(Self::D).cast::<u64>().read_unaligned() };
             (words >> 12 & 15 | words >> 24 & 0xf0 | words >> 36 & 0xf00 | words >> 48 & 0xf000) as u16
@@ -141,14 +171,14 @@ impl Block256 for Iq2Xxs {
     const SUB: usize = 32;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
             // SAFETY: eight times four bytes of points and a word of signs follow the half.
             let (points, signs) = unsafe {
                 let at = block.add(2 + 8 * sub);
-                (at.cast::<[u8; 4]>().read(), at.add(4).cast::<u32>().read_unaligned())
+                (four_bytes(at), at.add(4).cast::<u32>().read_unaligned())
             };
-            visit(sub, products(four_eights(|n| IQ2_XXS[points[n] as usize]), four_signs(signs)));
+            to.visit(sub, products(four_points(&IQ2_XXS, points), four_signs(signs)));
         });
     }
 
@@ -167,12 +197,13 @@ impl Block256 for Iq2Xs {
     const SUB: usize = 16;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
             // SAFETY: 32 words follow the half.
             let packed = unsafe { block.add(2 + 8 * sub).cast::<[u16; 4]>().read_unaligned() };
-            let points = four_eights(|n| IQ2_XS[packed[n] as usize & 511]);
-            visit(sub, products(points, four_eights(|n| EVEN_SIGNS[packed[n] as usize >> 9])));
+            let [a, b, c, d] = packed.each(|word| word as usize);
+            let points = four_points(&IQ2_XS, [a, b, c, d]);
+            to.visit(sub, products(points, four_points(&EVEN_SIGNS, [a >> 9, b >> 9, c >> 9, d >> 9])));
         });
     }
 
@@ -190,15 +221,16 @@ impl Block256 for Iq2S {
     const SUB: usize = 16;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
             // SAFETY: 32 bytes of points, 32 of signs and 8 of the points' high bits follow the half.
-            let (low, signs, high) = unsafe {
+            let ([a, b, c, d], signs, high) = unsafe {
                 let at = block.add(2 + 4 * sub);
-                (at.cast::<[u8; 4]>().read(), at.add(32).cast::<[u8; 4]>().read(), *block.add(66 + sub) as usize)
+                (four_bytes(at), four_bytes(at.add(32)), *block.add(66 + sub) as usize)
             };
-            let points = four_eights(|n| IQ2_S[low[n] as usize | (high << (8 - 2 * n)) & 0x300]);
-            visit(sub, products(points, four_eights(|n| SIGNS[signs[n] as usize])));
+            let above = [high << 8 & 0x300, high << 6 & 0x300, high << 4 & 0x300, high << 2 & 0x300];
+            let points = four_points(&IQ2_S, [a | above[0], b | above[1], c | above[2], d | above[3]]);
+            to.visit(sub, products(points, four_points(&SIGNS, signs)));
         });
     }
 
@@ -216,13 +248,14 @@ impl Block256 for Iq3Xxs {
     const SUB: usize = 32;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
             // SAFETY: 64 bytes of points and eight words of signs follow the half.
-            let (points, signs) = unsafe {
-                (block.add(2 + 8 * sub).cast::<[u8; 8]>().read(), block.add(66 + 4 * sub).cast::<u32>().read_unaligned())
+            let ([a, b, c, d], [e, f, g, h], signs) = unsafe {
+                let at = block.add(2 + 8 * sub);
+                (four_bytes(at), four_bytes(at.add(4)), block.add(66 + 4 * sub).cast::<u32>().read_unaligned())
             };
-            visit(sub, products(eight_fours(|n| IQ3_XXS[points[n] as usize]), four_signs(signs)));
+            to.visit(sub, products(eight_points(&IQ3_XXS, [a, b, c, d, e, f, g, h]), four_signs(signs)));
         });
     }
 
@@ -239,18 +272,19 @@ impl Block256 for Iq3S {
     const SUB: usize = 32;
 
     #[inline(always)]
-    unsafe fn codes(block: *const u8, mut visit: impl FnMut(usize, [int8x16_t; 2])) {
+    unsafe fn codes(block: *const u8, mut to: impl Visit) {
         super::eight!(sub => {
             // SAFETY: 64 bytes of points, 8 of their high bits and 32 of signs follow the half.
-            let (low, high, signs) = unsafe {
-                (
-                    block.add(2 + 8 * sub).cast::<[u8; 8]>().read(),
-                    *block.add(66 + sub) as usize,
-                    block.add(74 + 4 * sub).cast::<[u8; 4]>().read(),
-                )
+            let ([a, b, c, d], [e, f, g, h], high, signs) = unsafe {
+                let at = block.add(2 + 8 * sub);
+                (four_bytes(at), four_bytes(at.add(4)), *block.add(66 + sub) as usize, four_bytes(block.add(74 + 4 * sub)))
             };
-            let points = eight_fours(|n| IQ3_S[low[n] as usize | (high << (8 - n)) & 0x100]);
-            visit(sub, products(points, four_eights(|n| SIGNS[signs[n] as usize])));
+            let above = |n: usize| high << (8 - n) & 0x100;
+            let first = [a | above(0), b | above(1), c | above(2), d | above(3)];
+            let last = [e | above(4), f | above(5), g | above(6), h | above(7)];
+            let [a, b, c, d] = first;
+            let [e, f, g, h] = last;
+            to.visit(sub, products(eight_points(&IQ3_S, [a, b, c, d, e, f, g, h]), four_points(&SIGNS, signs)));
         });
     }
 

@@ -5,12 +5,13 @@
 //! scale, for one addition less. Whole numbers wrap around and come back, so that it is exact.
 
 use super::block32::Block32;
-use super::block256::{Block256, Subs};
+use super::block256::{Block256, Subs, Visit};
 use super::level::Level;
 use super::{load, store4};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
 use crate::kernel::neon::{self, *};
+use std::marker::PhantomData;
 
 /// # Safety
 /// As `super::multiply`.
@@ -104,7 +105,7 @@ unsafe fn dot32<F: Block32, L: Level>(job: &Job, r: usize, x: &[Codes32]) -> flo
                 }
             }
         }
-        rows = rows.map(|row| row.wrapping_add(F::EIGHT));
+        rows = rows.each(|row| row.wrapping_add(F::EIGHT));
     }
     y
 }
@@ -173,22 +174,28 @@ unsafe fn next32<F: Block32, L: Level>(
     [dx, sx]: [[float32x4_t; 2]; 2],
     mut y: float32x4_t,
 ) -> float32x4_t {
-    let blocks = rows.map(|row| row.wrapping_add(F::BYTES * (sub / F::PARTS)));
+    let blocks = rows.each(|row| row.wrapping_add(F::BYTES * (sub / F::PARTS)));
     // SAFETY: the caller's promises; the activations are a field of `x`.
     unsafe {
         let q = x.q.as_ptr().add(32 * sub);
-        let codes = blocks.map(|block| F::codes(block, sub % F::PARTS));
+        let part = sub % F::PARTS;
+        let codes = [
+            F::codes(blocks[0], part),
+            F::codes(blocks[1], part),
+            F::codes(blocks[2], part),
+            F::codes(blocks[3], part),
+        ];
         let [d, min] = match F::ONE_HALF {
             true => [halves_in_steps::<F>(&mut sums.at); 2],
             false => F::scales(blocks, sub % F::PARTS),
         };
-        sums.add::<L>(codes.map(|codes| codes[0]), q);
+        sums.add::<L>(codes.each(|codes| codes[0]), q);
         let mut d = d;
         if F::HALVES {
             y = vfmaq_f32(y, sums.take(), times(d, dx, sub));
             d = min;
         }
-        sums.add::<L>(codes.map(|codes| codes[1]), q.add(16));
+        sums.add::<L>(codes.each(|codes| codes[1]), q.add(16));
         y = vfmaq_f32(y, sums.take(), times(d, dx, sub));
         if F::MIN {
             let half = sx[sub / 4];
@@ -221,15 +228,15 @@ unsafe fn dot256<F: Block256, L: Level>(job: &Job, r: usize, x: &[Codes256]) -> 
                 row256::<F, L>(rows[2], x),
                 row256::<F, L>(rows[3], x),
             ];
-            let codes = vcvtq_f32_s32(sum_each(sums.map(|[codes, _]| codes)));
+            let codes = vcvtq_f32_s32(sum_each(sums.each(|[codes, _]| codes)));
             let [d, dmin] = F::d(rows);
             y = vfmaq_f32(y, codes, vmulq_n_f32(d, x.d));
             if F::MINS {
-                let mins = vcvtq_f32_s32(sum_each(sums.map(|[_, mins]| mins)));
+                let mins = vcvtq_f32_s32(sum_each(sums.each(|[_, mins]| mins)));
                 y = vfmsq_f32(y, mins, vmulq_n_f32(dmin, x.d));
             }
         }
-        rows = rows.map(|row| row.wrapping_add(F::BYTES));
+        rows = rows.each(|row| row.wrapping_add(F::BYTES));
     }
     y
 }
@@ -250,22 +257,9 @@ unsafe fn row256<F: Block256, L: Level>(block: *const u8, x: &Codes256) -> [int3
             opaque(vmovl_s16(vget_low_s16(last))),
             opaque(vmovl_high_s16(last)),
         ];
-        let (mut sums, mut total) = (vdupq_n_s32(0), vdupq_n_s32(0));
-        F::codes(block, |sub, codes| {
-            let q = x.q.as_ptr().add(32 * sub).cast();
-            sums = L::dot(sums, codes[0], load(q));
-            if F::SUB == 16 {
-                total = add_scaled(total, sums, by[sub / 2], 2 * sub % 4);
-            }
-            sums = L::dot(sums, codes[1], load(q.add(16)));
-            if F::UNSCALED {
-                total = sums;
-            } else if F::SUB == 16 {
-                total = add_scaled(total, sums, by[sub / 2], 2 * sub % 4 + 1);
-            } else {
-                total = add_scaled(total, sums, by[sub / 4], sub % 4);
-            }
-        });
+        let mut row =
+            Row::<F, L> { q: x.q.as_ptr().cast(), by, sums: vdupq_n_s32(0), total: vdupq_n_s32(0), of: PhantomData };
+        F::codes(block, &mut row);
         let mut off = vdupq_n_s32(0);
         if F::MINS {
             let sums = if F::SUB == 16 { x.sum16.as_ptr() } else { x.sum32.as_ptr() };
@@ -275,6 +269,38 @@ unsafe fn row256<F: Block256, L: Level>(block: *const u8, x: &Codes256) -> [int3
                 off = vmlal_high_s16(off, *mins, sums);
             }
         }
-        [total, off]
+        [row.total, off]
+    }
+}
+
+/// The sums of a block so far.
+struct Row<F, L> {
+    q: *const u8,
+    /// For each sub-block the difference between its scale and the next one.
+    by: [int32x4_t; 4],
+    sums: int32x4_t,
+    total: int32x4_t,
+    of: PhantomData<(F, L)>,
+}
+
+impl<F: Block256, L: Level> Visit for &mut Row<F, L> {
+    #[inline(always)]
+    fn visit(&mut self, sub: usize, codes: [int8x16_t; 2]) {
+        // SAFETY: only `row256` makes one, with the activations of a block, where the processor has the instruction set.
+        unsafe {
+            let q = self.q.add(32 * sub);
+            self.sums = L::dot(self.sums, codes[0], load(q));
+            if F::SUB == 16 {
+                self.total = add_scaled(self.total, self.sums, self.by[sub / 2], 2 * sub % 4);
+            }
+            self.sums = L::dot(self.sums, codes[1], load(q.add(16)));
+            if F::UNSCALED {
+                self.total = self.sums;
+            } else if F::SUB == 16 {
+                self.total = add_scaled(self.total, self.sums, self.by[sub / 2], 2 * sub % 4 + 1);
+            } else {
+                self.total = add_scaled(self.total, self.sums, self.by[sub / 4], sub % 4);
+            }
+        }
     }
 }

@@ -30,7 +30,7 @@ impl Float for F32 {
     #[inline(always)]
     unsafe fn load8(p: *const u8) -> [float32x4_t; 2] {
         // SAFETY: the caller's promise; no alignment is needed.
-        unsafe { [super::load(p), super::load(p.add(16))] }.map(|v| vreinterpretq_f32_s8(v))
+        unsafe { [super::load(p), super::load(p.add(16))] }.each(|v| vreinterpretq_f32_s8(v))
     }
 }
 
@@ -51,7 +51,7 @@ impl Float for BF16 {
     unsafe fn load8(p: *const u8) -> [float32x4_t; 2] {
         // SAFETY: the caller's promise; no alignment is needed.
         let bits = vreinterpretq_u16_s8(unsafe { super::load(p) });
-        [vshll_n_u16::<16>(vget_low_u16(bits)), vshll_high_n_u16::<16>(bits)].map(|v| vreinterpretq_f32_u32(v))
+        [vshll_n_u16::<16>(vget_low_u16(bits)), vshll_high_n_u16::<16>(bits)].each(|v| vreinterpretq_f32_u32(v))
     }
 }
 
@@ -89,7 +89,7 @@ unsafe fn rows<F: Float>(job: &Job) {
         for t in 0..tokens {
             let mut y = vdupq_n_f32(0.0);
             for block in 0..job.k / COLUMNS {
-                let here = rows.map(|row| row.wrapping_add(COLUMNS * F::BYTES * block));
+                let here = rows.each(|row| row.wrapping_add(COLUMNS * F::BYTES * block));
                 // SAFETY: the rows hold this block whole.
                 y = vaddq_f32(y, unsafe { dot_block::<F>(here, &x[block * tokens + t]) });
             }

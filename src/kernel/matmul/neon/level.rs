@@ -58,12 +58,12 @@ macro_rules! token_each {
     () => {
         #[inline(always)]
         fn arrange(rows: [int8x16_t; 4]) -> [int8x16_t; 4] {
-            let [a, b, c, d] = rows.map(|row| vreinterpretq_s32_s8(row));
+            let [a, b, c, d] = rows.each(|row| vreinterpretq_s32_s8(row));
             let wide = |v| vreinterpretq_s64_s32(v);
             let (even, odd) = ([vtrn1q_s32(a, b), vtrn1q_s32(c, d)], [vtrn2q_s32(a, b), vtrn2q_s32(c, d)]);
-            let ([e0, e1], [o0, o1]) = (even.map(wide), odd.map(wide));
+            let ([e0, e1], [o0, o1]) = (even.each(wide), odd.each(wide));
             [vtrn1q_s64(e0, e1), vtrn1q_s64(o0, o1), vtrn2q_s64(e0, e1), vtrn2q_s64(o0, o1)]
-                .map(|v| vreinterpretq_s8_s64(v))
+                .each(|v| vreinterpretq_s8_s64(v))
         }
 
         #[inline(always)]
@@ -85,7 +85,7 @@ macro_rules! token_each {
 
         #[inline(always)]
         fn of_tokens(numbers: [f32; 2]) -> [float32x4_t; 2] {
-            numbers.map(|x| vdupq_n_f32(x))
+            numbers.each(|x| vdupq_n_f32(x))
         }
 
         #[inline(always)]
@@ -116,7 +116,7 @@ impl Level for Neon {
             let q = vreinterpretq_s32_s8(q);
             let q =
                 [vdupq_laneq_s32::<0>(q), vdupq_laneq_s32::<1>(q), vdupq_laneq_s32::<2>(q), vdupq_laneq_s32::<3>(q)];
-            let q = q.map(|q| vreinterpretq_s8_s32(q));
+            let q = q.each(|q| vreinterpretq_s8_s32(q));
             // Two rows each: of each two sums of four products, in pairs.
             let low = |a: usize, b: usize| {
                 let product = vmull_s8(vget_low_s8(w[a]), vget_low_s8(q[a]));

@@ -1,7 +1,7 @@
 //! 256 columns of up to 32 rows taken apart once for all tokens, four rows side by side as the instruction set wants them.
 
 use super::block32::Block32;
-use super::block256::Block256;
+use super::block256::{Block256, Visit};
 use super::decode::differences;
 use super::level::Level;
 use super::load;
@@ -69,6 +69,19 @@ impl Four {
     }
 }
 
+/// Where the codes of a row go.
+struct Put<'a> {
+    four: &'a mut Four,
+    row: usize,
+}
+
+impl Visit for Put<'_> {
+    #[inline(always)]
+    fn visit(&mut self, sub: usize, codes: [int8x16_t; 2]) {
+        self.four.put(self.row, sub, codes);
+    }
+}
+
 /// A number of each sub-block of four rows as those of each sub-block.
 #[inline(always)]
 fn by_sub(rows: [int16x8_t; 4]) -> [[i16; 4]; 8] {
@@ -101,7 +114,7 @@ impl Tile256 {
             for (i, block) in blocks.into_iter().enumerate() {
                 // SAFETY: the caller's promises.
                 unsafe {
-                    F::codes(block, |sub, codes| four.put(i, sub, codes));
+                    F::codes(block, Put { four: &mut four, row: i });
                     let [s, m] = F::scales(block);
                     let s = differences(s, F::SUB);
                     for half in 0..2 {
@@ -150,7 +163,7 @@ impl Tile32 {
             let rows: [*const u8; 4] =
                 std::array::from_fn(|i| job.row(job.start + 4 * group + i).wrapping_add(F::EIGHT * eight));
             for sub in 0..count {
-                let blocks = rows.map(|row| row.wrapping_add(F::BYTES * (sub / F::PARTS)));
+                let blocks = rows.each(|row| row.wrapping_add(F::BYTES * (sub / F::PARTS)));
                 // SAFETY: the caller's promises.
                 unsafe {
                     for (i, block) in blocks.into_iter().enumerate() {
