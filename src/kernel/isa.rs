@@ -29,6 +29,15 @@ pub(super) enum Instructions {
     /// The same with AMX for 8-bit numbers (Sapphire Rapids and later), where the system lets this process use it.
     #[cfg(target_arch = "x86_64")]
     Amx,
+    /// 64-bit ARM with NEON, which all of them have.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// The same with dot products of bytes (ARMv8.4, and many since ARMv8.2).
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+    /// The same with products of matrices of bytes (ARMv8.6, and many since ARMv8.4).
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 impl Isa {
@@ -84,6 +93,17 @@ impl Isa {
                 }
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            list.push(Isa(Instructions::Neon));
+            if has!("dotprod") {
+                list.push(Isa(Instructions::NeonDot));
+                if has!("i8mm") {
+                    list.push(Isa(Instructions::NeonI8mm));
+                }
+            }
+        }
         list
     }
 
@@ -98,6 +118,12 @@ impl Isa {
             Instructions::Avx512 => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Instructions::Amx => "amx-int8",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonDot => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Instructions::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -115,6 +141,8 @@ impl Isa {
             Instructions::Avx2 => false,
             #[cfg(target_arch = "x86_64")]
             Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => true,
+            #[cfg(target_arch = "aarch64")]
+            Instructions::Neon | Instructions::NeonDot | Instructions::NeonI8mm => true,
         }
     }
 }

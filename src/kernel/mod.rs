@@ -3,6 +3,8 @@
 pub mod attention;
 pub mod isa;
 pub mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod page;
 pub mod pool;
 pub mod recurrent;

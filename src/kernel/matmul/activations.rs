@@ -316,6 +316,10 @@ fn codes(isa: Isa, x: &[f32; 32], factor: f32, q: &mut [i8; 32]) -> i32 {
         Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => unsafe {
             super::avx2::quantize::codes(x, factor, q)
         },
+        #[cfg(target_arch = "aarch64")]
+        Instructions::Neon | Instructions::NeonDot | Instructions::NeonI8mm => {
+            super::neon::quantize::codes(x, factor, q)
+        }
         Instructions::Scalar => {
             for (q, x) in q.iter_mut().zip(x) {
                 *q = (x * factor).round_ties_even() as i8;

@@ -20,6 +20,10 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
 mod check;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod look_up;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 pub use activations::{Activations, Form, Quantizer, activation_bytes};
@@ -119,6 +123,15 @@ pub unsafe fn multiply(
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Instructions::Amx => unsafe { amx::multiply(format, &job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Instructions::Neon => unsafe { neon::multiply::<neon::Neon>(format, &job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Instructions::NeonDot => unsafe { neon::multiply::<neon::NeonDot>(format, &job) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Instructions::NeonI8mm => unsafe { neon::multiply::<neon::NeonI8mm>(format, &job) },
         // SAFETY: the caller's promise about `out`; the rest of a job was checked above.
         Instructions::Scalar => unsafe { scalar::multiply(format, &job) },
     }

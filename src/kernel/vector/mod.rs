@@ -1,6 +1,6 @@
 //! What happens to rows of f32 between the matrices: norms, residuals, activations, softmax, half floats.
 //!
-//! Each function is one generic routine over eight lanes (`simd`), run as plain arrays or in AVX2 registers; see
+//! Each function is one generic routine over eight lanes (`simd`), run as plain arrays, in AVX2 or in NEON registers; see
 //! [`Isa`](crate::kernel::Isa). Results depend on the input, its length and the instruction set only. All functions
 //! may be called from any thread and allocate nothing.
 
@@ -11,6 +11,8 @@ mod half;
 mod linear;
 mod map;
 pub(crate) mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 pub(crate) mod simd;
 mod softmax;

@@ -1,8 +1,8 @@
 //! Eight lanes of f32, whatever carries them: the vocabulary in which the kernels around the matrices are written.
 //!
-//! A kernel is one generic routine over [`Simd`]; [`dispatch`] runs it with plain arrays ([`Portable`], the truth) or
-//! with AVX2. Eight lanes always, reductions always in the same tree, and fused operations fused everywhere, so that the
-//! bits do not change with the instruction set.
+//! A kernel is one generic routine over [`Simd`]; [`dispatch`] runs it with plain arrays ([`Portable`], the truth), with
+//! AVX2 or with NEON. Eight lanes always, reductions always in the same tree, and fused operations fused everywhere, so that
+//! the bits do not change with the instruction set.
 
 use super::math;
 use crate::kernel::{Instructions, Isa};
@@ -109,6 +109,13 @@ fn portable<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(super::portable::Portable)
 }
 
+/// As [`portable`].
+#[cfg(target_arch = "aarch64")]
+#[inline(never)]
+fn neon<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(super::neon::Neon)
+}
+
 /// Runs `kernel` with the given instruction set. Those with no lanes of their own use the next one below.
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
@@ -119,5 +126,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Instructions::Avx2 | Instructions::AvxVnni | Instructions::Avx512 | Instructions::Amx => unsafe {
             super::avx2::run(kernel)
         },
+        #[cfg(target_arch = "aarch64")]
+        Instructions::Neon | Instructions::NeonDot | Instructions::NeonI8mm => neon(kernel),
     }
 }

@@ -1,6 +1,7 @@
 //! Blocks of 32 taken apart into bytes in the order of the columns, and those of 64 and 128 in parts of 32.
 
 use super::{and, halves_together, load, load128};
+use crate::kernel::matmul::look_up::MXFP4_SCALES;
 use crate::quant::tables;
 use std::arch::x86_64::*;
 
@@ -335,17 +336,6 @@ const SHIFTED: [i8; 16] = {
         i += 1;
     }
     table
-};
-
-/// Looked up: working out four of them takes as long as a block's products.
-static MXFP4_SCALES: [f32; 256] = {
-    let mut scales = [0.0; 256];
-    let mut e = 0;
-    while e < 256 {
-        scales[e] = tables::mxfp4_scale(e as u8);
-        e += 1;
-    }
-    scales
 };
 
 impl Block32 for Mxfp4 {

@@ -5,7 +5,7 @@ use super::block32::each_bit;
 use super::block256::{Block256, HalvedByte, Offset, TwoBytes, odd_nibbles, odd_of_words, wide};
 use super::{and, load};
 use crate::kernel::matmul::avx512::points::{self, Levels};
-use crate::quant::{grids, tables};
+use crate::kernel::matmul::look_up::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use std::arch::x86_64::*;
 
 pub(in super::super) struct Iq1S;
@@ -15,44 +15,6 @@ pub(in super::super) struct Iq2Xs;
 pub(in super::super) struct Iq2S;
 pub(in super::super) struct Iq3Xxs;
 pub(in super::super) struct Iq3S;
-
-/// The levels of each point, a byte each.
-const fn eights<const N: usize>(grid: &[u16; N], levels: [u8; 3]) -> [u64; N] {
-    let mut table = [0; N];
-    let mut point = 0;
-    while point < N {
-        let mut i = 0;
-        while i < 8 {
-            table[point] |= (levels[(grid[point] >> (2 * i) & 3) as usize] as u64) << (8 * i);
-            i += 1;
-        }
-        point += 1;
-    }
-    table
-}
-
-/// As [`eights`].
-const fn fours<const N: usize>(grid: &[u16; N], levels: [u8; 8]) -> [u32; N] {
-    let mut table = [0; N];
-    let mut point = 0;
-    while point < N {
-        let mut i = 0;
-        while i < 4 {
-            table[point] |= (levels[(grid[point] >> (3 * i) & 7) as usize] as u32) << (8 * i);
-            i += 1;
-        }
-        point += 1;
-    }
-    table
-}
-
-static IQ2_XXS: [u64; 256] = eights(&grids::IQ2_XXS, tables::IQ2);
-static IQ2_XS: [u64; 512] = eights(&grids::IQ2_XS, tables::IQ2);
-static IQ2_S: [u64; 1024] = eights(&grids::IQ2_S, tables::IQ2);
-/// -1, 0 and 1 times eight, plus eight.
-pub(in super::super) static IQ1: [u64; 2048] = eights(&grids::IQ1, [0, 8, 16]);
-static IQ3_XXS: [u32; 256] = fours(&grids::IQ3_XXS, tables::IQ3_XXS);
-static IQ3_S: [u32; 512] = fours(&grids::IQ3_S, tables::IQ3_S);
 
 /// Four points of eight.
 #[inline]

@@ -4,8 +4,8 @@
 //! and one of IQ3. The grid of IQ1 is too large for that: its points are gathered from a table in the first
 //! cache.
 
-use crate::kernel::matmul::avx2::code_book::IQ1;
 use crate::kernel::matmul::avx2::{load, load128};
+use crate::kernel::matmul::look_up::IQ1;
 use crate::quant::{grids, tables};
 use std::arch::x86_64::*;
 

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Tests the library for 64-bit ARM under an emulator: the unit tests, the products and the tiny models with all instructions
+# that it knows, the kernels once more as processors without some of them have them, and the C suite against the static
+# library.
+#
+# Installs qemu-user-static, gcc-aarch64-linux-gnu, g++-aarch64-linux-gnu, rustc-web and rust-web-src, Debian's packages, where
+# they are missing and it may. Everything is linked statically: the emulator then needs no libraries for the other processor.
+# It keeps the order in which this machine's processor reads and writes memory, which is stricter than that of ARM: what these
+# tests say of threads is not proved by them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/cross.sh
+cross_packages qemu-user-static gcc-aarch64-linux-gnu g++-aarch64-linux-gnu
+cross_toolchain
+
+target=aarch64-unknown-linux-gnu
+folder=$CROSS_TARGET_DIR/$target
+run() { # PROCESSOR PROGRAM ARGS...
+    local processor=$1
+    shift
+    echo "== $processor: ${1##*/} ${*:2}"
+    qemu-aarch64-static -cpu "$processor" "$@"
+}
+
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -cpu max"
+mkdir -p "$folder"
+log=$folder/build.log
+cross_cargo $target test --no-run --lib --test matmul --test golden --message-format=json > "$folder/built.json" 2> "$log" ||
+    { grep -E -A8 '^(error|warning)' "$log" || tail -20 "$log"; exit 1; }
+program() { # NAME: the test program of that name that was built last
+    sed -n 's/.*"target":{[^}]*"name":"'"$1"'"[^}]*}.*"executable":"\([^"]*\)".*/\1/p' "$folder/built.json" | tail -1
+}
+unit=$(program layerline)
+matmul=$(program matmul)
+golden=$(program golden)
+
+run max "$unit" --quiet
+run max "$matmul" --quiet
+run max "$golden" --quiet
+# With neither dot products nor products of matrices, and with the first alone.
+for processor in cortex-a53 cortex-a76; do
+    run $processor "$unit" --quiet kernel::matmul kernel::vector kernel::attention
+    run $processor "$matmul" --quiet
+done
+
+command -v cmake > /dev/null || { echo "the C suite: cmake is missing" >&2; exit 1; }
+cross_cargo $target run --quiet --example golden -- "$folder/golden" > "$log" 2>&1 || { tail -20 "$log"; exit 1; }
+cmake -S ctests -B "$folder/ctests" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+    -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
+    -DCMAKE_CROSSCOMPILING_EMULATOR="$(command -v qemu-aarch64-static);-cpu;max" -DLAYERLINE_STATIC=ON \
+    -DLAYERLINE_LIB_DIR="$folder/debug" -DLAYERLINE_NATIVE_LIBS="-lutil -lrt -lpthread -lm -ldl -lc" \
+    -DLAYERLINE_TEST_DATA="$folder/golden" > "$log" 2>&1 &&
+    cmake --build "$folder/ctests" -j "$(nproc)" >> "$log" 2>&1 || { tail -40 "$log"; exit 1; }
+# What is left out looks at the process's own memory, which is the emulator's here.
+(cd "$folder/ctests" && ctest -j "$(nproc)" --output-on-failure --no-tests=error -E '^(budget|limits)_')
