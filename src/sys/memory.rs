@@ -4,14 +4,19 @@
 pub fn free_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     return super::linux::memory::free_bytes();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    return super::windows::memory::free_bytes();
+    #[cfg(not(any(target_os = "linux", windows)))]
     None
 }
 
-/// Bytes that the tightest control group above this process leaves it. `None`: there is no limit, or there are no groups.
+/// Bytes that the tightest control group above this process leaves it, or on Windows its job object. `None`: there is no
+/// limit, or there are no groups.
 pub fn group_room() -> Option<u64> {
     #[cfg(target_os = "linux")]
     return super::linux::memory::group_room();
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    return super::windows::memory::job_room();
+    #[cfg(not(any(target_os = "linux", windows)))]
     None
 }

@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use super::mapping::FileMapping;
+use super::mapping::{FileMapping, RawMapping};
 
 /// What a huge page of the system holds, on processors with small pages of 4 KiB. Direct reads into huge pages are twice as
 /// fast here as into small ones, and cost a fifth of the processor's time: the device is given one address in place of 512.
@@ -27,18 +27,22 @@ pub fn advise_cold(start: NonNull<u8>, len: usize) {
 }
 
 /// Gives a range of anonymous memory back to the system, where the system takes it at once: then it reads as zeroes
-/// afterwards. Whole system pages inside the range only.
+/// afterwards; on Windows not before it is committed again. Whole system pages inside the range only.
 ///
 /// # Safety
-/// The range lies in an anonymous mapping of the caller's own, and no reference to it lives.
-pub unsafe fn discard(start: NonNull<u8>, len: usize) {
+/// No reference to the range lives, and nothing else is in it.
+pub unsafe fn discard(map: &RawMapping, offset: usize, len: usize) {
+    assert!(offset.checked_add(len).is_some_and(|end| end <= map.len()));
     #[cfg(target_os = "linux")]
+    // SAFETY: the caller's promise; the range lies in the mapping, which is not at address zero.
+    unsafe {
+        super::unix::pages::dont_need(NonNull::new_unchecked(map.as_mut_ptr().add(offset)), len)
+    };
+    #[cfg(windows)]
     // SAFETY: the caller's promise.
     unsafe {
-        super::unix::pages::dont_need(start, len)
+        map.decommit(offset, len)
     };
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, len);
 }
 
 /// Says that a range of a mapped file is not needed for now: it leaves this process's memory, and comes back from the
@@ -50,6 +54,8 @@ pub fn forget_file_range(map: &FileMapping, offset: usize, len: usize) {
     unsafe {
         super::unix::pages::dont_need(NonNull::from(range).cast(), len)
     };
-    #[cfg(not(unix))]
+    #[cfg(windows)]
+    super::windows::pages::forget(range);
+    #[cfg(not(any(unix, windows)))]
     let _ = range;
 }

@@ -53,4 +53,6 @@ impl Drop for Uncancelled {
 pub fn take_short_turns() {
     #[cfg(target_os = "linux")]
     super::linux::thread::take_short_turns();
+    #[cfg(windows)]
+    super::windows::thread::take_short_turns();
 }

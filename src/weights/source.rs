@@ -264,6 +264,7 @@ impl crate::gguf::Input for FileSource {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    #[cfg(target_os = "linux")]
     use std::io::Write;
 
     use parking_lot::Mutex;
@@ -300,8 +301,10 @@ mod tests {
     }
 
     /// A file that is gone when this is.
+    #[cfg(target_os = "linux")]
     struct TestFile(std::path::PathBuf);
 
+    #[cfg(target_os = "linux")]
     impl TestFile {
         fn with(name: &str, bytes: &[u8]) -> TestFile {
             let path = std::env::temp_dir().join(format!("layerline-{name}-{}", std::process::id()));
@@ -310,6 +313,7 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
     impl Drop for TestFile {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.0);
