@@ -1,6 +1,7 @@
 //! Writes the logits of models, as little-endian floats, for a comparison of builds or of programs:
 //!
-//!     logits [--tokens N,N,...] OUT MODEL...
+//!     logits [--instructions NAME] [--tokens N,N,...] OUT MODEL...
+//!     logits --instructions        the names that this processor has, slowest first
 //!
 //! Each model takes in the same twelve tokens in one pass and four greedy ones after it, at its floor budget; with --tokens
 //! these, of which the logits of every position are written.
@@ -8,6 +9,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use layerline::kernel::Isa;
 use layerline::model::{Logits, Model, Options};
 use layerline::session::Session;
 
@@ -15,6 +17,14 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|argument| argument == "--instructions").is_some() {
+        let Some(name) = arguments.next() else {
+            Isa::available().iter().for_each(|isa| println!("{}", isa.name()));
+            return Ok(());
+        };
+        let isa = Isa::available().into_iter().find(|isa| name == isa.name());
+        isa.ok_or("the processor has no such instructions")?.choose();
+    }
     let given = match arguments.next_if(|argument| argument == "--tokens") {
         Some(_) => {
             let list = arguments.next().and_then(|list| list.into_string().ok()).ok_or("--tokens needs numbers")?;

@@ -139,6 +139,16 @@ same_bits_without_prefetch() {
             "$out-without-prefetch" "${models[@]}" &&
         cmp "$out-default" "$out-without-prefetch"
 }
+
+# The same logits with every instruction set of this processor, byte by byte.
+same_bits_by_every_instruction_set() {
+    local logits=$target/tests/examples/logits out=$target/logits name names
+    local models=("$target"/golden/{arch,arch2,family,long,peer,quant,quant2}/*.gguf)
+    names=$("$logits" --instructions) || return 1
+    for name in $names; do
+        "$logits" --instructions "$name" "$out-$name" "${models[@]}" && cmp "$out-scalar" "$out-$name" || return 1
+    done
+}
 libraries() { "$MAKE" --no-print-directory lib; }
 
 header_is_fresh() {
@@ -406,6 +416,7 @@ step "rust tests without prefetch" rust_tests_without_prefetch
 step "tiny models" golden_models
 step "same bits without prefetch" same_bits_without_prefetch
 rm -rf "$without_prefetch"
+step "same bits by every instruction set" same_bits_by_every_instruction_set
 step "tokenisers agree with other packages" tokenizers_agree
 step "logits agree with float64" float64_agrees
 step "header is what the source says" header_is_fresh

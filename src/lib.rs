@@ -58,6 +58,7 @@
 
 #[doc(hidden)]
 pub mod arch;
+mod elementary;
 #[doc(hidden)]
 pub mod error;
 #[doc(hidden)]

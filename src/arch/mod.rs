@@ -10,6 +10,7 @@ mod recurrent;
 mod table;
 mod transformer;
 
+use crate::elementary;
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::operations::{Activation, Pairing, Scaling};
@@ -192,7 +193,7 @@ pub struct Temperature {
 impl Temperature {
     /// The factor at a position.
     pub fn factor(&self, position: usize) -> f32 {
-        1.0 + self.scale * (1.0 + ((position + self.offset) / self.length) as f32).ln()
+        1.0 + self.scale * elementary::ln(1.0 + ((position + self.offset) / self.length) as f32)
     }
 }
 
@@ -218,7 +219,7 @@ impl Slopes {
         let whole = 1usize << heads.max(1).ilog2();
         let (bias, exponent) =
             if head < whole { (self.max_bias, head + 1) } else { (self.max_bias / 2.0, 2 * (head - whole) + 1) };
-        (-bias / whole as f32).exp2().powi(exponent as i32)
+        elementary::power(elementary::exp2(-bias / whole as f32), exponent as u32)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     Attention, Block, Described, Description, FeedForward, Heads, Layer, Linear, Mlp, Norm, NormKind, Part, Projection,
     Rope, Shape, SpanNorm, Temperature,
 };
+use crate::elementary::wide;
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::operations::{Pairing, Scaling};
@@ -285,7 +286,7 @@ impl Maker<'_> {
         if self.architecture.stretched_base
             && let Some(alpha) = self.keys.factor("rope.scaling.alpha")?
         {
-            base *= f64::from(alpha).powf(dims as f64 / (dims as f64 - 2.0));
+            base *= wide::power(f64::from(alpha), dims as f64 / (dims as f64 - 2.0));
         }
         let divisors = self.tensors.optional_vector("rope_freqs.weight", dims / 2)?;
         let short = self.tensors.optional_vector("rope_factors_short.weight", dims / 2)?;
@@ -305,7 +306,7 @@ impl Maker<'_> {
             match self.architecture.yarn_multiplier {
                 // See `latent_scale`.
                 YarnMultiplier::OfScores => *log_multiplier = 0.0,
-                _ => *attn_factor /= 1.0 + 0.1 * f64::from(multiplier) * factor.ln(),
+                _ => *attn_factor /= 1.0 + 0.1 * f64::from(multiplier) * wide::ln(*factor),
             }
         }
         let interleaved = self.interleaved()?.filter(|_| sections);

@@ -10,6 +10,9 @@ use std::sync::OnceLock;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Isa(Instructions);
 
+/// What [`Isa::detect`] found, or was told.
+static FOUND: OnceLock<Isa> = OnceLock::new();
+
 /// Which instruction set an [`Isa`] is. By itself it proves nothing about the processor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Instructions {
@@ -38,7 +41,6 @@ impl Isa {
     /// machines that run the tests have them. An interpreter runs all but those for AMX (`scripts/vnni-interpreted`).
     pub fn detect() -> Isa {
         // Comparing takes as long as opening a small model does.
-        static FOUND: OnceLock<Isa> = OnceLock::new();
         if let Some(isa) = FOUND.get() {
             return *isa;
         }
@@ -50,6 +52,12 @@ impl Isa {
             let _ = FOUND.set(best);
         }
         best
+    }
+
+    /// Makes this one what [`Isa::detect`] gives, for all models of the process opened later: to compare instruction sets.
+    /// False: a model has been opened before.
+    pub fn choose(self) -> bool {
+        FOUND.set(self).is_ok()
     }
 
     /// All that this processor has, slowest first.

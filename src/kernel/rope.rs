@@ -2,6 +2,7 @@
 
 use super::Isa;
 use super::vector::simd::{Chunk, Kernel, LANES, Simd, dispatch};
+use crate::elementary::wide;
 use crate::error::{Error, Result};
 use crate::operations::{Pairing, Scaling};
 use std::f64::consts::PI;
@@ -37,7 +38,7 @@ impl RopeTable {
         let n = dims as f64;
         let plain = (0..dims / 2).map(|i| {
             let divisor = divisors.map_or(1.0, |d| f64::from(d[i]));
-            base.powf(-2.0 * i as f64 / n) / divisor
+            wide::power(base, -2.0 * i as f64 / n) / divisor
         });
         let (inv_freq, magnitude) = match scaling {
             Scaling::None => (plain.collect(), 1.0),
@@ -64,14 +65,16 @@ impl RopeTable {
                     return Err(Error::format(format!("YaRN scaling of RoPE base {base} with factors {others:?}")));
                 }
                 // The pair that makes `turns` turns over the original context, as a real number.
-                let pair = |turns: f64| n * (f64::from(original_context) / (turns * 2.0 * PI)).ln() / (2.0 * base.ln());
+                let pair = |turns: f64| {
+                    n * wide::ln(f64::from(original_context) / (turns * 2.0 * PI)) / (2.0 * wide::ln(base))
+                };
                 let low = pair(beta_fast).floor().max(0.0);
                 let high = pair(beta_slow).ceil().min(n - 1.0);
                 let blend = |(i, angle): (usize, f64)| {
                     let kept = ext_factor * (1.0 - ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0));
                     angle / factor * (1.0 - kept) + angle * kept
                 };
-                let stretch = if ext_factor == 0.0 { 1.0 } else { 1.0 + 0.1 * log_multiplier * factor.ln() };
+                let stretch = if ext_factor == 0.0 { 1.0 } else { 1.0 + 0.1 * log_multiplier * wide::ln(factor) };
                 (plain.enumerate().map(blend).collect(), attn_factor * stretch)
             }
         };
@@ -105,7 +108,7 @@ impl RopeTable {
         let rows = cos.chunks_exact_mut(pairs).zip(sin.chunks_exact_mut(pairs));
         for (&position, (cos, sin)) in positions.iter().zip(rows) {
             for ((&angle, cos), sin) in self.inv_freq.iter().zip(cos).zip(sin) {
-                let (s, c) = (f64::from(position) * angle).sin_cos();
+                let (s, c) = wide::sin_cos(f64::from(position) * angle);
                 *cos = (c * self.magnitude) as f32;
                 *sin = (s * self.magnitude) as f32;
             }

@@ -2,6 +2,7 @@
 
 use super::{LOG_MULTIPLIER, Maker};
 use crate::arch::{Expanded, Heads, Latent, Linear, Norm, Projection, Shape};
+use crate::elementary::{self, wide};
 use crate::error::{Error, Result};
 use crate::operations::Scaling;
 
@@ -86,7 +87,9 @@ impl Maker<'_> {
         let scale = 1.0 / (self.latent_head()? as f32).sqrt();
         let multiplier = self.keys.float(LOG_MULTIPLIER)?.unwrap_or(0.0);
         Ok(match self.ropes.first().map(|rope| rope.scaling) {
-            Some(Scaling::Yarn { factor, .. }) => scale * (1.0 + multiplier * factor.ln() as f32).powi(2),
+            Some(Scaling::Yarn { factor, .. }) => {
+                scale * elementary::power(1.0 + multiplier * wide::ln(factor) as f32, 2)
+            }
             _ => scale,
         })
     }

@@ -2,6 +2,7 @@
 
 use super::{Run, Work};
 use crate::arch::{LayerStreams, VectorId};
+use crate::elementary;
 use crate::error::Result;
 use crate::exec::Embeddings;
 use crate::exec::program::{Beside, Buffer};
@@ -185,7 +186,7 @@ impl Run<'_> {
         let mut mix = [0.0; MAX_STREAMS];
         let router = self.loaded.vector(layer.router).chunks_exact(y.len());
         for (m, router) in mix.iter_mut().zip(router) {
-            *m = (vector::dot_f32(self.isa, router, y) / y.len() as f32).tanh();
+            *m = elementary::tanh(vector::dot_f32(self.isa, router, y) / y.len() as f32);
         }
         mix
     }

@@ -2,6 +2,7 @@
 
 use super::{Run, Work};
 use crate::arch::{Experts, Gating, Groups, RouterConfig, VectorId};
+use crate::elementary;
 use crate::error::Result;
 use crate::exec::program::{Buffer, Step};
 use crate::exec::scratch::{APART_TOKENS, Arena, Lists, Route};
@@ -220,7 +221,7 @@ const MIN_WEIGHT_SUM: f32 = 6.103_515_6e-5;
 fn weigh(router_config: &RouterConfig, routes: &mut [Route]) {
     if router_config.gating == Gating::SoftmaxOfChosen {
         let max = routes.iter().fold(f32::NEG_INFINITY, |max, r| max.max(r.weight));
-        routes.iter_mut().for_each(|r| r.weight = (r.weight - max).exp());
+        routes.iter_mut().for_each(|r| r.weight = elementary::exp(r.weight - max));
     }
     if router_config.gating == Gating::SigmoidOfChosen {
         routes.iter_mut().for_each(|r| r.weight = sigmoid(r.weight));
@@ -232,5 +233,5 @@ fn weigh(router_config: &RouterConfig, routes: &mut [Route]) {
 }
 
 fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    1.0 / (1.0 + elementary::exp(-x))
 }

@@ -2,6 +2,7 @@
 
 use super::Job;
 use super::activations::{COLUMNS, Codes32, Codes256};
+use crate::elementary::fused;
 use crate::quant::block32::Block32;
 use crate::quant::block256::Block256;
 use crate::quant::{Format, decode_row};
@@ -33,7 +34,7 @@ fn dot_floats(format: Format, row: &[u8], t: usize, job: &Job) -> f32 {
         decode_row(format, bytes, &mut w[..bytes.len() / size]);
         let mut lanes = [0f32; 8];
         for (j, (w, x)) in w.iter().zip(&x.x).enumerate() {
-            lanes[j % 8] = w.mul_add(*x, lanes[j % 8]);
+            lanes[j % 8] = fused(*w, *x, lanes[j % 8]);
         }
         let [a, b, c, d, e, f, g, h] = lanes;
         y += ((a + c) + (b + d)) + ((e + g) + (f + h));
@@ -52,11 +53,11 @@ fn dot32(format: Format, row: &[u8], t: usize, job: &Job) -> f32 {
         let products = w.codes.iter().zip(&x.q[32 * sub..]).map(|(w, q)| *w as i32 * *q as i32);
         if format == Format::NVFP4 {
             let (first, last): (i32, i32) = (products.clone().take(16).sum(), products.skip(16).sum());
-            y = (first as f32).mul_add(w.scales[0] * x.d[sub], y);
-            y = (last as f32).mul_add(w.scales[1] * x.d[sub], y);
+            y = fused(first as f32, w.scales[0] * x.d[sub], y);
+            y = fused(last as f32, w.scales[1] * x.d[sub], y);
         } else {
-            y = (products.sum::<i32>() as f32).mul_add(w.scales[0] * x.d[sub], y);
-            y = w.min.mul_add(x.s[sub], y);
+            y = fused(products.sum::<i32>() as f32, w.scales[0] * x.d[sub], y);
+            y = fused(w.min, x.s[sub], y);
         }
     }
     y
@@ -75,8 +76,8 @@ fn dot256(format: Format, row: &[u8], t: usize, job: &Job) -> f32 {
             sum += w.scales[sub] as i32 * dot;
             mins += w.mins[sub] as i32 * x.sum16[sub] as i32;
         }
-        y = (sum as f32).mul_add(w.d * x.d, y);
-        y = (-(w.dmin * x.d)).mul_add(mins as f32, y);
+        y = fused(sum as f32, w.d * x.d, y);
+        y = fused(-(w.dmin * x.d), mins as f32, y);
     }
     y
 }

@@ -10,6 +10,7 @@
 //! stay in the first cache.
 
 use super::{Before, Shared};
+use crate::elementary;
 use crate::kernel::Isa;
 use crate::kernel::pool::Pool;
 use crate::kernel::vector::simd::{Chunk, Kernel, LANES, Simd, dispatch, sum_lanes};
@@ -172,16 +173,16 @@ impl Head<'_> {
         let factor = decay.factors[self.head];
         let amount = |i: usize| softplus(inputs[i] + bias[i]);
         if per_head == 1 {
-            c.decays[..h.key].fill((factor * amount(0)).exp());
+            c.decays[..h.key].fill(elementary::exp(factor * amount(0)));
         } else {
-            (0..h.key).for_each(|i| c.decays[i] = (factor * amount(i)).exp());
+            (0..h.key).for_each(|i| c.decays[i] = elementary::exp(factor * amount(i)));
         }
         let [mut of_query, mut of_key] = [1.0; 2];
         match rule {
             Rule::Delta { strengths, eps } => {
                 of_query = 1.0 / ((dot(s, q, q) + eps).sqrt() * (h.key as f32).sqrt());
                 of_key = 1.0 / (dot(s, k, k) + eps).sqrt();
-                c.strength = 1.0 / (1.0 + (-strengths[token * h.count + self.head]).exp());
+                c.strength = 1.0 / (1.0 + elementary::exp(-strengths[token * h.count + self.head]));
             }
             Rule::Plain { .. } => c.strength = amount(0),
         }
@@ -256,5 +257,5 @@ fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 
 /// ln(1 + e^x); beyond 20 that is x.
 fn softplus(x: f32) -> f32 {
-    if x > 20.0 { x } else { x.exp().ln_1p() }
+    if x > 20.0 { x } else { elementary::ln_1p(elementary::exp(x)) }
 }

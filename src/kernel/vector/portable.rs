@@ -4,6 +4,7 @@
 use super::half::{f16_to_f32, f32_to_f16};
 use super::math;
 use super::simd::{Chunk, LANES, Simd, sum_lanes};
+use crate::elementary::fused;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
@@ -68,14 +69,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn mul_add(self, a: Chunk, b: Chunk, c: Chunk) -> Chunk {
-        // A fused operation that the target lacks is a call per lane, tens of times slower than two roundings.
-        std::array::from_fn(|i| {
-            if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
-                a[i].mul_add(b[i], c[i])
-            } else {
-                a[i] * b[i] + c[i]
-            }
-        })
+        std::array::from_fn(|i| fused(a[i], b[i], c[i]))
     }
 
     #[inline(always)]

@@ -1,8 +1,8 @@
 //! Eight lanes of f32, whatever carries them: the vocabulary in which the kernels around the matrices are written.
 //!
 //! A kernel is one generic routine over [`Simd`]; [`dispatch`] runs it with plain arrays ([`Portable`], the truth) or
-//! with AVX2. Eight lanes always, and reductions always in the same tree, so that the order of additions does not
-//! change with the instruction set. What may differ is the last bit where AVX2 fuses a multiplication and an addition.
+//! with AVX2. Eight lanes always, reductions always in the same tree, and fused operations fused everywhere, so that the
+//! bits do not change with the instruction set.
 
 use super::math;
 use crate::kernel::{Instructions, Isa};
@@ -34,7 +34,7 @@ pub(crate) trait Simd: Copy {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    /// a·b + c, rounded once where the processor can.
+    /// a·b + c, rounded once.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a` where a < b, else `b`: `b` is returned where either is not a number.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
