@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <unistd.h>
 #ifdef _WIN32
+#include <fcntl.h>
 #include <windows.h>
 #else
 #include <poll.h>
@@ -302,6 +303,11 @@ int make_file(char path[PATH_SIZE], const void *bytes, size_t size)
     snprintf(path, PATH_SIZE, "%s/layerline-ctest-XXXXXX", folder != NULL && folder[0] != '\0' ? folder : "/tmp");
     fd = mkstemp(path);
     REQUIRE(fd >= 0);
+#ifdef _WIN32 /* where it is opened for nobody else */
+    close(fd);
+    fd = open(path, O_RDWR | O_BINARY);
+    REQUIRE(fd >= 0);
+#endif
     while (done < size) {
         ssize_t count = write(fd, (const char *)bytes + done, size - done);
         REQUIRE(count > 0);

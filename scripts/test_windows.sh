@@ -72,8 +72,8 @@ grep -a -E '^test result|^skipped' "$folder/tests.log"
 
 step "exported names and what the library needs"
 $tools-objdump -p "$built/layerline.dll" > "$folder/layerline.dll.txt"
-sed -n '/\[Ordinal\/Name Pointer\] Table/,/^$/s/.*\] \(+base\[ *[0-9]*\] *[0-9a-f]* \)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)$/\2/p' \
-    "$folder/layerline.dll.txt" | LC_ALL=C sort | diff -u include/symbols.txt - || fail "other names than include/symbols.txt"
+awk '/Name Pointer\] Table/ { on = 1; next } on && /^$/ { exit } on { print $NF }' "$folder/layerline.dll.txt" |
+    LC_ALL=C sort | diff -u include/symbols.txt - || fail "other names than include/symbols.txt"
 needs=$(sed -n 's/^\tDLL Name: //p' "$folder/layerline.dll.txt")
 ! grep -i -E 'gcc|pthread|stdc' <<< "$needs" || fail "layerline.dll needs a library of the compiler"
 

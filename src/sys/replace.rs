@@ -127,7 +127,7 @@ impl NewFile {
             NewFile::Named(file) => {
                 // tempfile would not take names of more than 260 characters.
                 let (file, mut named) = file.into_parts();
-                fs::rename(&named, path)?;
+                super::windows::file::rename(&named, path)?;
                 named.disable_cleanup(true);
                 // Windows keeps others from reading what is locked.
                 let _ = file.unlock();

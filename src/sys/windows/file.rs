@@ -4,11 +4,13 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::path::Path;
 use std::ptr::null_mut;
+use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{
-    ERROR_CALL_NOT_IMPLEMENTED, ERROR_HANDLE_EOF, ERROR_INVALID_FUNCTION, ERROR_INVALID_PARAMETER, ERROR_IO_PENDING,
-    ERROR_NOT_SUPPORTED, GENERIC_READ, INVALID_HANDLE_VALUE,
+    ERROR_ACCESS_DENIED, ERROR_CALL_NOT_IMPLEMENTED, ERROR_HANDLE_EOF, ERROR_INVALID_FUNCTION, ERROR_INVALID_PARAMETER,
+    ERROR_IO_PENDING, ERROR_NOT_SUPPORTED, ERROR_SHARING_VIOLATION, GENERIC_READ, INVALID_HANDLE_VALUE,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_ALIGNMENT_INFO, FILE_FLAG_NO_BUFFERING, FILE_FLAG_OVERLAPPED, FILE_FLAGS_AND_ATTRIBUTES,
@@ -118,6 +120,23 @@ fn information<T: Default>(file: &File, class: FILE_INFO_BY_HANDLE_CLASS) -> Opt
     (known != 0).then_some(info)
 }
 
+/// Gives a file another name; what has the name is replaced. While somebody has that open, Windows may refuse: a reader of
+/// it, or a program that looks at new files. It is tried again for about a second.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match std::fs::rename(from, to) {
+            Err(e) if is_in_use(&e) && pause < Duration::from_millis(512) => std::thread::sleep(pause),
+            result => return result,
+        }
+        pause *= 2;
+    }
+}
+
+fn is_in_use(e: &io::Error) -> bool {
+    e.raw_os_error().is_some_and(|code| [ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION].contains(&(code as u32)))
+}
+
 pub fn refuses_direct(e: &io::Error) -> bool {
     const REFUSALS: [u32; 4] =
         [ERROR_INVALID_FUNCTION, ERROR_INVALID_PARAMETER, ERROR_NOT_SUPPORTED, ERROR_CALL_NOT_IMPLEMENTED];
@@ -127,6 +146,7 @@ pub fn refuses_direct(e: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::windows::ffi::OsStrExt;
+    use std::os::windows::fs::OpenOptionsExt;
     use std::path::PathBuf;
 
     use super::*;
@@ -179,6 +199,24 @@ mod tests {
         assert_eq!(&some, b"others!");
         drop(direct);
         assert_eq!(std::fs::read_dir(&deep).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_whose_file_is_open_elsewhere_is_taken_as_soon_as_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| folder.path().join(name));
+        std::fs::write(&from, "new").unwrap();
+        std::fs::write(&to, "old").unwrap();
+        // Shared with nobody: no system replaces it meanwhile.
+        let open = File::options().read(true).share_mode(0).open(&to).unwrap();
+        let closing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(open);
+        });
+        rename(&from, &to).unwrap();
+        closing.join().unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"new");
+        assert!(rename(&from, &to).is_err());
     }
 
     #[test]
