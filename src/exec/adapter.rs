@@ -121,8 +121,7 @@ impl Work {
 impl AdapterSet {
     /// Bytes that [`AdapterSet::new`] takes.
     pub fn memory_bytes(adapters: &[(Arc<AdapterWeights>, f32)]) -> u64 {
-        // Mappings are whole pages.
-        Self::work_bytes(adapters) + 4096 + size_of_val(adapters) as u64
+        Memory::taken_by(Self::work_bytes(adapters)) + size_of_val(adapters) as u64
     }
 
     fn work_bytes(adapters: &[(Arc<AdapterWeights>, f32)]) -> u64 {

@@ -73,8 +73,7 @@ impl Layout {
         let routes = self.routes.saturating_add(foreseen).saturating_mul(size_of::<Route>());
         let experts = self.experts.max(foreseen) * (size_of::<u32>() + size_of::<RoutedExpert>());
         let lists = [batch, routes, experts, self.offsets.len() * size_of::<usize>()];
-        // Mappings are whole pages.
-        let mappings = [self.bytes, self.row, self.apart].map(|n| n as u64 + 4096);
+        let mappings = [self.bytes, self.row, self.apart].map(|n| Memory::taken_by(n as u64));
         lists.iter().map(|&n| n as u64).chain(mappings).fold(0, u64::saturating_add)
     }
 }

@@ -53,8 +53,7 @@ impl Adapter {
         if plan.pairs.is_empty() {
             return Err(Error::invalid("the adapter has no matrices"));
         }
-        // A mapping is whole pages.
-        let reserved = plan.bytes + 4096 + adapter::table_bytes(plan.pairs.len());
+        let reserved = Memory::taken_by(plan.bytes) + adapter::table_bytes(plan.pairs.len());
         model.engine().reserve(reserved).map_err(|e| e.context("the adapter"))?;
         let weights = plan.load(file).inspect_err(|_| model.engine().release(reserved))?;
         Ok(Arc::new(Adapter { model: model.clone(), weights: Arc::new(weights), reserved }))

@@ -22,7 +22,8 @@ use crate::sys::sync::Mutex;
 use crate::text::Tokenizer;
 use crate::weights::budget::Needs as Share;
 use crate::weights::engine::{Config, Engine};
-use crate::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
+use crate::weights::frames::granule;
+use crate::weights::source::{self, FileSource, Source};
 use crate::weights::{Accounting, Schedule};
 
 /// Reads that are in flight at once: four of 1–2 MiB reach the speed of direct storage.
@@ -164,7 +165,7 @@ fn interpret(directory: &mut Directory, files: &[FileSource], part: Part) -> Res
     let Described { description, matrices, vectors, unread_tensors, unread_bytes } =
         arch::describe(directory, starts, part)?;
     let program = Program::new(&description, &matrices);
-    let schedule = program.schedule(matrices, DIRECT_ALIGNMENT)?;
+    let schedule = program.schedule(matrices, granule())?;
     let compiled = Compiled { description, program, schedule, vectors, unread_tensors, unread_bytes };
     let tokenizer = match Tokenizer::from_metadata(&mut directory.metadata) {
         Ok(Some(tokenizer)) => Ok(Arc::new(tokenizer)),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Offsets, lengths and addresses of direct reads are multiples of this: the page size, which no device in use exceeds.
+/// Offsets, lengths and addresses of direct reads are multiples of this, which no device in use exceeds.
 pub const DIRECT_ALIGNMENT: u64 = 4096;
 
 /// Opens a file, which may turn out to be no regular one: a pipe without a writer is not waited for.

@@ -1,8 +1,21 @@
 //! Advice on pages of memory: huge pages, and giving memory back.
 
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use super::mapping::{FileMapping, RawMapping};
+
+/// What a page of the system holds, a power of two: 4 KiB, on ARM 16 or 64 too. Memory is mapped, and goes back to the
+/// system, in whole ones.
+pub fn page_bytes() -> usize {
+    static BYTES: OnceLock<usize> = OnceLock::new();
+    *BYTES.get_or_init(|| {
+        #[cfg(unix)]
+        return super::unix::pages::system_page();
+        #[cfg(not(unix))]
+        return 4096;
+    })
+}
 
 /// What a huge page of the system holds, on processors with small pages of 4 KiB. Direct reads into huge pages are twice as
 /// fast here as into small ones, and cost a fifth of the processor's time: the device is given one address in place of 512.

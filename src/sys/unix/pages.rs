@@ -1,7 +1,8 @@
 //! madvise(2), as every Unix has it.
 
 use std::ptr::NonNull;
-use std::sync::OnceLock;
+
+use crate::sys::pages::page_bytes;
 
 /// Gives back the whole system pages inside a range: madvise refuses a start inside of a page, and takes the page of an
 /// end along, with bytes of whoever is next.
@@ -19,14 +20,10 @@ pub unsafe fn dont_need(start: NonNull<u8>, len: usize) {
     }
 }
 
-/// What the system's pages hold, a power of two.
-fn page_bytes() -> usize {
-    static BYTES: OnceLock<usize> = OnceLock::new();
-    *BYTES.get_or_init(|| {
-        // SAFETY: sysconf takes a number and gives one.
-        let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(1 << 16)
-    })
+pub fn system_page() -> usize {
+    // SAFETY: sysconf takes a number and gives one.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).ok().filter(|bytes| bytes.is_power_of_two()).unwrap_or(1 << 16)
 }
 
 #[cfg(test)]

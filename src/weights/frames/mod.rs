@@ -13,14 +13,18 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::sys::file::DIRECT_ALIGNMENT;
 use crate::sys::mapping::{FileMapping, RawMapping, commit, map_anonymous, map_in_large_pages, reserve};
 use crate::sys::pages::{self, HUGE};
 
 pub use ring::Ring;
 pub use shared::SharedFrame;
 
-/// Addresses and sizes of frames are multiples of this.
-pub const GRANULE: u64 = 4096;
+/// Addresses and sizes of frames are multiples of this: what direct reads ask for, and whole pages of the system, or a frame
+/// that is given back would keep parts of its first and last ones.
+pub fn granule() -> u64 {
+    (pages::page_bytes() as u64).max(DIRECT_ALIGNMENT)
+}
 
 /// Page-aligned anonymous memory, zeroed, given back to the system when dropped. It takes no room before it is touched.
 pub struct Memory {
@@ -43,6 +47,11 @@ impl Memory {
     pub fn of(bytes: u64, what: impl Display) -> Result<Memory> {
         let memory = usize::try_from(bytes).map_err(io::Error::other).and_then(Memory::new);
         memory.map_err(|e| Error::out_of_memory(format!("{bytes} bytes for {what}: {e}")))
+    }
+
+    /// What memory of so many bytes takes at most: it is whole pages of the system.
+    pub fn taken_by(bytes: u64) -> u64 {
+        bytes.saturating_add(pages::page_bytes() as u64)
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -304,7 +313,7 @@ impl View {
 /// checked just before.
 pub(super) fn touch(map: &FileMapping, offset: usize, len: usize) {
     let bytes = &map[offset..][..len];
-    for i in (0..len).step_by(GRANULE as usize) {
+    for i in (0..len).step_by(pages::page_bytes()) {
         std::hint::black_box(bytes[i]);
     }
 }
@@ -378,7 +387,7 @@ mod tests {
             Some(u64::from_ne_bytes(bytes))
         };
         // The frame's number is zero for who may not know it; 15 and 16 are the flags of compound pages.
-        let frame = number("/proc/self/pagemap", address.addr() as u64 / 4096)? & ((1 << 55) - 1);
+        let frame = number("/proc/self/pagemap", address.addr() as u64 / granule())? & ((1 << 55) - 1);
         Some(number("/proc/kpageflags", (frame != 0).then_some(frame)?)? & (3 << 15) != 0)
     }
 
@@ -404,29 +413,29 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn huge_pages_never_reach_beyond_what_is_used() {
         let resident = |memory: &FrameMemory| {
-            let granules = memory.0.len() / GRANULE as usize;
+            let granules = memory.0.len() / granule() as usize;
             let mut there = vec![0u8; granules];
             let start = memory.0.at(0).as_ptr().cast();
             // SAFETY: the range is the memory's own, and `there` has a byte for each page of it.
             assert_eq!(unsafe { libc::mincore(start, memory.0.len(), there.as_mut_ptr().cast()) }, 0);
             there.iter().map(|b| usize::from(b & 1)).collect::<Vec<_>>()
         };
-        let used = 2 * HUGE + 5 * GRANULE as usize;
+        let used = 2 * HUGE + 5 * granule() as usize;
         let mut memory = FrameMemory::new(4 * HUGE, used).unwrap();
         assert_eq!(memory.0.bytes().as_ptr().addr() % HUGE, 0);
         memory.0.bytes_mut()[..used].fill(1);
-        assert_eq!(resident(&memory).iter().sum::<usize>(), used / GRANULE as usize);
+        assert_eq!(resident(&memory).iter().sum::<usize>(), used / granule() as usize);
         // A smaller part is used from now on, and what it loses goes.
         memory.use_huge_pages(HUGE + 1);
         let mut memory = {
             let mut ring = Ring::new(memory);
-            let from = HUGE as u64 + GRANULE;
+            let from = HUGE as u64 + granule();
             let mut tail = ring.take_tail(from, used as u64);
             tail.discard();
             ring.return_tail(tail);
             ring.into_memory()
         };
         memory.0.bytes_mut()[HUGE] = 2;
-        assert_eq!(resident(&memory).iter().sum::<usize>(), HUGE / GRANULE as usize + 1);
+        assert_eq!(resident(&memory).iter().sum::<usize>(), HUGE / granule() as usize + 1);
     }
 }

@@ -136,11 +136,11 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::frames::GRANULE;
+    use crate::weights::frames::granule;
 
     fn ring(granules: u64) -> Ring {
-        let mut ring = Ring::new(FrameMemory::new((granules * GRANULE) as usize, 0).unwrap());
-        ring.set_limit(granules * GRANULE);
+        let mut ring = Ring::new(FrameMemory::new((granules * granule()) as usize, 0).unwrap());
+        ring.set_limit(granules * granule());
         ring
     }
 
@@ -154,10 +154,10 @@ mod tests {
             (seed >> 33) as usize
         };
         for _ in 0..10_000 {
-            let bytes = (1 + next() as u64 % 30) * GRANULE;
+            let bytes = (1 + next() as u64 % 30) * granule();
             if let Some(frame) = ring.allocate(bytes, 0) {
                 let o = frame.offset();
-                assert!(o + bytes <= 100 * GRANULE);
+                assert!(o + bytes <= 100 * granule());
                 assert!(live.iter().all(|(p, n)| o + bytes <= p.offset() || p.offset() + n <= o));
                 live.push((frame, bytes));
             } else {
@@ -176,9 +176,9 @@ mod tests {
         for used in 1..=10u64 {
             for at in 0..=(30 - used) {
                 let mut ring = ring(30);
-                ring.next = at * GRANULE;
-                ring.allocate(used * GRANULE, 0).unwrap();
-                assert!(ring.allocate(10 * GRANULE, 0).is_some(), "{used} at {at}");
+                ring.next = at * granule();
+                ring.allocate(used * granule(), 0).unwrap();
+                assert!(ring.allocate(10 * granule(), 0).is_some(), "{used} at {at}");
             }
         }
     }
@@ -186,14 +186,14 @@ mod tests {
     #[test]
     fn a_shrunk_ring_counts_what_still_lives_above_its_limit() {
         let mut ring = ring(10);
-        let a = ring.allocate(4 * GRANULE, 0).unwrap();
-        let b = ring.allocate(4 * GRANULE, 0).unwrap();
-        ring.set_limit(4 * GRANULE);
-        assert_eq!(ring.extent(), 8 * GRANULE);
+        let a = ring.allocate(4 * granule(), 0).unwrap();
+        let b = ring.allocate(4 * granule(), 0).unwrap();
+        ring.set_limit(4 * granule());
+        assert_eq!(ring.extent(), 8 * granule());
         ring.free(b);
-        assert_eq!(ring.extent(), 4 * GRANULE);
-        assert!(ring.allocate(GRANULE, 0).is_none());
+        assert_eq!(ring.extent(), 4 * granule());
+        assert!(ring.allocate(granule(), 0).is_none());
         ring.free(a);
-        assert!(ring.allocate(4 * GRANULE, 0).is_some());
+        assert!(ring.allocate(4 * granule(), 0).is_some());
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result, Status};
 use crate::weights::budget::Needs;
 use crate::weights::events::{LayerRequest, Tickets};
-use crate::weights::frames::{Frame, GRANULE, Piece, Ring, SharedFrame, View};
+use crate::weights::frames::{Frame, Piece, Ring, SharedFrame, View, granule};
 use crate::weights::residency::{self, KeptExperts, Residency};
 use crate::weights::schedule::{Page, Schedule};
 use crate::weights::source::Source;
@@ -317,7 +317,7 @@ impl State {
         let before = self.ring.extent();
         let limit = self.planned_ring().min(room).min(self.upkeep.ring_ceiling());
         // It ends with a page of the system, or what lies beyond could not be given back.
-        self.ring.set_limit(limit & !(GRANULE - 1));
+        self.ring.set_limit(limit & !(granule() - 1));
         self.upkeep.ring_reaches(self.ring.extent());
         if self.ring.extent() > before {
             self.note_peak();

@@ -206,7 +206,7 @@ impl State {
     fn start(&mut self, fixed: &Fixed, p: usize, mut place: Place) -> Vec<Request> {
         let page = fixed.page(p);
         let pieces = page.extent_bytes.div_ceil(REQUEST_BYTES).max(1);
-        let piece = page.extent_bytes.div_ceil(pieces).next_multiple_of(GRANULE);
+        let piece = page.extent_bytes.div_ceil(pieces).next_multiple_of(crate::weights::frames::granule());
         let span = State::mapped_span(fixed, p);
         let len = span.as_ref().map_or(page.extent_bytes as usize, |span| span.len());
         let parts =
