@@ -37,7 +37,9 @@ cross_toolchain
 cross_packages wine64 gcc-mingw-w64-x86-64-posix g++-mingw-w64-x86-64-posix cmake
 wine=$(dpkg -L wine64 | grep -m 1 '/wine64$')
 
-export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=$tools-gcc-posix
+export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=$root/scripts/mingw_linker.sh
+# Compiled once, and run once: half the optimisation takes half the time.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$wine
 # Nothing of the machine's own wine; names of files are UTF-8.
 export WINEPREFIX=$folder/wine WINEDEBUG=-all LC_ALL=C.UTF-8
