@@ -99,7 +99,11 @@ static void try_file(const char *what, size_t where, const char *path, const lay
 
 static void write_at(int fd, size_t offset, const unsigned char *bytes, size_t size)
 {
+#ifdef _WIN32
+    REQUIRE(lseek(fd, (off_t)offset, SEEK_SET) == (off_t)offset && write(fd, bytes, (unsigned)size) == (int)size);
+#else
     REQUIRE(pwrite(fd, bytes, size, (off_t)offset) == (ssize_t)size);
+#endif
 }
 
 static void cut_short(const unsigned char *bytes, size_t size, const layerline_options *options)

@@ -173,6 +173,44 @@ static float *forward_once(layerline_model *model, size_t *vocab)
     return logits;
 }
 
+#ifdef _WIN32
+static void a_path_is_utf8(void)
+{
+    settings s = small();
+    layerline_model *model = NULL;
+    layerline_error *err;
+    size_t size;
+    unsigned char *bytes = read_file(data_path(TINY_MODEL), &size);
+    wchar_t wide[PATH_SIZE + 64];
+    char path[PATH_SIZE], utf8[PATH_SIZE + 64];
+    FILE *file;
+    close(make_file(path, "", 0));
+    unlink(path);
+    /* "Müller-名前-" and a crab, which takes two units of UTF-16. */
+    snprintf(utf8, sizeof utf8, "%s-M\xC3\xBCller-\xE5\x90\x8D\xE5\x89\x8D-\xF0\x9F\xA6\x80.gguf", path);
+    swprintf(wide, PATH_SIZE + 64, L"%hs-M\x00FCller-\x540D\x524D-\xD83E\xDD80.gguf", path);
+    file = _wfopen(wide, L"wb");
+    REQUIRE(file != NULL && fwrite(bytes, 1, size, file) == size && fclose(file) == 0);
+    CHECK_OK(err, try_open(utf8, &s, &model, &err));
+    layerline_model_free(model);
+    model = NULL;
+    CHECK(_wunlink(wide) == 0);
+    CHECK_ERROR(LAYERLINE_ERROR_INVALID_ARGUMENT, err, try_open("M\xFCller.gguf", &s, &model, &err));
+    CHECK(model == NULL);
+    free(bytes);
+}
+
+static void a_descriptor_is_of_a_c_library_that_the_library_does_not_know(void)
+{
+    settings s = small();
+    layerline_options *options = make_options(&s);
+    layerline_model *model = NULL;
+    layerline_error *err;
+    CHECK_ERROR(LAYERLINE_ERROR_UNSUPPORTED, err, layerline_model_open_fd(0, 0, 0, options, &model, &err));
+    CHECK(model == NULL);
+    layerline_options_free(options);
+}
+#else
 static void a_descriptor_with_an_offset_is_as_good_as_a_path(void)
 {
     settings s = small();
@@ -265,6 +303,8 @@ static void a_bad_descriptor_or_range_is_refused(void)
     layerline_options_free(options);
 }
 
+#endif
+
 static void many_models_stand_beside_each_other(void)
 {
     static const char *const names[] = { "arch/llama.gguf", "arch/llama-yarn.gguf", "arch/llama-mha-tied.gguf",
@@ -290,9 +330,14 @@ int main(void)
     what_is_no_model_is_refused();
     a_budget_below_the_floor_is_refused_with_both_figures();
     info_and_metadata_tell_the_model();
+#ifdef _WIN32
+    a_path_is_utf8();
+    a_descriptor_is_of_a_c_library_that_the_library_does_not_know();
+#else
     a_descriptor_with_an_offset_is_as_good_as_a_path();
     a_length_of_zero_is_to_the_end();
     a_bad_descriptor_or_range_is_refused();
+#endif
     many_models_stand_beside_each_other();
     return check_result();
 }

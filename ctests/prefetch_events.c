@@ -2,7 +2,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "support.h"
 
-#include <poll.h>
 
 #define EVENTS 64
 
@@ -40,14 +39,6 @@ static ending wait_for(layerline_model *model, uint64_t ticket, size_t cap)
     }
     CHECK(e.dones == 1);
     return e;
-}
-
-static bool readable(int fd)
-{
-    struct pollfd p = { 0 };
-    p.fd = fd;
-    p.events = POLLIN;
-    return poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0;
 }
 
 static void every_layer_is_told_once_and_done_comes_last(void)
@@ -106,7 +97,7 @@ static void nothing_to_tell_is_no_error(void)
     layerline_model *model;
     layerline_event events[4];
     size_t count = 77;
-    int fd;
+    intptr_t handle;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
     CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, events, 4, &count, NULL));
@@ -121,13 +112,13 @@ static void nothing_to_tell_is_no_error(void)
     count = 77;
     CHECK_STATUS(LAYERLINE_OK, layerline_model_wait(model, 20, events, 4, &count, NULL));
     CHECK(count == 0);
-    fd = (int)layerline_model_event_handle(model);
-    CHECK(fd == layerline_model_event_handle(model));
-    CHECK(fd < 0 || !readable(fd));
+    handle = layerline_model_event_handle(model);
+    CHECK(handle == layerline_model_event_handle(model));
+    CHECK(handle == -1 || !is_ready(handle, 0));
     layerline_model_free(model);
 }
 
-static void the_descriptor_is_readable_while_events_wait(void)
+static void the_handle_is_ready_while_events_wait(void)
 {
     settings s = { 0 };
     layerline_model *model;
@@ -135,26 +126,25 @@ static void the_descriptor_is_readable_while_events_wait(void)
     layerline_event event;
     uint64_t ticket = 0;
     size_t count = 0, taken = 0;
-    struct pollfd p = { 0 };
+    intptr_t handle;
     bool done = false;
     s.context = 64;
     model = open_model(data_path(TINY_MODEL), &s);
-    p.fd = (int)layerline_model_event_handle(model);
-    p.events = POLLIN;
-    if (p.fd < 0) { /* a system that has none */
+    handle = layerline_model_event_handle(model);
+    if (handle == -1) { /* a system that has none */
         layerline_model_free(model);
         return;
     }
     CHECK_OK(err, layerline_model_prefetch(model, 0, TINY_LAYERS, &ticket, &err));
     while (!done) {
-        REQUIRE(poll(&p, 1, 60000) == 1); /* a minute only bounds a failure */
+        REQUIRE(is_ready(handle, 60000)); /* a minute only bounds a failure */
         REQUIRE(CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, &event, 1, &count, NULL)));
         REQUIRE(count <= 1);
         taken += count;
         done = count == 1 && event.kind == LAYERLINE_EVENT_DONE;
     }
     CHECK(taken == TINY_LAYERS + 1);
-    CHECK(!readable(p.fd));
+    CHECK(!is_ready(handle, 0));
     CHECK_STATUS(LAYERLINE_OK, layerline_model_poll(model, &event, 1, &count, NULL));
     CHECK(count == 0);
     layerline_model_free(model);
@@ -282,7 +272,7 @@ int main(void)
     every_layer_is_told_once_and_done_comes_last();
     layers_that_are_not_there_are_refused();
     nothing_to_tell_is_no_error();
-    the_descriptor_is_readable_while_events_wait();
+    the_handle_is_ready_while_events_wait();
     a_cancelled_ticket_ends_too();
     a_prefetch_never_starves_a_pass();
     a_model_may_be_freed_with_work_in_flight();

@@ -4,10 +4,15 @@
 
 #include <dirent.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef _WIN32
+#include <direct.h>
+#include <process.h>
+#else
+#include <signal.h>
+#include <sys/resource.h>
+#endif
 
 #define PROMPT 20
 #define NEXT 6
@@ -28,10 +33,15 @@ static int32_t tokens[PROMPT + NEXT];
 
 static void make_folder(void)
 {
+#ifdef _WIN32
+    snprintf(folder, sizeof folder, "%.500s/layerline-state-%d", getenv("TEMP"), _getpid());
+    REQUIRE(_mkdir(folder) == 0);
+#else
     const char *parent = getenv("TMPDIR");
     snprintf(folder, sizeof folder, "%.500s/layerline-state-XXXXXX",
              parent != NULL && parent[0] != '\0' ? parent : "/tmp");
     REQUIRE(mkdtemp(folder) != NULL);
+#endif
     snprintf(path, sizeof path, "%s/state", folder);
 }
 
@@ -115,7 +125,10 @@ static void a_saved_session_goes_on_in_another_model_object_and_context(void)
     session = prompted(model, 0, 3);
     CHECK_OK(err, layerline_session_load(session, path, &err));
     goes_on_as_expected(session);
-    CHECK(stat(path, &facts) == 0 && (facts.st_mode & 0777) == 0600 && files() == 1);
+    CHECK(stat(path, &facts) == 0 && files() == 1);
+#ifndef _WIN32 /* where folders, not files, say who may read */
+    CHECK((facts.st_mode & 0777) == 0600);
+#endif
     /* The same file again, over what has come since. */
     CHECK_OK(err, layerline_session_load(session, path, &err));
     goes_on_as_expected(session);
@@ -228,6 +241,7 @@ static void a_state_goes_to_memory_and_back(layerline_model *model)
     layerline_session_free(other);
 }
 
+#ifndef _WIN32 /* which knows neither such limits nor such folders */
 /* A limit on the size of files stands for storage without room: a write ends short, the next one fails. */
 static void a_full_disk_leaves_the_file_that_was_there(layerline_model *model)
 {
@@ -269,6 +283,7 @@ static void a_folder_that_cannot_be_written_is_said(layerline_model *model)
     CHECK(rmdir(inside) == 0);
     layerline_session_free(session);
 }
+#endif
 
 static void a_session_in_a_pass_is_busy(layerline_model *model)
 {
@@ -387,8 +402,10 @@ int main(void)
     model = open_model(data_path(TINY_MODEL), &s);
     what_does_not_fit_or_is_of_another_model_changes_nothing(model);
     a_state_goes_to_memory_and_back(model);
+#ifndef _WIN32
     a_full_disk_leaves_the_file_that_was_there(model);
     a_folder_that_cannot_be_written_is_said(model);
+#endif
     a_session_in_a_pass_is_busy(model);
     a_name_that_many_write_is_always_whole(model);
     layerline_model_free(model);

@@ -4,6 +4,12 @@
 #include <ctype.h>
 #include <pthread.h>
 #include <unistd.h>
+#ifdef _WIN32
+#include <fcntl.h>
+#include <windows.h>
+#else
+#include <poll.h>
+#endif
 
 #ifndef LAYERLINE_TEST_DATA
 #error "LAYERLINE_TEST_DATA names the folder of the golden models"
@@ -287,18 +293,39 @@ unsigned char *read_file(const char *path, size_t *size)
 
 int make_file(char path[PATH_SIZE], const void *bytes, size_t size)
 {
+#ifdef _WIN32
+    const char *folder = getenv("TEMP");
+#else
     const char *folder = getenv("TMPDIR");
+#endif
     size_t done = 0;
     int fd;
     snprintf(path, PATH_SIZE, "%s/layerline-ctest-XXXXXX", folder != NULL && folder[0] != '\0' ? folder : "/tmp");
     fd = mkstemp(path);
     REQUIRE(fd >= 0);
+#ifdef _WIN32 /* where it is opened for nobody else */
+    close(fd);
+    fd = open(path, O_RDWR | O_BINARY);
+    REQUIRE(fd >= 0);
+#endif
     while (done < size) {
         ssize_t count = write(fd, (const char *)bytes + done, size - done);
         REQUIRE(count > 0);
         done += (size_t)count;
     }
     return fd;
+}
+
+bool is_ready(intptr_t handle, int milliseconds)
+{
+#ifdef _WIN32
+    return WaitForSingleObject((HANDLE)handle, (DWORD)milliseconds) == WAIT_OBJECT_0;
+#else
+    struct pollfd p = { 0 };
+    p.fd = (int)handle;
+    p.events = POLLIN;
+    return poll(&p, 1, milliseconds) == 1 && (p.revents & POLLIN) != 0;
+#endif
 }
 
 static unsigned char *put(unsigned char *to, uint64_t value, size_t size)

@@ -55,6 +55,9 @@ unsigned char *read_file(const char *path, size_t *size); /* to be freed; or the
 /* A temporary file with these bytes; its path is written to `path`, its descriptor (read and write) returned. */
 int make_file(char path[PATH_SIZE], const void *bytes, size_t size);
 
+/* Whether the handle of an event loop is ready, or becomes ready within so many milliseconds. */
+bool is_ready(intptr_t handle, int milliseconds);
+
 /* A copy of the tiny model with this chat template, or none for NULL; its path is written to `path`. Or the test ends. */
 void make_chat_model(char path[PATH_SIZE], const char *chat_template);
 

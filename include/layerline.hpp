@@ -795,7 +795,7 @@ public:
         const auto whole = static_cast<std::int32_t>(ms);
         return wait_ms(whole < ms ? whole + 1 : whole, room);
     }
-    /** layerline_model_event_handle: readable while events wait; -1 where there is none. Neither read nor close it. */
+    /** layerline_model_event_handle: ready while events wait; -1 where there is none. Neither read nor close it. */
     std::intptr_t event_handle() const noexcept { return layerline_model_event_handle(get()); }
     /** layerline_model_layer_state: where a layer is. */
     result<layer_state> try_state(std::uint32_t layer) const noexcept

@@ -4,17 +4,18 @@
 #   install.sh LIBRARIES
 #
 # LIBRARIES is the folder where cargo put them. The shared library is stripped; where there is objcopy its debug
-# information goes to .debug beside it, where debuggers look.
+# information goes to .debug beside it, where debuggers look. Of libraries for Windows, whichever system has built them,
+# layerline.dll goes to PREFIX/bin, and what programs are linked with to LIBDIR.
 #
 #   PREFIX    /usr/local unless told
 #   LIBDIR    PREFIX/lib unless told
 #   DESTDIR   put before every path, for packagers; it appears in no file
 #   KINDS     "shared static" unless told: the libraries to install
 #   RUSTC     the program that says what the static library needs of the system; where it is not there, it is taken to be
-#             what Rust asks for on Linux with the GNU C library, or on macOS
+#             what Rust asks for on Linux with the GNU C library, or on macOS; for Windows always what it asks for there
 set -euo pipefail
 
-[ $# -eq 1 ] || { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 1 ] || { sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 libraries=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
 prefix=${PREFIX:-/usr/local}
@@ -36,7 +37,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # The system libraries that a static Rust library needs, in rustc's own words; no dependency of this one adds any.
-if have "${RUSTC:-rustc}"; then
+windows=no
+[ ! -f "$libraries/layerline.dll" ] && [ ! -f "$libraries/layerline.lib" ] || windows=yes
+if [ $windows = yes ]; then
+    needs="-lkernel32 -lntdll -luserenv -lws2_32 -ldbghelp"
+elif have "${RUSTC:-rustc}"; then
     echo 'pub fn nothing() {}' > "$work/probe.rs"
     needs=$("${RUSTC:-rustc}" --crate-type staticlib --print native-static-libs -o "$work/probe.a" "$work/probe.rs" 2>&1 |
         sed -n 's/.*native-static-libs: //p' | tail -1)
@@ -49,6 +54,14 @@ fi
 
 put_shared() {
     local file links link
+    if [ $windows = yes ]; then
+        put 755 "$libraries/layerline.dll" "$prefix/bin/layerline.dll"
+        # rustc names it after the linker that it is for.
+        for file in liblayerline.dll.a layerline.dll.lib; do
+            [ ! -f "$libraries/$file" ] || put 644 "$libraries/$file" "$libdir/$file"
+        done
+        return
+    fi
     if [ "$(uname -s)" = Darwin ]; then
         file=liblayerline.$version.dylib links="liblayerline.0.dylib liblayerline.dylib"
         cp "$libraries/liblayerline.dylib" "$work/shared"
@@ -72,6 +85,12 @@ put_shared() {
     done
 }
 put_static() {
+    if [ $windows = yes ]; then
+        for file in liblayerline.a layerline.lib; do
+            [ ! -f "$libraries/$file" ] || put 644 "$libraries/$file" "$libdir/$file"
+        done
+        return
+    fi
     cp "$libraries/liblayerline.a" "$work/static"
     ! have strip || strip -S "$work/static"
     put 644 "$work/static" "$libdir/liblayerline.a"

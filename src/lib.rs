@@ -29,7 +29,7 @@
 //! ```
 //!
 //! A program that must not wait runs its passes in the background and takes [`Event`]s, by [`Model::poll`],
-//! [`Model::wait`], or a loop that watches [`Model::event_fd`]:
+//! [`Model::wait`], or a loop that watches [`Model::event_handle`]:
 //!
 //! ```
 //! use layerline::{Logits, Model, Options, Session, SharedSession};

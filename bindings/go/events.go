@@ -160,8 +160,9 @@ func (m *Model) events(
 	return events, nil
 }
 
-// EventHandle is a file descriptor that is readable while events wait, for event loops. It is the model's: do not read,
-// write or close it, and do not close the model while something watches it. ErrUnsupported where the system has none.
+// EventHandle is for event loops: a file descriptor that is readable while events wait, or on Windows the HANDLE of an event
+// that is signalled meanwhile. It is the model's: do not read, write, reset or close it, and do not close the model while
+// something watches it. ErrUnsupported where the system has none.
 func (m *Model) EventHandle() (int, error) {
 	model, err := m.h.use()
 	if err != nil {

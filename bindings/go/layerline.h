@@ -841,8 +841,9 @@ layerline_status layerline_model_wait(layerline_model *model,
                                       layerline_error **err);
 
 /**
- * Returns a handle for event loops that is ready to read while events wait: a file descriptor on Unix, a HANDLE on
- * Windows; -1 where the system has none or on a fault. It is the model's: do not read, write or close it. Any thread.
+ * Returns a handle for event loops that is ready while events wait: on Unix a file descriptor, which is readable then, on
+ * Windows the HANDLE of an event that is reset by hand, which is signalled then; -1 where the system has none or on a
+ * fault. It is the model's: do not read, write, set, reset or close it. Any thread.
  */
 intptr_t layerline_model_event_handle(const layerline_model *model);
 

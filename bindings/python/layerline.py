@@ -8,7 +8,8 @@
         print(model.stats().read_bytes)
 
 The module is one file over the C interface, by ctypes; nothing is compiled. It looks for the shared library at the path
-given to `load`, else in the environment variable LAYERLINE_LIBRARY, else where the system's loader looks.
+given to `load`, else in the environment variable LAYERLINE_LIBRARY, else where the system's loader looks; on Windows
+first as layerline.dll beside this file.
 
 Conventions. Sizes are in bytes, times in seconds unless the name says otherwise, layers and rows are counted from 0.
 What the library refuses raises `Error`, with its status and message; what cannot be given to it at all (a negative size,
@@ -28,6 +29,7 @@ import json
 import math
 import operator
 import os
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -581,6 +583,15 @@ _library: Optional[ctypes.CDLL] = None
 _library_lock = threading.Lock()
 
 
+def _found(system: str = sys.platform) -> Optional[str]:
+    """The library beside this module on Windows, where programs keep theirs; else where the system's loader looks."""
+    if system == "win32":
+        beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "layerline.dll")
+        if os.path.isfile(beside):
+            return beside
+    return ctypes.util.find_library("layerline")
+
+
 def load(path: Union[str, "os.PathLike[str]", None] = None) -> None:
     """Loads the shared library, from `path` or where the module's description says. Once; later calls do nothing.
 
@@ -591,9 +602,9 @@ def load(path: Union[str, "os.PathLike[str]", None] = None) -> None:
         if _library is not None:
             return
         name = os.fspath(path) if path is not None else os.environ.get("LAYERLINE_LIBRARY")
-        name = name or ctypes.util.find_library("layerline")
+        name = name or _found()
         if not name:
-            raise OSError("liblayerline is not installed: set LAYERLINE_LIBRARY to its path, or call layerline.load(path)")
+            raise OSError("layerline is not installed: set LAYERLINE_LIBRARY to its path, or call layerline.load(path)")
         library = ctypes.CDLL(name)
         for function, (result, parameters) in _FUNCTIONS.items():
             try:
@@ -1088,7 +1099,8 @@ class Model(_Handle):
         return [Event(e.ticket, _named(EventKind, e.kind), _named(Status, e.status), e.layer, e.bytes, e.elapsed_ns) for e in taken]
 
     def event_handle(self) -> int:
-        """Readable while events wait, for select and event loops; -1 where there is none. Neither read nor close it."""
+        """Readable while events wait, for select and event loops; on Windows the HANDLE of an event that is signalled
+        meanwhile; -1 where there is none. Neither read, reset nor close it."""
         with self._use() as own:
             return int(_c().layerline_model_event_handle(own))
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 from typing import Any, List
 
 import layerline
@@ -115,6 +116,17 @@ class Interface(Case):
         name = "/usr/lib/libSystem.B.dylib" if sys.platform == "darwin" else ctypes.util.find_library("c")
         assert name is not None
         return name
+
+
+class Found(Case):
+    def test_on_windows_the_library_beside_the_module_comes_first_and_elsewhere_it_is_not_looked_at(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            with unittest.mock.patch.object(layerline, "__file__", os.path.join(folder, "layerline.py")):
+                beside = os.path.join(folder, "layerline.dll")
+                self.assertNotEqual(layerline._found("win32"), beside)
+                pathlib.Path(beside).touch()
+                self.assertEqual(layerline._found("win32"), beside)
+                self.assertNotEqual(layerline._found("linux"), beside)
 
 
 class WithModel(Case):

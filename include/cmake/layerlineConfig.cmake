@@ -25,7 +25,12 @@ endforeach()
 set(_layerline_folders
     "${_layerline_prefix}/lib" "${_layerline_prefix}/lib64" "${_layerline_prefix}/lib/${CMAKE_LIBRARY_ARCHITECTURE}"
     "${_layerline_prefix}/bin")
-find_file(layerline_SHARED_LIBRARY "${CMAKE_SHARED_LIBRARY_PREFIX}layerline${CMAKE_SHARED_LIBRARY_SUFFIX}"
+# On Windows it has the same name for every linker.
+set(_layerline_names "${CMAKE_SHARED_LIBRARY_PREFIX}layerline${CMAKE_SHARED_LIBRARY_SUFFIX}")
+if(WIN32)
+    set(_layerline_names layerline.dll)
+endif()
+find_file(layerline_SHARED_LIBRARY NAMES ${_layerline_names}
     PATHS ${_layerline_folders} NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)
 find_file(layerline_STATIC_LIBRARY "${CMAKE_STATIC_LIBRARY_PREFIX}layerline${CMAKE_STATIC_LIBRARY_SUFFIX}"
     PATHS ${_layerline_folders} NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)

@@ -182,11 +182,12 @@ fn take(
     Ok(())
 }
 
-/// Returns a handle for event loops that is ready to read while events wait: a file descriptor on Unix, a HANDLE on
-/// Windows; -1 where the system has none or on a fault. It is the model's: do not read, write or close it. Any thread.
+/// Returns a handle for event loops that is ready while events wait: on Unix a file descriptor, which is readable then, on
+/// Windows the HANDLE of an event that is reset by hand, which is signalled then; -1 where the system has none or on a
+/// fault. It is the model's: do not read, write, set, reset or close it. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn layerline_model_event_handle(model: *const layerline_model) -> intptr_t {
-    caller!().or(-1, |c| Ok(c.handle(model)?.model.event_fd().map_or(-1, |fd| fd as intptr_t)))
+    caller!().or(-1, |c| Ok(c.handle(model)?.model.event_handle().unwrap_or(-1)))
 }
 
 /// Tells where a layer is: sets `state` to one of LAYERLINE_LAYER_.

@@ -190,9 +190,10 @@ impl Model {
         self.engine().wait(timeout, events, cap);
     }
 
-    /// A descriptor that is readable while events wait.
-    pub fn event_fd(&self) -> Option<i32> {
-        self.engine().event_fd()
+    /// What an event loop watches: a file descriptor that is readable while events wait, or on Windows the HANDLE of an event
+    /// that is signalled meanwhile. `None`: the system has no such thing. It is the model's, and goes with it.
+    pub fn event_handle(&self) -> Option<isize> {
+        self.engine().event_handle()
     }
 
     pub fn layer_state(&self, layer: u32) -> Result<LayerState> {

@@ -19,9 +19,11 @@ pub fn open_for_reading(path: &Path) -> io::Result<File> {
 pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(unix)]
     return super::unix::file::read_at(file, buf, offset);
+    #[cfg(windows)]
+    return super::windows::file::read_at(file, buf, offset);
     #[cfg(target_os = "wasi")]
     return super::wasm::file::read_at(file, buf, offset);
-    #[cfg(not(any(unix, target_os = "wasi")))]
+    #[cfg(not(any(unix, windows, target_os = "wasi")))]
     {
         let _ = (file, buf, offset);
         Err(io::Error::from(io::ErrorKind::Unsupported))
@@ -38,18 +40,24 @@ pub fn reopen_direct(file: &File, probe: u64) -> io::Result<File> {
         let _ = probe;
         super::apple::file::without_cache(file)
     }
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+    #[cfg(windows)]
+    return super::windows::file::reopen_direct(file, probe);
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple", windows)))]
     {
         let _ = (file, probe);
         Err(io::Error::from(io::ErrorKind::Unsupported))
     }
 }
 
-/// The same file for reads of any length at any offset, which a descriptor opened for direct reads refuses.
+/// The same file for reads of any length at any offset, which a descriptor opened for direct reads refuses, and for several
+/// at a time, which Windows does one after another where a file was opened for ordinary ones.
 pub fn reopen_buffered(file: File) -> io::Result<File> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return super::linux::file::reopen_buffered(file);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    // A host that shares its file with nobody keeps others from opening it.
+    #[cfg(windows)]
+    return Ok(super::windows::file::reopen_overlapped(&file).unwrap_or(file));
+    #[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
     Ok(file)
 }
 
@@ -57,7 +65,9 @@ pub fn reopen_buffered(file: File) -> io::Result<File> {
 pub fn refuses_direct(e: &io::Error) -> bool {
     #[cfg(unix)]
     return super::unix::file::refuses_direct(e);
-    #[cfg(not(unix))]
+    #[cfg(windows)]
+    return super::windows::file::refuses_direct(e);
+    #[cfg(not(any(unix, windows)))]
     return e.kind() == io::ErrorKind::Unsupported;
 }
 

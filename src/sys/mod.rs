@@ -21,3 +21,5 @@ mod linux;
 mod unix;
 #[cfg(target_family = "wasm")]
 mod wasm;
+#[cfg(windows)]
+mod windows;

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
-use super::mapping::FileMapping;
+use super::mapping::{FileMapping, RawMapping};
 
 /// What a page of the system holds, a power of two: 4 KiB, on ARM 16 or 64 too. Memory is mapped, and goes back to the
 /// system, in whole ones.
@@ -49,23 +49,27 @@ pub fn advise_cold(start: NonNull<u8>, len: usize) {
 }
 
 /// Gives a range of anonymous memory back to the system, where the system takes it at once: then it reads as zeroes
-/// afterwards. Whole system pages inside the range only.
+/// afterwards; on Windows not before it is committed again. Whole system pages inside the range only.
 ///
 /// # Safety
-/// The range lies in an anonymous mapping of the caller's own, and no reference to it lives.
-pub unsafe fn discard(start: NonNull<u8>, len: usize) {
+/// No reference to the range lives, and nothing else is in it.
+pub unsafe fn discard(map: &RawMapping, offset: usize, len: usize) {
+    assert!(offset.checked_add(len).is_some_and(|end| end <= map.len()));
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; the range lies in the mapping, which is not at address zero.
     unsafe {
-        super::unix::pages::dont_need(start, len)
+        super::unix::pages::dont_need(NonNull::new_unchecked(map.as_mut_ptr().add(offset)), len)
     };
     #[cfg(target_vendor = "apple")]
+    // SAFETY: the caller's promise; the range lies in the mapping, which is not at address zero.
+    unsafe {
+        super::apple::pages::renew(NonNull::new_unchecked(map.as_mut_ptr().add(offset)), len)
+    };
+    #[cfg(windows)]
     // SAFETY: the caller's promise.
     unsafe {
-        super::apple::pages::renew(start, len)
+        map.decommit(offset, len)
     };
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-    let _ = (start, len);
 }
 
 /// Says that a range of a mapped file is not needed for now: it leaves this process's memory, and comes back from the
@@ -77,6 +81,8 @@ pub fn forget_file_range(map: &FileMapping, offset: usize, len: usize) {
     unsafe {
         super::unix::pages::dont_need(NonNull::from(range).cast(), len)
     };
-    #[cfg(not(unix))]
+    #[cfg(windows)]
+    super::windows::pages::forget(range);
+    #[cfg(not(any(unix, windows)))]
     let _ = range;
 }

@@ -87,7 +87,11 @@ impl NewFile {
 
     fn create_named(folder: &Path) -> io::Result<NewFile> {
         loop {
+            #[cfg(not(windows))]
             let new = named().tempfile_in(folder)?;
+            // One that is not marked as temporary: the mark would stay.
+            #[cfg(windows)]
+            let new = named().make_in(folder, |path| File::options().write(true).create_new(true).open(path))?;
             // Where files cannot be locked, nobody can tell that this one was abandoned: it is never removed.
             let _ = new.as_file().try_lock();
             // Another writer may have taken it for abandoned before it was locked.
@@ -121,7 +125,19 @@ impl NewFile {
                 }
                 linked => linked,
             },
+            #[cfg(not(windows))]
             NewFile::Named(file) => file.persist(path).map(drop).map_err(|e| e.error),
+            #[cfg(windows)]
+            NewFile::Named(file) => {
+                // tempfile would not take names of more than 260 characters.
+                let (file, mut named) = file.into_parts();
+                super::windows::file::rename(&named, path)?;
+                named.disable_cleanup(true);
+                // Windows keeps others from reading what is locked.
+                let _ = file.unlock();
+                // There are no folders to sync: the file takes its name to storage.
+                file.sync_all()
+            }
         }
     }
 }

@@ -63,4 +63,6 @@ pub fn take_short_turns() {
     super::linux::thread::take_short_turns();
     #[cfg(target_vendor = "apple")]
     super::apple::thread::take_short_turns();
+    #[cfg(windows)]
+    super::windows::thread::take_short_turns();
 }

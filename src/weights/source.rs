@@ -297,6 +297,7 @@ impl crate::gguf::Input for OpenedSource {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    #[cfg(target_os = "linux")]
     use std::io::Write;
 
     use parking_lot::Mutex;
@@ -333,8 +334,10 @@ mod tests {
     }
 
     /// A file that is gone when this is.
+    #[cfg(target_os = "linux")]
     struct TestFile(std::path::PathBuf);
 
+    #[cfg(target_os = "linux")]
     impl TestFile {
         fn with(name: &str, bytes: &[u8]) -> TestFile {
             let path = std::env::temp_dir().join(format!("layerline-{name}-{}", std::process::id()));
@@ -343,6 +346,7 @@ mod tests {
         }
     }
 
+    #[cfg(target_os = "linux")]
     impl Drop for TestFile {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.0);

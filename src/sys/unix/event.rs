@@ -35,7 +35,7 @@ impl Notifier {
         }
     }
 
-    pub fn descriptor(&self) -> Option<i32> {
-        Some(self.host.as_raw_fd())
+    pub fn handle(&self) -> Option<isize> {
+        Some(self.host.as_raw_fd() as isize)
     }
 }

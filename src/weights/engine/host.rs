@@ -114,9 +114,9 @@ impl Engine {
         }
     }
 
-    /// Readable while events wait.
-    pub fn event_fd(&self) -> Option<i32> {
-        self.shared.notifier.descriptor()
+    /// Ready while events wait: a descriptor, or on Windows a HANDLE.
+    pub fn event_handle(&self) -> Option<isize> {
+        self.shared.notifier.handle()
     }
 
     pub fn layer_state(&self, layer: u32) -> Result<LayerState> {

@@ -176,7 +176,10 @@ impl Shared {
             } else if let Some(map) = source.mapping() {
                 source.check_intact().map(|()| frames::touch(map, offset as usize, len))
             } else if let Some(mut piece) = piece {
-                source.read_full(offset, piece.bytes_mut())
+                let bytes = piece.bytes_mut().map_err(|e| {
+                    Error::out_of_memory(format!("{}: memory for {len} bytes at offset {offset}: {e}", source.name()))
+                })?;
+                source.read_full(offset, bytes)
             } else {
                 Err(Error::new(Status::Internal, format!("{}: a read without a frame", source.name())))
             }

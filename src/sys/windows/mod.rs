@@ -1,0 +1,7 @@
+//! Windows.
+
+pub mod event;
+pub mod file;
+pub mod memory;
+pub mod pages;
+pub mod thread;
