@@ -47,8 +47,7 @@ export WINEPREFIX=$folder/wine WINEDEBUG=-all LC_ALL=C.UTF-8
 step "compile checks"
 without_warnings "$target" check --lib --no-default-features
 without_warnings x86_64-pc-windows-msvc check --lib
-without_warnings aarch64-pc-windows-msvc check --lib
-without_warnings aarch64-pc-windows-msvc check --lib --no-default-features
+cross_cargo aarch64-pc-windows-msvc check --lib
 [ "${1:-}" != check ] || exit 0
 
 step "building"

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_system_can_back_is_refused_when_it_is_committed_and_not_when_it_is_reserved() {
+    fn what_the_system_cannot_back_is_refused_when_committed_not_when_reserved() {
         let pages = Pages::reserve(1 << 44).unwrap();
         // Not under wine, where the host's system backs memory when it is touched.
         if pages.commit(0, 1 << 44).is_ok() {
