@@ -39,3 +39,13 @@ cross_cargo() {
         CARGO_TARGET_DIR=$CROSS_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 \
         "${CARGO:-cargo}" "$command" -Zbuild-std=std,panic_abort,panic_unwind --target "$target" "$@"
 }
+
+# same_logits PROGRAM...: what runs `logits` for another system, given a file and the tiny models, writes the very bytes that
+# `make test` has found on this one.
+same_logits() {
+    logits_here=${CARGO_TARGET_DIR:-$PWD/target}/logits-scalar logits_there=$CROSS_TARGET_DIR/logits
+    [ -f "$logits_here" ] || { echo "no $logits_here: make test writes it" >&2; return 1; }
+    # shellcheck disable=SC2086,SC3009
+    "$@" "$logits_there" "${CARGO_TARGET_DIR:-$PWD/target}"/golden/{arch,arch2,family,long,peer,quant,quant2}/*.gguf &&
+        cmp "$logits_here" "$logits_there" && echo "the same logits, $(wc -c < "$logits_here") bytes"
+}

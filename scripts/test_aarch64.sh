@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the library for 64-bit ARM under an emulator: the unit tests, the products and the tiny models with all instructions
-# that it knows, the kernels once more as processors without some of them have them, and the C suite against the static
-# library.
+# that it knows, the kernels once more as processors without some of them have them, the logits of the tiny models against those that
+# `make test` has found here, and the C suite against the static library.
 #
 # Installs qemu-user-static, gcc-aarch64-linux-gnu, g++-aarch64-linux-gnu, rustc-web and rust-web-src, Debian's packages, where
 # they are missing and it may. Everything is linked statically: the emulator then needs no libraries for the other processor.
@@ -43,6 +43,11 @@ run max "$golden" --quiet
 for processor in cortex-a53 cortex-a76; do
     run $processor "$unit" --quiet kernel::matmul kernel::vector kernel::attention
     run $processor "$matmul" --quiet
+done
+
+cross_cargo $target build --quiet --example logits > "$log" 2>&1 || { tail -20 "$log"; exit 1; }
+for isa in $(qemu-aarch64-static -cpu max "$folder/debug/examples/logits" --instructions); do
+    same_logits qemu-aarch64-static -cpu max "$folder/debug/examples/logits" --instructions "$isa"
 done
 
 command -v cmake > /dev/null || { echo "the C suite: cmake is missing" >&2; exit 1; }

@@ -5,7 +5,8 @@
 #   test_windows.sh check    the first two steps alone
 #
 # It compiles without warnings for x86_64-pc-windows-gnu with and without features and for both processors of
-# windows-msvc, runs the library's own tests, the golden ones and the C programs (shared and static) under wine, and looks
+# windows-msvc, runs the library's own tests, the golden ones and the C programs (shared and static) under wine, compares
+# the logits of the tiny models with those that `make test` has found here, and looks
 # at exported names, the libraries a program needs, and what `find_package` finds in an installed copy.
 #
 # Debian's packages, which root gets installed: rustc-web, rust-web-src (compiler and source of one version), wine64,
@@ -35,7 +36,7 @@ without_warnings() {
 step packages
 cross_toolchain
 cross_packages wine64 gcc-mingw-w64-x86-64-posix g++-mingw-w64-x86-64-posix cmake
-wine=$(dpkg -L wine64 | grep -m 1 '/wine64$')
+wine=$(dpkg -L wine64 | awk '/\/wine64$/ && !n++')
 
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=$root/scripts/mingw_linker.sh
 # Compiled once, and run once: half the optimisation takes half the time.
@@ -70,6 +71,10 @@ step "tests of the library and golden tests"
 cross_cargo "$target" test --lib --test golden -- --test-threads "$jobs" > "$folder/tests.log" 2>&1 ||
     { grep -a -E 'FAILED|panicked|^error' -A 3 "$folder/tests.log" >&2; fail "tests fail; see $folder/tests.log"; }
 grep -a -E '^test result|^skipped' "$folder/tests.log"
+
+step "the same logits as here"
+without_warnings "$target" build --example logits
+same_logits "$wine" "$built/examples/logits.exe"
 
 step "exported names and what the library needs"
 $tools-objdump -p "$built/layerline.dll" > "$folder/layerline.dll.txt"
