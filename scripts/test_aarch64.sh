@@ -55,7 +55,7 @@ cross_cargo $target run --quiet --example golden -- "$folder/golden" > "$log" 2>
 cmake -S ctests -B "$folder/ctests" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
     -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
     -DCMAKE_CROSSCOMPILING_EMULATOR="$(command -v qemu-aarch64-static);-cpu;max" -DLAYERLINE_STATIC=ON \
-    -DLAYERLINE_LIB_DIR="$folder/debug" -DLAYERLINE_NATIVE_LIBS="-lutil -lrt -lpthread -lm -ldl -lc" \
+    -DLAYERLINE_LIB_DIR="$folder/debug/deps" -DLAYERLINE_NATIVE_LIBS="-lutil -lrt -lpthread -lm -ldl -lc" \
     -DLAYERLINE_TEST_DATA="$folder/golden" > "$log" 2>&1 &&
     cmake --build "$folder/ctests" -j "$(nproc)" >> "$log" 2>&1 || { tail -40 "$log"; exit 1; }
 # What is left out looks at the process's own memory, which is the emulator's here.
