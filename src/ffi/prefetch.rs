@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use libc::intptr_t;
-
 use super::boundary::{Caller, caller, versioned};
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use super::model::layerline_model;
@@ -185,8 +183,8 @@ fn take(
 /// Returns a handle for event loops that is ready to read while events wait: a file descriptor on Unix, a HANDLE on
 /// Windows; -1 where the system has none or on a fault. It is the model's: do not read, write or close it. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_model_event_handle(model: *const layerline_model) -> intptr_t {
-    caller!().or(-1, |c| Ok(c.handle(model)?.model.event_fd().map_or(-1, |fd| fd as intptr_t)))
+pub unsafe extern "C" fn layerline_model_event_handle(model: *const layerline_model) -> isize {
+    caller!().or(-1, |c| Ok(c.handle(model)?.model.event_fd().map_or(-1, |fd| fd as isize)))
 }
 
 /// Tells where a layer is: sets `state` to one of LAYERLINE_LAYER_.
