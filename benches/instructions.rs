@@ -8,10 +8,7 @@
 use layerline::kernel::Isa;
 use layerline::kernel::matmul::{Activations, Form, Output, activation_bytes, multiply};
 use layerline::quant::Format;
-
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct Line([u8; 64]);
+use layerline::weights::frames::Memory;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -26,24 +23,12 @@ fn main() {
     let rows = vec![0x11; count * format.row_bytes(k).expect("whole blocks")];
     let x: Vec<f32> = (0..tokens * k).map(|i| (i % 19) as f32 - 9.0).collect();
     let form = Form::of(format);
-    let mut lines = vec![Line([0; 64]); activation_bytes(form, k, tokens).div_ceil(64)];
-    let buf = lines.as_flattened_bytes();
-    let acts = Activations::quantize(isa, form, k, &x, tokens, buf);
+    let mut memory = Memory::new(activation_bytes(form, k, tokens)).expect("memory");
+    let acts = Activations::quantize(isa, form, k, &x, tokens, memory.bytes_mut());
     let mut y = vec![0f32; tokens * count];
     for _ in 0..times {
         // SAFETY: `y` holds all results, and nobody else has it.
         unsafe { multiply(isa, format, &rows, k, 0..count, &acts, Output { ptr: y.as_mut_ptr(), stride: count }) };
     }
     println!("{}", y.iter().sum::<f32>());
-}
-
-trait Bytes {
-    fn as_flattened_bytes(&mut self) -> &mut [u8];
-}
-
-impl Bytes for Vec<Line> {
-    fn as_flattened_bytes(&mut self) -> &mut [u8] {
-        // SAFETY: a line is 64 bytes and nothing else.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), 64 * self.len()) }
-    }
 }

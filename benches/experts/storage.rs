@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use layerline::weights::Io;
 use layerline::weights::frames::Memory;
-use layerline::weights::source::{DIRECT_ALIGNMENT, in_mode, open_path};
+use layerline::weights::source::{DIRECT_ALIGNMENT, OpenedSource, in_mode, open_path};
 use serde_json::{Value, json};
 
 use crate::Result;
@@ -26,7 +26,7 @@ type Batch = Vec<(u64, usize)>;
 /// `matrix_bytes`: what one of an expert's three matrices takes.
 pub fn measure(path: &Path, matrix_bytes: usize) -> Result<Value> {
     let text = |e: layerline::Error| e.to_string();
-    let (sources, _) = in_mode(vec![open_path(path).map_err(text)?], Io::Direct).map_err(text)?;
+    let (sources, _) = in_mode(vec![OpenedSource::File(open_path(path).map_err(text)?)], Io::Direct).map_err(text)?;
     let source = &*sources[0];
     let part = matrix_bytes.next_multiple_of(DIRECT_ALIGNMENT as usize);
     let batches = batches(source.end(), part);

@@ -10,7 +10,7 @@ use layerline::gguf;
 use layerline::model::{Io, Model, Options};
 use layerline::session::Session;
 use layerline::weights::frames::Memory;
-use layerline::weights::source::{self, DIRECT_ALIGNMENT, FileSource, Source};
+use layerline::weights::source::{self, DIRECT_ALIGNMENT, OpenedSource, Source};
 use layerline::weights::{Accounting, Config, Engine, Interrupt, KeptExperts, Schedule};
 use serde_json::{Value, json};
 
@@ -79,11 +79,11 @@ fn storage(path: &Path) -> Result<Value> {
 }
 
 /// The files of a model.
-fn files(path: &Path) -> Result<(gguf::Directory, Vec<FileSource>)> {
+fn files(path: &Path) -> Result<(gguf::Directory, Vec<OpenedSource>)> {
     let text = |e: layerline::Error| e.to_string();
-    let first = source::open_path(path).map_err(text)?;
+    let first = source::open_path(path).map(OpenedSource::File).map_err(text)?;
     let name = path.display().to_string();
-    let open = |sibling: &str| source::open_path(Path::new(sibling));
+    let open = |sibling: &str| source::open_path(Path::new(sibling)).map(OpenedSource::File);
     gguf::open_split(&name, first, u64::MAX, open).map_err(text)
 }
 
@@ -91,7 +91,7 @@ fn files(path: &Path) -> Result<(gguf::Directory, Vec<FileSource>)> {
 fn swept(path: &Path, frames: impl Fn(&Schedule) -> u64) -> Result<f64> {
     let text = |e: layerline::Error| e.to_string();
     let (directory, files) = files(path)?;
-    let starts = files.iter().map(FileSource::start).collect();
+    let starts = files.iter().map(|file| file.source().start()).collect();
     let Described { description, matrices, .. } =
         arch::describe(&directory, starts, arch::Part::Model).map_err(text)?;
     let program = Program::new(&description, &matrices);

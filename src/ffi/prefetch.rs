@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use libc::intptr_t;
-
 use super::boundary::{Caller, caller, versioned};
 use super::error::{LAYERLINE_OK, layerline_error, layerline_status};
 use super::model::layerline_model;
@@ -186,7 +184,7 @@ fn take(
 /// Windows the HANDLE of an event that is reset by hand, which is signalled then; -1 where the system has none or on a
 /// fault. It is the model's: do not read, write, set, reset or close it. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn layerline_model_event_handle(model: *const layerline_model) -> intptr_t {
+pub unsafe extern "C" fn layerline_model_event_handle(model: *const layerline_model) -> isize {
     caller!().or(-1, |c| Ok(c.handle(model)?.model.event_handle().unwrap_or(-1)))
 }
 

@@ -60,7 +60,8 @@ fn hosted() -> (Arc<Hosted>, Control) {
 }
 
 fn open_with(source: &Arc<Hosted>, options: &Options) -> Result<Arc<Model>> {
-    Model::open_source(&[source.clone()], options)
+    let source: Arc<dyn HostSource> = source.clone();
+    Model::open_source(&[source], options)
 }
 
 /// A model of which part is read again in each pass, and a session that has taken in [`FIRST`].
@@ -82,7 +83,8 @@ fn a_host_source_gives_the_bits_of_the_file_at_every_budget() {
     let expected = undisturbed();
     let plan = Model::plan(&path(), &options()).unwrap();
     let (source, control) = hosted();
-    assert_eq!(Model::plan_source(&[source.clone()], &options()).unwrap(), plan);
+    let planned: Arc<dyn HostSource> = source.clone();
+    assert_eq!(Model::plan_source(&[planned], &options()).unwrap(), plan);
     for (budget, prefetch, most) in [
         (plan.floor_bytes + 2 * plan.kv_bytes, true, 4096),
         (plan.floor_bytes + 2 * plan.kv_bytes, false, usize::MAX),
