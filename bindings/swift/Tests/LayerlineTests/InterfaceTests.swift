@@ -40,7 +40,7 @@ final class InterfaceTests: XCTestCase {
         XCTAssertEqual(try matches(#"^version = "(.*?)""#, in: contents("Cargo.toml")).first, LayerlineLibrary.version)
         let numbers = LayerlineLibrary.version.split(separator: ".").compactMap { Int($0) }
         XCTAssertEqual(numbers[0] * 1_000_000 + numbers[1] * 1000 + numbers[2], LayerlineLibrary.versionNumber)
-        XCTAssertEqual(LayerlineLibrary.buildInfo.components(separatedBy: "; ").count, 3)
+        XCTAssertEqual(LayerlineLibrary.buildInfo.components(separatedBy: "; ").count, 4)
     }
 
     func testStatusesHaveTheirNames() {
