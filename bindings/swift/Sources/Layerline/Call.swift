@@ -66,13 +66,14 @@ final class Call: @unchecked Sendable {
 
     private let turns: Turns
     private let interrupt: @Sendable () -> Void
+    private let clear: @Sendable () -> Void
     private var state = State.waiting
     /// To be read under the lock of `turns`.
     private(set) var cancelled = false
 
-    /// `interrupt`: ends what runs; does nothing where nothing does.
-    init(_ turns: Turns, interrupt: @escaping @Sendable () -> Void) {
-        (self.turns, self.interrupt) = (turns, interrupt)
+    /// `interrupt`: ends what runs, or what runs next; `clear`: takes back what has ended nothing.
+    init(_ turns: Turns, interrupt: @escaping @Sendable () -> Void, clear: @escaping @Sendable () -> Void) {
+        (self.turns, self.interrupt, self.clear) = (turns, interrupt, clear)
     }
 
     /// Runs `body` in its turn, and gives the turn back. Throws `CancellationError` where it was cancelled before or
@@ -80,6 +81,10 @@ final class Call: @unchecked Sendable {
     func run(_ body: () throws -> Void) throws {
         defer {
             turns.locked {
+                if cancelled {
+                    // It may have come after the last pass, and must not end the next call.
+                    clear()
+                }
                 state = .over
                 if turns.current === self {
                     turns.current = nil
@@ -122,7 +127,7 @@ final class Call: @unchecked Sendable {
         }
     }
 
-    /// An interrupt does nothing to a call that is still on its way to its pass: so again, until it is over.
+    /// It may come before the call has begun its pass: so again, until it is over.
     private func insist() {
         let running = turns.locked {
             if state == .running {

@@ -260,7 +260,11 @@ public final class Session: Sendable {
     }
 
     func newCall() -> Call {
-        Call(turns) { [weak handle] in handle?.use { layerline_session_interrupt($0) } }
+        Call(
+            turns,
+            interrupt: { [weak handle] in handle?.use { layerline_session_interrupt($0) } },
+            clear: { [weak handle] in handle?.use { layerline_session_clear_interrupt($0) } }
+        )
     }
 
     /// Runs what may take long on the session's queue, when it has the turn.
