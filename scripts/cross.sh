@@ -33,11 +33,11 @@ cross_toolchain() {
 # cross_cargo TARGET COMMAND ARGS...: cargo, with the standard library built for the target. RUSTFLAGS and the target's
 # linker and runner are the caller's.
 cross_cargo() {
-    target=$1 command=$2
+    cross_target=$1 cross_command=$2
     shift 2
     RUSTC=$CROSS_RUSTC RUSTDOC=${CROSS_RUSTC%c}doc RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$CROSS_LIBRARY \
         CARGO_TARGET_DIR=$CROSS_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 \
-        "${CARGO:-cargo}" "$command" -Zbuild-std=std,panic_abort,panic_unwind --target "$target" "$@"
+        "${CARGO:-cargo}" "$cross_command" -Zbuild-std=std,panic_abort,panic_unwind --target "$cross_target" "$@"
 }
 
 # same_logits PROGRAM...: what runs `logits` for another system, given a file and the tiny models, writes the very bytes that

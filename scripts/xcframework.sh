@@ -26,8 +26,24 @@ else
     . scripts/cross.sh
     cross_packages clang llvm
     cross_toolchain
-    # Debian gives some programs of it no plain name.
-    lipo=$(ls /usr/lib/llvm-*/bin/llvm-lipo | tail -1) libraries=$CROSS_TARGET_DIR
+    lipo=join libraries=$CROSS_TARGET_DIR
+    # What lipo does, that of Debian's LLVM being too old for what the compiler writes: a head that says where the file of
+    # each architecture begins (Apple's mach-o/fat.h).
+    join() { # -create FILE... -output FILE
+        "${PYTHON:-python3}" - "${@:2}" << 'END'
+import pathlib, struct, sys
+*files, _, out = sys.argv[1:]
+kinds = {"aarch64": (0x0100000C, 0), "x86_64": (0x01000007, 3)}
+parts = [(kinds[pathlib.Path(f).parts[-3].split("-")[0]], pathlib.Path(f).read_bytes()) for f in files]
+align = 1 << 12
+head, body, at = struct.pack(">II", 0xCAFEBABE, len(parts)), b"", align
+for (kind, variant), data in parts:
+    head += struct.pack(">IIIII", kind, variant, at, len(data), 12)
+    body += data + bytes(-len(data) % align)
+    at += len(data) + -len(data) % align
+pathlib.Path(out).write_bytes(head.ljust(align, b"\0") + body)
+END
+    }
     compile() {
         local triple=$1
         shift
@@ -81,15 +97,12 @@ echo "$out"
 [ "$mode" = check ] || exit 0
 
 # Every function of the header is defined for each architecture, under Apple's name for it.
-for library in "$out"/*/liblayerline.a; do
-    for architecture in $($lipo -archs "$library"); do
-        defined=$target/apple/defined
-        "$lipo" "$library" -thin "$architecture" -output "$target/apple/thin.a" 2> /dev/null || cp "$library" "$target/apple/thin.a"
-        llvm-nm --defined-only --extern-only "$target/apple/thin.a" 2> /dev/null | awk '$2 == "T" { print substr($3, 2) }' | sort -u > "$defined"
-        missing=$(sort include/symbols.txt | comm -23 - "$defined")
-        [ -z "$missing" ] || { echo "$library, $architecture: not defined: $missing"; exit 1; }
-        echo "$library, $architecture: $(wc -l < include/symbols.txt) functions"
-    done
+for triple in aarch64-apple-darwin x86_64-apple-darwin aarch64-apple-ios; do
+    llvm-nm --defined-only --extern-only "$libraries/$triple/$profile/liblayerline.a" 2> /dev/null |
+        awk '$2 == "T" { print substr($3, 2) }' | LC_ALL=C sort -u > "$target/apple/defined"
+    missing=$(LC_ALL=C sort include/symbols.txt | comm -23 - "$target/apple/defined")
+    [ -z "$missing" ] || { echo "$triple: not defined: $missing"; exit 1; }
+    echo "$triple: $(wc -l < include/symbols.txt) functions"
 done
 # The module compiles for both systems: the compiler has the headers that it includes.
 for triple in arm64-apple-macos13 arm64-apple-ios16; do
