@@ -6,11 +6,11 @@ mod build;
 mod hybrids;
 mod metadata;
 mod per_layer;
+mod positions;
 mod recurrent;
 mod table;
 mod transformer;
 
-use crate::elementary;
 use crate::error::{Error, Result};
 use crate::gguf::Directory;
 use crate::operations::{Activation, Pairing, Scaling};
@@ -18,6 +18,7 @@ use crate::weights::{Builder, MatrixId};
 
 pub use build::VectorSource;
 pub use per_layer::{LayerInput, LayerInputs, LayerStreams, MAX_STREAMS, Streams};
+pub use positions::{Slopes, Temperature};
 pub use recurrent::{Convolution, Delta, DeltaRows, DeltaStrength, Mixer, Recurrent, StateSpace};
 pub use table::{ARCHITECTURES, Architecture};
 
@@ -181,46 +182,12 @@ pub struct Expanded {
     pub rotated: usize,
 }
 
-/// Queries at position p are multiplied by 1 + scale·ln(1 + ⌊(p + offset) / length⌋), after their rotation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Temperature {
-    pub scale: f32,
-    pub offset: usize,
-    /// Tokens; not 0.
-    pub length: usize,
-}
-
-impl Temperature {
-    /// The factor at a position.
-    pub fn factor(&self, position: usize) -> f32 {
-        1.0 + self.scale * elementary::ln(1.0 + ((position + self.offset) / self.length) as f32)
-    }
-}
-
 /// A residual block of low rank on h, beside attention: (x + h + norm(W_up·W_down·h)) / √2, x with the attention added.
 #[derive(Clone, Copy, Debug)]
 pub struct LowRank {
     pub down: Linear,
     pub up: Linear,
     pub norm: Norm,
-}
-
-/// Attention with linear biases (arXiv 2108.12409): a score is lessened by a slope, which is the head's, for each position
-/// between key and query.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Slopes {
-    /// Slopes fall from 2^(−bias / heads) to 2^(−bias).
-    pub max_bias: f32,
-}
-
-impl Slopes {
-    /// The slope of a head. Of heads whose number is no power of 2 those beyond the next lower one have slopes between.
-    pub fn of(&self, head: usize, heads: usize) -> f32 {
-        let whole = 1usize << heads.max(1).ilog2();
-        let (bias, exponent) =
-            if head < whole { (self.max_bias, head + 1) } else { (self.max_bias / 2.0, 2 * (head - whole) + 1) };
-        elementary::power(elementary::exp2(-bias / whole as f32), exponent as u32)
-    }
 }
 
 /// attention(rope(norm(query)), rope(norm(key)), norm(value)) of h = norm(x); what is `None` is left out.

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use crate::sys::unix::file::same_file;
 
 /// Opens the same file again, and lets the new descriptor leave the page cache alone. A duplicate would not do: the flag
 /// belongs to what duplicates share, so a host's own descriptor would change too.
@@ -18,10 +19,7 @@ pub fn without_cache(file: &File) -> io::Result<File> {
     }
     let name = CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?;
     let other = File::open(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())))?;
-    let (a, b) = (file.metadata()?, other.metadata()?);
-    if (a.dev(), a.ino()) != (b.dev(), b.ino()) {
-        return Err(io::Error::other("the file was replaced"));
-    }
+    same_file(file, &other)?;
     // SAFETY: a plain flag on a descriptor of our own.
     if unsafe { libc::fcntl(other.as_raw_fd(), libc::F_NOCACHE, 1) } == -1 {
         return Err(io::Error::last_os_error());

@@ -3,20 +3,18 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use crate::sys::file::DIRECT_ALIGNMENT;
 use crate::sys::mapping::map_anonymous;
+use crate::sys::unix::file::same_file;
 
 /// Opens the same file again for direct reads, and tries one: some file systems refuse only then.
 pub fn reopen_direct(file: &File, probe: u64) -> io::Result<File> {
     // Through the descriptor, not the name: the name may mean another file by now.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
-    let (a, b) = (file.metadata()?, direct.metadata()?);
-    if (a.dev(), a.ino()) != (b.dev(), b.ino()) {
-        return Err(io::Error::other("the file was replaced"));
-    }
+    same_file(file, &direct)?;
     // A mapping begins at a system page.
     let mut buffer = map_anonymous(DIRECT_ALIGNMENT as usize)?;
     loop {

@@ -16,6 +16,17 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     FileExt::read_at(file, buf, offset)
 }
 
+/// Whether two descriptors are of one file.
+///
+/// # Errors
+/// They are not: the name by which the second was opened means another file by now.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+pub fn same_file(a: &File, b: &File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let (a, b) = (a.metadata()?, b.metadata()?);
+    if (a.dev(), a.ino()) == (b.dev(), b.ino()) { Ok(()) } else { Err(io::Error::other("the file was replaced")) }
+}
+
 pub fn refuses_direct(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::Unsupported || matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
