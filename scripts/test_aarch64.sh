@@ -27,7 +27,8 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -cpu max"
 mkdir -p "$folder"
 log=$folder/build.log
-cross_cargo $target test --no-run --lib --test matmul --message-format=json > "$folder/built.json" 2> "$log" ||
+# shellcheck disable=SC2086
+cross_cargo $target test --no-run $cross_features --lib --test matmul --message-format=json > "$folder/built.json" 2> "$log" ||
     { grep -E -A8 '^(error|warning)' "$log" || tail -20 "$log"; exit 1; }
 program() { # NAME: the test program of that name that was built last
     sed -n 's/.*"target":{[^}]*"name":"'"$1"'"[^}]*}.*"executable":"\([^"]*\)".*/\1/p' "$folder/built.json" | tail -1
@@ -43,13 +44,15 @@ for processor in cortex-a53 cortex-a76; do
     run $processor "$matmul" --quiet
 done
 
-cross_cargo $target build --quiet --example logits > "$log" 2>&1 || { tail -20 "$log"; exit 1; }
+# shellcheck disable=SC2086
+cross_cargo $target build --quiet $cross_features --lib --example logits > "$log" 2>&1 || { tail -20 "$log"; exit 1; }
 for isa in $(qemu-aarch64-static -cpu max "$folder/debug/examples/logits" --instructions); do
     same_logits qemu-aarch64-static -cpu max "$folder/debug/examples/logits" --instructions "$isa"
 done
 
 command -v cmake > /dev/null || { echo "the C suite: cmake is missing" >&2; exit 1; }
-cross_cargo $target run --quiet --example golden -- "$folder/golden" > "$log" 2>&1 || { tail -20 "$log"; exit 1; }
+# shellcheck disable=SC2086
+cross_cargo $target run --quiet $cross_features --example golden -- "$folder/golden" > "$log" 2>&1 || { tail -20 "$log"; exit 1; }
 cmake -S ctests -B "$folder/ctests" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
     -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
     -DCMAKE_CROSSCOMPILING_EMULATOR="$(command -v qemu-aarch64-static);-cpu;max" -DLAYERLINE_STATIC=ON \

@@ -29,7 +29,8 @@ step() { echo "== windows: $1 ($SECONDS s)"; }
 fail() { echo "$*" >&2; exit 1; }
 # Runs cargo and fails where it warns of anything in this crate.
 without_warnings() {
-    cross_cargo "$@" 2> "$folder/cargo.log" || { tail -40 "$folder/cargo.log" >&2; return 1; }
+    # shellcheck disable=SC2086
+    cross_cargo "$@" $cross_features 2> "$folder/cargo.log" || { tail -40 "$folder/cargo.log" >&2; return 1; }
     ! grep -A 12 -E '^(warning|error)' "$folder/cargo.log" >&2 || fail "cargo $2 for $1 warns"
 }
 
@@ -39,16 +40,13 @@ cross_packages wine64 gcc-mingw-w64-x86-64-posix g++-mingw-w64-x86-64-posix cmak
 wine=$(dpkg -L wine64 | awk '/\/wine64$/ && !n++')
 
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=$root/scripts/mingw_linker.sh
-# Compiled once, and run once: half the optimisation takes half the time.
-export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$wine
 # Nothing of the machine's own wine; names of files are UTF-8.
 export WINEPREFIX=$folder/wine WINEDEBUG=-all LC_ALL=C.UTF-8
 
 step "compile checks"
-# The engine of grammars is compiled below, for mingw.
-without_warnings x86_64-pc-windows-msvc check --lib --no-default-features --features prefetch
-without_warnings aarch64-pc-windows-msvc check --lib --no-default-features --features prefetch
+without_warnings x86_64-pc-windows-msvc check --lib
+without_warnings aarch64-pc-windows-msvc check --lib
 [ "${1:-}" != check ] || exit 0
 
 step "building"
@@ -68,12 +66,13 @@ for place in "$built/deps" "$built/examples" "$built"; do
 done
 
 step "tests of the library"
-cross_cargo "$target" test --lib -- --test-threads "$jobs" > "$folder/tests.log" 2>&1 ||
+# shellcheck disable=SC2086
+cross_cargo "$target" test --lib $cross_features -- --test-threads "$jobs" > "$folder/tests.log" 2>&1 ||
     { grep -a -E 'FAILED|panicked|^error' -A 3 "$folder/tests.log" >&2; fail "tests fail; see $folder/tests.log"; }
 grep -a -E '^test result|^skipped' "$folder/tests.log"
 
 step "the same logits as here"
-without_warnings "$target" build --example logits
+without_warnings "$target" build --lib --example logits
 same_logits "$wine" "$built/examples/logits.exe"
 
 step "exported names and what the library needs"
@@ -86,7 +85,7 @@ needs=$(sed -n 's/^\tDLL Name: //p' "$folder/layerline.dll.txt")
 step "C programs"
 # The tiny models, whose weights are drawn again.
 models=$root/target/golden
-[ -f "$models/arch/llama.gguf" ] || cross_cargo "$target" run --quiet --example golden -- target/golden
+[ -f "$models/arch/llama.gguf" ] || cross_cargo "$target" run --quiet $cross_features --example golden -- target/golden
 toolchain=(-DCMAKE_SYSTEM_NAME=Windows -DCMAKE_C_COMPILER=$tools-gcc-posix -DCMAKE_CXX_COMPILER=$tools-g++-posix
     -DCMAKE_RC_COMPILER=$tools-windres "-DCMAKE_EXE_LINKER_FLAGS=-static" "-DCMAKE_CROSSCOMPILING_EMULATOR=$wine")
 cmake -S ctests -B "$folder/ctests" "${toolchain[@]}" -DLAYERLINE_LIB_DIR="$built" -DLAYERLINE_TEST_DATA="$models" \

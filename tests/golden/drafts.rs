@@ -18,11 +18,13 @@ pub struct Timeless {
     time: std::cell::Cell<Instant>,
     /// Passes with drafts: the position of the first token, and the tokens.
     pub drafted: Vec<(usize, Vec<i32>)>,
+    /// Each pass whose hidden states are seen is interrupted after its first chunk.
+    pub interrupted: bool,
 }
 
 impl Timeless {
     pub fn new(session: Session) -> Timeless {
-        Timeless { session, time: Instant::now().into(), drafted: vec![] }
+        Timeless { session, time: Instant::now().into(), drafted: vec![], interrupted: false }
     }
 
     fn pass(&self) {
@@ -87,7 +89,13 @@ impl Sequence for Timeless {
     }
     fn forward_seen(&mut self, tokens: &[i32], since: u64, see: &mut See) -> Result<()> {
         self.pass();
-        self.session.forward_seen(tokens, since, see)
+        let interrupt = self.interrupted.then(|| self.session.interrupt_handle());
+        self.session.forward_seen(tokens, since, &mut |start, tokens, hidden| {
+            see(start, tokens, hidden);
+            if let Some(interrupt) = &interrupt {
+                interrupt.raise();
+            }
+        })
     }
     fn draft_hidden(&self, count: usize) -> Result<&[f32]> {
         self.session.draft_hidden(count)

@@ -225,6 +225,38 @@ fn a_text_that_goes_on_in_further_generations_is_the_one_without_drafts() {
 }
 
 #[test]
+fn after_a_prompt_that_was_interrupted_between_its_chunks_another_is_drafted_for() {
+    for model in ["deepseek2-v3", "qwen35moe"] {
+        let tiny = Tiny::of(model).nearly_still(0.2, 0.05);
+        let written = tiny.write("interrupted");
+        let options = Options { context_length: 120, chunk_length: 16, ..options() };
+        let (trunk, predictor) = (open(&written.0, &options), open(&written.0, &predicting(options)));
+        let mut session = Timeless::new(Session::new(&trunk, 0).unwrap());
+        let mut generation = drafted_by(&predictor, 0, 3, 30);
+        let run = |session: &mut Timeless, generation: &mut Generation, prompt: &[i32]| {
+            let mut text = vec![];
+            let on_token = |token, _: &str| {
+                text.push(token);
+                ControlFlow::Continue(())
+            };
+            let result = generation.run(session, &Numbers, &mut sampler(4, 0.5), prompt, on_token);
+            (text, result.map(drop).map_err(|e| e.status()))
+        };
+        session.interrupted = true;
+        let stopped = run(&mut session, &mut generation, &prompt(&tiny, 53));
+        assert_eq!(stopped, (vec![], Err(Status::Cancelled)), "{model}");
+        assert_eq!((session.session.position(), generation.stats().tokens), (0, 0), "{model}");
+
+        session.interrupted = false;
+        let other = &prompt(&tiny, 60)[9..];
+        let got = run(&mut session, &mut generation, other);
+        let want = run(&mut Timeless::new(Session::new(&trunk, 0).unwrap()), &mut plain(30), other);
+        assert_eq!(got, want, "{model}");
+        assert!(want.1.is_ok() && generation.stats().drafted > 0, "{model}: {:?}", generation.stats());
+    }
+}
+
+#[test]
 fn it_shares_its_models_budget_and_drafts_nothing_without_room_for_hidden_states() {
     let tiny = Tiny::of("glm4moe").nearly_still(0.0, 0.0);
     let written = tiny.write("shared");
