@@ -424,6 +424,41 @@ static void generation_functions(layerline_model *model, layerline_session *sess
     layerline_generation_free(generation);
 }
 
+static void ill_constraints(const layerline_model *model)
+{
+    layerline_constraint *constraint = NULL;
+    /* Not UTF-8, NUL, empty. */
+    for (int32_t kind = LAYERLINE_CONSTRAINT_JSON_SCHEMA; kind <= LAYERLINE_CONSTRAINT_REGEX; kind++)
+        REFUSED_ERR(layerline_constraint_new(model, kind, "\"\xff\"", 3, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "{\0}", 3, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "\0", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "\0", 1, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "", 0, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "", 0, &constraint, err));
+    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "", 0, &constraint, err));
+    CHECK(constraint == NULL);
+}
+
+static void methods_of_constraints(const layerline_model *model)
+{
+    layerline_constraint *constraint = NULL;
+    uint32_t words[16];
+    int32_t tokens[16];
+    size_t needed = 0;
+    CHECK_STATUS(LAYERLINE_OK, layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, NULL));
+    REQUIRE(constraint != NULL);
+    REFUSED_ERR(layerline_constraint_copy(constraint, NULL, err));
+    REFUSED_ERR(layerline_constraint_mask(constraint, NULL, 16, &needed, err));
+    REFUSED_ERR(layerline_constraint_mask(constraint, words, 16, NULL, err));
+    REFUSED_ERR(layerline_constraint_accept(constraint, NULL, 1, err));
+    REFUSED_ERR(layerline_constraint_forced(constraint, NULL, 16, &needed, err));
+    REFUSED_ERR(layerline_constraint_forced(constraint, tokens, 16, NULL, err));
+    REFUSED_ERR(layerline_constraint_get_state(constraint, NULL, err));
+    CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_constraint_mask(constraint, NULL, 0, &needed, NULL));
+    CHECK(needed > 0);
+    layerline_constraint_free(constraint);
+}
+
 static void constraint_functions(const layerline_model *model)
 {
     layerline_constraint *constraint = NULL, *copy = NULL;
@@ -436,15 +471,6 @@ static void constraint_functions(const layerline_model *model)
     REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, NULL, 1, &constraint, err));
     REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, NULL, err));
     REFUSED_ERR(layerline_constraint_new(model, -1, "a", 1, &constraint, err));
-    /* Not UTF-8, NUL, empty. */
-    for (int32_t kind = LAYERLINE_CONSTRAINT_JSON_SCHEMA; kind <= LAYERLINE_CONSTRAINT_REGEX; kind++)
-        REFUSED_ERR(layerline_constraint_new(model, kind, "\"\xff\"", 3, &constraint, err));
-    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "{\0}", 3, &constraint, err));
-    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "\0", 1, &constraint, err));
-    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "\0", 1, &constraint, err));
-    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_JSON_SCHEMA, "", 0, &constraint, err));
-    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_GBNF, "", 0, &constraint, err));
-    REFUSED_ERR(layerline_constraint_new(model, LAYERLINE_CONSTRAINT_LARK, "", 0, &constraint, err));
     REQUIRE(constraint == NULL);
     REFUSED_ERR(layerline_generation_set_constraint(NULL, NULL, err));
     CHECK_STATUS(LAYERLINE_OK, layerline_generation_set_constraint(generation, NULL, NULL));
@@ -453,19 +479,13 @@ static void constraint_functions(const layerline_model *model)
     REFUSED_ERR(layerline_constraint_accept(NULL, &token, 1, err));
     REFUSED_ERR(layerline_constraint_forced(NULL, tokens, 16, &needed, err));
     REFUSED_ERR(layerline_constraint_get_state(NULL, &state, err));
-    CHECK_STATUS(LAYERLINE_OK, layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, NULL));
-    if (constraint) {
-        REFUSED_ERR(layerline_constraint_copy(constraint, NULL, err));
-        REFUSED_ERR(layerline_constraint_mask(constraint, NULL, 16, &needed, err));
-        REFUSED_ERR(layerline_constraint_mask(constraint, words, 16, NULL, err));
-        REFUSED_ERR(layerline_constraint_accept(constraint, NULL, 1, err));
-        REFUSED_ERR(layerline_constraint_forced(constraint, NULL, 16, &needed, err));
-        REFUSED_ERR(layerline_constraint_forced(constraint, tokens, 16, NULL, err));
-        REFUSED_ERR(layerline_constraint_get_state(constraint, NULL, err));
-        CHECK_STATUS(LAYERLINE_ERROR_BUFFER_TOO_SMALL, layerline_constraint_mask(constraint, NULL, 0, &needed, NULL));
-        CHECK(needed > 0);
+    if (strstr(layerline_build_info(), "no constraints")) {
+        CHECK_STATUS(LAYERLINE_ERROR_UNSUPPORTED,
+                     layerline_constraint_new(model, LAYERLINE_CONSTRAINT_REGEX, "a", 1, &constraint, NULL));
+    } else {
+        ill_constraints(model);
+        methods_of_constraints(model);
     }
-    layerline_constraint_free(constraint);
     layerline_generation_free(generation);
 }
 

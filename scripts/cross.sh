@@ -4,7 +4,7 @@
 # by Debian's compiler and the source of the same version: the packages rustc-web and rust-web-src. `cross_packages NAME...`
 # installs what is missing of any packages; where it may not, the script ends with 77, and says what is missing.
 
-CROSS_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}/cross
+CROSS_TARGET_DIR=${CROSS_TARGET_DIR:-${CARGO_TARGET_DIR:-$PWD/target}/cross}
 
 cross_packages() {
     missing=

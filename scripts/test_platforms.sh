@@ -1,37 +1,55 @@
 #!/usr/bin/env bash
 # The systems that this machine is not: what runs here under an emulator, and what is compiled for them. What cannot be had
-# is skipped and named. After `make test`, whose library and tiny models WebAssembly is compared with.
+# is skipped and named. After `make test`, whose library, tiny models and logits these are compared with.
 #
 #   CARGO, PYTHON           the programs to use
+#   LAYERLINE_QUICK         1: for ARM and Windows the logits and the C suite, and not the library's own tests, which are to be
+#                           compiled for each once more and take an emulator many minutes
 #   LAYERLINE_REQUIRE_ALL   1: what was skipped is a failure
 set -u
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 logs=$target/platforms
+results=$logs/results
 mkdir -p "$logs"
+: > "$results"
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || { echo "only on Linux and x86-64"; exit 77; }
-failed=()
-skipped=()
 
 # step NAME COMMAND...: 77 is for what cannot be had here.
 step() {
-    local name=$1 log=$logs/${1//[^a-zA-Z0-9]/-}.log start=$SECONDS status
+    local name=$1 log=$logs/${1//[^a-zA-Z0-9]/-}.log start=$SECONDS status result
     shift
     "$@" > "$log" 2>&1
     status=$?
     case $status in
-        0) echo "-- $name: passed ($((SECONDS - start)) s)" ;;
-        77) skipped+=("$name") && echo "-- $name: skipped: $(tail -1 "$log")" ;;
-        *) failed+=("$name") && tail -60 "$log" && echo "-- $name: FAILED ($status)" ;;
+        0) result="passed ($((SECONDS - start)) s)" ;;
+        77) result="skipped: $(tail -1 "$log")" ;;
+        *) tail -60 "$log" && result="FAILED ($status)" ;;
     esac
+    echo "-- $name: $result" | tee -a "$results"
 }
+counted() { grep -c -e "^-- .*: $1" "$results"; }
 
-step "64-bit ARM, emulated" scripts/test_aarch64.sh
-step "Windows, under wine" scripts/test_windows.sh
-step "WebAssembly, in wasmtime" scripts/test_wasm.sh "$target/release" "$target/golden" "$target/wasm"
-step "Linux with musl" scripts/test_musl.sh "$target/golden"
-step "macOS and iOS, compiled" scripts/xcframework.sh check
-step "Android and 32 bits, compiled" scripts/check_targets.sh
+# At once, as two lanes may not install at the same time; what is missing afterwards is told by the steps.
+packages=$(sed -n 's/^ *cross_packages \([a-z0-9 +-]*\).*/\1/p' scripts/{cross,test_*,xcframework}.sh | tr '\n' ' ')
+# shellcheck disable=SC2086
+(. scripts/cross.sh && cross_packages $packages) > "$logs/packages.log" 2>&1
 
-echo "platforms: ${#failed[@]} failed (${failed[*]-}), ${#skipped[@]} skipped (${skipped[*]-})"
-[ ${#failed[@]} = 0 ] && { [ ${#skipped[@]} = 0 ] || [ "${LAYERLINE_REQUIRE_ALL:-0}" != 1 ]; }
+# Most of the time one file is compiled, by one thread: two lanes, each with a folder of its own.
+(
+    export CROSS_TARGET_DIR=$target/cross
+    step "64-bit ARM, emulated" scripts/test_aarch64.sh
+    [ "${LAYERLINE_QUICK:-0}" = 1 ] || step "64-bit ARM with pages of 16 KiB" scripts/test_pages.sh
+    step "Linux with musl" scripts/test_musl.sh "$target/golden"
+    step "Android and 32 bits, compiled" scripts/check_targets.sh
+) &
+(
+    export CROSS_TARGET_DIR=$target/cross-beside
+    step "Windows, under wine" scripts/test_windows.sh
+    step "WebAssembly, in wasmtime" scripts/test_wasm.sh "$target/release" "$target/golden" "$target/wasm"
+    step "macOS and iOS, compiled" scripts/xcframework.sh check
+) &
+wait
+
+echo "platforms: $(counted passed) passed, $(counted FAILED) failed, $(counted skipped) skipped ($SECONDS s)"
+[ "$(counted FAILED)" = 0 ] && { [ "$(counted skipped)" = 0 ] || [ "${LAYERLINE_REQUIRE_ALL:-0}" != 1 ]; }

@@ -390,8 +390,11 @@ mod tests {
             let read = sources[0].read_at(3, &mut some);
             if io == Io::Auto {
                 assert_eq!((read.unwrap(), &some[..]), (10, &bytes[3..13]));
+            } else if let Err(e) = read {
+                assert_eq!(e.raw_os_error(), Some(libc::EINVAL));
             } else {
-                assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+                // Recent tmpfs.
+                return println!("skipped: this file system takes any offset");
             }
         }
     }

@@ -354,7 +354,8 @@ mod tests {
 
     #[test]
     fn frames_of_a_run_lie_end_to_end_and_one_given_up_leaves_the_others() {
-        let sizes = [3 << 20, 8192, 5 << 20, 4096];
+        let block = granule() as usize;
+        let sizes = [3 << 20, 2 * block, 5 << 20, block];
         let mut frames: Vec<Option<Frame>> = Frame::run(&sizes).unwrap().into_iter().map(Some).collect();
         let memory = frames[0].as_ref().unwrap().stretch.memory.clone();
         for (i, frame) in frames.iter_mut().flatten().enumerate() {
@@ -414,18 +415,17 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn huge_pages_never_reach_beyond_what_is_used() {
         let resident = |memory: &FrameMemory| {
-            let granules = memory.0.len() / granule() as usize;
-            let mut there = vec![0u8; granules];
+            let mut there = vec![0u8; memory.0.len() / pages::page_bytes()];
             let start = memory.0.at(0).as_ptr().cast();
             // SAFETY: the range is the memory's own, and `there` has a byte for each page of it.
             assert_eq!(unsafe { libc::mincore(start, memory.0.len(), there.as_mut_ptr().cast()) }, 0);
-            there.iter().map(|b| usize::from(b & 1)).collect::<Vec<_>>()
+            there.iter().map(|b| usize::from(b & 1) * pages::page_bytes()).sum::<usize>()
         };
         let used = 2 * HUGE + 5 * granule() as usize;
         let mut memory = FrameMemory::new(4 * HUGE, used).unwrap();
         assert_eq!(memory.0.bytes().as_ptr().addr() % HUGE, 0);
         memory.0.bytes_mut()[..used].fill(1);
-        assert_eq!(resident(&memory).iter().sum::<usize>(), used / granule() as usize);
+        assert_eq!(resident(&memory), used);
         // A smaller part is used from now on, and what it loses goes.
         memory.use_huge_pages(HUGE + 1);
         let mut memory = {
@@ -437,6 +437,6 @@ mod tests {
             ring.into_memory()
         };
         memory.0.bytes_mut()[HUGE] = 2;
-        assert_eq!(resident(&memory).iter().sum::<usize>(), HUGE / granule() as usize + 1);
+        assert_eq!(resident(&memory), HUGE + granule() as usize);
     }
 }
