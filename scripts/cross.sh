@@ -44,6 +44,11 @@ cross_cargo() {
         "${CARGO:-cargo}" "$cross_command" -Zbuild-std=std,panic_abort,panic_unwind --target "$cross_target" "$@"
 }
 
+# cross_program NAME FILE: of the programs that cargo says in FILE, as JSON, to have built, the last one of that name.
+cross_program() {
+    sed -n 's/.*"target":{[^}]*"name":"'"$1"'"[^}]*}.*"executable":"\([^"]*\)".*/\1/p' "$2" | tail -1
+}
+
 # same_logits PROGRAM...: what runs `logits` for another system, given a file and the tiny models, writes the very bytes that
 # `make test` has found on this one.
 same_logits() {

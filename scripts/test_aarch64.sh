@@ -51,11 +51,8 @@ cmake -S ctests -B "$folder/ctests" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PRO
 # shellcheck disable=SC2086
 cross_cargo $target test --no-run $cross_features --lib --test matmul --message-format=json > "$folder/built.json" 2> "$log" ||
     { grep -E -A8 '^(error|warning)' "$log" || tail -20 "$log"; exit 1; }
-program() { # NAME: the test program of that name that was built last
-    sed -n 's/.*"target":{[^}]*"name":"'"$1"'"[^}]*}.*"executable":"\([^"]*\)".*/\1/p' "$folder/built.json" | tail -1
-}
-unit=$(program layerline)
-matmul=$(program matmul)
+unit=$(cross_program layerline "$folder/built.json")
+matmul=$(cross_program matmul "$folder/built.json")
 
 # One test starts itself too.
 run max "$unit" --quiet --skip panics_outside_of_calls_reach_the_hosts_hook

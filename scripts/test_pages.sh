@@ -11,8 +11,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/cross.sh
 . scripts/cross.sh
 cross_packages qemu-system-arm gcc-aarch64-linux-gnu
-built=$CROSS_TARGET_DIR/aarch64-unknown-linux-gnu/built.json
-unit=$(sed -n 's/.*"target":{[^}]*"name":"layerline"[^}]*}.*"executable":"\([^"]*\)".*/\1/p' "$built" | tail -1)
+unit=$(cross_program layerline "$CROSS_TARGET_DIR/aarch64-unknown-linux-gnu/built.json")
 [ -x "$unit" ] || { echo "no test program: scripts/test_aarch64.sh builds it" >&2; exit 1; }
 
 out=$CROSS_TARGET_DIR/pages
@@ -38,7 +37,6 @@ aarch64-linux-gnu-gcc -static -O1 -Wall -Wextra -Werror scripts/machine/init.c -
 # What the kernel is given after `--` are arguments of the first process.
 timeout 1800 qemu-system-aarch64 -machine virt -cpu max -m 3072 -smp "$(nproc)" -nic none -nographic -no-reboot -kernel "$kernel" \
     -initrd "$out/files" -append "quiet console=ttyAMA0 panic=-1 -- --test-threads=$(nproc) weights:: sys:: model:: gguf::" \
-    < /dev/null > "$out/machine.log" 2>&1 || true
-tr -d '\r' < "$out/machine.log" | grep -a -E '^pages of|^test result|^ended' || true
-tr -d '\r' < "$out/machine.log" | grep -a -q '^pages of 16384 bytes' &&
-    tr -d '\r' < "$out/machine.log" | grep -a -q '^ended with 0' || { tail -40 "$out/machine.log"; exit 1; }
+    < /dev/null 2>&1 | tr -d '\r' > "$out/machine.log" || true
+grep -a -E '^pages of|^test result|^ended' "$out/machine.log" || true
+grep -a -q '^pages of 16384 bytes' "$out/machine.log" && grep -a -q '^ended with 0' "$out/machine.log" || { tail -40 "$out/machine.log"; exit 1; }

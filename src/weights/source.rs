@@ -379,8 +379,14 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn automatic_reads_fall_back_when_a_direct_one_is_refused_later_and_others_say_so() {
+        use std::os::unix::fs::{FileExt, OpenOptionsExt};
         let bytes: Vec<u8> = (0..3 * DIRECT_ALIGNMENT).map(|i| (i % 253) as u8).collect();
         let file = TestFile::with("refused", &bytes);
+        let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(&file.0);
+        if direct.is_ok_and(|direct| direct.read_at(&mut [0; 10], 3).is_ok()) {
+            // Recent tmpfs.
+            return println!("skipped: this file system takes any offset");
+        }
         for io in [Io::Auto, Io::Direct] {
             let Ok((sources, Io::Direct)) = in_mode(vec![OpenedSource::File(open_path(&file.0).unwrap())], io) else {
                 return println!("skipped: no direct reads here");
@@ -390,11 +396,8 @@ mod tests {
             let read = sources[0].read_at(3, &mut some);
             if io == Io::Auto {
                 assert_eq!((read.unwrap(), &some[..]), (10, &bytes[3..13]));
-            } else if let Err(e) = read {
-                assert_eq!(e.raw_os_error(), Some(libc::EINVAL));
             } else {
-                // Recent tmpfs.
-                return println!("skipped: this file system takes any offset");
+                assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EINVAL));
             }
         }
     }

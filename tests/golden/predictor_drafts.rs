@@ -30,6 +30,22 @@ fn plain(count: usize) -> Generation {
     generation
 }
 
+/// The tokens that a session goes on with, and how that ended.
+fn continued(
+    session: &mut Timeless,
+    generation: &mut Generation,
+    sampler: &mut Sampler,
+    prompt: &[i32],
+) -> (Vec<i32>, Result<(), Status>) {
+    let mut tokens = vec![];
+    let on_token = |token, _: &str| {
+        tokens.push(token);
+        ControlFlow::Continue(())
+    };
+    let result = generation.run(session, &Numbers, sampler, prompt, on_token);
+    (tokens, result.map(drop).map_err(|e| e.status()))
+}
+
 fn sampler(seed: u64, temperature: f32) -> Sampler {
     let mut sampler = Sampler::new();
     sampler.set_temperature(temperature).unwrap();
@@ -99,12 +115,9 @@ fn it_drafts_what_follows_from_the_hidden_states_of_all_tokens_before() {
         let mut generation = drafted_by(&predictor, 0, 3, 40);
         let mut session = Timeless::new(Session::new(&trunk, 0).unwrap());
         let mut text = prompt(&tiny, 37);
-        let prompt = text.clone();
-        let on_token = |token, _: &str| {
-            text.push(token);
-            ControlFlow::Continue(())
-        };
-        generation.run(&mut session, &Numbers, &mut sampler(3, 0.4), &prompt, on_token).unwrap();
+        let (more, end) = continued(&mut session, &mut generation, &mut sampler(3, 0.4), &text);
+        end.unwrap();
+        text.extend(more);
 
         let mut exact = Session::new(&trunk, 0).unwrap();
         exact.forward(&text, Embeddings::All).unwrap();
@@ -173,13 +186,9 @@ fn where_the_oldest_tokens_are_dropped_its_drafts_change_no_token() {
         let predictor = open(&written.0, &predicting(options.clone()));
         let text = |mut generation: Generation| {
             let mut session = Timeless::new(Session::new(&trunk, 0).unwrap());
-            let mut text = vec![];
             generation.set_kept_first(Some(2));
-            let on_token = |token, _: &str| {
-                text.push(token);
-                ControlFlow::Continue(())
-            };
-            generation.run(&mut session, &Numbers, &mut sampler(3, 0.5), &prompt(&tiny, 12), on_token).unwrap();
+            let (text, end) = continued(&mut session, &mut generation, &mut sampler(3, 0.5), &prompt(&tiny, 12));
+            end.unwrap();
             (text, generation.stats())
         };
         let ((want, plain), (got, stats)) = (text(plain(90)), text(drafted_by(&predictor, 0, 3, 90)));
@@ -201,11 +210,9 @@ fn a_text_that_goes_on_in_further_generations_is_the_one_without_drafts() {
             let (mut text, mut sampler) = (vec![], sampler(5, 0.5));
             let mut prompt = prompt(&tiny, 12);
             for turn in 0..4 {
-                let on_token = |token, _: &str| {
-                    text.push(token);
-                    ControlFlow::Continue(())
-                };
-                generation.run(&mut session, &Numbers, &mut sampler, &prompt, on_token).unwrap();
+                let (more, end) = continued(&mut session, &mut generation, &mut sampler, &prompt);
+                end.unwrap();
+                text.extend(more);
                 // With the last token, with another in its place, or after going back.
                 prompt = match turn {
                     0 => vec![*text.last().unwrap(), 3],
@@ -233,24 +240,16 @@ fn after_a_prompt_that_was_interrupted_between_its_chunks_another_is_drafted_for
         let (trunk, predictor) = (open(&written.0, &options), open(&written.0, &predicting(options)));
         let mut session = Timeless::new(Session::new(&trunk, 0).unwrap());
         let mut generation = drafted_by(&predictor, 0, 3, 30);
-        let run = |session: &mut Timeless, generation: &mut Generation, prompt: &[i32]| {
-            let mut text = vec![];
-            let on_token = |token, _: &str| {
-                text.push(token);
-                ControlFlow::Continue(())
-            };
-            let result = generation.run(session, &Numbers, &mut sampler(4, 0.5), prompt, on_token);
-            (text, result.map(drop).map_err(|e| e.status()))
-        };
         session.interrupted = true;
-        let stopped = run(&mut session, &mut generation, &prompt(&tiny, 53));
+        let stopped = continued(&mut session, &mut generation, &mut sampler(4, 0.5), &prompt(&tiny, 53));
         assert_eq!(stopped, (vec![], Err(Status::Cancelled)), "{model}");
         assert_eq!((session.session.position(), generation.stats().tokens), (0, 0), "{model}");
 
         session.interrupted = false;
         let other = &prompt(&tiny, 60)[9..];
-        let got = run(&mut session, &mut generation, other);
-        let want = run(&mut Timeless::new(Session::new(&trunk, 0).unwrap()), &mut plain(30), other);
+        let got = continued(&mut session, &mut generation, &mut sampler(4, 0.5), other);
+        let mut alone = Timeless::new(Session::new(&trunk, 0).unwrap());
+        let want = continued(&mut alone, &mut plain(30), &mut sampler(4, 0.5), other);
         assert_eq!(got, want, "{model}");
         assert!(want.1.is_ok() && generation.stats().drafted > 0, "{model}: {:?}", generation.stats());
     }
