@@ -33,15 +33,26 @@ cross_toolchain() {
 # The engine of grammars does not differ from system to system, and takes as long to compile as all the rest: it is left out.
 cross_features="--no-default-features --features prefetch"
 
-# cross_cargo TARGET COMMAND ARGS...: cargo, with the standard library built for the target. What is compiled here runs once:
-# half the optimisation takes half the time. RUSTFLAGS and the target's linker and runner are the caller's.
+# cross_cargo TARGET COMMAND ARGS...: cargo, with the standard library built for the target. RUSTFLAGS and the target's linker
+# and runner are the caller's. What is compiled here runs once, so most of the time is the compiler's: only this library is
+# optimised, and not across its parts.
 cross_cargo() {
     cross_target=$1 cross_command=$2
     shift 2
     RUSTC=$CROSS_RUSTC RUSTDOC=${CROSS_RUSTC%c}doc RUSTC_BOOTSTRAP=1 __CARGO_TESTS_ONLY_SRC_ROOT=$CROSS_LIBRARY \
-        CARGO_TARGET_DIR=$CROSS_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 \
-        CARGO_PROFILE_DEV_OPT_LEVEL="${CARGO_PROFILE_DEV_OPT_LEVEL:-1}" \
-        "${CARGO:-cargo}" "$cross_command" -Zbuild-std=std,panic_abort,panic_unwind --target "$cross_target" "$@"
+        CARGO_TARGET_DIR=$CROSS_TARGET_DIR CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_LTO=off \
+        CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false \
+        "${CARGO:-cargo}" "$cross_command" --config 'profile.dev.package."*".opt-level=0' \
+        -Zbuild-std=std,panic_abort,panic_unwind -Zbuild-std-features=panic-unwind --target "$cross_target" "$@"
+}
+
+# cross_logits TARGET FLAGS...: compiles scripts/logits.rs against the library that cross_cargo has built for the target, into
+# $CROSS_TARGET_DIR/TARGET. As an example of the package it would want all that the tests use compiled as well.
+cross_logits() {
+    cross_folder=$CROSS_TARGET_DIR/$1
+    RUSTC_BOOTSTRAP=1 "$CROSS_RUSTC" --edition 2024 --target "$@" -C opt-level=1 \
+        -L "$cross_folder/debug/deps" -L "$CROSS_TARGET_DIR/debug/deps" --extern "layerline=$cross_folder/debug/liblayerline.rlib" \
+        scripts/logits.rs --out-dir "$cross_folder"
 }
 
 # cross_program NAME FILE: of the programs that cargo says in FILE, as JSON, to have built, the last one of that name.
@@ -49,12 +60,21 @@ cross_program() {
     sed -n 's/.*"target":{[^}]*"name":"'"$1"'"[^}]*}.*"executable":"\([^"]*\)".*/\1/p' "$2" | tail -1
 }
 
-# same_logits PROGRAM...: what runs `logits` for another system, given a file and the tiny models, writes the very bytes that
-# `make test` has found on this one.
+# same_logits all|formats PROGRAM...: what runs `logits` for another system, given a file and the tiny models, writes the very
+# bytes that `make test` has found on this one: of all models, or of the first ones, which have all formats of weights.
 same_logits() {
-    logits_here=${CARGO_TARGET_DIR:-$PWD/target}/logits-scalar logits_there=$CROSS_TARGET_DIR/logits
-    [ -f "$logits_here" ] || { echo "no $logits_here: make test writes it" >&2; return 1; }
-    # shellcheck disable=SC2086,SC3009
-    "$@" "$logits_there" "${CARGO_TARGET_DIR:-$PWD/target}"/golden/{arch,arch2,family,long,peer,quant,quant2}/*.gguf &&
-        cmp "$logits_here" "$logits_there" && echo "the same logits, $(wc -c < "$logits_here") bytes"
+    logits_folder=${CARGO_TARGET_DIR:-$PWD/target} logits_of=$1
+    shift
+    [ -f "$logits_folder/logits-scalar" ] || { echo "no $logits_folder/logits-scalar: make test writes it" >&2; return 1; }
+    logits_there=$CROSS_TARGET_DIR/logits logits_here=$CROSS_TARGET_DIR/logits-here
+    set -- "$@" "$logits_there" "$logits_folder"/golden/quant/*.gguf "$logits_folder"/golden/quant2/*.gguf
+    # shellcheck disable=SC3009
+    [ "$logits_of" = formats ] || set -- "$@" "$logits_folder"/golden/{arch,arch2,family,long,peer}/*.gguf
+    "$@" || return 1
+    if [ "$logits_of" = formats ]; then
+        head -c "$(wc -c < "$logits_there")" "$logits_folder/logits-scalar" > "$logits_here"
+    else
+        cp "$logits_folder/logits-scalar" "$logits_here"
+    fi
+    [ -s "$logits_there" ] && cmp "$logits_here" "$logits_there" && echo "the same logits, $(wc -c < "$logits_there") bytes"
 }

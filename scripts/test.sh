@@ -2,6 +2,8 @@
 # Every test there is, step by step. What cannot run here is named at the end, with the reason.
 #
 #   LAYERLINE_REQUIRE_ALL=1   a skipped step is a failure
+#   LAYERLINE_PLATFORMS=1     the other systems too (`make test-platforms`, without the library's own tests there), beside the
+#                             second half of this, most of which keeps one processor busy
 #   CARGO, CC, GO, PYTHON, MAKE   the programs to use
 set -u
 cd "$(dirname "$0")/.."
@@ -143,7 +145,7 @@ same_bits_without_prefetch() {
 # The same logits with every instruction set of this processor, byte by byte.
 same_bits_by_every_instruction_set() {
     local logits=$target/tests/examples/logits out=$target/logits name names
-    local models=("$target"/golden/{arch,arch2,family,long,peer,quant,quant2}/*.gguf)
+    local models=("$target"/golden/{quant,quant2,arch,arch2,family,long,peer}/*.gguf)
     names=$("$logits" --instructions) || return 1
     for name in $names; do
         "$logits" --instructions "$name" "$out-$name" "${models[@]}" && cmp "$out-scalar" "$out-$name" || return 1
@@ -407,6 +409,20 @@ figures_hold_in_a_cgroup() {
     cat "$reason_file"
 }
 
+# What the other systems are compared with is there by now: the libraries, the tiny models and their logits.
+platforms=
+start_other_systems() {
+    [ "${LAYERLINE_PLATFORMS:-0}" = 1 ] || return 0
+    LAYERLINE_QUICK=1 nice scripts/test_platforms.sh > "$target/platforms.log" 2>&1 &
+    platforms=$!
+}
+other_systems() {
+    wait "$platforms"
+    local status=$?
+    cat "$target/platforms.log"
+    return $status
+}
+
 mkdir -p "$target"
 install_tools
 step "fetch the small model" fetch_model smollm2
@@ -424,6 +440,7 @@ step "reference" reference
 step "interface of the last release" interface_keeps_its_promise check
 step "what would break it is noticed" interface_keeps_its_promise test
 if step "libraries" libraries; then
+    start_other_systems
     native=$(native_libs)
     step "exported symbols" symbols_are_listed
     step "size of the library" library_is_small
@@ -458,6 +475,7 @@ if step "libraries" libraries; then
         step "budget holds in a memory cgroup" budget_holds_in_a_cgroup
         step "figures hold in a memory cgroup" figures_hold_in_a_cgroup
     }
+    [ -z "$platforms" ] || step "other systems" other_systems
 fi
 
 echo
