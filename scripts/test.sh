@@ -3,7 +3,7 @@
 #
 #   LAYERLINE_REQUIRE_ALL=1   a skipped step is a failure
 #   LAYERLINE_PLATFORMS=1     the other systems too (`make test-platforms`, without the library's own tests there), beside the
-#                             second half of this, most of which keeps one processor busy
+#                             second half of this, as far as that leaves processors idle
 #   CARGO, CC, GO, PYTHON, MAKE   the programs to use
 set -u
 cd "$(dirname "$0")/.."
@@ -22,6 +22,7 @@ passed=0
 failed=0
 times=()
 skips=()
+left_out=()
 failures=()
 
 # step NAME COMMAND...: ends with 0 (passed), 77 (skipped; the reason is in $reason_file) or else (failed).
@@ -413,13 +414,16 @@ figures_hold_in_a_cgroup() {
 platforms=
 start_other_systems() {
     [ "${LAYERLINE_PLATFORMS:-0}" = 1 ] || return 0
-    LAYERLINE_QUICK=1 nice scripts/test_platforms.sh > "$target/platforms.log" 2>&1 &
+    LAYERLINE_QUICK=1 nice -n 19 scripts/test_platforms.sh > "$target/platforms.log" 2>&1 &
     platforms=$!
 }
 other_systems() {
     wait "$platforms"
-    local status=$?
+    local status=$? part
     cat "$target/platforms.log"
+    while read -r part; do
+        left_out+=("$part")
+    done < <(sed -n 's/^-- \(.*\): left out.*/\1/p' "$target/platforms.log")
     return $status
 }
 
@@ -487,6 +491,9 @@ for name in ${failures[@]+"${failures[@]}"}; do
 done
 for name in ${skips[@]+"${skips[@]}"}; do
     echo "skipped: $name"
+done
+for name in ${left_out[@]+"${left_out[@]}"}; do
+    echo "left out, as the time was over: $name"
 done
 echo "$passed passed, $failed failed, ${#skips[@]} skipped"
 if [ "${LAYERLINE_REQUIRE_ALL:-0}" = 1 ] && [ ${#skips[@]} -gt 0 ]; then
