@@ -40,8 +40,9 @@ by_make() {
 by_cargo_c() {
     local prefix=$1
     rm -rf "$prefix"
-    # Compiled in parallel: what is looked at is what is installed, not how fast it is.
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 "${CARGO:-cargo}" cinstall --release --prefix "$prefix" --manifest-path Cargo.toml
+    # Hardly optimised: what is looked at is what is installed, not how fast it is.
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
+        "${CARGO:-cargo}" cinstall --release --prefix "$prefix" --manifest-path Cargo.toml
     is_complete "$prefix"
 }
 

@@ -2,6 +2,7 @@
 
 use crate::gguf::Tensor;
 use crate::quant::Format;
+use crate::weights::frames::granule;
 use crate::weights::schedule::{Builder, MatrixId, Page, Schedule, Use};
 
 /// Marks the layer of a matrix that a pass may be routed to.
@@ -42,7 +43,7 @@ pub fn schedule_of(matrices: &[(u32, u64, u64)]) -> Schedule {
         }
         offset += tensor.bytes;
     }
-    builder.finish(&uses, layers, Some(last), 4096).unwrap()
+    builder.finish(&uses, layers, Some(last), granule()).unwrap()
 }
 
 #[test]
