@@ -66,15 +66,14 @@ same_logits() {
     logits_folder=${CARGO_TARGET_DIR:-$PWD/target} logits_of=$1
     shift
     [ -f "$logits_folder/logits-scalar" ] || { echo "no $logits_folder/logits-scalar: make test writes it" >&2; return 1; }
-    logits_there=$CROSS_TARGET_DIR/logits logits_here=$CROSS_TARGET_DIR/logits-here
+    logits_there=$CROSS_TARGET_DIR/logits logits_here=$logits_folder/logits-scalar
     set -- "$@" "$logits_there" "$logits_folder"/golden/quant/*.gguf "$logits_folder"/golden/quant2/*.gguf
     # shellcheck disable=SC3009
     [ "$logits_of" = formats ] || set -- "$@" "$logits_folder"/golden/{arch,arch2,family,long,peer}/*.gguf
     "$@" || return 1
     if [ "$logits_of" = formats ]; then
+        logits_here=$CROSS_TARGET_DIR/logits-here
         head -c "$(wc -c < "$logits_there")" "$logits_folder/logits-scalar" > "$logits_here"
-    else
-        cp "$logits_folder/logits-scalar" "$logits_here"
     fi
     [ -s "$logits_there" ] && cmp "$logits_here" "$logits_there" && echo "the same logits, $(wc -c < "$logits_there") bytes"
 }

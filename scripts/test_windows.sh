@@ -78,9 +78,7 @@ needs=$(sed -n 's/^\tDLL Name: //p' "$folder/layerline.dll.txt")
 ! grep -i -E 'gcc|pthread|stdc' <<< "$needs" || fail "layerline.dll needs a library of the compiler"
 
 step "C programs"
-# The tiny models, whose weights are drawn again.
 models=${CARGO_TARGET_DIR:-$root/target}/golden
-[ -f "$models/arch/llama.gguf" ] || cross_cargo "$target" run --quiet $cross_features --example golden -- target/golden
 toolchain=(-DCMAKE_SYSTEM_NAME=Windows -DCMAKE_C_COMPILER=$tools-gcc-posix -DCMAKE_CXX_COMPILER=$tools-g++-posix
     -DCMAKE_RC_COMPILER=$tools-windres "-DCMAKE_EXE_LINKER_FLAGS=-static" "-DCMAKE_CROSSCOMPILING_EMULATOR=$wine")
 cmake -S ctests -B "$folder/ctests" "${toolchain[@]}" -DLAYERLINE_LIB_DIR="$built" -DLAYERLINE_TEST_DATA="$models" \
