@@ -24,6 +24,8 @@ mod check;
 mod look_up;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod panels;
 mod scalar;
 
 pub use activations::{Activations, Form, Quantizer, activation_bytes};

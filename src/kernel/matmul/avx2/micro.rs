@@ -2,10 +2,11 @@
 
 use super::block32::{Block32, Kind32};
 use super::block256::{Block256, Kind256};
-use super::tile::{GROUPS, ROWS, Tile32, Tile256, fill32, fill256};
+use super::tile::{GROUPS, Tile32, Tile256, fill32, fill256};
 use super::{load, products};
 use crate::kernel::matmul::Job;
-use crate::kernel::matmul::activations::{Activations, Codes32, Codes256};
+use crate::kernel::matmul::activations::{Codes32, Codes256};
+use crate::kernel::matmul::panels::{ROWS, Step, panels};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -16,102 +17,6 @@ const PAIR: usize = 2;
 
 /// Sums of `T` tokens with two groups of rows.
 type Sums<V, const T: usize> = [[V; PAIR]; T];
-
-/// Tokens whose results are kept at hand while the columns go by: 64 KB. Were they summed in the output, whose rows lie
-/// whole multiples of 4 KB apart in most models, few of them would stay in a cache. Each panel takes the blocks apart anew.
-pub(in crate::kernel::matmul) const PANEL: usize = 512;
-
-/// Results so far: of each token, all rows of a tile.
-#[repr(C, align(64))]
-pub(in crate::kernel::matmul) struct Results(pub [[f32; ROWS]; PANEL]);
-
-impl Results {
-    /// Copies those of the tokens `from..from + count` to the output of `job`.
-    ///
-    /// # Safety
-    /// As `super::multiply`; `job` has no more than [`ROWS`] rows.
-    pub(in crate::kernel::matmul) unsafe fn store(&self, job: &Job, from: usize, count: usize) {
-        for (i, y) in self.0[..count].iter().enumerate() {
-            // SAFETY: the caller lets this thread write its rows of every token.
-            unsafe {
-                let to = job.out.ptr.add((from + i) * job.out.stride + job.start);
-                to.copy_from_nonoverlapping(y.as_ptr(), job.end - job.start);
-            }
-        }
-    }
-}
-
-/// What a tile of rows is for the loop over rows, columns and tokens.
-pub(in crate::kernel::matmul) trait Tile: Sized {
-    const EMPTY: Self;
-    /// 256 activations of a token.
-    type X;
-    fn of<'a>(acts: &'a Activations) -> &'a [Self::X];
-}
-
-impl Tile for Tile32 {
-    const EMPTY: Tile32 = Tile32::EMPTY;
-    type X = Codes32;
-    fn of<'a>(acts: &'a Activations) -> &'a [Codes32] {
-        acts.codes32()
-    }
-}
-
-impl Tile for Tile256 {
-    const EMPTY: Tile256 = Tile256::EMPTY;
-    type X = Codes256;
-    fn of<'a>(acts: &'a Activations) -> &'a [Codes256] {
-        acts.codes256()
-    }
-}
-
-/// Takes blocks apart for a tile.
-pub(in crate::kernel::matmul) type Fill<T> = unsafe fn(&mut T, &Job, usize);
-/// Multiplies a tile with so many tokens.
-pub(in crate::kernel::matmul) type Multiply<T> = unsafe fn(&Step<T, <T as Tile>::X>, usize, *mut [f32; ROWS]);
-
-/// The loop over rows, columns and tokens. Formats and instruction sets share it: it is given what takes the format's
-/// blocks apart, and what multiplies a tile with one token, and with more and more of them.
-///
-/// # Safety
-/// As `super::multiply`; `fill` and `offset` are those of the rows' format, and the processor has the instruction set of
-/// `fill` and `steps`.
-#[inline(never)]
-pub(in crate::kernel::matmul) unsafe fn panels<T: Tile>(
-    job: &Job,
-    fill: Fill<T>,
-    offset: i32,
-    steps: &[(usize, Multiply<T>)],
-) {
-    let (x, tokens) = (T::of(job.acts), job.acts.tokens());
-    let mut tile = T::EMPTY;
-    let mut results = Results([[0.0; ROWS]; PANEL]);
-    for start in (job.start..job.end).step_by(ROWS) {
-        let part = Job { start, end: job.end.min(start + ROWS), ..*job };
-        for from in (0..tokens).step_by(PANEL) {
-            let count = PANEL.min(tokens - from);
-            results.0[..count].fill([0.0; ROWS]);
-            for block in 0..job.k.div_ceil(256) {
-                // SAFETY: the caller's promises.
-                unsafe {
-                    fill(&mut tile, &part, block);
-                    let x = &x[block * tokens + from..][..count];
-                    let columns = (job.k - 256 * block).min(256);
-                    let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset };
-                    let mut t = 0;
-                    for &(tokens, multiply) in steps.iter().rev() {
-                        while count - t >= tokens {
-                            multiply(&step, t, results.0[t..].as_mut_ptr());
-                            t += tokens;
-                        }
-                    }
-                }
-            }
-            // SAFETY: the caller's promises.
-            unsafe { results.store(&part, from, count) };
-        }
-    }
-}
 
 /// The kernel for a kind of tile: `TOKENS` at a time, in the end those of the counts `$few` that make up the rest.
 macro_rules! over_tiles {
@@ -129,24 +34,6 @@ pub(in crate::kernel::matmul) use over_tiles;
 
 over_tiles!(rows32 of Block32, step32 of F::Kind, [1 2], fill32);
 over_tiles!(rows256 of Block256, step256 of F::Kind, [1 2], fill256);
-
-/// A tile of so many rows, and the activations of a panel's tokens that belong to its columns.
-pub(in crate::kernel::matmul) struct Step<'a, T, X> {
-    pub tile: &'a T,
-    pub x: &'a [X],
-    pub columns: usize,
-    pub rows: usize,
-    /// What is to be taken off the codes.
-    pub offset: i32,
-}
-
-impl<T, X> Step<'_, T, X> {
-    /// The groups with rows, the first of every `count`.
-    #[inline]
-    pub fn groups(&self, count: usize) -> impl Iterator<Item = usize> {
-        (0..self.rows.div_ceil(8)).step_by(count)
-    }
-}
 
 /// `v`, which the compiler has to have at this very place. It would otherwise turn a chain of sums into a tree, whose
 /// branches do not fit in the registers: half as many instructions again.
@@ -196,10 +83,10 @@ unsafe fn dot<const T: usize, const ORDERED: bool>(
 /// `to` holds the results of `T` tokens; the processor has the instruction set.
 #[inline(never)] // Formats of a kind share it.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
+unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
     let ones = _mm256_set1_epi16(1);
-    for group in step.groups(PAIR) {
+    for group in step.groups(8, PAIR) {
         for sub in 0..step.columns / 32 {
             // SAFETY: the caller's promises; every address is that of a field.
             unsafe {
@@ -245,7 +132,7 @@ unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32, Codes32>, t: usi
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn halves32<F: Kind32, const T: usize>(
-    step: &Step<Tile32, Codes32>,
+    step: &Step<Tile32>,
     x: &[Codes32; T],
     sub: usize,
     group: usize,
@@ -279,9 +166,9 @@ unsafe fn halves32<F: Kind32, const T: usize>(
 /// As [`step32`].
 #[inline(never)] // Formats of a kind share it.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
+unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256>, t: usize, to: *mut [f32; ROWS]) {
     let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
-    for group in step.groups(PAIR) {
+    for group in step.groups(8, PAIR) {
         // SAFETY: the caller's promises; every address is that of a field.
         unsafe {
             let mut sums = [[_mm256_setzero_si256(); PAIR]; T];

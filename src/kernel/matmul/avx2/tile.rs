@@ -7,12 +7,12 @@ use super::block32::{Block32, Kind32};
 use super::block256::{Block256, Kind256};
 use super::{halves_together, load};
 use crate::kernel::matmul::Job;
+use crate::kernel::matmul::activations::{Codes32, Codes256};
+use crate::kernel::matmul::panels::{ROWS, Tile};
 use std::arch::x86_64::*;
 
 /// Groups of eight rows in a tile.
-pub(in super::super) const GROUPS: usize = 4;
-/// Rows of a tile.
-pub(in super::super) const ROWS: usize = 8 * GROUPS;
+pub(in super::super) const GROUPS: usize = ROWS / 8;
 
 /// Codes as `[columns / 4][group][row][4]`.
 pub(in super::super) type Codes = [[[u8; 32]; GROUPS]; 64];
@@ -66,15 +66,18 @@ impl Unpack for Narrow {
     }
 }
 
-impl Tile256 {
-    pub(in super::super) const EMPTY: Tile256 = Tile256 {
+impl Tile for Tile256 {
+    const EMPTY: Tile256 = Tile256 {
         codes: [[[0; 32]; GROUPS]; 64],
         scales: [[[0; 8]; GROUPS]; 16],
         mins: [[[0; 8]; GROUPS]; 8],
         d: [[0.0; 8]; GROUPS],
         dmin: [[0.0; 8]; GROUPS],
     };
+    type X = Codes256;
+}
 
+impl Tile256 {
     /// Takes block `block` of the rows of `job`, no more than [`ROWS`], apart.
     ///
     /// # Safety
@@ -142,10 +145,13 @@ impl Tile256 {
     }
 }
 
-impl Tile32 {
-    pub(in super::super) const EMPTY: Tile32 =
+impl Tile for Tile32 {
+    const EMPTY: Tile32 =
         Tile32 { codes: [[[0; 32]; GROUPS]; 64], d: [[[0.0; 8]; GROUPS]; 8], min: [[[0.0; 8]; GROUPS]; 8] };
+    type X = Codes32;
+}
 
+impl Tile32 {
     /// Takes blocks `8 * eight..` of the rows of `job` apart, eight of them or as many as there are.
     ///
     /// # Safety

@@ -19,8 +19,9 @@ macro_rules! tile_kernels {
         use $crate::kernel::matmul::avx_vnni::SHIFT;
         use $crate::kernel::matmul::avx2::block32::{Block32, Kind32};
         use $crate::kernel::matmul::avx2::block256::{Block256, Kind256};
-        use $crate::kernel::matmul::avx2::micro::{Step, over_tiles, panels};
-        use $crate::kernel::matmul::avx2::tile::{GROUPS, ROWS, Tile32, Tile256, fill32};
+        use $crate::kernel::matmul::avx2::micro::over_tiles;
+        use $crate::kernel::matmul::avx2::tile::{GROUPS, Tile32, Tile256, fill32};
+        use $crate::kernel::matmul::panels::{ROWS, Step, panels};
 
         /// Tokens that share a pass over the tile.
         const TOKENS: usize = 6;
@@ -110,14 +111,14 @@ macro_rules! tile_kernels {
         /// `to` holds the results of `T` tokens; the processor has the instruction set.
         #[inline(never)] // Formats of a kind share it.
         #[target_feature(enable = $features)]
-        unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32, Codes32>, t: usize, to: *mut [f32; ROWS]) {
+        unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32>, t: usize, to: *mut [f32; ROWS]) {
             let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
             let offset = match (F::SIGNED, F::OFFSET) {
                 (true, _) => SHIFT,
                 (_, true) => step.offset,
                 _ => 0,
             };
-            for group in step.groups(PAIR * WIDE) {
+            for group in step.groups(8, PAIR * WIDE) {
                 // SAFETY: the caller's promises; every address is that of a field.
                 unsafe {
                     let mut y = results::<T>(to, group);
@@ -168,9 +169,9 @@ macro_rules! tile_kernels {
         /// As [`step32`].
         #[inline(never)] // Formats of a kind share it.
         #[target_feature(enable = $features)]
-        unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256, Codes256>, t: usize, to: *mut [f32; ROWS]) {
+        unsafe fn step256<F: Kind256, const T: usize>(step: &Step<Tile256>, t: usize, to: *mut [f32; ROWS]) {
             let x: &[Codes256; T] = step.x[t..t + T].try_into().expect("T tokens");
-            for group in step.groups(PAIR * WIDE) {
+            for group in step.groups(8, PAIR * WIDE) {
                 // SAFETY: the caller's promises; every address is that of a field.
                 unsafe {
                     let mut totals = [[zero(); PAIR]; T];

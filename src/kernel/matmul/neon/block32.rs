@@ -35,6 +35,24 @@ pub(super) trait Block32 {
         // SAFETY: the caller's promise; the halves start the block.
         unsafe { if Self::MIN { pairs_of_halves(blocks) } else { [halves(blocks); 2] } }
     }
+
+    /// The codes and scales of four blocks, which become the next ones, in formats with [`Self::ONE_HALF`].
+    ///
+    /// # Safety
+    /// As [`Self::codes`], for each block.
+    #[inline(always)]
+    unsafe fn next(at: &mut [*const u8; 4]) -> ([[int8x16_t; 2]; 4], float32x4_t) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let codes = [Self::codes(at[0], 0), Self::codes(at[1], 0), Self::codes(at[2], 0), Self::codes(at[3], 0)];
+            let scales = match Self::BYTES {
+                18 => neon::halves_in_steps::<18>(at),
+                22 => neon::halves_in_steps::<22>(at),
+                _ => unreachable!("bytes of a block with one half"),
+            };
+            (codes, scales)
+        }
+    }
 }
 
 pub(super) struct Q4_0;
@@ -162,6 +180,12 @@ impl Block32 for Q8_0 {
     unsafe fn codes(block: *const u8, _: usize) -> [int8x16_t; 2] {
         // SAFETY: 32 codes follow the half.
         unsafe { [load(block.add(2)), load(block.add(18))] }
+    }
+
+    #[inline(always)]
+    unsafe fn next(at: &mut [*const u8; 4]) -> ([[int8x16_t; 2]; 4], float32x4_t) {
+        // SAFETY: 32 codes follow the half.
+        unsafe { neon::halves_and_32_bytes_in_steps(at) }
     }
 }
 

@@ -10,7 +10,7 @@ use super::level::Level;
 use super::{load, store4};
 use crate::kernel::matmul::Job;
 use crate::kernel::matmul::activations::{Codes32, Codes256};
-use crate::kernel::neon::{self, *};
+use crate::kernel::neon::*;
 use std::marker::PhantomData;
 
 /// # Safety
@@ -85,49 +85,32 @@ fn times(v: float32x4_t, by: [float32x4_t; 2], lane: usize) -> float32x4_t {
 unsafe fn dot32<F: Block32, L: Level>(job: &Job, r: usize, x: &[Codes32]) -> float32x4_t {
     let mut rows = job.four(r);
     let mut y = vdupq_n_f32(0.0);
+    let mut sums = Running { sums: [vdupq_n_s32(0); 4], before: vdupq_n_s32(0), at: rows };
     for group in 0..job.k.div_ceil(256) {
-        // SAFETY: there is a block of each token for 256 columns or what is left of them.
-        let x = unsafe { x.get_unchecked(group * job.acts.tokens()) };
-        let mut sums = Running { sums: [vdupq_n_s32(0); 4], before: vdupq_n_s32(0), at: rows };
-        // SAFETY: eight numbers each.
-        let (dx, sx) = unsafe {
-            let eight = |p: *const f32| [vld1q_f32(p), vld1q_f32(p.add(4))];
-            (eight(x.d.as_ptr()), eight(x.s.as_ptr()))
-        };
-        let count = (job.k / 32 - 8 * group).min(8);
-        // SAFETY: `count` is that of the blocks that the rows have; `x` has eight times 32 codes.
+        // SAFETY: there is a block of each token for 256 columns or what is left of them; the rows have as many blocks.
         unsafe {
-            if count == 8 {
-                super::eight!(sub => { y = next32::<F, L>(&mut sums, rows, x, sub, [dx, sx], y); });
+            let x = x.get_unchecked(group * job.acts.tokens());
+            let numbers = [eight(&x.d), eight(&x.s)];
+            if group < job.k / 256 {
+                super::eight!(sub => { y = next32::<F, L>(&mut sums, rows, x, sub, numbers, y); });
+                rows = rows.each(|row| row.wrapping_add(F::EIGHT));
             } else {
-                for sub in 0..count {
-                    y = next32::<F, L>(&mut sums, rows, x, sub, [dx, sx], y);
+                for sub in 0..job.k % 256 / 32 {
+                    y = next32::<F, L>(&mut sums, rows, x, sub, numbers, y);
                 }
             }
         }
-        rows = rows.each(|row| row.wrapping_add(F::EIGHT));
     }
     y
 }
 
-/// The halves that start the blocks `at`, which become the next ones.
-///
-/// # Safety
-/// The blocks are readable.
 #[inline(always)]
-unsafe fn halves_in_steps<F: Block32>(at: &mut [*const u8; 4]) -> float32x4_t {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match F::BYTES {
-            18 => neon::halves_in_steps::<18>(at),
-            22 => neon::halves_in_steps::<22>(at),
-            34 => neon::halves_in_steps::<34>(at),
-            _ => unreachable!("bytes of a block with one half"),
-        }
-    }
+fn eight(numbers: &[f32; 8]) -> [float32x4_t; 2] {
+    // SAFETY: eight numbers.
+    unsafe { [vld1q_f32(numbers.as_ptr()), vld1q_f32(numbers.as_ptr().add(4))] }
 }
 
-/// Sums of products of four rows from the first column of 256 on, and their totals so far.
+/// Sums of products of four rows from the first column on, and their totals so far.
 struct Running {
     sums: [int32x4_t; 4],
     before: int32x4_t,
@@ -179,15 +162,17 @@ unsafe fn next32<F: Block32, L: Level>(
     unsafe {
         let q = x.q.as_ptr().add(32 * sub);
         let part = sub % F::PARTS;
-        let codes = [
-            F::codes(blocks[0], part),
-            F::codes(blocks[1], part),
-            F::codes(blocks[2], part),
-            F::codes(blocks[3], part),
-        ];
-        let [d, min] = match F::ONE_HALF {
-            true => [halves_in_steps::<F>(&mut sums.at); 2],
-            false => F::scales(blocks, sub % F::PARTS),
+        let (codes, [d, min]) = if F::ONE_HALF {
+            let (codes, d) = F::next(&mut sums.at);
+            (codes, [d; 2])
+        } else {
+            let codes = [
+                F::codes(blocks[0], part),
+                F::codes(blocks[1], part),
+                F::codes(blocks[2], part),
+                F::codes(blocks[3], part),
+            ];
+            (codes, F::scales(blocks, part))
         };
         sums.add::<L>(codes.each(|codes| codes[0]), q);
         let mut d = d;

@@ -4,142 +4,47 @@ use super::block32::Block32;
 use super::block256::Block256;
 use super::level::Level;
 use super::load;
-use super::tile::{GROUPS, ROWS, Spread, Tile32, Tile256};
+use super::tile::{GROUPS, PAIR, Spread, Tile32, Tile256};
 use crate::kernel::matmul::Job;
-use crate::kernel::matmul::activations::{Activations, Codes32, Codes256};
+use crate::kernel::matmul::activations::{Codes32, Codes256};
+use crate::kernel::matmul::panels::{Multiply, ROWS, Step, Tile, panels};
 use crate::kernel::neon::*;
+use std::mem::MaybeUninit;
 
-/// Groups of four rows that share a pass over the activations.
-const PAIR: usize = 2;
-
-/// Tokens whose results are kept at hand while the columns go by: 64 KB. Were they summed in the output, whose rows lie
-/// whole multiples of 4 KB apart in most models, few of them would stay in a cache. Each panel takes the blocks apart anew.
-const PANEL: usize = 512;
-
-/// Results so far: of each token, all rows of a tile.
-#[repr(C, align(64))]
-struct Results([[f32; ROWS]; PANEL]);
-
-/// What a tile of rows is for the loop over rows, columns and tokens.
-trait Tile: Sized {
-    const EMPTY: Self;
-    /// 256 activations of a token.
-    type X;
-    fn of<'a>(acts: &'a Activations) -> &'a [Self::X];
+/// Pairs of tokens: the last one may be half of a token that is not there.
+fn steps<T: Tile>(one: Multiply<T>, two: Multiply<T>) -> [(usize, Multiply<T>); 4] {
+    [(1, one), (2, one), (3, two), (4, two)]
 }
 
-impl Tile for Tile32 {
-    const EMPTY: Tile32 = Tile32::EMPTY;
-    type X = Codes32;
-    fn of<'a>(acts: &'a Activations) -> &'a [Codes32] {
-        acts.codes32()
-    }
-}
-
-impl Tile for Tile256 {
-    const EMPTY: Tile256 = Tile256::EMPTY;
-    type X = Codes256;
-    fn of<'a>(acts: &'a Activations) -> &'a [Codes256] {
-        acts.codes256()
-    }
-}
-
-/// Takes blocks apart for a tile.
-type Fill<T> = unsafe fn(&mut T, &Job, usize);
-/// Multiplies a tile with some pairs of tokens.
-type Multiply<T> = unsafe fn(&Step<T>, usize, *mut [f32; ROWS]);
-
-/// A tile of so many rows, and the activations of a panel's tokens that belong to its columns.
-struct Step<'a, T: Tile> {
-    tile: &'a T,
-    x: &'a [T::X],
-    columns: usize,
-    rows: usize,
-}
-
-impl<T: Tile> Step<'_, T> {
-    /// The token `t`, or the last one where `t` lies beyond it.
-    #[inline(always)]
-    fn token(&self, t: usize) -> &T::X {
-        &self.x[t.min(self.x.len() - 1)]
-    }
-
-    /// The groups with rows, the first of every pair.
-    #[inline(always)]
-    fn groups(&self) -> impl Iterator<Item = usize> + use<T> {
-        (0..self.rows.div_ceil(4)).step_by(PAIR)
-    }
+/// The token `t`, or the last one where `t` lies beyond it.
+#[inline(always)]
+fn token<'a, T: Tile>(step: &Step<'a, T>, t: usize) -> &'a T::X {
+    &step.x[t.min(step.x.len() - 1)]
 }
 
 /// # Safety
 /// As `super::multiply`.
 pub(super) unsafe fn rows32<F: Block32, L: Level>(job: &Job) {
-    let steps: [Multiply<Tile32>; 2] = match (F::MIN, F::HALVES) {
+    let [one, two]: [Multiply<Tile32>; 2] = match (F::MIN, F::HALVES) {
         (true, _) => [step32::<true, false, L, 1>, step32::<true, false, L, 2>],
         (_, true) => [step32::<false, true, L, 1>, step32::<false, true, L, 2>],
         _ => [step32::<false, false, L, 1>, step32::<false, false, L, 2>],
     };
     // SAFETY: the caller's promises.
-    unsafe { panels(job, |tile, job, eight| tile.fill::<F, L>(job, eight), steps) }
+    unsafe { panels(job, |tile, job, eight| tile.fill::<F, L>(job, eight), 0, &steps(one, two)) }
 }
 
 /// # Safety
 /// As `super::multiply`.
 pub(super) unsafe fn rows256<F: Block256, L: Level>(job: &Job) {
-    let steps: [Multiply<Tile256>; 2] = match (F::SUB, F::MINS) {
+    let [one, two]: [Multiply<Tile256>; 2] = match (F::SUB, F::MINS) {
         (16, false) => [step256::<16, false, L, 1>, step256::<16, false, L, 2>],
         (16, true) => [step256::<16, true, L, 1>, step256::<16, true, L, 2>],
         (_, false) => [step256::<32, false, L, 1>, step256::<32, false, L, 2>],
         (_, true) => [step256::<32, true, L, 1>, step256::<32, true, L, 2>],
     };
     // SAFETY: the caller's promises.
-    unsafe { panels(job, |tile, job, block| tile.fill::<F, L>(job, block), steps) }
-}
-
-/// The loop over rows, columns and tokens. Formats and instruction sets share it: it is given what takes the format's
-/// blocks apart, and what multiplies a tile with one and with two pairs of tokens.
-///
-/// # Safety
-/// As `super::multiply`; `fill` is that of the rows' format, and the processor has the instruction set of `steps`.
-#[inline(never)]
-unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>, [one, two]: [Multiply<T>; 2]) {
-    let (x, tokens) = (T::of(job.acts), job.acts.tokens());
-    let mut tile = T::EMPTY;
-    let mut results = Results([[0.0; ROWS]; PANEL]);
-    for start in (job.start..job.end).step_by(ROWS) {
-        let part = Job { start, end: job.end.min(start + ROWS), ..*job };
-        for from in (0..tokens).step_by(PANEL) {
-            let count = PANEL.min(tokens - from);
-            // Tokens go by pairs.
-            let places = count.next_multiple_of(2);
-            results.0[..places].fill([0.0; ROWS]);
-            for block in 0..job.k.div_ceil(256) {
-                // SAFETY: the caller's promises; there are results for each pair of tokens.
-                unsafe {
-                    fill(&mut tile, &part, block);
-                    let x = &x[block * tokens + from..][..count];
-                    let columns = (job.k - 256 * block).min(256);
-                    let step = Step { tile: &tile, x, columns, rows: part.end - part.start };
-                    let mut t = 0;
-                    while t + 4 <= places {
-                        two(&step, t, results.0[t..].as_mut_ptr());
-                        t += 4;
-                    }
-                    while t < places {
-                        one(&step, t, results.0[t..].as_mut_ptr());
-                        t += 2;
-                    }
-                }
-            }
-            for (i, y) in results.0[..count].iter().enumerate() {
-                // SAFETY: the caller lets this thread write its rows of every token.
-                unsafe {
-                    let to = job.out.ptr.add((from + i) * job.out.stride + part.start);
-                    to.copy_from_nonoverlapping(y.as_ptr(), part.end - part.start);
-                }
-            }
-        }
-    }
+    unsafe { panels(job, |tile, job, block| tile.fill::<F, L>(job, block), 0, &steps(one, two)) }
 }
 
 /// Sums of `P` pairs of tokens with a pair of groups.
@@ -147,42 +52,48 @@ type Sums<V, const P: usize> = [[[V; 2]; PAIR]; P];
 
 /// The codes of `P` pairs of tokens as [`Level::products`] wants them, sixteen columns at a time. All groups of rows share
 /// them, at one address.
-type Arranged<const P: usize> = [[[int8x16_t; 2]; P]; 16];
+type Arranged<const P: usize> = [MaybeUninit<[[int8x16_t; 2]; P]>; 16];
 
-/// Arranges the first `count` times sixteen columns of pairs of tokens.
+/// Arranges 32 columns of pairs of tokens for each two of `to`.
 ///
 /// # Safety
 /// The addresses are valid for reading as many bytes.
 #[inline(always)]
-unsafe fn arrange<L: Level, const P: usize>(q: [[*const i8; 2]; P], count: usize) -> Arranged<P> {
-    let mut arranged = [[[vdupq_n_s8(0); 2]; P]; 16];
-    for (chunk, arranged) in arranged[..count].iter_mut().enumerate() {
-        for (arranged, q) in arranged.iter_mut().zip(q) {
+unsafe fn arrange<L: Level, const P: usize>(q: [[*const i8; 2]; P], to: &mut [MaybeUninit<[[int8x16_t; 2]; P]>]) {
+    for (i, to) in to.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        for (half, to) in to.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            *arranged =
-                unsafe { L::arrange_tokens([load(q[0].add(16 * chunk).cast()), load(q[1].add(16 * chunk).cast())]) };
+            let of = |q: *const i8| unsafe { load(q.add(32 * i + 16 * half).cast()) };
+            to.write(q.map(|[a, b]| L::arrange_tokens([of(a), of(b)])));
         }
     }
-    arranged
 }
 
-/// Adds the products of sixteen columns.
+/// `address`, which the compiler does not know before it has the sums.
+#[inline(always)]
+fn behind_all<T, const P: usize>(mut address: *const T, sums: &Sums<int32x4_t, P>) -> *const T {
+    for [[a, b], [c, d]] in sums {
+        for sums in [a, b, c, d] {
+            address = behind(address, *sums);
+        }
+    }
+    address
+}
+
+/// Adds the products of the sixteen columns that start at `codes`, which become the next ones.
 ///
 /// # Safety
-/// The processor has the instruction set.
+/// The codes of a pair of groups are readable; the processor has the instruction set.
 #[inline(always)]
 unsafe fn add_products<L: Level, const P: usize>(
     mut sums: Sums<int32x4_t, P>,
-    codes: &[[i8; 64]; GROUPS],
-    group: usize,
+    codes: &mut *const i8,
     q: &[[int8x16_t; 2]; P],
 ) -> Sums<int32x4_t, P> {
-    // SAFETY: four vectors of codes; the instruction set is the caller's promise.
+    *codes = behind_all(*codes, &sums);
+    // SAFETY: the caller's promises.
     unsafe {
-        let w: [[int8x16_t; 4]; PAIR] = std::array::from_fn(|j| {
-            let codes: *const u8 = codes[group + j].as_ptr().cast();
-            std::array::from_fn(|i| load(codes.add(16 * i)))
-        });
+        let w: [[int8x16_t; 4]; PAIR] = load_128_in_steps(codes);
         for (sums, q) in sums.iter_mut().zip(q) {
             for (sums, w) in sums.iter_mut().zip(w) {
                 *sums = L::products(*sums, w, *q);
@@ -192,10 +103,16 @@ unsafe fn add_products<L: Level, const P: usize>(
     sums
 }
 
+/// What a tile has for each row, of a pair of groups.
+#[inline(always)]
+fn of_pair(from: &Spread, group: usize) -> &[[f32; 8]; PAIR] {
+    &from.as_chunks().0[group / PAIR]
+}
+
 /// A number of each row of a pair of groups.
 #[inline(always)]
-fn spread<L: Level>(from: &Spread, group: usize) -> [[float32x4_t; 2]; PAIR] {
-    std::array::from_fn(|j| L::spread(&from[group + j]))
+fn spread<L: Level>(from: &[[f32; 8]; PAIR]) -> [[float32x4_t; 2]; PAIR] {
+    std::array::from_fn(|j| L::spread(&from[j]))
 }
 
 /// All rows of the tile with the pairs of tokens from `t` on, added to the results at `to`.
@@ -208,33 +125,33 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
     t: usize,
     to: *mut [f32; ROWS],
 ) {
-    let x: [[&Codes32; 2]; P] = std::array::from_fn(|p| [0, 1].map(|i| step.token(t + 2 * p + i)));
+    let x: [[&Codes32; 2]; P] = std::array::from_fn(|p| [0, 1].map(|i| token(step, t + 2 * p + i)));
     let count = (step.columns / 32).min(8);
+    let mut q: Arranged<P> = [const { MaybeUninit::uninit() }; 16];
     // SAFETY: as many columns are there.
-    let q = unsafe { arrange::<L, P>(x.map(|pair| pair.map(|x| x.q.as_ptr())), 2 * count) };
-    let mut scales = [[[vdupq_n_f32(0.0); 2]; P]; 8];
-    let mut sums_of_x = scales;
-    for sub in 0..count {
-        for p in 0..P {
-            scales[sub][p] = L::of_tokens([x[p][0].d[sub], x[p][1].d[sub]]);
-            if MIN {
-                sums_of_x[sub][p] = L::of_tokens([x[p][0].s[sub], x[p][1].s[sub]]);
-            }
+    unsafe { arrange::<L, P>(x.map(|pair| pair.map(|x| x.q.as_ptr())), &mut q[..2 * count]) };
+    // Of each 32 columns the scales of the activations, and what their codes add up to.
+    let mut numbers: [[MaybeUninit<[[float32x4_t; 2]; P]>; 2]; 8] = [const { [const { MaybeUninit::uninit() }; 2] }; 8];
+    for (sub, [scales, sums]) in numbers[..count].iter_mut().enumerate() {
+        scales.write(x.map(|[a, b]| L::of_tokens([a.d[sub], b.d[sub]])));
+        if MIN {
+            sums.write(x.map(|[a, b]| L::of_tokens([a.s[sub], b.s[sub]])));
         }
     }
     let zero = [[[vdupq_n_s32(0); 2]; PAIR]; P];
-    for group in step.groups() {
+    for group in step.groups(4, PAIR) {
         // SAFETY: the caller's promises; every address is that of a field.
         unsafe {
             let at = |p: usize, j: usize, i: usize| to.add(2 * p + i).cast::<f32>().add(4 * (group + j));
             let mut y: Sums<float32x4_t, P> = std::array::from_fn(|p| {
                 std::array::from_fn(|j| L::by_sums([vld1q_f32(at(p, j, 0)), vld1q_f32(at(p, j, 1))]))
             });
+            let mut codes = step.tile.codes[group / PAIR].as_ptr().cast();
             for sub in 0..count {
-                let d = spread::<L>(&step.tile.d[sub], group);
-                let last = spread::<L>(&step.tile.min[sub], group);
-                let dx = scales[sub];
-                let add = |y: &mut Sums<float32x4_t, P>, sums: Sums<int32x4_t, P>, d: [[float32x4_t; 2]; PAIR]| {
+                let add = |y: &mut Sums<float32x4_t, P>, sums: Sums<int32x4_t, P>, d: &[Spread; 8]| {
+                    let d = spread::<L>(&*behind_all(of_pair(&d[sub], group), &sums));
+                    let [dx, _] = &*behind_all(&numbers[sub], &sums);
+                    let dx = dx.assume_init_ref();
                     for ((y, sums), dx) in y.iter_mut().zip(sums).zip(dx) {
                         for ((y, sums), d) in y.iter_mut().zip(sums).zip(d) {
                             for i in 0..2 {
@@ -243,15 +160,17 @@ unsafe fn step32<const MIN: bool, const HALVES: bool, L: Level, const P: usize>(
                         }
                     }
                 };
-                let first = add_products::<L, P>(zero, &step.tile.codes[2 * sub], group, &q[2 * sub]);
+                let (d, last) = (&step.tile.d, &step.tile.min);
+                let first = add_products::<L, P>(zero, &mut codes, q[2 * sub].assume_init_ref());
                 if HALVES {
                     add(&mut y, first, d);
                 }
                 let start = if HALVES { zero } else { first };
-                let sums = add_products::<L, P>(start, &step.tile.codes[2 * sub + 1], group, &q[2 * sub + 1]);
+                let sums = add_products::<L, P>(start, &mut codes, q[2 * sub + 1].assume_init_ref());
                 add(&mut y, sums, if HALVES { last } else { d });
                 if MIN {
-                    for (y, sx) in y.iter_mut().zip(sums_of_x[sub]) {
+                    let last = spread::<L>(of_pair(&last[sub], group));
+                    for (y, sx) in y.iter_mut().zip(numbers[sub][1].assume_init_ref()) {
                         for (y, min) in y.iter_mut().zip(last) {
                             for i in 0..2 {
                                 y[i] = vfmaq_f32(y[i], min[i], sx[i]);
@@ -282,19 +201,21 @@ unsafe fn step256<const SUB: usize, const MINS: bool, L: Level, const P: usize>(
     t: usize,
     to: *mut [f32; ROWS],
 ) {
-    let x: [[&Codes256; 2]; P] = std::array::from_fn(|p| [0, 1].map(|i| step.token(t + 2 * p + i)));
+    let x: [[&Codes256; 2]; P] = std::array::from_fn(|p| [0, 1].map(|i| token(step, t + 2 * p + i)));
+    let mut q: Arranged<P> = [const { MaybeUninit::uninit() }; 16];
     // SAFETY: 256 columns are there.
-    let q = unsafe { arrange::<L, P>(x.map(|pair| pair.map(|x| x.q.as_ptr())), 16) };
-    for group in step.groups() {
+    unsafe { arrange::<L, P>(x.map(|pair| pair.map(|x| x.q.as_ptr())), &mut q) };
+    for group in step.groups(4, PAIR) {
         // SAFETY: the caller's promises; every address is that of a field.
         unsafe {
             let mut sums = [[[vdupq_n_s32(0); 2]; PAIR]; P];
             let mut totals = sums;
-            for (sub, codes) in step.tile.codes.chunks_exact(SUB / 16).enumerate() {
-                for (i, codes) in codes.iter().enumerate() {
-                    sums = add_products::<L, P>(sums, codes, group, &q[SUB / 16 * sub + i]);
+            let mut codes = step.tile.codes[group / PAIR].as_ptr().cast();
+            for (sub, q) in q.chunks_exact(SUB / 16).enumerate() {
+                for q in q {
+                    sums = add_products::<L, P>(sums, &mut codes, q.assume_init_ref());
                 }
-                let scales = spread::<L>(&step.tile.scales[sub], group);
+                let scales = spread::<L>(&*behind_all(of_pair(&step.tile.scales[sub], group), &sums));
                 for (totals, sums) in totals.iter_mut().zip(sums) {
                     for ((totals, sums), scales) in totals.iter_mut().zip(sums).zip(scales) {
                         for i in 0..2 {

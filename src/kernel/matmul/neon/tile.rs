@@ -6,15 +6,18 @@ use super::decode::differences;
 use super::level::Level;
 use super::load;
 use crate::kernel::matmul::Job;
+use crate::kernel::matmul::activations::{Codes32, Codes256};
+use crate::kernel::matmul::panels::{ROWS, Tile};
 use crate::kernel::neon::*;
 
 /// Groups of four rows in a tile.
-pub(super) const GROUPS: usize = 8;
-/// Rows of a tile.
-pub(super) const ROWS: usize = 4 * GROUPS;
+pub(super) const GROUPS: usize = ROWS / 4;
 
-/// Codes as `[columns / 16][group]`, four vectors each.
-pub(super) type Codes = [[[i8; 64]; GROUPS]; 16];
+/// Groups of four rows that share a pass over the activations.
+pub(super) const PAIR: usize = 2;
+
+/// Codes as `[pair of groups][columns / 16][group of the pair]`, four vectors each, so that those of a pair are read in one go.
+pub(super) type Codes = [[[[i8; 64]; PAIR]; 16]; GROUPS / PAIR];
 
 /// A number of each row as [`Level::spread`] reads it.
 pub(super) type Spread = [[f32; 8]; GROUPS];
@@ -57,11 +60,11 @@ impl Four {
     /// Puts the first `count` times 16 columns in their place in a tile.
     #[inline(always)]
     fn arrange<L: Level>(&self, to: &mut Codes, group: usize, count: usize) {
-        for (i, to) in to[..count].iter_mut().enumerate() {
+        for (i, to) in to[group / PAIR][..count].iter_mut().enumerate() {
             // SAFETY: 16 columns of a row.
             let rows = std::array::from_fn(|r| unsafe { load(self.0[r][16 * i..][..16].as_ptr().cast()) });
             let arranged = L::arrange(rows);
-            for (to, v) in to[group].as_chunks_mut::<16>().0.iter_mut().zip(arranged) {
+            for (to, v) in to[group % PAIR].as_chunks_mut::<16>().0.iter_mut().zip(arranged) {
                 // SAFETY: 16 bytes.
                 unsafe { vst1q_s8(to.as_mut_ptr(), v) };
             }
@@ -91,15 +94,18 @@ fn by_sub(rows: [int16x8_t; 4]) -> [[i16; 4]; 8] {
     subs
 }
 
-impl Tile256 {
-    pub(super) const EMPTY: Tile256 = Tile256 {
-        codes: [[[0; 64]; GROUPS]; 16],
+impl Tile for Tile256 {
+    const EMPTY: Tile256 = Tile256 {
+        codes: [[[[0; 64]; PAIR]; 16]; GROUPS / PAIR],
         scales: [[[0.0; 8]; GROUPS]; 16],
         mins: [[[0; 4]; GROUPS]; 16],
         d: [[0.0; 4]; GROUPS],
         dmin: [[0.0; 4]; GROUPS],
     };
+    type X = Codes256;
+}
 
+impl Tile256 {
     /// Takes block `block` of the rows of `job`, no more than [`ROWS`], apart.
     ///
     /// # Safety
@@ -147,10 +153,16 @@ impl Tile256 {
     }
 }
 
-impl Tile32 {
-    pub(super) const EMPTY: Tile32 =
-        Tile32 { codes: [[[0; 64]; GROUPS]; 16], d: [[[0.0; 8]; GROUPS]; 8], min: [[[0.0; 8]; GROUPS]; 8] };
+impl Tile for Tile32 {
+    const EMPTY: Tile32 = Tile32 {
+        codes: [[[[0; 64]; PAIR]; 16]; GROUPS / PAIR],
+        d: [[[0.0; 8]; GROUPS]; 8],
+        min: [[[0.0; 8]; GROUPS]; 8],
+    };
+    type X = Codes32;
+}
 
+impl Tile32 {
     /// Takes blocks for the columns `256 * eight..` of the rows of `job` apart, for 256 or as many as there are.
     ///
     /// # Safety
