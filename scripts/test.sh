@@ -2,8 +2,8 @@
 # Every test there is, step by step. What cannot run here is named at the end, with the reason.
 #
 #   LAYERLINE_REQUIRE_ALL=1   a skipped step is a failure
-#   LAYERLINE_PLATFORMS=1     the other systems too (`make test-platforms`, without the library's own tests there), beside the
-#                             second half of this, as far as that leaves processors idle
+#   LAYERLINE_PLATFORMS=1     the other systems too (`make test-platforms`, without the library's own tests there), beside most
+#                             of this, as far as that leaves processors idle
 #   CARGO, CC, GO, PYTHON, MAKE   the programs to use
 set -u
 cd "$(dirname "$0")/.."
@@ -147,7 +147,7 @@ same_bits_without_prefetch() {
 same_bits_by_every_instruction_set() {
     local logits=$target/tests/examples/logits out=$target/logits name names
     local models=("$target"/golden/{quant,quant2,arch,arch2,family,long,peer}/*.gguf)
-    names=$("$logits" --instructions) || return 1
+    "$CARGO" build --profile tests --quiet --example logits && names=$("$logits" --instructions) || return 1
     for name in $names; do
         "$logits" --instructions "$name" "$out-$name" "${models[@]}" && cmp "$out-scalar" "$out-$name" || return 1
     done
@@ -410,7 +410,7 @@ figures_hold_in_a_cgroup() {
     cat "$reason_file"
 }
 
-# What the other systems are compared with is there by now: the libraries, the tiny models and their logits.
+# They are compared with the libraries, the tiny models and their logits.
 platforms=
 start_other_systems() {
     [ "${LAYERLINE_PLATFORMS:-0}" = 1 ] || return 0
@@ -431,20 +431,22 @@ mkdir -p "$target"
 install_tools
 step "fetch the small model" fetch_model smollm2
 step "fetch Gemma 3" fetch_model gemma3
+# First what the other systems are compared with: they run beside everything else.
+step "tiny models" golden_models
+step "same bits by every instruction set" same_bits_by_every_instruction_set
+libraries_are_there=
+step "libraries" libraries && libraries_are_there=1 && start_other_systems
 step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
-step "tiny models" golden_models
 step "same bits without prefetch" same_bits_without_prefetch
 rm -rf "$without_prefetch"
-step "same bits by every instruction set" same_bits_by_every_instruction_set
 step "tokenisers agree with other packages" tokenizers_agree
 step "logits agree with float64" float64_agrees
 step "header is what the source says" header_is_fresh
 step "reference" reference
 step "interface of the last release" interface_keeps_its_promise check
 step "what would break it is noticed" interface_keeps_its_promise test
-if step "libraries" libraries; then
-    start_other_systems
+if [ -n "$libraries_are_there" ]; then
     native=$(native_libs)
     step "exported symbols" symbols_are_listed
     step "size of the library" library_is_small
