@@ -121,13 +121,9 @@ cargo_test() {
     return "$status"
 }
 rust_tests() { cargo_test rust-tests; }
-# Where other features are built, so that the libraries in release/ are always those that `make lib` makes, and programs
-# linked with them go on running. It goes when the last step has used it.
-without_prefetch=$target/without-prefetch
 # The library's own; that all models have the same bits is the next step but one. The others test what no feature changes.
 rust_tests_without_prefetch() {
-    CARGO_TARGET_DIR=$without_prefetch cargo_test rust-tests-without-prefetch --no-default-features \
-        --lib --test stress --test threads
+    cargo_test rust-tests-without-prefetch --no-default-features --lib --test stress --test threads
 }
 
 # The tiny models, whose weights are drawn again.
@@ -138,7 +134,7 @@ same_bits_without_prefetch() {
     local out=$target/logits models=("$target"/golden/arch/*.gguf "$target"/golden/quant/*.gguf)
     [ ! -f "$small_model" ] || models+=("$small_model")
     "$CARGO" run --profile tests --quiet --example logits -- "$out-default" "${models[@]}" &&
-        CARGO_TARGET_DIR=$without_prefetch "$CARGO" run --profile tests --quiet --no-default-features --example logits -- \
+        "$CARGO" run --profile tests --quiet --no-default-features --example logits -- \
             "$out-without-prefetch" "${models[@]}" &&
         cmp "$out-default" "$out-without-prefetch"
 }
@@ -160,7 +156,7 @@ header_is_fresh() {
     rm -rf "$copy" && mkdir -p "$copy" &&
         tar -cf - --exclude=./target --exclude=./models --exclude=./.git --exclude=./tests/data --exclude=./fuzz . |
         tar -xf - -C "$copy" && touch "$copy/build.rs" || return 1
-    (cd "$copy" && CARGO_TARGET_DIR=$target/header "$CARGO" check --features generate-header) || return 1
+    (cd "$copy" && CARGO_TARGET_DIR=$target/header "$CARGO" check --no-default-features --features generate-header) || return 1
     if ! diff -u include/layerline.h "$copy/include/layerline.h"; then
         echo "include/layerline.h is stale: run \`make header\` and commit it"
         return 1
@@ -439,7 +435,6 @@ step "libraries" libraries && libraries_are_there=1 && start_other_systems
 step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
 step "same bits without prefetch" same_bits_without_prefetch
-rm -rf "$without_prefetch"
 step "tokenisers agree with other packages" tokenizers_agree
 step "logits agree with float64" float64_agrees
 step "header is what the source says" header_is_fresh

@@ -11,8 +11,9 @@ models=$(cd "$1" && pwd)
 triple=$(uname -m)-unknown-linux-musl
 out=$CROSS_TARGET_DIR/musl
 mkdir -p "$out"
+# It runs for seconds: most of the time is the compiler's.
 # shellcheck disable=SC2086
-cross_cargo "$triple" rustc --lib --crate-type staticlib $cross_features
+CARGO_PROFILE_DEV_OPT_LEVEL=1 cross_cargo "$triple" rustc --lib --crate-type staticlib $cross_features
 library=$CROSS_TARGET_DIR/$triple/debug/liblayerline.a
 # Debian's libgcc is made for the GNU C library, of which it asks this; refused, it goes on as with musl's own.
 echo 'int _dl_find_object(void *at, void *found) { (void)at; (void)found; return -1; }' > "$out/unwind.c"

@@ -29,8 +29,8 @@ clang --target=wasm32-wasi -O2 -Wall -Wextra -Werror -c scripts/wasm/libc.c -o "
 export RUSTFLAGS="-D warnings"
 
 # A module for hosts, which exports the C functions, the allocator, and a table that takes the host's callbacks; and the
-# library for programs.
-cross_cargo wasm32-wasip1 rustc --lib --no-default-features --crate-type cdylib,staticlib -- -C linker=wasm-ld -C link-self-contained=no \
+# library for programs. They run for seconds: most of the time is the compiler's.
+CARGO_PROFILE_DEV_OPT_LEVEL=1 cross_cargo wasm32-wasip1 rustc --lib --no-default-features --crate-type cdylib,staticlib -- -C linker=wasm-ld -C link-self-contained=no \
     -C link-arg="-L$sysroot" -C link-arg="$sysroot/crt1-reactor.o" -C link-arg="$out/libc.o" -C link-arg=--export=malloc -C link-arg=--export=free \
     -C link-arg=--export-table -C link-arg=--growable-table
 module=$CROSS_TARGET_DIR/wasm32-wasip1/debug/layerline.wasm

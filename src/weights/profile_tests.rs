@@ -29,12 +29,12 @@ fn sorted(mut experts: Vec<usize>) -> Vec<usize> {
     experts
 }
 
-/// The experts that reads touched, in their order, each once.
+/// The experts of which reads brought a whole page, in their order, each once. A read brings parts of neighbours too.
 fn experts_of(s: &Schedule, reads: &[Range<u64>]) -> Vec<usize> {
     let mut found = Vec::new();
     for read in reads {
-        let touched = s.pages.iter().filter(|p| read.contains(&(p.offset + p.bytes / 2)));
-        for e in touched.filter_map(|p| p.expert()) {
+        let whole = s.pages.iter().filter(|p| read.start <= p.offset && p.offset + p.bytes <= read.end);
+        for e in whole.filter_map(|p| p.expert()) {
             if !found.contains(&e) {
                 found.push(e);
             }

@@ -66,8 +66,6 @@ pub(super) struct Step<'a, T: Tile> {
     pub x: &'a [T::X],
     pub columns: usize,
     pub rows: usize,
-    /// What is to be taken off the codes.
-    pub offset: i32,
 }
 
 impl<T: Tile> Step<'_, T> {
@@ -78,15 +76,15 @@ impl<T: Tile> Step<'_, T> {
     }
 }
 
-/// Multiplies the rows of `job` with all tokens. It is given what takes the format's blocks apart, what is to be taken off
-/// their codes, and what multiplies a tile with one token, and with more and more of them. Each may write results of
-/// further tokens, up to a whole number of fours from the first one: they hold nothing yet.
+/// Multiplies the rows of `job` with all tokens. It is given what takes the format's blocks apart, and what multiplies a tile
+/// with one token, and with more and more of them. Each may write results of further tokens, up to a whole number of fours
+/// from the first one: they hold nothing yet.
 ///
 /// # Safety
-/// As `super::multiply`; `fill` and `offset` are those of the rows' format, and the processor has the instruction set of
-/// `fill` and `steps`.
+/// As `super::multiply`; `fill` is that of the rows' format, and the processor has the instruction set of `fill` and
+/// `steps`.
 #[inline(never)]
-pub(super) unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>, offset: i32, steps: &[(usize, Multiply<T>)]) {
+pub(super) unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>, steps: &[(usize, Multiply<T>)]) {
     const { assert!(PANEL.is_multiple_of(4)) };
     let (x, tokens) = (T::X::of(job.acts), job.acts.tokens());
     let mut tile = T::EMPTY;
@@ -102,7 +100,7 @@ pub(super) unsafe fn panels<T: Tile>(job: &Job, fill: Fill<T>, offset: i32, step
                     fill(&mut tile, &part, block);
                     let x = &x[block * tokens + from..][..count];
                     let columns = (job.k - 256 * block).min(256);
-                    let step = Step { tile: &tile, x, columns, rows: part.end - part.start, offset };
+                    let step = Step { tile: &tile, x, columns, rows: part.end - part.start };
                     let mut t = 0;
                     for &(tokens, multiply) in steps.iter().rev() {
                         while count - t >= tokens {

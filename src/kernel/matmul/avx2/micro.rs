@@ -25,7 +25,7 @@ macro_rules! over_tiles {
         /// As `super::multiply`.
         pub(in crate::kernel::matmul) unsafe fn $name<F: $block>(job: &Job) {
             // SAFETY: the caller's promises.
-            unsafe { panels(job, $fill::<F>, F::OFFSET, &[$(($few, $step::<$kind, $few>),)* (TOKENS, $step::<$kind, TOKENS>)]) }
+            unsafe { panels(job, $fill::<F>, &[$(($few, $step::<$kind, $few>),)* (TOKENS, $step::<$kind, TOKENS>)]) }
         }
     };
 }
@@ -107,7 +107,7 @@ unsafe fn step32<F: Kind32, const T: usize>(step: &Step<Tile32>, t: usize, to: *
                 let d = pair(&step.tile.d[sub], group);
                 let min = pair(&step.tile.min[sub], group);
                 for (i, (wide, x)) in wide.into_iter().zip(x).enumerate() {
-                    let off = _mm256_set1_epi32(step.offset * x.sum[sub]);
+                    let off = _mm256_set1_epi32(step.tile.offset * x.sum[sub]);
                     for (g, wide) in wide.into_iter().enumerate() {
                         let sum = if F::OFFSET { _mm256_sub_epi32(wide, off) } else { wide };
                         let sum = _mm256_cvtepi32_ps(sum);
@@ -147,7 +147,7 @@ unsafe fn halves32<F: Kind32, const T: usize>(
             let narrow = dot::<T, true>(F::SIGNED, codes, group, q);
             let d = pair(scales, group);
             for (i, (narrow, x)) in narrow.into_iter().zip(x).enumerate() {
-                let off = _mm256_set1_epi32(step.offset * x.sum16[2 * sub + half] as i32);
+                let off = _mm256_set1_epi32(step.tile.offset * x.sum16[2 * sub + half] as i32);
                 for (g, narrow) in narrow.into_iter().enumerate() {
                     let wide = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
                     let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(wide, off));

@@ -37,6 +37,8 @@ pub(in super::super) struct Tile32 {
     pub d: [[[f32; 8]; GROUPS]; 8],
     /// In formats with a scale for every 16 elements, which have no min, the scale of the last ones of 32.
     pub min: [[[f32; 8]; GROUPS]; 8],
+    /// What is to be taken off the codes.
+    pub offset: i32,
 }
 
 /// How blocks of 256 are taken apart for a tile.
@@ -147,7 +149,7 @@ impl Tile256 {
 
 impl Tile for Tile32 {
     const EMPTY: Tile32 =
-        Tile32 { codes: [[[0; 32]; GROUPS]; 64], d: [[[0.0; 8]; GROUPS]; 8], min: [[[0.0; 8]; GROUPS]; 8] };
+        Tile32 { codes: [[[0; 32]; GROUPS]; 64], d: [[[0.0; 8]; GROUPS]; 8], min: [[[0.0; 8]; GROUPS]; 8], offset: 0 };
     type X = Codes32;
 }
 
@@ -161,6 +163,7 @@ impl Tile32 {
     pub(in super::super) unsafe fn fill<F: Block32>(&mut self, job: &Job, eight: usize) {
         const { assert!((F::OFFSET != 0) == F::Kind::OFFSET) };
         let count = (job.k / 32 - 8 * eight).min(8);
+        self.offset = F::OFFSET;
         for group in 0..(job.end - job.start).div_ceil(8) {
             let mut bytes = Bytes::ZERO;
             for half in 0..2 {

@@ -115,7 +115,7 @@ macro_rules! tile_kernels {
             let x: &[Codes32; T] = step.x[t..t + T].try_into().expect("T tokens");
             let offset = match (F::SIGNED, F::OFFSET) {
                 (true, _) => SHIFT,
-                (_, true) => step.offset,
+                (_, true) => step.tile.offset,
                 _ => 0,
             };
             for group in step.groups(8, PAIR * WIDE) {

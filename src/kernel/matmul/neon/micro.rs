@@ -31,7 +31,7 @@ pub(super) unsafe fn rows32<F: Block32, L: Level>(job: &Job) {
         _ => [step32::<false, false, L, 1>, step32::<false, false, L, 2>],
     };
     // SAFETY: the caller's promises.
-    unsafe { panels(job, |tile, job, eight| tile.fill::<F, L>(job, eight), 0, &steps(one, two)) }
+    unsafe { panels(job, |tile, job, eight| tile.fill::<F, L>(job, eight), &steps(one, two)) }
 }
 
 /// # Safety
@@ -44,7 +44,7 @@ pub(super) unsafe fn rows256<F: Block256, L: Level>(job: &Job) {
         (_, true) => [step256::<32, true, L, 1>, step256::<32, true, L, 2>],
     };
     // SAFETY: the caller's promises.
-    unsafe { panels(job, |tile, job, block| tile.fill::<F, L>(job, block), 0, &steps(one, two)) }
+    unsafe { panels(job, |tile, job, block| tile.fill::<F, L>(job, block), &steps(one, two)) }
 }
 
 /// Sums of `P` pairs of tokens with a pair of groups.
