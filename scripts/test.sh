@@ -121,9 +121,13 @@ cargo_test() {
     return "$status"
 }
 rust_tests() { cargo_test rust-tests; }
+# Where other features are built, as cargo would otherwise compile the library anew at each change from one to the other. It
+# goes when the last step has used it.
+without_prefetch=$target/without-prefetch
 # The library's own; that all models have the same bits is the next step but one. The others test what no feature changes.
 rust_tests_without_prefetch() {
-    cargo_test rust-tests-without-prefetch --no-default-features --lib --test stress --test threads
+    CARGO_TARGET_DIR=$without_prefetch cargo_test rust-tests-without-prefetch --no-default-features \
+        --lib --test stress --test threads
 }
 
 # The tiny models, whose weights are drawn again.
@@ -134,7 +138,7 @@ same_bits_without_prefetch() {
     local out=$target/logits models=("$target"/golden/arch/*.gguf "$target"/golden/quant/*.gguf)
     [ ! -f "$small_model" ] || models+=("$small_model")
     "$CARGO" run --profile tests --quiet --example logits -- "$out-default" "${models[@]}" &&
-        "$CARGO" run --profile tests --quiet --no-default-features --example logits -- \
+        CARGO_TARGET_DIR=$without_prefetch "$CARGO" run --profile tests --quiet --no-default-features --example logits -- \
             "$out-without-prefetch" "${models[@]}" &&
         cmp "$out-default" "$out-without-prefetch"
 }
@@ -435,6 +439,7 @@ step "libraries" libraries && libraries_are_there=1 && start_other_systems
 step "rust tests" rust_tests
 step "rust tests without prefetch" rust_tests_without_prefetch
 step "same bits without prefetch" same_bits_without_prefetch
+rm -rf "$without_prefetch"
 step "tokenisers agree with other packages" tokenizers_agree
 step "logits agree with float64" float64_agrees
 step "header is what the source says" header_is_fresh
