@@ -293,34 +293,29 @@ pub(super) unsafe fn halves_in_steps<const BYTES: usize>(at: &mut [*const u8; 4]
     from_four_halves(bits)
 }
 
-/// The halves at four addresses, as singles, and the 32 bytes that follow each; the addresses become those behind them.
+/// The 32 bytes at four addresses; the addresses become those behind them.
 ///
 /// # Safety
-/// Each address is valid for reading 34 bytes.
+/// Each address is valid for reading 32 bytes.
 #[inline(always)]
-pub(super) unsafe fn halves_and_32_bytes_in_steps(at: &mut [*const u8; 4]) -> ([[int8x16_t; 2]; 4], float32x4_t) {
-    let bits: uint16x4_t;
+pub(super) unsafe fn load_32_in_steps(at: &mut [*const u8; 4]) -> [[int8x16_t; 2]; 4] {
     let (a0, a1, b0, b1): (int8x16_t, int8x16_t, int8x16_t, int8x16_t);
     let (c0, c1, d0, d1): (int8x16_t, int8x16_t, int8x16_t, int8x16_t);
     let [a, b, c, d] = at;
     // SAFETY: reads what is the caller's promise; no alignment is needed.
     unsafe {
         asm!(
-            "ldr {0:h}, [{1}], #2",
-            "ld1 {{{0:v}.h}}[1], [{2}], #2",
-            "ld1 {{{0:v}.h}}[2], [{3}], #2",
-            "ld1 {{{0:v}.h}}[3], [{4}], #2",
-            "ld1 {{v16.16b, v17.16b}}, [{1}], #32",
-            "ld1 {{v18.16b, v19.16b}}, [{2}], #32",
-            "ld1 {{v20.16b, v21.16b}}, [{3}], #32",
-            "ld1 {{v22.16b, v23.16b}}, [{4}], #32",
-            out(vreg) bits, inout(reg) *a, inout(reg) *b, inout(reg) *c, inout(reg) *d,
+            "ld1 {{v16.16b, v17.16b}}, [{0}], #32",
+            "ld1 {{v18.16b, v19.16b}}, [{1}], #32",
+            "ld1 {{v20.16b, v21.16b}}, [{2}], #32",
+            "ld1 {{v22.16b, v23.16b}}, [{3}], #32",
+            inout(reg) *a, inout(reg) *b, inout(reg) *c, inout(reg) *d,
             out("v16") a0, out("v17") a1, out("v18") b0, out("v19") b1,
             out("v20") c0, out("v21") c1, out("v22") d0, out("v23") d1,
             options(pure, readonly, nostack, preserves_flags),
         );
     }
-    ([[a0, a1], [b0, b1], [c0, c1], [d0, d1]], from_four_halves(bits))
+    [[a0, a1], [b0, b1], [c0, c1], [d0, d1]]
 }
 
 /// Twice 64 bytes; the address becomes the one behind them.

@@ -36,6 +36,16 @@ pub(super) trait Block32 {
         unsafe { if Self::MIN { pairs_of_halves(blocks) } else { [halves(blocks); 2] } }
     }
 
+    /// The codes of part `part` of four blocks.
+    ///
+    /// # Safety
+    /// As [`Self::codes`], for each block.
+    #[inline(always)]
+    unsafe fn codes_of_four(blocks: [*const u8; 4], part: usize) -> [[int8x16_t; 2]; 4] {
+        // SAFETY: the caller's promise.
+        blocks.each(|block| unsafe { Self::codes(block, part) })
+    }
+
     /// The codes and scales of four blocks, which become the next ones, in formats with [`Self::ONE_HALF`].
     ///
     /// # Safety
@@ -44,7 +54,7 @@ pub(super) trait Block32 {
     unsafe fn next(at: &mut [*const u8; 4]) -> ([[int8x16_t; 2]; 4], float32x4_t) {
         // SAFETY: the caller's promise.
         unsafe {
-            let codes = [Self::codes(at[0], 0), Self::codes(at[1], 0), Self::codes(at[2], 0), Self::codes(at[3], 0)];
+            let codes = Self::codes_of_four(*at, 0);
             let scales = match Self::BYTES {
                 18 => neon::halves_in_steps::<18>(at),
                 22 => neon::halves_in_steps::<22>(at),
@@ -185,7 +195,10 @@ impl Block32 for Q8_0 {
     #[inline(always)]
     unsafe fn next(at: &mut [*const u8; 4]) -> ([[int8x16_t; 2]; 4], float32x4_t) {
         // SAFETY: 32 codes follow the half.
-        unsafe { neon::halves_and_32_bytes_in_steps(at) }
+        unsafe {
+            let scales = neon::halves_in_steps::<2>(at);
+            (neon::load_32_in_steps(at), scales)
+        }
     }
 }
 

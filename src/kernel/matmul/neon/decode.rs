@@ -166,13 +166,7 @@ unsafe fn next32<F: Block32, L: Level>(
             let (codes, d) = F::next(&mut sums.at);
             (codes, [d; 2])
         } else {
-            let codes = [
-                F::codes(blocks[0], part),
-                F::codes(blocks[1], part),
-                F::codes(blocks[2], part),
-                F::codes(blocks[3], part),
-            ];
-            (codes, F::scales(blocks, part))
+            (F::codes_of_four(blocks, part), F::scales(blocks, part))
         };
         sums.add::<L>(codes.each(|codes| codes[0]), q);
         let mut d = d;
