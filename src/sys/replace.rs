@@ -34,7 +34,11 @@ fn replace_by(
     let failed = |what: &str, e: io::Error| Error::io(format!("{}: {what}{e}", path.display()));
     let target = followed(path).map_err(|e| failed("", e))?;
     let path = target.as_path();
-    match fs::metadata(path) {
+    #[cfg(not(windows))]
+    let there = fs::metadata(path);
+    #[cfg(windows)]
+    let there = super::windows::file::while_in_use(|| fs::metadata(path));
+    match there {
         Ok(there) if !there.is_file() => return Err(Error::io(format!("{}: not a regular file", path.display()))),
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("", e)),
         _ => {}

@@ -6,7 +6,7 @@ use std::io;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::path::Path;
 use std::ptr::null_mut;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_CALL_NOT_IMPLEMENTED, ERROR_HANDLE_EOF, ERROR_INVALID_FUNCTION, ERROR_INVALID_PARAMETER,
@@ -120,16 +120,23 @@ fn information<T: Default>(file: &File, class: FILE_INFO_BY_HANDLE_CLASS) -> Opt
     (known != 0).then_some(info)
 }
 
-/// Gives a file another name; what has the name is replaced. While somebody has that open, Windows may refuse: a reader of
-/// it, or a program that looks at new files. It is tried again for about a second.
+/// Gives a file another name; what has the name is replaced.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    while_in_use(|| std::fs::rename(from, to))
+}
+
+/// What is done with a name, Windows may refuse while somebody has its file open, or is replacing it: a reader, a writer of
+/// the same name, a program that looks at new files. It is tried again for two seconds. The pauses stay short, as each of
+/// those may come again and again.
+pub fn while_in_use<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        match std::fs::rename(from, to) {
-            Err(e) if is_in_use(&e) && pause < Duration::from_millis(512) => std::thread::sleep(pause),
+        match attempt() {
+            Err(e) if is_in_use(&e) && begun.elapsed() < Duration::from_secs(2) => std::thread::sleep(pause),
             result => return result,
         }
-        pause *= 2;
+        pause = (2 * pause).min(Duration::from_millis(8));
     }
 }
 
