@@ -38,6 +38,9 @@ fn main() {
         println!("cargo:rerun-if-changed=include/cbindgen.toml");
         println!("cargo:rerun-if-changed=include/header.rs");
         let text = header::generate(root.as_ref()).expect("the header follows from the source");
-        std::fs::write(format!("{root}/include/layerline.h"), text).expect("include/layerline.h can be written");
+        let file = format!("{root}/include/layerline.h");
+        if std::fs::read_to_string(&file).ok().as_ref() != Some(&text) {
+            std::fs::write(file, text).expect("include/layerline.h can be written");
+        }
     }
 }

@@ -330,7 +330,7 @@ static void pieces_are_whole_characters(layerline_model *model)
     uint64_t seed;
     int32_t prompt[2] = { 1, 3 + 0xE2 };
     CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_temperature(sampler, 3.0f));
-    for (seed = 0; seed < (getenv("LAYERLINE_QUICK") != NULL ? 2u : 8u); seed++) {
+    for (seed = 0; seed < (quick() ? 2u : 8u); seed++) {
         layerline_session *session = new_session(model, 0);
         CHECK_STATUS(LAYERLINE_OK, layerline_sampler_set_seed(sampler, seed));
         memset(&h, 0, sizeof h);
@@ -381,7 +381,7 @@ static bool real_text(void)
     }
     s.context = 128;
     /* Valgrind takes seconds for each of these tokens; the first already says it. */
-    limit = getenv("LAYERLINE_QUICK") != NULL ? 2 : 8;
+    limit = quick() ? 2 : 8;
     for (pass = 0; pass < 2; pass++) {
         layerline_model *model;
         layerline_session *session;

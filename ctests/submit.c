@@ -6,13 +6,19 @@
 #include <dirent.h>
 #include <time.h>
 
-#define PROMPT 200
+#define LONGEST 200
 #define NEXT 8
 
 /* How often something is tried that may turn out this way or that. */
 static unsigned rounds(void)
 {
-    return getenv("LAYERLINE_QUICK") != NULL ? 4 : 20;
+    return quick() ? 4 : 20;
+}
+
+/* Tokens of a pass that is not over at once. */
+static size_t length(void)
+{
+    return quick() ? 64 : LONGEST;
 }
 
 static settings small(void)
@@ -146,16 +152,16 @@ static void a_session_is_busy_until_its_pass_is_done(void)
     layerline_model *model = open_tight();
     layerline_session *session = new_session(model, 0);
     layerline_sampler *sampler = layerline_sampler_new();
-    int32_t tokens[PROMPT], token = -1;
+    int32_t tokens[LONGEST], token = -1;
     unsigned busy = 0, attempts;
     REQUIRE(sampler != NULL);
-    fill_tokens(tokens, PROMPT, TINY_VOCAB, 3);
+    fill_tokens(tokens, length(), TINY_VOCAB, 3);
     /* A pass may be over before it is looked at; one of many is not. */
     for (attempts = 0; attempts < 1000 && busy < 3; attempts++) {
         const float *logits = NULL;
         size_t vocab = 0;
         layerline_session_info info;
-        uint64_t other = 0, ticket = submit(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
+        uint64_t other = 0, ticket = submit(session, tokens, length(), LAYERLINE_LOGITS_LAST);
         layerline_status found[7];
         size_t i;
         bool all = true;
@@ -201,17 +207,17 @@ static void an_ended_pass_leaves_the_session_as_before(ending how)
     layerline_model *model = open_tight();
     layerline_session *session = new_session(model, 0);
     layerline_error *err;
-    int32_t tokens[PROMPT + NEXT];
+    int32_t tokens[LONGEST + NEXT];
     unsigned cancelled = 0, attempts;
     size_t vocab, next_vocab;
     float *prompt, *next;
-    fill_tokens(tokens, PROMPT + NEXT, TINY_VOCAB, 3);
+    fill_tokens(tokens, length() + NEXT, TINY_VOCAB, 3);
     prompt = expected_logits(model, tokens, NEXT, &vocab);
-    next = expected_logits(model, tokens, NEXT + PROMPT, &next_vocab);
+    next = expected_logits(model, tokens, NEXT + length(), &next_vocab);
     CHECK_OK(err, layerline_session_forward(session, tokens, NEXT, LAYERLINE_LOGITS_LAST, LAYERLINE_EMBEDDINGS_NONE,
                                             &err));
     for (attempts = 0; attempts < 1000 && cancelled < 3; attempts++) {
-        uint64_t ticket = submit(session, tokens + NEXT, PROMPT, LAYERLINE_LOGITS_LAST);
+        uint64_t ticket = submit(session, tokens + NEXT, length(), LAYERLINE_LOGITS_LAST);
         layerline_event event;
         if (how == CANCEL) {
             CHECK_STATUS(LAYERLINE_OK, layerline_model_cancel(model, ticket, NULL));
@@ -235,7 +241,7 @@ static void an_ended_pass_leaves_the_session_as_before(ending how)
     }
     CHECK(cancelled > 0);
     /* What ended a pass does not end the next one. */
-    CHECK(wait_for(model, submit(session, tokens + NEXT, PROMPT, LAYERLINE_LOGITS_LAST)).status == LAYERLINE_OK);
+    CHECK(wait_for(model, submit(session, tokens + NEXT, length(), LAYERLINE_LOGITS_LAST)).status == LAYERLINE_OK);
     CHECK(same_logits(session, 0, next, next_vocab));
     free(prompt);
     free(next);
@@ -248,12 +254,12 @@ static void a_waiting_pass_is_cancelled_with_one_event(void)
 {
     layerline_model *model = open_tight();
     layerline_session *first = new_session(model, 0), *second = new_session(model, 0);
-    int32_t tokens[PROMPT];
+    int32_t tokens[LONGEST];
     unsigned i;
-    fill_tokens(tokens, PROMPT, TINY_VOCAB, 9);
+    fill_tokens(tokens, length(), TINY_VOCAB, 9);
     for (i = 0; i < rounds(); i++) {
-        uint64_t a = submit(first, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
-        uint64_t b = submit(second, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
+        uint64_t a = submit(first, tokens, length(), LAYERLINE_LOGITS_LAST);
+        uint64_t b = submit(second, tokens, length(), LAYERLINE_LOGITS_LAST);
         layerline_event events[4];
         unsigned of_a = 0, of_b = 0;
         size_t count, k;
@@ -269,7 +275,7 @@ static void a_waiting_pass_is_cancelled_with_one_event(void)
                 REQUIRE(of_a <= 1 && of_b <= 1 && of_a + of_b > 0);
             }
         }
-        CHECK(position_of(first) == PROMPT);
+        CHECK(position_of(first) == length());
         CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(first, 0, NULL));
         CHECK_STATUS(LAYERLINE_OK, layerline_session_truncate(second, 0, NULL));
         no_event_waits(model);
@@ -282,18 +288,18 @@ static void a_waiting_pass_is_cancelled_with_one_event(void)
 static void a_session_may_be_freed_while_its_pass_runs(void)
 {
     layerline_model *model = open_tight();
-    int32_t tokens[PROMPT];
+    int32_t tokens[LONGEST];
     unsigned i;
-    fill_tokens(tokens, PROMPT, TINY_VOCAB, 1);
+    fill_tokens(tokens, length(), TINY_VOCAB, 1);
     for (i = 0; i < rounds(); i++) {
         /* There is room for two sessions only: each is given back. */
         layerline_session *a = new_session(model, 0), *b = new_session(model, 0);
-        uint64_t last = submit(a, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
+        uint64_t last = submit(a, tokens, length(), LAYERLINE_LOGITS_LAST);
         layerline_event event;
         size_t count, seen = 0;
         bool both = i % 2 == 0;
         if (both) {
-            last = submit(b, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
+            last = submit(b, tokens, length(), LAYERLINE_LOGITS_LAST);
         }
         layerline_session_free(a);
         layerline_session_free(b);
@@ -329,13 +335,13 @@ static void handles_may_be_freed_in_any_order_while_a_pass_runs(size_t own)
 {
     struct timespec moment = { 0, 1000000 };
     unsigned left = 60000; /* a minute only bounds a failure */
-    int32_t tokens[PROMPT];
+    int32_t tokens[LONGEST];
     unsigned i;
-    fill_tokens(tokens, PROMPT, TINY_VOCAB, 1);
+    fill_tokens(tokens, length(), TINY_VOCAB, 1);
     for (i = 0; i < rounds(); i++) {
         layerline_model *model = open_tight();
         layerline_session *session = new_session(model, 0);
-        submit(session, tokens, PROMPT, LAYERLINE_LOGITS_LAST);
+        submit(session, tokens, length(), LAYERLINE_LOGITS_LAST);
         if (i % 2 == 0) {
             layerline_model_free(model);
             layerline_session_free(session);

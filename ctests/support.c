@@ -148,6 +148,11 @@ const char *real_model(void)
     return NULL;
 }
 
+bool quick(void)
+{
+    return getenv("LAYERLINE_QUICK") != NULL;
+}
+
 layerline_options *make_options(const settings *s)
 {
     layerline_options *options = layerline_options_new();

@@ -42,6 +42,9 @@ layerline_model_info info_of(const layerline_model *model);
 layerline_session_info session_info_of(const layerline_session *session);
 size_t position_of(const layerline_session *session);
 
+/* Whether every instruction is interpreted, by valgrind or an emulator: what is run many times, or on much, is run less. */
+bool quick(void);
+
 /* Valid token ids below `vocab`, the same for the same seed. */
 void fill_tokens(int32_t *tokens, size_t count, uint32_t vocab, uint32_t seed);
 

@@ -35,7 +35,7 @@ cross_features="--no-default-features --features prefetch"
 
 # cross_cargo TARGET COMMAND ARGS...: cargo, with the standard library built for the target. RUSTFLAGS and the target's linker
 # and runner are the caller's. What is compiled here runs once, so most of the time is the compiler's: only this library is
-# optimised, and not across its parts.
+# optimised, and not across its parts; and what runs templates, of which some are made to run for ever.
 cross_cargo() {
     cross_target=$1 cross_command=$2
     shift 2
@@ -43,6 +43,7 @@ cross_cargo() {
         CARGO_TARGET_DIR=$CROSS_TARGET_DIR CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_LTO=off \
         CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false \
         "${CARGO:-cargo}" "$cross_command" --config 'profile.dev.package."*".opt-level=0' \
+        --config 'profile.dev.package.minijinja.opt-level=1' \
         -Zbuild-std=std,panic_abort,panic_unwind -Zbuild-std-features=panic-unwind --target "$cross_target" "$@"
 }
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# A Debian 13 in a folder, with its Swift toolchain, for machines that have none: Debian 12 has no swiftlang.
+# A Debian 13 in a folder, with its Swift toolchain, for machines that have none: Debian 12 has no swiftlang. And with its
+# cargo-c, which takes minutes to compile.
 # Needs root, debootstrap and a machine whose apt knows a Debian mirror; three gigabytes and about five minutes.
 #
 #   swift_root.sh make [ROOT]             makes it, unless it is there already; target/swift-root by default
 #   swift_root.sh run ROOT COMMAND...     runs a command in it, in the same folder, which it sees as /dev, /proc and the
 #                                         project are seen here; environment as here, and Swift's libraries are found
+#   swift_root.sh cinstall ROOT ARGUMENT...   `cargo cinstall`, here, with the toolchain that is here
 #
 # All mounts are made in a namespace of their own, which ends with the last process in it, however that ends.
 set -euo pipefail
@@ -13,7 +15,7 @@ cd "$(dirname "$0")/.."
 project=$PWD
 suite=trixie
 # swiftlang's compiler links with gcc against these; pkg-config tells SwiftPM where to look for .pc files.
-packages="swiftlang gcc libc6-dev libstdc++-14-dev pkg-config"
+packages="swiftlang gcc libc6-dev libstdc++-14-dev pkg-config cargo-c"
 fail() { echo "swift_root.sh: $*" >&2; exit 1; }
 
 # The mirror that the machine's own apt uses. Fresh images have no lists yet, and know none before an update.
@@ -82,7 +84,19 @@ case "${1:-}" in
         cd "$cd_from"
         exec unshare --mount --propagation private "$project/scripts/swift_root.sh" run-in-namespace "$root" "$@"
         ;;
+    cinstall)
+        [ $# -ge 2 ] || fail "cinstall ROOT ARGUMENT..."
+        root=$(absolute "$2")
+        shift 2
+        cd "$cd_from"
+        # By the loader that belongs to its C library; what it starts finds its own.
+        for loader in "$root"/lib{64,}/ld-linux-*.so.*; do
+            [ ! -x "$loader" ] || exec "$loader" --library-path "$(echo "$root"/usr/lib/*-linux-gnu)" \
+                "$root/usr/bin/cargo-cinstall" cinstall "$@"
+        done
+        fail "no loader in $root"
+        ;;
     make-in-namespace) make_in_namespace "$2" ;;
     run-in-namespace) shift && run_in_namespace "$@" ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

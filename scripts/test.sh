@@ -17,6 +17,7 @@ case "$target" in /*) ;; *) target=$root/$target ;; esac
 build=$target/ctests
 jobs=$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 2)
 system=$(uname -s)
+. scripts/times.sh
 
 passed=0
 failed=0
@@ -29,17 +30,21 @@ failures=()
 reason_file=$(mktemp)
 trap 'rm -rf "$reason_file"' EXIT
 step() {
-    local name=$1 status start=$SECONDS
+    local name=$1 status start=$SECONDS before took
     shift
+    processor_seconds
+    before=$processor_seconds
     echo
     echo "== $name"
     : > "$reason_file"
     "$@"
     status=$?
+    processor_seconds
+    took=$((processor_seconds - before))
     case $status in
         0)
             passed=$((passed + 1))
-            echo "-- $name: passed ($((SECONDS - start)) s)"
+            echo "-- $name: passed ($((SECONDS - start)) s, of the processors $took)"
             ;;
         77)
             skips+=("$name ($(cat "$reason_file"))")
@@ -51,7 +56,7 @@ step() {
             echo "-- $name: FAILED ($status)"
             ;;
     esac
-    times+=("$((SECONDS - start)) $name")
+    times+=("$((SECONDS - start)) $took $name")
     return $status
 }
 skip() {
@@ -90,7 +95,11 @@ install_tools() {
     fi
     return 0
 }
-have_cargo_c() { "$CARGO" cinstall --version > /dev/null 2>&1; }
+# The machine's own, or the one in the root that .ci/run has made.
+have_cargo_c() {
+    "$CARGO" cinstall --version > /dev/null 2>&1 ||
+        { [ -x "$target/swift-root/usr/bin/cargo-cinstall" ] && export CARGO_C_ROOT=$target/swift-root; }
+}
 # A build of minutes, so only where it is missing; unoptimised, which is fast enough for what it does here. Where the
 # newest one needs a newer compiler, cargo says which one does not.
 install_cargo_c() {
@@ -121,26 +130,24 @@ cargo_test() {
     return "$status"
 }
 rust_tests() { cargo_test rust-tests; }
-# Where other features are built, as cargo would otherwise compile the library anew at each change from one to the other. It
-# goes when the last step has used it.
-without_prefetch=$target/without-prefetch
-# The library's own; that all models have the same bits is the next step but one. The others test what no feature changes.
+# The library's own; that all models have the same bits is the next step. The others test what no feature changes. The last
+# that cargo builds, as it compiles the library anew at each change from one set of features to another. The header comes out
+# as it is, or a test before has failed.
 rust_tests_without_prefetch() {
-    CARGO_TARGET_DIR=$without_prefetch cargo_test rust-tests-without-prefetch --no-default-features \
-        --lib --test stress --test threads
+    cargo_test rust-tests-without-prefetch --no-default-features --features generate-header --lib --test stress --test threads
 }
 
 # The tiny models, whose weights are drawn again.
 golden_models() { "$CARGO" run --profile tests --quiet --example golden -- "$target/golden"; }
 
-# The same logits with and without the feature, byte by byte.
+# The same logits with and without the feature, byte by byte; the program with it is there from the steps before.
 same_bits_without_prefetch() {
-    local out=$target/logits models=("$target"/golden/arch/*.gguf "$target"/golden/quant/*.gguf)
+    local logits=$target/tests/examples/logits out=$target/logits
+    local models=("$target"/golden/arch/*.gguf "$target"/golden/quant/*.gguf)
     [ ! -f "$small_model" ] || models+=("$small_model")
-    "$CARGO" run --profile tests --quiet --example logits -- "$out-default" "${models[@]}" &&
-        CARGO_TARGET_DIR=$without_prefetch "$CARGO" run --profile tests --quiet --no-default-features --example logits -- \
-            "$out-without-prefetch" "${models[@]}" &&
-        cmp "$out-default" "$out-without-prefetch"
+    "$logits" "$out-default" "${models[@]}" &&
+        "$CARGO" build --profile tests --quiet --no-default-features --features generate-header --example logits &&
+        "$logits" "$out-without-prefetch" "${models[@]}" && cmp "$out-default" "$out-without-prefetch"
 }
 
 # The same logits with every instruction set of this processor, byte by byte.
@@ -153,19 +160,6 @@ same_bits_by_every_instruction_set() {
     done
 }
 libraries() { "$MAKE" --no-print-directory lib; }
-
-header_is_fresh() {
-    # In a copy of the source, so that a stale header is found and not repaired; the touch makes cargo generate again.
-    local copy=$target/header-source
-    rm -rf "$copy" && mkdir -p "$copy" &&
-        tar -cf - --exclude=./target --exclude=./models --exclude=./.git --exclude=./tests/data --exclude=./fuzz . |
-        tar -xf - -C "$copy" && touch "$copy/build.rs" || return 1
-    (cd "$copy" && CARGO_TARGET_DIR=$target/header "$CARGO" check --no-default-features --features generate-header) || return 1
-    if ! diff -u include/layerline.h "$copy/include/layerline.h"; then
-        echo "include/layerline.h is stale: run \`make header\` and commit it"
-        return 1
-    fi
-}
 
 shared_library() {
     if [ "$system" = Darwin ]; then echo "$target/release/liblayerline.dylib"; else echo "$target/release/liblayerline.so"; fi
@@ -437,12 +431,8 @@ step "same bits by every instruction set" same_bits_by_every_instruction_set
 libraries_are_there=
 step "libraries" libraries && libraries_are_there=1 && start_other_systems
 step "rust tests" rust_tests
-step "rust tests without prefetch" rust_tests_without_prefetch
-step "same bits without prefetch" same_bits_without_prefetch
-rm -rf "$without_prefetch"
 step "tokenisers agree with other packages" tokenizers_agree
 step "logits agree with float64" float64_agrees
-step "header is what the source says" header_is_fresh
 step "reference" reference
 step "interface of the last release" interface_keeps_its_promise check
 step "what would break it is noticed" interface_keeps_its_promise test
@@ -481,12 +471,14 @@ if [ -n "$libraries_are_there" ]; then
         step "budget holds in a memory cgroup" budget_holds_in_a_cgroup
         step "figures hold in a memory cgroup" figures_hold_in_a_cgroup
     }
-    [ -z "$platforms" ] || step "other systems" other_systems
 fi
+step "rust tests without prefetch" rust_tests_without_prefetch
+step "same bits without prefetch" same_bits_without_prefetch
+[ -z "$platforms" ] || step "other systems" other_systems
 
 echo
-echo "seconds, the longest steps first:"
-printf '%s\n' ${times[@]+"${times[@]}"} | sort -rn | awk '{ print; sum += $1 } END { print sum " in all" }'
+echo "seconds, and of the processors, the longest steps first:"
+printf '%s\n' ${times[@]+"${times[@]}"} | sort -rn | awk '{ print; sum += $1; took += $2 } END { print sum, took " in all" }'
 echo
 for name in ${failures[@]+"${failures[@]}"}; do
     echo "failed: $name"

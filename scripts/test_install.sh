@@ -8,6 +8,7 @@
 #   test_install.sh find_package PREFIX          ... by CMake, in all its ways
 #
 # CARGO, CC, CXX   the programs to use
+# CARGO_C_ROOT     made by swift_root.sh: its cargo-c in place of the machine's
 set -euo pipefail
 cd "$(dirname "$0")/.."
 consumer=$PWD/ctests/consumer
@@ -40,9 +41,11 @@ by_make() {
 by_cargo_c() {
     local prefix=$1
     rm -rf "$prefix"
-    # Hardly optimised: what is looked at is what is installed, not how fast it is.
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
-        "${CARGO:-cargo}" cinstall --release --prefix "$prefix" --manifest-path Cargo.toml
+    local command=("${CARGO:-cargo}" cinstall)
+    [ -z "${CARGO_C_ROOT:-}" ] || command=(scripts/swift_root.sh cinstall "$CARGO_C_ROOT")
+    # Not optimised: what is looked at is what is installed, not how fast it is.
+    CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0 \
+        "${command[@]}" --debug --prefix "$prefix" --manifest-path Cargo.toml
     is_complete "$prefix"
 }
 

@@ -14,12 +14,15 @@ logs=$target/platforms
 results=$logs/results
 mkdir -p "$logs"
 : > "$results"
+. scripts/times.sh
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || { echo "only on Linux and x86-64"; exit 77; }
 
 # step NAME COMMAND...: 77 is for what cannot be had here.
 step() {
-    local name=$1 log=$logs/${1//[^a-zA-Z0-9]/-}.log start=$SECONDS status result left
+    local name=$1 log=$logs/${1//[^a-zA-Z0-9]/-}.log start=$SECONDS status result left before
     shift
+    processor_seconds
+    before=$processor_seconds
     left=$((${LAYERLINE_UNTIL:-0} - $(date +%s)))
     if [ -z "${LAYERLINE_UNTIL:-}" ]; then
         "$@" > "$log" 2>&1
@@ -29,8 +32,9 @@ step() {
         (exit 124)
     fi
     status=$?
+    processor_seconds
     case $status in
-        0) result="passed ($((SECONDS - start)) s)" ;;
+        0) result="passed ($((SECONDS - start)) s, of the processors $((processor_seconds - before)))" ;;
         124) result="left out, as the time was over" ;;
         77) result="skipped: $(tail -1 "$log")" ;;
         *) tail -60 "$log" && result="FAILED ($status)" ;;

@@ -164,7 +164,7 @@ pub fn prompt(path: &Path) -> Vec<i32> {
 fn drafts_of_the_text_change_no_bit_in_any_architecture_at_any_budget() {
     let (mut drafted, mut accepted, mut tried) = (0, 0, 0);
     for path in models_in("arch").into_iter().chain(models_in("arch2")) {
-        let wide = Options { context_length: 120, chunk_length: 16, ..options() };
+        let wide = Options { context_length: 120, chunk_length: 16, ..light() };
         let (floor, full) = (plan(&path, &wide).floor_bytes, 1 << 30);
         let resident = open(&path, &wide);
         if !resident.info().has_head || !resident.info().causal {

@@ -75,7 +75,7 @@ fn its_drafts_change_no_bit_whatever_the_sampler_and_the_budgets() {
         for (scale, of_hidden) in [(1.0, 0.2), (0.1, 0.02)] {
             let tiny = Tiny::of(model).nearly_still(scale, of_hidden);
             let written = tiny.write("drafts");
-            let wide = Options { context_length: 120, chunk_length: 16, ..options() };
+            let wide = Options { context_length: 120, chunk_length: 16, ..light() };
             let resident = open(&written.0, &wide);
             let own = predicting(wide.clone());
             let pairs = [

@@ -17,7 +17,7 @@ use crate::support::*;
 fn models() -> impl Iterator<Item = (PathBuf, Arc<Model>)> {
     let all = ["arch", "arch2", "peer", "family"].into_iter().flat_map(models_in);
     let open = |path: PathBuf| {
-        let model = open(&path, &Options { context_length: 32, chunk_length: 4, ..options() });
+        let model = open(&path, &Options { context_length: 32, chunk_length: 4, ..light() });
         (path, model)
     };
     all.map(open).filter(|(_, model)| model.info().causal && model.info().has_head)
@@ -162,7 +162,7 @@ fn a_state_of_the_form_without_tokens_is_loaded_and_its_tokens_are_unknown() {
     assert_eq!(session.tokens(), Some(&tokens[..]));
 }
 
-/// The greedy text after `held` in a context of `context`, each token by a session of its own; and what is left.
+/// The greedy text after `held` in a context of `context`, and what is left; a new session takes in what a drop leaves.
 fn simulated(
     model: &Arc<Model>,
     mut held: Vec<i32>,
@@ -172,15 +172,20 @@ fn simulated(
 ) -> (Vec<i32>, Vec<i32>) {
     let mut text = Vec::new();
     let vocab = model.info().vocab_size as usize;
+    let mut of_held = session(model);
+    let mut taken = 0;
     while text.len() < count {
         if let Some(&token) = text.last() {
             if held.len() == context {
                 let dropped = ((context - keep) / 2).max(1);
                 held.drain(keep..keep + dropped);
+                (of_held, taken) = (session(model), 0);
             }
             held.push(token);
         }
-        let logits = fresh(model, &held);
+        of_held.forward(&held[taken..], Logits::Last).unwrap();
+        taken = held.len();
+        let logits = last(&of_held);
         let best = (0..vocab).fold(0, |best, at| if logits[at] > logits[best] { at } else { best });
         text.push(best as i32);
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerline::model::{Logits, Model, Options, Plan};
+use layerline::model::{Io, Logits, Model, Options, Plan};
 use layerline::session::Session;
 use ndarray::{ArrayD, OwnedRepr};
 use ndarray_npy::{NpzReader, ReadableElement};
@@ -73,6 +73,11 @@ impl Arrays {
 /// A small context, and otherwise the defaults; no figure of the machine goes in.
 pub fn options() -> Options {
     Options { memory_budget: 1 << 30, context_length: 64, threads: 2, ..Options::default() }
+}
+
+/// For long tests of what lies above the threads and the reading, both of which others vary: no more than they need.
+pub fn light() -> Options {
+    Options { threads: 1, io: Io::Buffered, ..options() }
 }
 
 pub fn plan(path: &Path, options: &Options) -> Plan {
