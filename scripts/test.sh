@@ -280,8 +280,8 @@ tokenizers_agree() {
         gzip -dc "$file" > "$out" || return 1
         vocabularies+=("$out")
     done
-    "$tools/bin/python" scripts/compare_tokenizers.py "$target/tests/examples/tokenize" words --characters 20000 &&
-        "$tools/bin/python" scripts/compare_tokenizers.py "$target/tests/examples/tokenize" ids "${vocabularies[@]}" --characters 50000
+    "$tools/bin/python" scripts/compare_tokenizers.py "$target/tests/examples/tokenize" words --characters 12000 &&
+        "$tools/bin/python" scripts/compare_tokenizers.py "$target/tests/examples/tokenize" ids "${vocabularies[@]}" --characters 30000
 }
 
 # Recurrent layers and per-layer inputs beside numpy in float64; with the packages of the step above.

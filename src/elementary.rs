@@ -77,6 +77,50 @@ pub mod wide {
     }
 }
 
+/// The value of a half float (IEEE binary16), exact; a NaN is quieted. Without branches, so that compilers can vectorise it.
+#[inline(always)]
+pub fn f16_to_f32(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    // The exponent's bias differs by 112. A multiplication by 2^112 is exact and makes denormals normal as well.
+    let finite = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
+    let quiet = if bits & 0x7fff > 0x7c00 { 0x0040_0000 } else { 0 };
+    let rest = magnitude | 0x7f80_0000 | quiet;
+    f32::from_bits(sign | if bits & 0x7c00 == 0x7c00 { rest } else { finite })
+}
+
+/// The half float nearest to `x`, by the same bits as the F16C instructions: ties to even, overflow to infinity, denormals
+/// kept, NaN quieted with its upper payload. Without branches, too.
+#[inline(always)]
+pub fn f32_to_f16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let sign = (bits >> 16) & 0x8000;
+    let magnitude = bits & 0x7fff_ffff;
+    // Normal results: the lower 13 bits are rounded off; a carry into the exponent is right, up to infinity.
+    let odd = (magnitude >> 13) & 1;
+    let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + odd) >> 13;
+    // Denormal results: the unit in the last place of 0.5 is the least half float, so the addition does the rounding.
+    let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+    let nan = 0x7e00 | ((magnitude >> 13) & 0x3ff);
+    let half = if magnitude > 0x7f80_0000 {
+        nan
+    } else if magnitude >= 0x4780_0000 {
+        0x7c00
+    } else if magnitude < 0x3880_0000 {
+        small
+    } else {
+        normal
+    };
+    (sign | half) as u16
+}
+
+/// The value of the upper half of a single float, exact; a NaN is quieted.
+#[inline(always)]
+pub fn bf16_to_f32(bits: u16) -> f32 {
+    let quiet = if bits & 0x7fff > 0x7f80 { 0x40 } else { 0 };
+    f32::from_bits(u32::from(bits | quiet) << 16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +268,14 @@ mod tests {
         }
         assert_eq!(power(1.5, 3), 3.375);
         assert!((wide::power(10_000.0, -0.25) - 0.1).abs() < 1e-16 && wide::ln(std::f64::consts::E) == 1.0);
+    }
+
+    #[test]
+    fn halves_of_floats_have_the_values_of_another_implementation() {
+        for bits in 0..=u16::MAX {
+            assert_eq!(f16_to_f32(bits).to_bits(), half::f16::from_bits(bits).to_f32_const().to_bits(), "{bits:x}");
+            assert_eq!(bf16_to_f32(bits).to_bits(), half::bf16::from_bits(bits).to_f32_const().to_bits(), "{bits:x}");
+        }
     }
 
     /// Fixed bits, so that a system whose results differ is found there.

@@ -5,6 +5,7 @@
 
 use super::block256::Block256;
 use super::{Format, grids, half_at, tables};
+use crate::elementary::f16_to_f32;
 
 impl Block256 {
     /// Takes a block apart if its format is one of those here.
@@ -44,7 +45,7 @@ impl Block256 {
             *scale = 2 * (packed[sub / 4] >> (3 * (sub % 4)) & 7) as i8 + 1;
         }
         let d = packed[0] >> 12 | packed[1] >> 12 << 4 | packed[2] >> 12 << 8 | packed[3] >> 12 << 12;
-        self.d = 0.125 * half::f16::from_bits(d).to_f32();
+        self.d = 0.125 * f16_to_f32(d);
     }
 
     fn iq2_xxs(&mut self, bytes: &[u8]) {

@@ -74,5 +74,5 @@ pub fn decode_row(format: Format, row: &[u8], out: &mut [f32]) {
 /// The IEEE half at `bytes[at..]`.
 #[inline]
 fn half_at(bytes: &[u8], at: usize) -> f32 {
-    half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+    crate::elementary::f16_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }

@@ -1,7 +1,7 @@
 //! Formats without blocks: IEEE single, IEEE half, and the top half of a single.
 
 use super::Format;
-use half::{bf16, f16};
+use crate::elementary::{bf16_to_f32, f16_to_f32};
 
 /// Decodes `out.len()` elements of an unblocked format.
 pub(super) fn decode(format: Format, row: &[u8], out: &mut [f32]) {
@@ -13,12 +13,12 @@ pub(super) fn decode(format: Format, row: &[u8], out: &mut [f32]) {
         }
         Format::F16 => {
             for (bytes, value) in row.as_chunks::<2>().0.iter().zip(out) {
-                *value = f16::from_le_bytes(*bytes).to_f32();
+                *value = f16_to_f32(u16::from_le_bytes(*bytes));
             }
         }
         Format::BF16 => {
             for (bytes, value) in row.as_chunks::<2>().0.iter().zip(out) {
-                *value = bf16::from_le_bytes(*bytes).to_f32();
+                *value = bf16_to_f32(u16::from_le_bytes(*bytes));
             }
         }
         _ => unreachable!("{} has blocks", format.name()),

@@ -1,10 +1,9 @@
 //! The lanes as plain arrays: the truth, and what runs where there is nothing better. Written so that compilers
 //! vectorise it for whatever the target's baseline is.
 
-use super::half::{f16_to_f32, f32_to_f16};
 use super::math;
 use super::simd::{Chunk, LANES, Simd, sum_lanes};
-use crate::elementary::fused;
+use crate::elementary::{f16_to_f32, f32_to_f16, fused};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
