@@ -50,7 +50,8 @@ packages=$(sed -n 's/^ *cross_packages \([a-z0-9 +-]*\).*/\1/p' "${users[@]}" | 
 # shellcheck disable=SC2086
 (. scripts/cross.sh && cross_packages $packages) > "$logs/packages.log" 2>&1
 
-# Most of the time one file is compiled, by one thread: two lanes, each with a folder of its own.
+# Most of the time one file is compiled, by one thread: two lanes, each with a folder of its own. First what runs, then what
+# is only compiled.
 (
     export CROSS_TARGET_DIR=$target/cross
     step "64-bit ARM, emulated" scripts/test_aarch64.sh
@@ -64,6 +65,7 @@ packages=$(sed -n 's/^ *cross_packages \([a-z0-9 +-]*\).*/\1/p' "${users[@]}" | 
     step "WebAssembly, in wasmtime" scripts/test_wasm.sh "$target/release" "$target/golden" "$target/wasm"
     if [ "${LAYERLINE_QUICK:-0}" = 1 ]; then
         step "macOS and iOS, compiled" scripts/check_targets.sh {aarch64,x86_64}-apple-darwin aarch64-apple-ios
+        step "Windows on ARM, compiled" scripts/check_targets.sh aarch64-pc-windows-msvc
     else
         step "macOS and iOS, compiled" scripts/xcframework.sh check
     fi

@@ -26,3 +26,27 @@ int pthread_detach(void *thread)
     (void)thread;
     return ENOSYS;
 }
+
+int pthread_create(void *thread, const void *attributes, void *(*start)(void *), void *argument)
+{
+    (void)thread, (void)attributes, (void)start, (void)argument;
+    return ENOSYS;
+}
+
+int pthread_attr_init(void *attributes)
+{
+    (void)attributes;
+    return ENOSYS;
+}
+
+int pthread_attr_setstacksize(void *attributes, size_t size)
+{
+    (void)attributes, (void)size;
+    return ENOSYS;
+}
+
+int pthread_attr_destroy(void *attributes)
+{
+    (void)attributes;
+    return ENOSYS;
+}
