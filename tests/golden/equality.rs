@@ -231,7 +231,7 @@ fn ten_thousand_tokens_of_real_models_are_the_same_with_drafts_and_in_company() 
     let mut models = 0;
     for file in ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-Q4_K_M.gguf"] {
         let Some(path) = model_file(file, "golden: drafts and company over real models") else { continue };
-        let options = Options { context_length: 256, chunk_length: 64, ..light() };
+        let options = Options { context_length: 256, chunk_length: 64, ..options() };
         let tokenizer = open(&path, &options);
         let encode = |text: &&str| tokenizer.tokenizer().unwrap().encode(text, true, false);
         let prompts = prompts.iter().map(encode).collect();
